@@ -1,0 +1,115 @@
+"""The embedded backbone's tokenizers and text encoders: the real classes with a vocabulary of a few dozen words.
+
+Every word of the world is one token; a word on a sign is spelled in letters, so that new words can be read.
+The CLIP tokenizers' BPE is trained on the list of words, until each is one token.
+"""
+
+from __future__ import annotations
+
+import json
+import string
+from collections.abc import Sequence
+
+import torch
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
+from tokenizers.trainers import BpeTrainer
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    PreTrainedTokenizerBase,
+    T5Config,
+    T5EncoderModel,
+    T5Tokenizer,
+)
+
+MAX_TOKENS = 12
+"""Token length of all three encoders; the longest caption of the world needs 11."""
+
+
+def make_clip_tokenizer(words: Sequence[str]) -> CLIPTokenizer:
+    """A CLIP tokenizer in which each of ``words`` is one token and everything else is letters."""
+    blank = CLIPTokenizer()
+    alphabet = [*string.ascii_lowercase, *string.digits, '"', "'", ",", ".", "-"]
+    bpe = Tokenizer(BPE(end_of_word_suffix="</w>"))
+    bpe.pre_tokenizer = blank.backend_tokenizer.pre_tokenizer
+    trainer = BpeTrainer(initial_alphabet=alphabet, end_of_word_suffix="</w>", vocab_size=4096, show_progress=False)
+    bpe.train_from_iterator([*sorted(set(words)), *alphabet], trainer)
+    learned = json.loads(bpe.to_str())["model"]
+    merges = [(first, second) for first, second in learned["merges"]]
+    tokens = sorted(learned["vocab"], key=learned["vocab"].__getitem__)
+    vocab = {token: i for i, token in enumerate(["<|startoftext|>", "<|endoftext|>", *tokens])}
+    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=MAX_TOKENS)
+
+
+def make_t5_tokenizer(words: Sequence[str]) -> T5Tokenizer:
+    """A T5 (unigram) tokenizer with the same property."""
+    vocab = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -3.0), ('▁"', -2.0)]
+    vocab += [(letter, -4.0) for letter in [*string.ascii_lowercase, *string.digits, '"', "'", ",", ".", "-"]]
+    vocab += [("▁" + word, -1.0) for word in sorted(set(words)) if len(word) > 1 or word == "a"]
+    return T5Tokenizer(vocab=vocab, extra_ids=0, model_max_length=MAX_TOKENS)
+
+
+def make_text_encoders(
+    clip: CLIPTokenizer, t5: T5Tokenizer, *, clip_width: int = 64, t5_width: int = 128
+) -> tuple[CLIPTextModelWithProjection, CLIPTextModelWithProjection, T5EncoderModel]:
+    """Untrained encoders: two CLIP towers (2 layers) and a T5 encoder (3 layers)."""
+    clips = [
+        CLIPTextModelWithProjection(
+            CLIPTextConfig(
+                vocab_size=len(clip),
+                hidden_size=clip_width,
+                intermediate_size=4 * clip_width,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                max_position_embeddings=MAX_TOKENS,
+                projection_dim=clip_width,
+                hidden_act=act,
+                bos_token_id=clip.bos_token_id,
+                eos_token_id=clip.eos_token_id,
+                pad_token_id=clip.pad_token_id,
+            )
+        )
+        for act in ("quick_gelu", "gelu")  # as CLIP-L and CLIP-G in SD3
+    ]
+    t5_encoder = T5EncoderModel(
+        T5Config(
+            vocab_size=len(t5),
+            d_model=t5_width,
+            d_kv=32,
+            d_ff=2 * t5_width,
+            num_layers=3,
+            num_heads=4,
+            dropout_rate=0.0,
+            feed_forward_proj="gated-gelu",
+            relative_attention_num_buckets=16,
+            relative_attention_max_distance=16,
+        )
+    )
+    return clips[0], clips[1], t5_encoder
+
+
+def encode(
+    clip: torch.Tensor,
+    t5: torch.Tensor,
+    encoders: tuple[CLIPTextModelWithProjection, CLIPTextModelWithProjection, T5EncoderModel],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """SD3's prompt_embeds (N, 2 x MAX_TOKENS, t5_width) and pooled_prompt_embeds (N, 2 x clip_width), with gradient.
+
+    ``StableDiffusion3Pipeline.encode_prompt`` computes the same from the saved encoders (a test compares them).
+    """
+    one, two, three = encoders
+    outputs = [encoder(clip, output_hidden_states=True) for encoder in (one, two)]
+    hidden = torch.cat([out.hidden_states[-2] for out in outputs], -1)
+    t5_hidden = three(t5).last_hidden_state
+    hidden = torch.nn.functional.pad(hidden, (0, t5_hidden.shape[-1] - hidden.shape[-1]))
+    return torch.cat([hidden, t5_hidden], 1), torch.cat([out.text_embeds for out in outputs], -1)
+
+
+def token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> torch.Tensor:
+    """Token ids padded to ``MAX_TOKENS``: int64 (N, MAX_TOKENS)."""
+    batch = tokenizer(
+        list(texts), padding="max_length", max_length=MAX_TOKENS, truncation=True, return_tensors="pt"
+    )
+    return batch.input_ids

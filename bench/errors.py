@@ -1,0 +1,18 @@
+"""Errors that a user can act on. The CLI prints them as one line; nothing else is caught there."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class BenchError(Exception):
+    """Something the user can mend. The message is one line that says what is wrong and what to do."""
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> BenchError:
+    """An error for a mistyped name, with the nearest known one."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+    return BenchError(f"unknown {kind} {name!r}; {hint}")

@@ -1,0 +1,144 @@
+"""Flow-matching mathematics as flat functions on tensors. No state, no models, no randomness of its own.
+
+Notation: ``z0`` clean latents, ``z1`` Gaussian noise, ``sigma`` in [0, 1] the noise level after the timestep shift,
+``u`` in [0, 1] the time before it, ``z = (1 - sigma) z0 + sigma z1``, velocity ``v = z1 - z0``. Latents are
+(N, C, H, W) and every ``sigma`` is a scalar or (N,). Everything is computed in float32 or wider.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+
+def per_sample(value: Tensor | float, like: Tensor) -> Tensor:
+    """Reshape a scalar or (N,) value so that it broadcasts over (N, C, H, W) latents."""
+    value = torch.as_tensor(value, dtype=like.dtype, device=like.device)
+    return value.reshape(-1, *([1] * (like.ndim - 1))) if value.ndim else value
+
+
+def shift_time(u: Tensor, shift: float) -> Tensor:
+    """Noise level of a time: ``shift u / (1 + (shift - 1) u)`` (Esser et al. 2024, SD3; shift 3 for SD3 and SD3.5)."""
+    return shift * u / (1 + (shift - 1) * u)
+
+
+def sample_time(count: int, generator: torch.Generator, *, table: int = 1000) -> Tensor:
+    """Logit-normal(0, 1) times on the scheduler's table: (count,) values in {1/table, …, 1}.
+
+    Source: Esser et al. 2024 (SD3), ``logit_normal``; snapping to the table of 1000 training timesteps follows
+    diffusers' SD3 training script, so that every timestep given to the model is one it was trained on.
+    """
+    u = torch.sigmoid(torch.randn(count, generator=generator))
+    return ((u * table).floor().clamp(0, table - 1) + 1) / table
+
+
+def interpolate(z0: Tensor, z1: Tensor, sigma: Tensor | float) -> Tensor:
+    """``(1 - sigma) z0 + sigma z1``."""
+    s = per_sample(sigma, z0)
+    return (1 - s) * z0 + s * z1
+
+
+def endpoint(z: Tensor, velocity: Tensor, sigma: Tensor | float) -> Tensor:
+    """Estimate of the clean latents: ``z - sigma v``."""
+    return z - per_sample(sigma, z) * velocity
+
+
+def euler(z: Tensor, velocity: Tensor, sigma: Tensor | float, sigma_next: Tensor | float) -> Tensor:
+    """One step of the probability-flow ODE: ``z + (sigma' - sigma) v``."""
+    return z + (per_sample(sigma_next, z) - per_sample(sigma, z)) * velocity
+
+
+def guide(unconditional: Tensor, conditional: Tensor, guidance_scale: float) -> Tensor:
+    """Classifier-free guidance: ``v_0 + w (v_c - v_0)`` (Ho & Salimans 2022)."""
+    return unconditional + guidance_scale * (conditional - unconditional)
+
+
+def velocity_error(velocity: Tensor, target: Tensor) -> Tensor:
+    """Squared error averaged over the latent dimensions, per sample, in float32: (N,)."""
+    return (velocity.float() - target.float()).pow(2).flatten(1).mean(1)
+
+
+def stochastic_step(
+    kind: str,
+    z: Tensor,
+    velocity: Tensor,
+    sigma: Tensor | float,
+    sigma_next: Tensor | float,
+    noise: Tensor,
+    scale: float = 0.5,
+) -> Tensor:
+    """One stochastic step from ``sigma`` to ``sigma_next``.
+
+    Args:
+        kind: ``simple`` (Euler plus ``scale sqrt|d sigma|`` noise), ``sde`` (re-noise the endpoint),
+            ``cps`` (coefficient-preserving sampling) or ``flow_sde`` (the Flow-GRPO step).
+        noise: Gaussian noise like ``z``.
+        scale: noise scale s; 0.5 in the SOAR release.
+    """
+    s, s_next = per_sample(sigma, z), per_sample(sigma_next, z)
+    if kind == "simple":
+        return euler(z, velocity, sigma, sigma_next) + scale * (s_next - s).abs().sqrt() * noise
+    if kind == "sde":
+        return (1 - s_next) * endpoint(z, velocity, sigma) + s_next * noise
+    if kind == "cps":
+        std = s_next * math.sin(scale * math.pi / 2)
+        start = z + (1 - s) * velocity  # estimate of z1
+        return (1 - s_next) * endpoint(z, velocity, sigma) + (s_next**2 - std**2).clamp_min(0).sqrt() * start + std * noise
+    if kind == "flow_sde":
+        mean, std = flow_sde_moments(z, velocity, sigma, sigma_next, noise_level=scale)
+        return mean + std * noise
+    raise ValueError(f"unknown stochastic step {kind!r}; one of simple, sde, cps, flow_sde")
+
+
+def flow_sde_moments(
+    z: Tensor,
+    velocity: Tensor,
+    sigma: Tensor | float,
+    sigma_next: Tensor | float,
+    *,
+    noise_level: float = 0.7,
+    sigma_cap: float | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of Flow-GRPO's SDE step (Liu et al. 2025, eq. 9; flow_grpo @ ac4c86e).
+
+    ``s = a sqrt(sigma / (1 - sigma))``, ``mean = z (1 + s²/(2 sigma) dt) + v (1 + s² (1 - sigma)/(2 sigma)) dt``,
+    ``std = s sqrt(-dt)``, ``dt = sigma' - sigma < 0``. At sigma = 1 the denominator ``1 - sigma`` uses ``sigma_cap``,
+    the schedule's second sigma (``sigma_next`` when None).
+    """
+    z = z.float()
+    s, s_next = per_sample(sigma, z), per_sample(sigma_next, z)
+    cap = s_next if sigma_cap is None else torch.as_tensor(sigma_cap, dtype=z.dtype, device=z.device)
+    spread = noise_level * (s / (1 - torch.where(s >= 1, cap, s))).sqrt()
+    dt = s_next - s
+    mean = z * (1 + spread**2 / (2 * s) * dt) + velocity.float() * (1 + spread**2 * (1 - s) / (2 * s)) * dt
+    return mean, spread * (-dt).sqrt()
+
+
+def gaussian_log_prob(sample: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Log-density of ``sample``, averaged (not summed) over the latent dimensions as Flow-GRPO does: (N,)."""
+    per_dim = -((sample - mean) ** 2) / (2 * std**2) - torch.log(std) - 0.5 * math.log(2 * math.pi)
+    return per_dim.flatten(1).mean(1)
+
+
+def group_advantages(rewards: Tensor, *, clip: float = 5.0, epsilon: float = 1e-4) -> Tensor:
+    """Advantages of groups of samples of one prompt each (GRPO as in flow_grpo, global std).
+
+    Args:
+        rewards: (prompts, group).
+
+    Returns:
+        ``(r - prompt mean) / (std over all + 1e-4)`` clipped to ±5, same shape. A group of equal rewards gets zeros.
+    """
+    rewards = rewards.double()
+    centred = rewards - rewards.mean(1, keepdim=True)
+    return (centred / (rewards.std(correction=0) + epsilon)).clamp(-clip, clip).float()
+
+
+@torch.no_grad()
+def ema_update(shadow: Iterable[Tensor], parameters: Iterable[Tensor], decay: float) -> None:
+    """``shadow ← decay shadow + (1 - decay) parameters``, in place."""
+    for held, value in zip(shadow, parameters, strict=True):
+        held.lerp_(value.detach().to(held.dtype), 1 - decay)

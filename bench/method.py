@@ -1,0 +1,81 @@
+"""The seam: what a post-training method is to the harness."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    from bench.job import Job
+
+
+class MethodConfig(BaseModel):
+    """Base of every method's configuration: typed, frozen, and closed to unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a method must be given. The harness prepares just this, and the report prints it."""
+
+    pairs: bool = False
+    prompts: bool = False
+    reward: bool = False
+    differentiable_reward: bool = False
+    preference_pairs: bool = False
+
+
+@dataclass(frozen=True)
+class Traits:
+    """A method's row in the paper's Table 1: what it declares. Cost is not declared, it is measured."""
+
+    training_signal: str
+    on_policy: str
+    signal_density: str
+    credit_assignment: str
+    reward_hacking: str
+    resolves_model_bias: str
+    trains: str
+    paper: str
+
+
+class PostTrainingMethod(ABC):
+    """One post-training paradigm.
+
+    The unit is an *iteration*, not a loss: SFT does one update in it, Flow-GRPO samples, scores and updates several
+    times. ``job`` is the only door to data, models, rewards and randomness, and every door is metered.
+    """
+
+    Config: ClassVar[type[MethodConfig]]
+    embedded: ClassVar[Mapping[str, Any]] = {}
+    """Overrides of the defaults (which are the paper's, for SD3.5-M) that suit the embedded backbone."""
+    needs: ClassVar[Needs]
+    traits: ClassVar[Traits]
+
+    def __init__(self, config: MethodConfig) -> None:
+        self.config: Any = config
+
+    @abstractmethod
+    def setup(self, job: Job) -> None:
+        """Choose what trains (``job.train_full`` or ``job.train_lora``) and make extra copies."""
+
+    @abstractmethod
+    def step(self, job: Job) -> dict[str, float]:
+        """One iteration, ending in at least one ``job.update(loss)``. Returns scalars to log."""
+
+    def evaluation_weights(self, job: Job) -> AbstractContextManager[None]:
+        """Context in which the weights to be evaluated are in place (an EMA, say). Default: the trained weights."""
+        return nullcontext()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What must survive a resume beyond weights, optimizer and meter. Tensors and plain values only."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore ``state_dict``; called after ``setup``."""

@@ -1,0 +1,108 @@
+"""Files that a run leaves. Every line is typed and versioned, every write is atomic, and reports read nothing else."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from bench.errors import BenchError
+
+VERSION = 1
+"""Version of the record layout, written into every file."""
+
+
+def dumps(value: Any) -> str:
+    """Canonical JSON: sorted keys, no NaN (a NaN in a record is a bug, not a value)."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False)
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of a value's canonical JSON."""
+    return hashlib.sha256(dumps(value).encode()).hexdigest()
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all. A full disk ends in one line and leaves the old file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        if error.errno == errno.ENOSPC:
+            raise BenchError(f"the disk is full: could not write {path}; free some space and run the same command") from error
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write one JSON document, indented for people."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False, indent=1)
+    write_bytes(path, (text + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """Read one JSON document; a damaged one ends in one line."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise BenchError(f"{path} is not there") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise BenchError(f"{path} is damaged ({error}); delete it and run again") from error
+
+
+def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write JSON lines at once."""
+    write_bytes(path, "".join(dumps(row) + "\n" for row in rows).encode())
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Read JSON lines; a damaged line ends in one line that names it."""
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                yield json.loads(line)
+            except json.JSONDecodeError as error:
+                raise BenchError(f"{path}:{number} is damaged; delete the file's folder and run again") from error
+
+
+class Log:
+    """An append-only JSON-lines file that can be cut back to a step on resume."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(dumps({"v": VERSION, **row}) + "\n")
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise BenchError(f"the disk is full: could not write {self.path}; free some space and run the same command") from error
+            raise
+
+    def cut_after(self, step: int) -> None:
+        """Drop rows of later steps, and a last line that a kill left half-written."""
+        if not self.path.exists():
+            return
+        kept = []
+        for line in self.path.read_text(encoding="utf-8").splitlines():
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError:
+                break
+            if row["step"] > step:
+                break
+            kept.append(line + "\n")
+        write_bytes(self.path, "".join(kept).encode())

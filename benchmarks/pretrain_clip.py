@@ -1,0 +1,125 @@
+"""Recipe of the embedded suite's judge: a small CLIP trained on the world, and an aesthetic head on its embedding.
+
+Like web alt-text and unlike the captions that generators train on, half of CLIP's captions name the style, so that its
+embedding holds style and the head has something to read.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
+
+from bench.backbone.pretrain.text import make_clip_tokenizer
+from bench.rng import torch_generator
+
+MAX_TOKENS = 16
+STYLES = ("flat", "plain", "soft", "glossy")
+"""Names of the four quarters of the style factor."""
+
+
+def make_clip(tokenizer: CLIPTokenizer) -> CLIPModel:
+    """An untrained CLIP: 64 px pictures in 8 px patches, 3 layers of width 96 in each tower."""
+    tower = dict(hidden_size=96, intermediate_size=384, num_hidden_layers=3, num_attention_heads=3)
+    special = dict(
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return CLIPModel(
+        CLIPConfig(
+            text_config=dict(vocab_size=len(tokenizer), max_position_embeddings=MAX_TOKENS, **tower, **special),
+            vision_config=dict(image_size=64, patch_size=8, **tower),
+            projection_dim=96,
+        )
+    )
+
+
+def normalise(pixels: np.ndarray) -> torch.Tensor:
+    """uint8 (N, 64, 64, 3) to the float32 (N, 3, 64, 64) in [-1, 1] that the world's CLIP takes."""
+    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def train_clip(
+    images: np.ndarray,
+    captions: Sequence[str],
+    styles: np.ndarray,
+    words: Sequence[str],
+    out: Path,
+    *,
+    minutes: float,
+    batch: int = 192,
+    lr: float = 1.5e-3,
+    seed: int = 0,
+) -> None:
+    """Contrastive training for ``minutes``, then the head by ridge regression; both saved to ``out``.
+
+    Pictures of the same caption are positives of each other. The head predicts 10 x style from the L2-normalised
+    image embedding, a scale of 0 to 10 like that of the LAION aesthetic predictor.
+    """
+    torch.manual_seed(seed)
+    tokenizer = make_clip_tokenizer([*words, *STYLES])
+    tokenizer.model_max_length = MAX_TOKENS
+    model = make_clip(tokenizer)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=0.05)
+    train = int(0.95 * len(images))
+    start, step, log = time.monotonic(), 0, []
+    while (share := (time.monotonic() - start) / (60 * minutes)) < 1.0:
+        rng = torch_generator(seed, step, 0, "clip")
+        pick = torch.randint(train, (batch,), generator=rng).numpy()
+        named = torch.rand(batch, generator=rng).numpy() < 0.5
+        texts = [
+            captions[i] + (" " + STYLES[min(int(4 * styles[i]), 3)] if name else "")
+            for i, name in zip(pick, named, strict=True)
+        ]
+        ids = tokenizer(texts, padding="max_length", max_length=MAX_TOKENS, truncation=True, return_tensors="pt")
+        for group in optimizer.param_groups:
+            group["lr"] = lr * min(1.0, (step + 1) / 50) * (0.02 + 0.98 * (1 - share))
+        with torch.autocast("cpu", torch.bfloat16):
+            scores = model(input_ids=ids.input_ids, pixel_values=normalise(images[pick])).logits_per_text.float()
+        _, same = np.unique(texts, return_inverse=True)
+        target = torch.from_numpy((same[:, None] == same[None]).astype(np.float32))
+        target = target / target.sum(1, keepdim=True)
+        loss = 0.5 * (
+            torch.nn.functional.cross_entropy(scores, target) + torch.nn.functional.cross_entropy(scores.T, target)
+        )
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        with torch.no_grad():
+            model.logit_scale.clamp_(max=np.log(100.0))
+        step += 1
+        if step % 50 == 0:
+            log.append({"step": step, "loss": loss.item(), "logit_scale": model.logit_scale.exp().item()})
+            print(log[-1], flush=True)
+    model.eval()
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    embeds = torch.cat([image_embeds(model, images[i : i + 512]) for i in range(0, len(images), 512)]).double()
+    target10 = 10 * torch.from_numpy(np.asarray(styles, np.float64))
+    design = torch.cat([embeds[:train], torch.ones(train, 1, dtype=torch.float64)], 1)
+    gram = design.T @ design + 1e-3 * torch.eye(design.shape[1], dtype=torch.float64)
+    solution = torch.linalg.solve(gram, design.T @ target10[:train])
+    save_file(
+        {"weight": solution[None, :-1].float().contiguous(), "bias": solution[-1:].float().contiguous()},
+        out / "aesthetic_head.safetensors",
+    )
+    residual = embeds[train:] @ solution[:-1] + solution[-1] - target10[train:]
+    log.append({"head_r2": 1 - (residual.var() / target10[train:].var()).item()})
+    print(log[-1])
+    (out / "training_log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
+
+
+@torch.no_grad()
+def image_embeds(model: CLIPModel, images: np.ndarray) -> torch.Tensor:
+    """L2-normalised image embeddings: (N, 96)."""
+    embeds = model.get_image_features(pixel_values=normalise(images))
+    embeds = getattr(embeds, "pooler_output", embeds)
+    return torch.nn.functional.normalize(embeds, dim=-1)

@@ -1,0 +1,61 @@
+"""The embedded corpus: scenes drawn from a seed, rendered once and cached."""
+
+from __future__ import annotations
+
+import json
+import os
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from bench.rng import numpy_generator
+from data_curation.world.render import SIZE, render
+from data_curation.world.scene import Scene, TrainingPrompts, compose
+
+VERSION = 1
+"""Raise when the drawing or the sampling of scenes changes: cached corpora are then rendered anew."""
+_CHUNK = 512
+
+
+def training_scene(seed: int, index: int, prompts: TrainingPrompts) -> Scene:
+    """Scene ``index`` of the training corpus with this seed; independent of every other scene."""
+    rng = numpy_generator(seed, index, 0, "world-scene")
+    return compose(prompts.draw(rng), rng)
+
+
+def _render_chunk(seed: int, start: int, stop: int) -> tuple[np.ndarray, list[dict[str, object]]]:
+    prompts = TrainingPrompts()
+    scenes = [training_scene(seed, i, prompts) for i in range(start, stop)]
+    rows = [{"caption": s.prompt.text, "task": s.prompt.tag, "style": round(s.style, 6)} for s in scenes]
+    return np.stack([render(s) for s in scenes]), rows
+
+
+def render_corpus(folder: Path, size: int, seed: int) -> Path:
+    """Render ``size`` scenes into ``folder/world-v…`` unless they are there, and return that folder.
+
+    The folder holds ``images.npy`` (uint8, N x 64 x 64 x 3) and ``rows.jsonl`` (caption, task, style).
+    ``style`` is ground truth for tests and for the aesthetic head; no caption mentions it.
+    """
+    target = folder / f"world-v{VERSION}-n{size}-s{seed}"
+    if (target / "rows.jsonl").exists():
+        return target
+    target.mkdir(parents=True, exist_ok=True)
+    starts = range(0, size, _CHUNK)
+    stops = [min(start + _CHUNK, size) for start in starts]
+    partial = target / f".images.{os.getpid()}.npy"
+    images = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=(size, SIZE, SIZE, 3))
+    rows: list[dict[str, object]] = []
+    with ProcessPoolExecutor(max_workers=min(os.cpu_count() or 1, len(stops))) as pool:
+        for start, stop, (pixels, chunk) in zip(
+            starts, stops, pool.map(_render_chunk, [seed] * len(stops), starts, stops), strict=True
+        ):
+            images[start:stop] = pixels
+            rows += chunk
+    images.flush()
+    del images
+    os.replace(partial, target / "images.npy")
+    partial_rows = target / f".rows.{os.getpid()}.jsonl"
+    partial_rows.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    os.replace(partial_rows, target / "rows.jsonl")  # last, since its presence marks the corpus complete
+    return target
