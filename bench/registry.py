@@ -38,6 +38,15 @@ BUILT_IN: dict[str, dict[str, str]] = {
     },
     "corpora": {
         "world": "data_curation.world.corpus:WorldCorpus",
+        "folder": "data_curation.image_folder:ImageFolder",
+    },
+    "curation": {
+        "cut": "data_curation.curate:cut",
+    },
+    "recipes": {
+        "vae": "bench.backbone.pretrain.recipes:vae",
+        "policy": "bench.backbone.pretrain.recipes:policy",
+        "clip": "benchmarks.pretrain_clip:recipe",
     },
     "backbones": {
         "tiny-sd3": "bench.backbone.loader:TINY_SD3",

@@ -1,6 +1,6 @@
 """Recipe of the embedded suite's judge: a small CLIP trained on the world, and an aesthetic head on its embedding.
 
-Like web alt-text and unlike the captions that generators train on, half of CLIP's captions name the style, so that its
+Like web alt-text and unlike the captions that generators train on, most of CLIP's captions name the style, so that its
 embedding holds style and the head has something to read.
 """
 
@@ -20,8 +20,11 @@ from bench.backbone.pretrain.text import make_clip_tokenizer
 from bench.rng import torch_generator
 
 MAX_TOKENS = 16
-STYLES = ("flat", "plain", "soft", "glossy")
-"""Names of the four quarters of the style factor."""
+STYLES = ("flat", "plain", "soft", "shaded", "glossy", "radiant")
+"""Names of the six equal ranges of the style factor."""
+
+NAMED = 0.7
+"""Share of captions that name the style."""
 
 
 def make_clip(tokenizer: CLIPTokenizer) -> CLIPModel:
@@ -54,8 +57,8 @@ def train_clip(
     out: Path,
     *,
     minutes: float,
-    batch: int = 192,
-    lr: float = 1.5e-3,
+    batch: int = 128,
+    lr: float = 1e-3,
     seed: int = 0,
 ) -> None:
     """Contrastive training for ``minutes``, then the head by ridge regression; both saved to ``out``.
@@ -73,9 +76,9 @@ def train_clip(
     while (share := (time.monotonic() - start) / (60 * minutes)) < 1.0:
         rng = torch_generator(seed, step, 0, "clip")
         pick = torch.randint(train, (batch,), generator=rng).numpy()
-        named = torch.rand(batch, generator=rng).numpy() < 0.5
+        named = torch.rand(batch, generator=rng).numpy() < NAMED
         texts = [
-            captions[i] + (" " + STYLES[min(int(4 * styles[i]), 3)] if name else "")
+            captions[i] + (" " + STYLES[min(int(len(STYLES) * styles[i]), len(STYLES) - 1)] if name else "")
             for i, name in zip(pick, named, strict=True)
         ]
         ids = tokenizer(texts, padding="max_length", max_length=MAX_TOKENS, truncation=True, return_tensors="pt")

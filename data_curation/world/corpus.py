@@ -6,9 +6,12 @@ import json
 import os
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
+from bench.corpus import Corpus
+from bench.records import digest
 from bench.rng import numpy_generator
 from data_curation.world.render import SIZE, render
 from data_curation.world.scene import Scene, TrainingPrompts, compose
@@ -59,3 +62,31 @@ def render_corpus(folder: Path, size: int, seed: int) -> Path:
     partial_rows.write_text("".join(json.dumps(row) + "\n" for row in rows))
     os.replace(partial_rows, target / "rows.jsonl")  # last, since its presence marks the corpus complete
     return target
+
+
+class WorldCorpus(Corpus):
+    """Rendered shapes and signs with captions after GenEval's tasks; drawn by this project, no download."""
+
+    name = "world"
+    # The world's scores have no 6.8 and no 0.40; a fifth of it plays the part of the paper's 1.3 % and 2.4 %.
+    quantiles: ClassVar = {"high_aesthetic": 0.2, "high_clipscore": 0.2}
+
+    def __init__(self, cache: Path, size: int = 4096, seed: int = 1) -> None:
+        folder = render_corpus(cache / "corpora", size, seed)
+        self._images = np.load(folder / "images.npy", mmap_mode="r")
+        with (folder / "rows.jsonl").open(encoding="utf-8") as file:
+            self.rows = [json.loads(line) for line in file]
+        self._fingerprint = digest({"corpus": "world", "version": VERSION, "size": size, "seed": seed})
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def caption(self, index: int) -> str:
+        return str(self.rows[index]["caption"])
+
+    def image(self, index: int) -> np.ndarray:
+        return np.array(self._images[index])
+
+    @property
+    def fingerprint(self) -> str:
+        return self._fingerprint

@@ -1,0 +1,118 @@
+"""The model being post-trained, seen as a velocity field. Every forward is charged to the meter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from bench import flow
+from bench.backbone.loader import TextCondition
+
+if TYPE_CHECKING:
+    from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
+
+
+class Policy:
+    """Velocity, guidance and sampling on top of an SD3 transformer.
+
+    Args:
+        transformer: the weights.
+        scheduler: gives the timestep shift and the sampling schedule.
+        null: the empty prompt's condition (1 row), for guidance.
+        charge: called with the number of samples of each forward and whether a graph is built.
+    """
+
+    def __init__(
+        self,
+        transformer: SD3Transformer2DModel,
+        scheduler: FlowMatchEulerDiscreteScheduler,
+        null: TextCondition,
+        charge: Callable[[int, bool], None] = lambda samples, graph: None,
+    ) -> None:
+        self.transformer = transformer
+        self.scheduler = scheduler
+        self.null = null
+        self._charge = charge
+        self._frozen: SD3Transformer2DModel | None = None
+
+    @property
+    def shift(self) -> float:
+        """Timestep shift of the scheduler (3 for SD3 and SD3.5)."""
+        return float(self.scheduler.config.shift)
+
+    def sigmas(self, steps: int) -> Tensor:
+        """The scheduler's sampling schedule: (steps + 1,) noise levels from 1 down to 0."""
+        self.scheduler.set_timesteps(steps)
+        return self.scheduler.sigmas.float()
+
+    def velocity(self, latents: Tensor, sigma: Tensor | float, text: TextCondition) -> Tensor:
+        """Conditional velocity.
+
+        Args:
+            latents: (N, C, H, W).
+            sigma: scalar or (N,) noise level in [0, 1]; the model is given the timestep ``1000 sigma``.
+            text: N prompts.
+
+        Returns:
+            (N, C, H, W) in float32.
+        """
+        self._charge(len(latents), torch.is_grad_enabled())
+        timestep = (1000 * torch.as_tensor(sigma, dtype=torch.float32)).expand(len(latents))
+        velocity: Tensor = self.transformer(
+            hidden_states=latents,
+            encoder_hidden_states=text.prompt_embeds,
+            pooled_projections=text.pooled_prompt_embeds,
+            timestep=timestep,
+            return_dict=False,
+        )[0]
+        return velocity.float()
+
+    def unconditional_velocity(self, latents: Tensor, sigma: Tensor | float) -> Tensor:
+        """Velocity for the empty prompt."""
+        return self.velocity(latents, sigma, self.null.expand(len(latents)))
+
+    def guided_velocity(
+        self, latents: Tensor, sigma: Tensor | float, text: TextCondition, guidance_scale: float
+    ) -> Tensor:
+        """Velocity with classifier-free guidance; both branches go through the model in one call. Scale 1: one branch."""
+        if guidance_scale == 1.0:
+            return self.velocity(latents, sigma, text)
+        level = torch.as_tensor(sigma, dtype=torch.float32).expand(len(latents)).repeat(2)
+        both = self.velocity(
+            latents.repeat(2, 1, 1, 1), level, TextCondition.cat([self.null.expand(len(latents)), text])
+        )
+        return flow.guide(*both.chunk(2), guidance_scale)
+
+    @torch.no_grad()
+    def sample(self, noise: Tensor, text: TextCondition, *, steps: int, guidance_scale: float) -> Tensor:
+        """Solve the ODE from ``noise`` with Euler steps: clean latents like ``noise``."""
+        sigmas = self.sigmas(steps)
+        latents = noise
+        for i in range(steps):
+            velocity = self.guided_velocity(latents, sigmas[i], text, guidance_scale)
+            latents = flow.euler(latents, velocity, sigmas[i], sigmas[i + 1])
+        return latents
+
+    def keep_reference(self, frozen: SD3Transformer2DModel) -> None:
+        """Give a fully trained policy a frozen copy to refer to (a LoRA policy refers to itself without adapter)."""
+        self._frozen = frozen
+
+    @contextmanager
+    def reference(self) -> Iterator[None]:
+        """Inside, every velocity is the pretrained model's."""
+        if self._frozen is not None:
+            trained, self.transformer = self.transformer, self._frozen
+            try:
+                yield
+            finally:
+                self.transformer = trained
+            return
+        self.transformer.disable_adapters()
+        try:
+            yield
+        finally:
+            self.transformer.enable_adapters()

@@ -1,0 +1,214 @@
+"""The ``bench`` command. Nothing heavy is imported before a command runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bench import registry
+from bench.errors import BenchError
+
+PATH = click.Path(path_type=Path)
+
+
+class _OneLineErrors(click.Group):
+    """Turns errors that the user can mend into one line and exit status 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BenchError as error:
+            click.echo(f"bench: {error}", err=True)
+            ctx.exit(1)
+        except KeyboardInterrupt:
+            click.echo("bench: stopped; everything recorded is kept, and the same command resumes", err=True)
+            ctx.exit(130)
+        except OSError as error:
+            if error.errno != 28:
+                raise
+            click.echo(f"bench: the disk is full ({error.filename}); free some space and run the same command", err=True)
+            ctx.exit(1)
+
+
+@click.group(cls=_OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="flow-bench", prog_name="bench")
+def main() -> None:
+    """Compare ways of post-training a text-to-image flow model at equal compute.
+
+    \b
+    Three methods under one budget, and a report in reports/high_aesthetic/:
+        bench run --methods sft,soar,flow_grpo --subset high_aesthetic
+    The paper's protocol, equal steps, three seeds:
+        bench run --methods sft,soar --budget steps=100 --seeds 0,1,2 --name steps
+    A method's knob (see them with `bench list --config soar`):
+        bench run --methods soar --set soar.aux_points=2 --name few-points
+    Draw a report again, from records alone:
+        bench report runs/high_aesthetic
+    What there is, and what runs on this machine:
+        bench list
+        bench doctor
+    """
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+
+
+def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if value is not None else None
+
+
+def _numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...] | None:
+    if value is None:
+        return None
+    try:
+        return tuple(int(part) for part in value.split(","))
+    except ValueError as error:
+        raise BenchError(f"--seeds takes whole numbers with commas between, not {value!r}") from error
+
+
+_places = (
+    click.option("--cache", type=PATH, default="cache", show_default=True, help="Corpora, scores, latents; can be deleted."),
+    click.option("--runs", type=PATH, default="runs", show_default=True, help="Records of runs."),
+    click.option("--reports", type=PATH, default="reports", show_default=True, help="Rendered reports."),
+)
+
+
+def _with(options: tuple[Any, ...]) -> Any:
+    def wrap(command: Any) -> Any:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return wrap
+
+
+@main.command()
+@click.argument("experiment", type=PATH, required=False)
+@click.option("--methods", callback=_names, help="Methods with commas between, e.g. sft,soar.")
+@click.option("--subset", "subsets", callback=_names, help="Subsets with commas between, e.g. high_aesthetic.")
+@click.option("--seeds", callback=_numbers, help="Seeds with commas between.")
+@click.option("--budget", help="Per job: flops=1e13, steps=200 or device-seconds=60.")
+@click.option("--evaluations", type=int, help="Evaluations per job, at equal shares of the budget.")
+@click.option("--backbone", help="tiny-sd3 or a local diffusers folder of the SD3 family.")
+@click.option("--corpus", help="world or a folder of pictures with captions.")
+@click.option("--suite", help="Evaluation suite.")
+@click.option("--name", help="Name of the run folder and of the report.")
+@click.option("--set", "settings", multiple=True, metavar="METHOD.KEY=VALUE", help="One setting of a method; repeatable.")
+@click.option("--quiet", is_flag=True, help="Print nothing but errors and the report's path.")
+@_with(_places)
+def run(
+    experiment: Path | None, settings: tuple[str, ...], quiet: bool, cache: Path, runs: Path, reports: Path, **flags: Any
+) -> None:
+    """Train every method on every subset with every seed under one budget, evaluate, and render the report.
+
+    EXPERIMENT is a TOML file (see experiments/); flags go over it. Stop with Ctrl-C; the same command resumes.
+
+    \b
+        bench run --methods sft,soar,flow_grpo --subset high_aesthetic
+        bench run experiments/embedded_steps.toml --seeds 0,1
+    """
+    from bench.config import read_experiment
+
+    config = read_experiment(experiment, flags, settings)
+    from bench.experiment import Workspace, run_experiment
+    from bench.progress import Progress
+    from bench.report import render_report
+
+    outcome = run_experiment(config, Workspace(cache, runs), Progress(quiet=quiet))
+    target = reports / config.run_name
+    render_report([outcome.folder], target)
+    click.echo(f"report: {target / 'index.html'}")
+    if outcome.failed:
+        raise BenchError(f"{len(outcome.failed)} of the jobs failed: " + "; ".join(f"{k}: {v}" for k, v in outcome.failed.items()))
+
+
+@main.command()
+@click.argument("runs", type=PATH, nargs=-1, required=True)
+@click.option("--out", type=PATH, help="Folder to write to; default reports/<experiment>.")
+def report(runs: tuple[Path, ...], out: Path | None) -> None:
+    """Draw tables, plots and the page again from the records of RUNS. Needs no GPU and changes no record.
+
+    \b
+        bench report runs/high_aesthetic
+        bench report runs/a runs/b --out reports/both
+    """
+    from bench.report import render_report
+
+    target = out or Path("reports") / "-".join(run.name for run in runs)
+    render_report(list(runs), target)
+    click.echo(f"report: {target / 'index.html'}")
+
+
+@main.command()
+@click.option("--corpus", default="world", show_default=True, help="world or a folder of pictures with captions.")
+@click.option("--subset", "names", callback=_names, default="high_aesthetic,high_clipscore", show_default=True)
+@click.option("--suite", default="embedded", show_default=True, help="Whose metrics score the corpus.")
+@click.option("--threshold", type=float, help="Least score kept, instead of the subset's own.")
+@click.option("--quantile", type=click.FloatRange(0, 1, min_open=True), help="Share of the corpus to keep, best first.")
+@click.option("--resolution", type=int, default=64, show_default=True, help="Side to which pictures of a folder are cropped.")
+@_with(_places[:1])
+def curate(
+    corpus: str, names: tuple[str, ...], suite: str, threshold: float | None, quantile: float | None, resolution: int, cache: Path
+) -> None:
+    """Score a corpus once and cut subsets from it into manifests. `bench run` does this on its own when needed.
+
+    \b
+        bench curate --subset high_aesthetic,high_clipscore
+        bench curate --corpus my_pictures/ --subset high_aesthetic --quantile 0.1
+    """
+    from bench.experiment import cut_subset, open_corpus
+    from bench.progress import Progress
+
+    progress = Progress()
+    judged = registry.load("suites", suite)()
+    metrics = {name: registry.load("metrics", name)() for name, _ in judged.metrics()}
+    opened = open_corpus(corpus, cache, resolution)
+    for problem in opened.problems():
+        progress.say(f"left out: {problem.item}: {problem.reason}")
+    for name in names:
+        manifest = cut_subset(opened, name, judged, metrics, cache, progress, threshold=threshold, quantile=quantile)
+        rule = "no rule" if manifest.threshold is None else f"{manifest.metric} of at least {manifest.threshold:.4f}"
+        click.echo(f"{name}: {manifest.count} of {manifest.of} pairs, {rule}, {manifest.path}")
+
+
+@main.command("list")
+@click.option("--config", "method", help="Show a method's settings with their sources instead.")
+def list_(method: str | None) -> None:
+    """Methods, subsets, suites, metrics, corpora and backbones, a line each."""
+    if method is not None:
+        for name, field in registry.load("methods", method).Config.model_fields.items():
+            click.echo(f"{method}.{name} = {field.default!r}  {field.description or ''}".rstrip())
+        return
+    for kind in ("methods", "subsets", "suites", "metrics", "corpora", "backbones"):
+        click.echo(f"{kind}:")
+        for name in registry.table(kind):
+            click.echo(f"  {name:<16} {registry.summary(kind, name)}")
+
+
+@main.command()
+def doctor() -> None:
+    """What is installed, which device there is, what can run, and how to get what is missing."""
+    from bench.doctor import examine
+
+    findings = examine()
+    for finding in findings:
+        click.echo(f"{'ok  ' if finding.ok else 'MISS'} {finding.what}: {finding.detail}")
+    if not all(finding.ok or finding.optional for finding in findings):
+        sys.exit(1)
+
+
+@main.command()
+@click.option("--stage", type=click.Choice(["vae", "clip", "policy", "all"]), default="all", show_default=True)
+@click.option("--out", type=PATH, default="cache/pretrain", show_default=True)
+@click.option("--minutes", type=float, help="Training time of the stage, instead of the recipe's.")
+def pretrain(stage: str, out: Path, minutes: float | None) -> None:
+    """Train the embedded backbone and its judge anew: VAE, CLIP, then the flow model. Hours on two CPU cores; resumes."""
+    for name in ("vae", "clip", "policy") if stage == "all" else (stage,):
+        registry.load("recipes", name)(out, minutes)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""What this machine has and lacks."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of `bench doctor`."""
+
+    what: str
+    ok: bool
+    detail: str
+    optional: bool = False
+
+
+REQUIRED = ("torch", "diffusers", "transformers", "peft", "safetensors", "pandas", "pyarrow", "matplotlib", "scipy", "rapidocr-onnxruntime")
+OPTIONAL = {
+    "accelerate": "many GPUs: pip install accelerate",
+    "open_clip_torch": "the paper's suite: pip install 'flow-bench[paper]' -c constraints.txt",
+}
+
+
+def examine() -> list[Finding]:
+    """Look at packages, devices, the embedded weights, folders and disk."""
+    findings = [_package(name) for name in REQUIRED]
+    findings += [_package(name, hint) for name, hint in OPTIONAL.items()]
+    if importlib.util.find_spec("torch"):
+        findings += _devices()
+    findings += [_shadowed(name) for name in ("methods", "benchmarks", "data_curation")]
+    weights = Path(__file__).parent / "backbone" / "tiny_sd3" / "transformer"
+    findings.append(
+        Finding("tiny-sd3", weights.exists(), "shipped weights found" if weights.exists() else "run `bench pretrain`")
+    )
+    free = shutil.disk_usage(".").free / 2**30
+    findings.append(Finding("disk", free > 1, f"{free:.1f} GiB free here; the default run needs 0.3"))
+    return findings
+
+
+def _package(name: str, hint: str | None = None) -> Finding:
+    try:
+        return Finding(name, True, metadata.version(name), hint is not None)
+    except metadata.PackageNotFoundError:
+        return Finding(name, False, hint or "pip install -e . -c constraints.txt", hint is not None)
+
+
+def _devices() -> list[Finding]:
+    import torch
+
+    found = [Finding("cpu", True, f"{os.cpu_count()} cores, {torch.get_num_threads()} threads; runs tiny-sd3")]
+    if torch.cuda.is_available():
+        for i in range(torch.cuda.device_count()):
+            properties = torch.cuda.get_device_properties(i)
+            found.append(Finding(f"cuda:{i}", True, f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"))
+    else:
+        found.append(Finding("cuda", False, "no GPU: SD3.5-Medium cannot be trained here, tiny-sd3 can", optional=True))
+    return found
+
+
+def _shadowed(folder: str) -> Finding:
+    spec, ours = importlib.util.find_spec(folder), Path(__file__).parents[1]
+    origin = Path(spec.origin).parents[1] if spec and spec.origin else None
+    if origin == ours:
+        return Finding(folder, True, f"imports from {ours}")
+    return Finding(folder, False, f"another package of this name comes first: {origin}; uninstall it or use a fresh environment")
+

@@ -1,0 +1,68 @@
+"""FLOPs of a model's forward and backward, counted on the meta device, so that CPU and GPU charge the same.
+
+``torch.utils.flop_counter`` has no formula for the CPU's fused attention; on the meta device attention is counted by the
+formulas registered here or falls apart into matrix products that are counted anyway (a test checks both against pencil
+and paper). Element-wise work is not counted, as in every published FLOP figure.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+
+@dataclass(frozen=True)
+class Cost:
+    """FLOPs per sample of one forward, and of the backward that goes with it."""
+
+    forward: float
+    backward: float
+
+
+def count(function: Callable[[], Any]) -> float:
+    """FLOPs of the matrix products and convolutions that ``function`` runs on meta tensors."""
+    counter = FlopCounterMode(display=False)
+    with counter, sdpa_kernel(SDPBackend.MATH):
+        function()
+    return float(counter.get_total_flops())
+
+
+def meta_twin(module: torch.nn.Module) -> torch.nn.Module:
+    """A copy on the meta device that never copies the weights, however many there are."""
+    memo: dict[int, torch.Tensor] = {}
+    for parameter in module.parameters():
+        twin = torch.nn.Parameter(parameter.detach().to("meta"), requires_grad=parameter.requires_grad)
+        memo[id(parameter)] = twin
+    for buffer in module.buffers():
+        memo[id(buffer)] = buffer.detach().to("meta")
+    return copy.deepcopy(module, memo)
+
+
+def transformer_cost(transformer: torch.nn.Module, latent_shape: tuple[int, int, int], text_tokens: int) -> Cost:
+    """Cost of an SD3 transformer per sample, with the parameters that train as they are now.
+
+    Args:
+        transformer: SD3Transformer2DModel, with or without LoRA. It is copied to the meta device, not run.
+        latent_shape: (C, H, W).
+        text_tokens: length of ``prompt_embeds``.
+    """
+    twin = meta_twin(transformer)
+    config = transformer.config
+    inputs = dict(
+        hidden_states=torch.empty(1, *latent_shape, device="meta", requires_grad=False),
+        encoder_hidden_states=torch.empty(1, text_tokens, config.joint_attention_dim, device="meta"),
+        pooled_projections=torch.empty(1, config.pooled_projection_dim, device="meta"),
+        timestep=torch.empty(1, device="meta"),
+    )
+    with torch.no_grad():
+        forward = count(lambda: twin(**inputs, return_dict=False))
+    if not any(p.requires_grad for p in twin.parameters()):
+        return Cost(forward, 0.0)
+    both = count(lambda: twin(**inputs, return_dict=False)[0].sum().backward())
+    return Cost(forward, both - forward)

@@ -1,0 +1,137 @@
+"""What the user sees while an experiment runs: one bar for the whole experiment and one for the current work."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress as RichProgress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+PLAIN_SECONDS = 30.0
+"""Where the output is no terminal, a line this often instead of bars."""
+
+
+@dataclass
+class Task:
+    """One piece of work whose bar moves."""
+
+    owner: Progress
+    name: str
+    total: float
+    bar: TaskID | None
+    done: float = 0.0
+    last_line: float = field(default_factory=time.monotonic)
+
+    def advance(self, amount: float) -> None:
+        """Move on by an amount of ``total``."""
+        self.set(self.done + amount)
+
+    def set(self, done: float, note: str = "") -> None:
+        self.done = min(done, self.total)
+        self.owner._moved(self, note)
+
+
+@dataclass
+class JobTask:
+    """A job's bar: training and evaluations together, in shares of their expected time."""
+
+    task: Task
+    images: int
+    evaluations: int
+    share: float = 0.0
+    drawn: int = 0
+
+    # An evaluation's weight in the bar. Only the time left depends on it, so a rough figure will do.
+    EVALUATION = 0.15
+
+    def trained(self, share: float, scalars: dict[str, float]) -> None:
+        """Called after each step with the share of the budget spent."""
+        self.share = share
+        self._set("  ".join(f"{name} {value:.4g}" for name, value in list(scalars.items())[:2]))
+
+    def drew(self, images: int) -> None:
+        """Called with images just drawn by an evaluation."""
+        self.drawn += images
+        self._set("evaluating")
+
+    def _set(self, note: str) -> None:
+        self.task.set(self.share + self.EVALUATION * self.drawn / max(self.images, 1), note)
+
+
+class Progress:
+    """Bars on a terminal, lines elsewhere, nothing when quiet."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.console = Console(stderr=True, quiet=quiet, highlight=False)
+        self._bars = self.console.is_terminal and not quiet
+        self._rich: RichProgress | None = None
+        self._whole: Task | None = None
+
+    def say(self, text: str) -> None:
+        """Print a line that stays."""
+        self.console.print(text, markup=False, soft_wrap=True)
+
+    @contextmanager
+    def _live(self) -> Iterator[None]:
+        if self._rich is not None or not self._bars:
+            yield
+            return
+        columns = (
+            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"),
+            TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+        )  # fmt: skip
+        with RichProgress(*columns, console=self.console, transient=True) as self._rich:
+            try:
+                yield
+            finally:
+                self._rich = None
+
+    @contextmanager
+    def task(self, name: str, total: float) -> Iterator[Task]:
+        """A bar for one piece of work."""
+        with self._live():
+            bar = self._rich.add_task(name, total=total, note="") if self._rich else None
+            task = Task(self, name, total, bar)
+            try:
+                yield task
+            finally:
+                if self._rich and bar is not None:
+                    self._rich.remove_task(bar)
+
+    @contextmanager
+    def experiment(self, names: Sequence[str]) -> Iterator[None]:
+        """The bar over all jobs; each counts the same, the base's evaluation a seventh."""
+        with self.task(f"experiment ({len(names) - 1} jobs)", len(names) - 1 + 0.15) as self._whole:
+            try:
+                yield
+            finally:
+                self._whole = None
+
+    def skip(self, name: str) -> None:
+        """A job that was finished before."""
+        self.say(f"{name}: finished before, kept")
+        if self._whole:
+            self._whole.advance(0.15 if name == "base" else 1.0)
+
+    @contextmanager
+    def job(self, name: str, images: int, evaluations: int) -> Iterator[JobTask]:
+        """The bar of one job."""
+        training = 0.0 if name == "base" else 1.0
+        begun, start = (self._whole.done if self._whole else 0.0), time.monotonic()
+        with self.task(name, training + JobTask.EVALUATION * evaluations) as task:
+            yield JobTask(task, images, evaluations)
+        if self._whole:
+            self._whole.set(begun + (1.0 if training else 0.15))
+        self.say(f"{name}: finished in {time.monotonic() - start:.0f} s")
+
+    def _moved(self, task: Task, note: str) -> None:
+        if self._rich and task.bar is not None:
+            self._rich.update(task.bar, completed=task.done, note=note)
+        elif not self._bars and time.monotonic() - task.last_line > PLAIN_SECONDS and task is not self._whole:
+            task.last_line = time.monotonic()
+            self.say(f"{task.name}: {100 * task.done / task.total:.0f} %  {note}")
+            sys.stderr.flush()

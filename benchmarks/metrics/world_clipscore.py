@@ -1,0 +1,33 @@
+"""ClipScore on the shape world, by a small CLIP trained on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from bench.metric import Metric
+from bench.suite import Prompt
+from benchmarks import world_clip
+
+
+class WorldClipScore(Metric):
+    """Cosine of picture and prompt embeddings, in [-1, 1].
+
+    As in the SOAR paper's suite: no factor of 2.5 and no clamping (Hessel et al. 2021 have both).
+    """
+
+    name = "world_clipscore"
+    label = "ClipScore"
+    version = 1
+    low, high = -1.0, 1.0
+
+    @property
+    def flops_per_image(self) -> float:  # type: ignore[override]
+        return world_clip.vision_flops()
+
+    def score(self, images: Sequence[np.ndarray], prompts: Sequence[Prompt]) -> list[float]:
+        texts = sorted({prompt.text for prompt in prompts})
+        row = {text: i for i, text in enumerate(texts)}
+        text_embeds = world_clip.embed_texts(texts)[[row[prompt.text] for prompt in prompts]]
+        return [float(v) for v in (world_clip.embed_images(images) * text_embeds).sum(1)]

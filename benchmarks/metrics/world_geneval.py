@@ -1,0 +1,34 @@
+"""GenEval on the shape world: exact detection, scored by GenEval's own rule."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+
+from bench.metric import Metric
+from bench.suite import Prompt
+from benchmarks.geneval_rule import is_correct
+from benchmarks.shape_detector import detect
+
+
+class WorldGenEval(Metric):
+    """Share of pictures that show what the prompt says: 0 or 1 per picture, overall = mean of six task means.
+
+    Source of the rule: djghosh13/geneval @ af4902f; of the overall score: Flow-GRPO and the SOAR paper.
+    Facts: ``include`` and ``exclude`` clauses.
+    """
+
+    name = "world_geneval"
+    label = "GenEval"
+    version = 1
+    low, high = 0.0, 1.0
+    grouped = True
+    needs_facts: ClassVar = ("include",)
+
+    def score(self, images: Sequence[np.ndarray], prompts: Sequence[Prompt]) -> list[float]:
+        return [
+            float(is_correct(detect(image), prompt.facts["include"], prompt.facts.get("exclude", ())))
+            for image, prompt in zip(images, prompts, strict=True)
+        ]

@@ -1,0 +1,30 @@
+"""The embedded default: held-out scenes and signs of the shape world, four metrics."""
+
+from __future__ import annotations
+
+from bench.suite import PromptSet, Sampler, Suite
+from benchmarks import world_prompts
+
+NOTICE = (
+    "Numbers from the embedded shape world (tiny-sd3, 64 px): they compare methods there "
+    "and say nothing about SD3.5-Medium's scores."
+)
+ROLES = {"geneval": "world_geneval", "ocr": "ocr_rapid", "clipscore": "world_clipscore", "aesthetic": "world_aesthetic"}
+
+
+def suite() -> Suite:
+    """GenEval, ClipScore and Aesthetic on held-out scenes; OCR on held-out words."""
+    return Suite(
+        name="embedded",
+        version=1,
+        prompt_sets=(
+            PromptSet(
+                "scenes", world_prompts.geneval(12), 2, ("world_geneval", "world_clipscore", "world_aesthetic")
+            ),
+            PromptSet("signs", world_prompts.signs(36), 1, ("ocr_rapid",)),
+        ),
+        sampler=Sampler(steps=20, guidance_scale=4.5, resolution=64),
+        seed=2604,
+        roles=ROLES,
+        notice=NOTICE,
+    )

@@ -1,0 +1,174 @@
+"""Flow-GRPO (Liu et al. 2025): policy gradient on groups of SDE samples, with a LoRA adapter.
+
+Each iteration draws groups of images per prompt with a stochastic sampler, turns rewards into advantages within the
+group, and takes clipped policy-gradient updates over the sampling steps. Formulas in ``docs/protocol.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from pydantic import Field
+
+from bench import flow
+from bench.method import MethodConfig, Needs, PostTrainingMethod, Traits
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from bench.backbone.loader import TextCondition
+    from bench.job import Job
+
+LORA_TARGETS = tuple(
+    f"attn.{name}"
+    for name in ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
+)
+"""flow_grpo's target modules for SD3.5 (flow_grpo @ ac4c86e)."""
+
+
+class FlowGRPOConfig(MethodConfig):
+    """Defaults are flow_grpo's for SD3.5-Medium (``config/grpo.py`` and ``train_sd3.py`` @ ac4c86e)."""
+
+    prompts: int = Field(48, gt=0, description="prompts per epoch")
+    group_size: int = Field(24, gt=1, description="images per prompt")
+    updates: int = Field(2, gt=0, description="optimizer updates per epoch")
+    sampling_steps: int = Field(10, gt=1, description="T, steps of the training sampler; all but the last are trained")
+    guidance_scale: float = Field(4.5, ge=1, description="in sampling and in training")
+    noise_level: float = Field(0.7, gt=0, description="a of the SDE step")
+    clip_range: float = Field(1e-4, gt=0, description="of the ratio; tiny because log-probabilities are means")
+    advantage_clip: float = Field(5.0, gt=0)
+    kl_weight: float = Field(0.01, ge=0, description="beta: .04 GenEval and OCR, .01 PickScore, .02 ClipScore")
+    lora_rank: int = Field(32, gt=0)
+    lora_alpha: float = Field(64, gt=0)
+    lr: float = Field(3e-4, gt=0)
+    betas: tuple[float, float] = Field((0.9, 0.999))
+    weight_decay: float = Field(1e-4, ge=0)
+    max_grad_norm: float = Field(1.0, gt=0)
+    ema_decay: float = Field(0.9, ge=0, lt=1, description="cap of min(decay, (1 + n) / (10 + n)); EMA weights are evaluated")
+    ema_every: int = Field(8, gt=0, description="updates between EMA steps")
+
+
+@dataclass(frozen=True)
+class Trajectories:
+    """Sampled paths: latents (T + 1, N, C, H, W) and log-probabilities of each step (T, N)."""
+
+    latents: Tensor
+    log_probs: Tensor
+
+
+class FlowGRPO(PostTrainingMethod):
+    """Flow-GRPO: online policy gradient on a reward (LoRA)."""
+
+    Config = FlowGRPOConfig
+    embedded: ClassVar = {
+        "prompts": 4,
+        "group_size": 8,
+        "sampling_steps": 6,
+        "lr": 1e-3,
+        "ema_every": 1,  # an embedded run has some fifty updates
+    }
+    needs = Needs(prompts=True, reward=True)
+    traits = Traits(
+        training_signal="Reward function",
+        on_policy="yes",
+        signal_density="Sparse (terminal)",
+        credit_assignment="needed",
+        reward_hacking="possible",
+        resolves_model_bias="partial",
+        trains="LoRA",
+        paper="arXiv 2505.05470",
+    )
+
+    def setup(self, job: Job) -> None:
+        c = self.config
+        job.train_lora(
+            rank=c.lora_rank, alpha=c.lora_alpha, target_modules=LORA_TARGETS,
+            lr=c.lr, betas=c.betas, weight_decay=c.weight_decay, max_grad_norm=c.max_grad_norm,
+        )  # fmt: skip
+        self._ema = [p.detach().clone() for p in job.parameters]
+        self._ema_steps = 0
+
+    def step(self, job: Job) -> dict[str, float]:
+        c = self.config
+        batch = job.prompts(c.prompts)
+        text = batch.text.repeat(c.group_size)
+        paths = self._sample(job, job.noise(len(text), "start"), text)
+        images = job.decode(paths.latents[-1])
+        rewards = job.reward(images, [p for p in batch.prompts for _ in range(c.group_size)])
+        advantages = flow.group_advantages(rewards.view(c.prompts, c.group_size), clip=c.advantage_clip).flatten()
+        kept = torch.nonzero(advantages).flatten()
+        log = {"reward": rewards.mean().item(), "reward_std": rewards.std().item(), "kept": float(len(kept))}
+        order = kept[torch.randperm(len(kept), generator=job.rng("order"))]
+        for update, rows in enumerate(order.tensor_split(min(c.updates, max(len(order), 1)))):
+            if len(rows):
+                log |= self._update(job, paths, text, advantages, rows, on_policy=update == 0)
+        return log
+
+    @torch.no_grad()
+    def _sample(self, job: Job, noise: Tensor, text: TextCondition) -> Trajectories:
+        c, sigmas = self.config, job.policy.sigmas(self.config.sampling_steps)
+        latents, log_probs = [noise], []
+        for i in range(c.sampling_steps):
+            velocity = job.policy.guided_velocity(latents[-1], sigmas[i], text, c.guidance_scale)
+            mean, std = self._moments(latents[-1], velocity, sigmas, i)
+            latents.append(mean + std * job.noise(len(noise), f"sde-{i}"))
+            log_probs.append(flow.gaussian_log_prob(latents[-1], mean, std))
+        return Trajectories(torch.stack(latents), torch.stack(log_probs))
+
+    def _moments(self, z: Tensor, velocity: Tensor, sigmas: Tensor, i: int) -> tuple[Tensor, Tensor]:
+        return flow.flow_sde_moments(
+            z, velocity, sigmas[i], sigmas[i + 1], noise_level=self.config.noise_level, sigma_cap=float(sigmas[1])
+        )
+
+    def _update(
+        self, job: Job, paths: Trajectories, text: TextCondition, advantages: Tensor, rows: Tensor, *, on_policy: bool
+    ) -> dict[str, float]:
+        c, sigmas = self.config, job.policy.sigmas(self.config.sampling_steps)
+        trained = range(c.sampling_steps - 1)
+        advantage, losses, clipped, drift, first_ratio = advantages[rows], 0.0, 0.0, 0.0, 1.0
+        for i in trained:
+            z, z_next = paths.latents[i, rows], paths.latents[i + 1, rows]
+            velocity = job.policy.guided_velocity(z, sigmas[i], text[rows], c.guidance_scale)
+            mean, std = self._moments(z, velocity, sigmas, i)
+            log_prob = flow.gaussian_log_prob(z_next, mean, std)
+            # Right after sampling the old policy is this policy. Taking its log-probability from this very forward
+            # makes the ratio exactly 1 there, where a forward of another batch size would differ in the last bits.
+            old = log_prob.detach() if on_policy else paths.log_probs[i, rows]
+            ratio = torch.exp(log_prob - old)
+            if i == 0:
+                first_ratio = ratio.mean().item()
+            policy_loss = torch.maximum(-advantage * ratio, -advantage * ratio.clamp(1 - c.clip_range, 1 + c.clip_range))
+            divergence = torch.zeros(())
+            if c.kl_weight:
+                with torch.no_grad(), job.policy.reference():
+                    frozen = job.policy.guided_velocity(z, sigmas[i], text[rows], c.guidance_scale)
+                reference_mean, _ = self._moments(z, frozen, sigmas, i)
+                spread = std / (sigmas[i] - sigmas[i + 1]).sqrt()
+                divergence = ((mean - reference_mean) ** 2 / (2 * spread**2)).mean()
+            loss = (policy_loss.mean() + c.kl_weight * divergence) / len(trained)
+            job.accumulate(loss)
+            losses += loss.item()
+            clipped += ((ratio - 1).abs() > c.clip_range).float().mean().item() / len(trained)
+            drift += divergence.item() / len(trained)
+        norm = job.update()
+        self._step_ema(job)
+        return {"loss": losses, "clipped": clipped, "kl": drift, "ratio": first_ratio, "grad_norm": norm}
+
+    def _step_ema(self, job: Job) -> None:
+        self._ema_steps += 1
+        if self._ema_steps % self.config.ema_every == 0:
+            decay = min(self.config.ema_decay, (1 + self._ema_steps) / (10 + self._ema_steps))
+            flow.ema_update(self._ema, job.parameters, decay)
+
+    def evaluation_weights(self, job: Job) -> AbstractContextManager[None]:
+        return job.swapped(self._ema)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"ema": self._ema, "ema_steps": self._ema_steps}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._ema, self._ema_steps = list(state["ema"]), int(state["ema_steps"])
