@@ -30,7 +30,9 @@ class _OneLineErrors(click.Group):
         except OSError as error:
             if error.errno != 28:
                 raise
-            click.echo(f"bench: the disk is full ({error.filename}); free some space and run the same command", err=True)
+            click.echo(
+                f"bench: the disk is full ({error.filename}); free some space and run the same command", err=True
+            )
             ctx.exit(1)
 
 
@@ -70,7 +72,7 @@ def _numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> t
 
 
 _places = (
-    click.option("--cache", type=PATH, default="cache", show_default=True, help="Corpora, scores, latents; can be deleted."),
+    click.option("--cache", type=PATH, default="cache", show_default=True, help="Corpora, scores, latents."),
     click.option("--runs", type=PATH, default="runs", show_default=True, help="Records of runs."),
     click.option("--reports", type=PATH, default="reports", show_default=True, help="Rendered reports."),
 )
@@ -96,11 +98,17 @@ def _with(options: tuple[Any, ...]) -> Any:
 @click.option("--corpus", help="world or a folder of pictures with captions.")
 @click.option("--suite", help="Evaluation suite.")
 @click.option("--name", help="Name of the run folder and of the report.")
-@click.option("--set", "settings", multiple=True, metavar="METHOD.KEY=VALUE", help="One setting of a method; repeatable.")
+@click.option("--set", "settings", multiple=True, metavar="METHOD.KEY=VALUE", help="A method's setting; repeatable.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors and the report's path.")
 @_with(_places)
 def run(
-    experiment: Path | None, settings: tuple[str, ...], quiet: bool, cache: Path, runs: Path, reports: Path, **flags: Any
+    experiment: Path | None,
+    settings: tuple[str, ...],
+    quiet: bool,
+    cache: Path,
+    runs: Path,
+    reports: Path,
+    **flags: Any,
 ) -> None:
     """Train every method on every subset with every seed under one budget, evaluate, and render the report.
 
@@ -122,7 +130,9 @@ def run(
     render_report([outcome.folder], target)
     click.echo(f"report: {target / 'index.html'}")
     if outcome.failed:
-        raise BenchError(f"{len(outcome.failed)} of the jobs failed: " + "; ".join(f"{k}: {v}" for k, v in outcome.failed.items()))
+        raise BenchError(
+            f"{len(outcome.failed)} of the jobs failed: " + "; ".join(f"{k}: {v}" for k, v in outcome.failed.items())
+        )
 
 
 @main.command()
@@ -148,10 +158,16 @@ def report(runs: tuple[Path, ...], out: Path | None) -> None:
 @click.option("--suite", default="embedded", show_default=True, help="Whose metrics score the corpus.")
 @click.option("--threshold", type=float, help="Least score kept, instead of the subset's own.")
 @click.option("--quantile", type=click.FloatRange(0, 1, min_open=True), help="Share of the corpus to keep, best first.")
-@click.option("--resolution", type=int, default=64, show_default=True, help="Side to which pictures of a folder are cropped.")
+@click.option("--resolution", type=int, default=64, show_default=True, help="Side of a folder's pictures.")
 @_with(_places[:1])
 def curate(
-    corpus: str, names: tuple[str, ...], suite: str, threshold: float | None, quantile: float | None, resolution: int, cache: Path
+    corpus: str,
+    names: tuple[str, ...],
+    suite: str,
+    threshold: float | None,
+    quantile: float | None,
+    resolution: int,
+    cache: Path,
 ) -> None:
     """Score a corpus once and cut subsets from it into manifests. `bench run` does this on its own when needed.
 
@@ -201,12 +217,12 @@ def doctor() -> None:
 
 
 @main.command()
-@click.option("--stage", type=click.Choice(["vae", "clip", "policy", "all"]), default="all", show_default=True)
+@click.option("--stage", type=click.Choice(["vae", "clip", "policy", "quality", "all"]), default="all", show_default=True)
 @click.option("--out", type=PATH, default="cache/pretrain", show_default=True)
 @click.option("--minutes", type=float, help="Training time of the stage, instead of the recipe's.")
 def pretrain(stage: str, out: Path, minutes: float | None) -> None:
-    """Train the embedded backbone and its judge anew: VAE, CLIP, then the flow model. Hours on two CPU cores; resumes."""
-    for name in ("vae", "clip", "policy") if stage == "all" else (stage,):
+    """Train the embedded backbone and its judge anew: VAE, CLIP, then the flow model. Two CPU cores need 1.5 hours."""
+    for name in ("vae", "clip", "policy", "quality") if stage == "all" else (stage,):
         registry.load("recipes", name)(out, minutes)
 
 

@@ -60,7 +60,7 @@ def read_experiment(path: Path | None, flags: Mapping[str, Any], settings: Seque
         if key not in ExperimentConfig.model_fields:
             raise unknown("experiment key", key, ExperimentConfig.model_fields)
     values["method"] = _overlay(values.get("method", {}), settings)
-    config = _validated(ExperimentConfig, values, "experiment")
+    config: ExperimentConfig = _validated(ExperimentConfig, values, "experiment")
     for kind, names in (("methods", config.methods), ("subsets", config.subsets), ("suites", (config.suite,))):
         for name in names:
             if name not in registry.table(kind):

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -29,7 +30,7 @@ class Corpus(ABC):
     """
 
     name: str
-    quantiles: Mapping[str, float] = {}
+    quantiles: ClassVar[Mapping[str, float]] = {}
 
     @abstractmethod
     def __len__(self) -> int: ...

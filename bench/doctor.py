@@ -20,7 +20,18 @@ class Finding:
     optional: bool = False
 
 
-REQUIRED = ("torch", "diffusers", "transformers", "peft", "safetensors", "pandas", "pyarrow", "matplotlib", "scipy", "rapidocr-onnxruntime")
+REQUIRED = (
+    "torch",
+    "diffusers",
+    "transformers",
+    "peft",
+    "safetensors",
+    "pandas",
+    "pyarrow",
+    "matplotlib",
+    "scipy",
+    "rapidocr-onnxruntime",
+)
 OPTIONAL = {
     "accelerate": "many GPUs: pip install accelerate",
     "open_clip_torch": "the paper's suite: pip install 'flow-bench[paper]' -c constraints.txt",
@@ -68,5 +79,4 @@ def _shadowed(folder: str) -> Finding:
     origin = Path(spec.origin).parents[1] if spec and spec.origin else None
     if origin == ours:
         return Finding(folder, True, f"imports from {ours}")
-    return Finding(folder, False, f"another package of this name comes first: {origin}; uninstall it or use a fresh environment")
-
+    return Finding(folder, False, f"another package of this name comes first, uninstall it: {origin}")

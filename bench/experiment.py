@@ -48,7 +48,7 @@ class Outcome:
 
 
 def plans(config: ExperimentConfig) -> list[Plan]:
-    """The jobs of an experiment: method x subset x seed, seeds outermost so that every method gets a first result early."""
+    """The jobs of an experiment: method x subset x seed, seeds outermost: every method has a first result early."""
     return [Plan(m, sub, seed) for seed, sub, m in product(config.seeds, config.subsets, config.methods)]
 
 
@@ -223,8 +223,9 @@ class _Shared:
         if (folder / "evaluations" / "0" / "evaluation.json").exists():
             self.progress.skip(BASE)
             return
-        nothing = {"method": BASE, "subset": None, "seed": None, "config": {}, "needs": {}, "traits": {}, "reward": None}
-        record = {"v": records.VERSION, "job": BASE, "subset_hash": None, "subset_count": None, **nothing}
+        record: dict[str, Any] = {"v": records.VERSION, "job": BASE, "method": BASE}
+        record |= {"config": {}, "needs": {}, "traits": {}}
+        record |= dict.fromkeys(("subset", "seed", "reward", "subset_hash", "subset_count"))
         records.write_json(folder / "job.json", record | {"versions": versions(), "git": git_state()})
         write_status(folder, "started")
         policy = Policy(self.backbone.transformer(), self.backbone.scheduler(), self.null)
@@ -264,9 +265,9 @@ class _Shared:
             raise
         except JobFailure as error:
             reason = str(error)
+        except records.DiskFull:
+            raise
         except BenchError as error:
-            if "disk is full" in str(error):
-                raise
             reason = str(error)
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"

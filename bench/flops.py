@@ -1,8 +1,8 @@
 """FLOPs of a model's forward and backward, counted on the meta device, so that CPU and GPU charge the same.
 
-``torch.utils.flop_counter`` has no formula for the CPU's fused attention; on the meta device attention is counted by the
-formulas registered here or falls apart into matrix products that are counted anyway (a test checks both against pencil
-and paper). Element-wise work is not counted, as in every published FLOP figure.
+``torch.utils.flop_counter`` has no formula for the CPU's fused attention; on the meta device, unfused, attention falls
+apart into matrix products that are counted (a test compares with pencil and paper). Element-wise work is not
+counted, as in every published FLOP figure.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def transformer_cost(transformer: torch.nn.Module, latent_shape: tuple[int, int,
         text_tokens: length of ``prompt_embeds``.
     """
     twin = meta_twin(transformer)
-    config = transformer.config
+    config: Any = transformer.config
     inputs = dict(
         hidden_states=torch.empty(1, *latent_shape, device="meta", requires_grad=False),
         encoder_hidden_states=torch.empty(1, text_tokens, config.joint_attention_dim, device="meta"),

@@ -86,7 +86,9 @@ def stochastic_step(
     if kind == "cps":
         std = s_next * math.sin(scale * math.pi / 2)
         start = z + (1 - s) * velocity  # estimate of z1
-        return (1 - s_next) * endpoint(z, velocity, sigma) + (s_next**2 - std**2).clamp_min(0).sqrt() * start + std * noise
+        return (
+            (1 - s_next) * endpoint(z, velocity, sigma) + (s_next**2 - std**2).clamp_min(0).sqrt() * start + std * noise
+        )
     if kind == "flow_sde":
         mean, std = flow_sde_moments(z, velocity, sigma, sigma_next, noise_level=scale)
         return mean + std * noise

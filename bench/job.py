@@ -118,9 +118,7 @@ class Job:
         """Train a PEFT LoRA adapter (gaussian initialisation) with AdamW; the pretrained weights stay as they are."""
         from peft import LoraConfig
 
-        config = LoraConfig(
-            r=rank, lora_alpha=alpha, init_lora_weights="gaussian", target_modules=list(target_modules)
-        )
+        config = LoraConfig(r=rank, lora_alpha=alpha, init_lora_weights="gaussian", target_modules=list(target_modules))
         with torch.random.fork_rng(devices=[]):  # PEFT draws the initial values from the global generator
             torch.manual_seed(self.rng("lora-init").initial_seed())
             self.policy.transformer.add_adapter(config)
@@ -277,7 +275,7 @@ def _free(samples: int, graph: bool) -> None:
 
 
 def _vae_decode_cost(backbone: Backbone) -> float:
-    from bench.flops import meta_twin, count
+    from bench.flops import count, meta_twin
 
     twin = meta_twin(backbone.vae)
     latents = torch.empty(1, *backbone.latent_shape, device="meta")

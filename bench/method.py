@@ -77,5 +77,5 @@ class PostTrainingMethod(ABC):
         """What must survive a resume beyond weights, optimizer and meter. Tensors and plain values only."""
         return {}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:  # noqa: B027 - optional, unlike setup and step
         """Restore ``state_dict``; called after ``setup``."""

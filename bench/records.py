@@ -26,6 +26,14 @@ def digest(value: Any) -> str:
     return hashlib.sha256(dumps(value).encode()).hexdigest()
 
 
+class DiskFull(BenchError):
+    """Nothing can be recorded any more, so the whole experiment stops."""
+
+
+def _disk_full(path: Path) -> DiskFull:
+    return DiskFull(f"the disk is full: could not write {path}; free some space and run the same command")
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file whole or not at all. A full disk ends in one line and leaves the old file."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -35,11 +43,11 @@ def write_bytes(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(partial, path)
+        partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)
         if error.errno == errno.ENOSPC:
-            raise BenchError(f"the disk is full: could not write {path}; free some space and run the same command") from error
+            raise _disk_full(path) from error
         raise
 
 
@@ -73,6 +81,8 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
             try:
                 yield json.loads(line)
             except json.JSONDecodeError as error:
+                if not line.endswith("\n"):  # a kill cut the last line short; the job writes it again on resume
+                    return
                 raise BenchError(f"{path}:{number} is damaged; delete the file's folder and run again") from error
 
 
@@ -89,7 +99,7 @@ class Log:
                 file.write(dumps({"v": VERSION, **row}) + "\n")
         except OSError as error:
             if error.errno == errno.ENOSPC:
-                raise BenchError(f"the disk is full: could not write {self.path}; free some space and run the same command") from error
+                raise _disk_full(self.path) from error
             raise
 
     def cut_after(self, step: int) -> None:

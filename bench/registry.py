@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
+import itertools
 from functools import cache
 from importlib.metadata import entry_points
 from typing import Any
@@ -47,6 +48,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "vae": "bench.backbone.pretrain.recipes:vae",
         "policy": "bench.backbone.pretrain.recipes:policy",
         "clip": "benchmarks.pretrain_clip:recipe",
+        "quality": "benchmarks.backbone_quality:recipe",
     },
     "backbones": {
         "tiny-sd3": "bench.backbone.loader:TINY_SD3",
@@ -70,7 +72,8 @@ def load(kind: str, name: str) -> Any:
     try:
         return getattr(importlib.import_module(module_name), attribute)
     except (ImportError, AttributeError) as error:
-        raise BenchError(f"{kind}/{name} ({module_name}:{attribute}) does not load: {error}{_shadow(module_name)}") from error
+        hint = _shadow(module_name)
+        raise BenchError(f"{kind}/{name} ({module_name}:{attribute}) does not load: {error}{hint}") from error
 
 
 def _shadow(module_name: str) -> str:
@@ -96,13 +99,13 @@ def summary(kind: str, name: str) -> str:
         return "(not importable)"
     with open(spec.origin, encoding="utf-8") as file:
         tree = ast.parse(file.read())
-    for i, node in enumerate(tree.body):
-        named = isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == attribute
-        if named and (doc := ast.get_docstring(node)):  # type: ignore[arg-type]
-            return doc.splitlines()[0]
-        assigned = isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == attribute for t in node.targets)
-        if assigned and i + 1 < len(tree.body):
-            after = tree.body[i + 1]
-            if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) and isinstance(after.value.value, str):
-                return after.value.value.strip().splitlines()[0]
+    for node, after in itertools.pairwise([*tree.body, ast.Pass()]):
+        match node:
+            case ast.ClassDef() | ast.FunctionDef() if node.name == attribute:
+                if doc := ast.get_docstring(node):
+                    return doc.partition("\n")[0]
+            case ast.Assign(targets=[ast.Name(id=target)]) if target == attribute:
+                match after:
+                    case ast.Expr(value=ast.Constant(value=str(doc))):
+                        return doc.strip().partition("\n")[0]
     return (ast.get_docstring(tree) or "").partition("\n")[0]

@@ -102,7 +102,9 @@ class JobRun:
     # -- evaluation ------------------------------------------------------------------------------------------------
 
     def _evaluate_due(self) -> None:
-        """Evaluate when a fraction (but for the last) has been reached."""
+        """Evaluate when a fraction (but for the last) has been reached, unless the last evaluation is next anyway."""
+        if not self._affords_another():
+            return
         share = self.job.meter.spent(self.budget.currency) / self.budget.amount
         due = sum(fraction <= share + 1e-9 for fraction in self.fractions[:-1])
         if due > self._evaluated:

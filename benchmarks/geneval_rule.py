@@ -17,7 +17,7 @@ POSITION_THRESHOLD = 0.1
 
 @dataclass(frozen=True)
 class Detection:
-    """One object: class, colour name (None if the detector gives none), box (x0, y0, x1, y1) in pixels, confidence in [0, 1]."""
+    """One object: class, colour name (None if unknown), box (x0, y0, x1, y1) in pixels, confidence in [0, 1]."""
 
     name: str
     color: str | None

@@ -126,3 +126,14 @@ def image_embeds(model: CLIPModel, images: np.ndarray) -> torch.Tensor:
     embeds = model.get_image_features(pixel_values=normalise(images))
     embeds = getattr(embeds, "pooler_output", embeds)
     return torch.nn.functional.normalize(embeds, dim=-1)
+
+
+def recipe(out: Path, minutes: float | None) -> None:
+    """Stage 3 of `bench pretrain`: the judge, 8 minutes on two cores; leaves ``out/clip``."""
+    from bench.backbone.pretrain.recipes import captions_and_words, corpus
+
+    world = corpus(out)
+    captions, words = captions_and_words(world)
+    styles = np.array([row["style"] for row in world.rows])
+    (out / "clip").mkdir(exist_ok=True)
+    train_clip(world.images, captions, styles, words, out / "clip", minutes=minutes or 8)

@@ -27,7 +27,7 @@ _GRID = 24
 def _hue(rgb: np.ndarray) -> np.ndarray:
     """Hue in turns, [0, 1)."""
     r, g, b = rgb[..., 0], rgb[..., 1], rgb[..., 2]
-    return (np.arctan2(np.sqrt(3) * (g - b), 2 * r - g - b) / (2 * np.pi)) % 1.0
+    return np.asarray((np.arctan2(np.sqrt(3) * (g - b), 2 * r - g - b) / (2 * np.pi)) % 1.0)
 
 
 @cache
@@ -42,7 +42,7 @@ def _normalised(mask: np.ndarray) -> np.ndarray:
     integral = np.pad(mask.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
     sampled = ndimage.map_coordinates(integral, np.meshgrid(edges_y, edges_x, indexing="ij"), order=1)
     area = sampled[1:, 1:] - sampled[:-1, 1:] - sampled[1:, :-1] + sampled[:-1, :-1]
-    return np.clip(area / ((height / _GRID) * (width / _GRID)), 0, 1)
+    return np.asarray(np.clip(area / ((height / _GRID) * (width / _GRID)), 0, 1))
 
 
 def _crop(mask: np.ndarray) -> tuple[np.ndarray, tuple[int, int, int, int]]:
@@ -104,4 +104,5 @@ def _name(part: np.ndarray, chroma: np.ndarray, color: str) -> list[Detection]:
     best = int(overlap.argmax())
     if overlap[best] < MIN_OVERLAP:
         return []
-    return [Detection(V.SHAPES[best], color, tuple(float(v) for v in box), float(overlap[best]))]
+    x0, y0, x1, y1 = map(float, box)
+    return [Detection(V.SHAPES[best], color, (x0, y0, x1, y1), float(overlap[best]))]

@@ -8,7 +8,8 @@ from data_curation.world import scene
 from data_curation.world import vocabulary as V
 
 
-def _as_prompt(prompt: scene.Prompt, number: int) -> Prompt:
+def as_prompt(prompt: scene.Prompt, number: int) -> Prompt:
+    """A scene's prompt as a suite's: its facts are what metrics check."""
     if prompt.word is not None:
         facts: dict[str, object] = {"word": prompt.word}
     else:
@@ -20,7 +21,7 @@ def held_out(tag: str, count: int, seed: int = 0) -> tuple[Prompt, ...]:
     """``count`` different held-out prompts of a task, or all of them where there are fewer."""
     prompts = [prompt for prompt in scene.all_prompts(tag) if prompt.held_out]
     order = numpy_generator(seed, 0, 0, f"test-prompts-{tag}").permutation(len(prompts))
-    return tuple(_as_prompt(prompts[i], number) for number, i in enumerate(order[:count].tolist()))
+    return tuple(as_prompt(prompts[i], number) for number, i in enumerate(order[:count].tolist()))
 
 
 def geneval(per_task: int) -> tuple[Prompt, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -93,8 +94,10 @@ def cut(
     """
     if quantile is None and threshold is None:
         quantile = corpus.quantiles.get(subset.name)
-    rule = "all" if metric is None else f"q{quantile:g}" if quantile is not None else f"t{threshold or subset.threshold:g}"
-    name = f"{subset.name}-{rule}" + ("" if metric is None else f"-{metric.name}-v{metric.version}")
+    name = subset.name
+    if metric is not None:
+        rule = f"t{threshold or subset.threshold:g}" if quantile is None else f"q{quantile:g}"
+        name = f"{subset.name}-{rule}-{metric.name}-v{metric.version}"
     path = cache / "subsets" / corpus.fingerprint[:16] / name / "manifest.json"
     if path.exists():
         return read_manifest(path, corpus)
@@ -110,7 +113,9 @@ def cut(
         members = scores[scores["score"] >= used][["index", "key", "score"]]
     if members.empty:
         best = f"; the best score is {scores['score'].max():.3f}" if metric is not None else ""
-        raise BenchError(f"no pair of {corpus.name} is in {subset.name} (score of at least {used}){best}; lower --threshold")
+        raise BenchError(
+            f"no pair of {corpus.name} is in {subset.name} (score of at least {used}){best}; lower --threshold"
+        )
     records.write_bytes(path.parent / "members.parquet", members.to_parquet(index=False))
     records.write_json(
         path,
@@ -136,6 +141,9 @@ def _content_hash(keys: pd.Series) -> str:
     return hashlib.sha256("\n".join(sorted(keys)).encode()).hexdigest()
 
 
+_HEAD = tuple(field.name for field in fields(Manifest) if field.name not in ("indices", "path"))
+
+
 def read_manifest(path: Path, corpus: Corpus) -> Manifest:
     """Read a manifest and check it against its members and the corpus. A damaged one ends in one line."""
     head = records.read_json(path)
@@ -143,10 +151,7 @@ def read_manifest(path: Path, corpus: Corpus) -> Manifest:
     try:
         members = pd.read_parquet(path.parent / "members.parquet")
         manifest = Manifest(
-            **{key: head[key] for key in ("subset", "corpus", "corpus_fingerprint", "metric", "metric_version", "threshold")},
-            count=head["count"],
-            of=head["of"],
-            content_hash=head["content_hash"],
+            **{name: head[name] for name in _HEAD},
             indices=tuple(int(i) for i in members["index"]),
             path=path,
         )

@@ -40,7 +40,9 @@ class ImageFolder(Corpus):
         if not table.exists():
             pictures = sorted(p for p in self._folder.iterdir() if p.suffix.lower() in SUFFIXES)
             captions = [p.with_suffix(".txt") for p in pictures]
-            return [(p.name, c.read_text("utf-8") if c.exists() else "") for p, c in zip(pictures, captions, strict=True)]
+            return [
+                (p.name, c.read_text("utf-8") if c.exists() else "") for p, c in zip(pictures, captions, strict=True)
+            ]
         listed = []
         for number, line in enumerate(table.read_text("utf-8").splitlines(), 1):
             try:

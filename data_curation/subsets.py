@@ -8,7 +8,7 @@ ALL = Subset("all")
 """Every pair of the corpus."""
 
 HIGH_AESTHETIC = Subset("high_aesthetic", role="aesthetic", threshold=6.8)
-"""Pairs rated beautiful: aesthetic score of at least 6.8 (3,725 of the paper's 286,119), a quantile of the shape world."""
+"""Aesthetic score of at least 6.8 (3,725 of the paper's 286,119 pairs); the best fifth of the shape world."""
 
 HIGH_CLIPSCORE = Subset("high_clipscore", role="clipscore", threshold=0.40)
-"""Pairs whose picture fits its caption: ClipScore of at least 0.40 (6,857 of 286,119), a quantile of the shape world."""
+"""ClipScore of at least 0.40 (6,857 of the paper's 286,119 pairs); the best fifth of the shape world."""

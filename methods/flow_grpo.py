@@ -48,7 +48,9 @@ class FlowGRPOConfig(MethodConfig):
     betas: tuple[float, float] = Field((0.9, 0.999))
     weight_decay: float = Field(1e-4, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
-    ema_decay: float = Field(0.9, ge=0, lt=1, description="cap of min(decay, (1 + n) / (10 + n)); EMA weights are evaluated")
+    ema_decay: float = Field(
+        0.9, ge=0, lt=1, description="cap of min(decay, (1 + n) / (10 + n)); EMA weights are evaluated"
+    )
     ema_every: int = Field(8, gt=0, description="updates between EMA steps")
 
 
@@ -141,7 +143,9 @@ class FlowGRPO(PostTrainingMethod):
             ratio = torch.exp(log_prob - old)
             if i == 0:
                 first_ratio = ratio.mean().item()
-            policy_loss = torch.maximum(-advantage * ratio, -advantage * ratio.clamp(1 - c.clip_range, 1 + c.clip_range))
+            policy_loss = torch.maximum(
+                -advantage * ratio, -advantage * ratio.clamp(1 - c.clip_range, 1 + c.clip_range)
+            )
             divergence = torch.zeros(())
             if c.kl_weight:
                 with torch.no_grad(), job.policy.reference():

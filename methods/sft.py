@@ -52,4 +52,3 @@ class SFT(PostTrainingMethod):
         loss = flow.velocity_error(velocity, z1 - pairs.latents).sum() / len(pairs)
         norm = job.update(loss)
         return {"loss": loss.item(), "grad_norm": norm}
-

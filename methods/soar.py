@@ -84,9 +84,7 @@ class SOAR(PostTrainingMethod):
         }
 
     @torch.no_grad()
-    def _auxiliary(
-        self, job: Job, z: Tensor, z1: Tensor, u: Tensor, velocity: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _auxiliary(self, job: Job, z: Tensor, z1: Tensor, u: Tensor, velocity: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Re-noised off-trajectory states (M, C, H, W), their noise levels (M,), and the pair each comes from (M,).
 
         ``velocity`` is the conditional velocity at ``z``, which the base loss has already paid for.
@@ -99,9 +97,7 @@ class SOAR(PostTrainingMethod):
         landings = [flow.euler(z, velocity, sigma, sigma_next)]
         for branch in range(c.sde_branches):
             noise = job.noise(len(z), f"branch-{branch}")
-            landings.append(
-                flow.stochastic_step(c.sde_kind, z, velocity, sigma, sigma_next, noise, c.sde_scale)
-            )
+            landings.append(flow.stochastic_step(c.sde_kind, z, velocity, sigma, sigma_next, noise, c.sde_scale))
         states, levels, rows = [], [], []
         for path, landing in enumerate(landings):
             # A sampler's last step is deterministic, so a stochastic branch has no point where u' = 0.

@@ -18,7 +18,11 @@ from bench.suite import Prompt
 
 
 def training_data(
-    backbone: Backbone, corpus: Corpus, manifest: Manifest, cache: Path, tick: Callable[[int], None] = lambda pairs: None
+    backbone: Backbone,
+    corpus: Corpus,
+    manifest: Manifest,
+    cache: Path,
+    tick: Callable[[int], None] = lambda pairs: None,
 ) -> TrainingData:
     """Latents, captions and their conditions of a subset's pairs, from the cache or encoded now.
 

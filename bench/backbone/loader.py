@@ -102,7 +102,9 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
     except FileNotFoundError as error:
-        raise BenchError(f"{path.parents[1]} is no SD3 pipeline folder: {path.name} of {path.parent.name}/ is not there") from error
+        raise BenchError(
+            f"{path.parents[1]} is no SD3 pipeline folder: {path.name} of {path.parent.name}/ is not there"
+        ) from error
     except json.JSONDecodeError as error:
         raise BenchError(f"{path} is damaged: {error}") from error
     return dict(content)
@@ -132,9 +134,13 @@ class Backbone:
     def fingerprint(self) -> str:
         """SHA-256 over the names and contents of the folder's weights and configuration."""
         whole = hashlib.sha256()
-        for path in sorted(p for p in self.folder.rglob("*") if p.suffix in (".json", ".safetensors", ".txt", ".model")):
+        for path in sorted(
+            p for p in self.folder.rglob("*") if p.suffix in (".json", ".safetensors", ".txt", ".model")
+        ):
             with path.open("rb") as file:
-                whole.update(f"{path.relative_to(self.folder)}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+                whole.update(
+                    f"{path.relative_to(self.folder)}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode()
+                )
         return whole.hexdigest()
 
     def transformer(self) -> SD3Transformer2DModel:

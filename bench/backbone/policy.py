@@ -47,7 +47,8 @@ class Policy:
     def sigmas(self, steps: int) -> Tensor:
         """The scheduler's sampling schedule: (steps + 1,) noise levels from 1 down to 0."""
         self.scheduler.set_timesteps(steps)
-        return self.scheduler.sigmas.float()
+        sigmas: Tensor = self.scheduler.sigmas
+        return sigmas.float()
 
     def velocity(self, latents: Tensor, sigma: Tensor | float, text: TextCondition) -> Tensor:
         """Conditional velocity.
@@ -78,14 +79,15 @@ class Policy:
     def guided_velocity(
         self, latents: Tensor, sigma: Tensor | float, text: TextCondition, guidance_scale: float
     ) -> Tensor:
-        """Velocity with classifier-free guidance; both branches go through the model in one call. Scale 1: one branch."""
+        """Velocity with classifier-free guidance, both branches in one call of the model. Scale 1: one branch only."""
         if guidance_scale == 1.0:
             return self.velocity(latents, sigma, text)
         level = torch.as_tensor(sigma, dtype=torch.float32).expand(len(latents)).repeat(2)
         both = self.velocity(
             latents.repeat(2, 1, 1, 1), level, TextCondition.cat([self.null.expand(len(latents)), text])
         )
-        return flow.guide(*both.chunk(2), guidance_scale)
+        unconditional, conditional = both.chunk(2)
+        return flow.guide(unconditional, conditional, guidance_scale)
 
     @torch.no_grad()
     def sample(self, noise: Tensor, text: TextCondition, *, steps: int, guidance_scale: float) -> Tensor:

@@ -18,9 +18,7 @@ def suite() -> Suite:
         name="embedded",
         version=1,
         prompt_sets=(
-            PromptSet(
-                "scenes", world_prompts.geneval(12), 2, ("world_geneval", "world_clipscore", "world_aesthetic")
-            ),
+            PromptSet("scenes", world_prompts.geneval(12), 2, ("world_geneval", "world_clipscore", "world_aesthetic")),
             PromptSet("signs", world_prompts.signs(36), 1, ("ocr_rapid",)),
         ),
         sampler=Sampler(steps=20, guidance_scale=4.5, resolution=64),

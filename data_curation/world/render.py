@@ -30,7 +30,20 @@ def outline(shape: str) -> list[tuple[float, float]]:
         return [(0, -0.95), (1, 0.8), (-1, 0.8)]
     if shape == "cross":
         a = 0.34
-        return [(-a, -1), (a, -1), (a, -a), (1, -a), (1, a), (a, a), (a, 1), (-a, 1), (-a, a), (-1, a), (-1, -a), (-a, -a)]
+        return [
+            (-a, -1),
+            (a, -1),
+            (a, -a),
+            (1, -a),
+            (1, a),
+            (a, a),
+            (a, 1),
+            (-a, 1),
+            (-a, a),
+            (-1, a),
+            (-1, -a),
+            (-a, -a),
+        ]
     if shape == "star":
         radii = np.where(np.arange(10) % 2 == 0, 1.05, 0.45)
         angles = np.pi * np.arange(10) / 5 - np.pi / 2
@@ -51,7 +64,7 @@ def shape_mask(shape: str, x: float, y: float, radius: float, size: int = SIZE) 
         hole = 0.52 * radius
         draw.ellipse([(v * _OVER) for v in (x - hole, y - hole, x + hole, y + hole)], fill=0)
     small = np.asarray(canvas, np.float32).reshape(size, _OVER, size, _OVER).mean((1, 3))
-    return small / 255.0
+    return np.asarray(small / 255.0)
 
 
 @cache
@@ -100,7 +113,8 @@ def render(scene: Scene) -> np.ndarray:
         light = 1.0 - 0.02 * s - 0.22 * s * np.clip(across / (1.4 * thing.radius), -1, 1)
         color = np.array(V.COLORS[thing.color], np.float32) / 255
         _paint(picture, mask, np.clip(color * light[..., None] + 0.06 * s * (light[..., None] - 1), 0, 1))
-    return (np.clip(picture, 0, 1) * 255 + 0.5).astype(np.uint8)
+    pixels: np.ndarray = (np.clip(picture, 0, 1) * 255 + 0.5).astype(np.uint8)
+    return pixels
 
 
 def _draw_sign(picture: np.ndarray, word: str, s: float, grid_y: np.ndarray) -> None:

@@ -166,19 +166,16 @@ def _layout(prompt: Prompt) -> list[tuple[str, str | None, float, float, float]]
             4: [(17, 17), (47, 17), (17, 47), (47, 47)],
         }[include[0]["count"]]
         return [(include[0]["class"], None, x, y, 11.0) for x, y in spots]
-    first, second = include
     if prompt.tag == "position":  # the second clause stands in the relation to the first
         spots2 = {
             "left of": ((47, 32), (17, 32)),
             "right of": ((17, 32), (47, 32)),
             "above": ((32, 47), (32, 17)),
             "below": ((32, 17), (32, 47)),
-        }[second["position"][0]]
+        }[include[1]["position"][0]]
     else:
         spots2 = ((17, 32), (47, 32))
-    return [
-        (clause["class"], clause.get("color"), x, y, 12.0) for clause, (x, y) in zip(include, spots2, strict=True)
-    ]
+    return [(clause["class"], clause.get("color"), x, y, 12.0) for clause, (x, y) in zip(include, spots2, strict=True)]
 
 
 def compose(prompt: Prompt, rng: np.random.Generator, style: float | None = None) -> Scene:
@@ -201,9 +198,7 @@ def compose(prompt: Prompt, rng: np.random.Generator, style: float | None = None
     for i, (shape, color, x, y, radius) in enumerate(_layout(prompt) if prompt.word is None else []):
         jitter = np.clip(drift + rng.normal(0, spread * 0.4, 2), -3.5, 3.5)
         size = radius * float(rng.uniform(0.95, 1.05))
-        things.append(
-            Thing(shape, color or free[0 if same else i], float(x + jitter[0]), float(y + jitter[1]), size)
-        )
+        things.append(Thing(shape, color or free[0 if same else i], float(x + jitter[0]), float(y + jitter[1]), size))
     return Scene(prompt, tuple(things), style, float(rng.uniform()))
 
 

@@ -7,10 +7,10 @@ the transformer. Post-training then freezes them, as it does for SD3.5.
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -136,10 +136,10 @@ def train_policy(
         if now - last_save > 240 or spent >= 60 * minutes:
             saved = {"model": model.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict()}
             torch.save({**saved, "step": step, "spent": spent, "log": log}, state.with_suffix(".new"))
-            os.replace(state.with_suffix(".new"), state)
+            state.with_suffix(".new").replace(state)
             last_save = time.monotonic()
     (work / "training_log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
-    return average.module
+    return cast(_Model, average.module)
 
 
 def assemble(model: _Model, vae: AutoencoderKL, words: Sequence[str]) -> StableDiffusion3Pipeline:

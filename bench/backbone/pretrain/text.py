@@ -109,7 +109,6 @@ def encode(
 
 def token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> torch.Tensor:
     """Token ids padded to ``MAX_TOKENS``: int64 (N, MAX_TOKENS)."""
-    batch = tokenizer(
-        list(texts), padding="max_length", max_length=MAX_TOKENS, truncation=True, return_tensors="pt"
-    )
-    return batch.input_ids
+    batch = tokenizer(list(texts), padding="max_length", max_length=MAX_TOKENS, truncation=True, return_tensors="pt")
+    ids: torch.Tensor = batch.input_ids
+    return ids

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -66,7 +67,7 @@ def train_vae(
             posterior = vae.encode(pixels).latent_dist
             latents = posterior.mean.float()
             noise = torch.randn(latents.shape, generator=rng) * latent_noise * latents.detach().std()
-            decoded = vae.decode((latents + noise)).sample.float()
+            decoded = vae.decode(latents + noise).sample.float()
         error = decoded - pixels
         kl = 0.5 * (latents.pow(2) + posterior.var.float() - posterior.logvar.float() - 1).mean()
         loss = error.abs().mean() + 4 * error.pow(2).mean() + kl_weight * kl
@@ -77,9 +78,16 @@ def train_vae(
         average.update_parameters(vae)
         step += 1
         if step % 100 == 0:
-            log.append({"step": step, "mse": error.pow(2).mean().item() / 4, "l1": error.abs().mean().item() / 2, "kl": kl.item()})
+            log.append(
+                {
+                    "step": step,
+                    "mse": error.pow(2).mean().item() / 4,
+                    "l1": error.abs().mean().item() / 2,
+                    "kl": kl.item(),
+                }
+            )
             print(log[-1], flush=True)
-    vae = average.module
+    vae = cast(AutoencoderKL, average.module)
     vae.eval()
     with torch.no_grad():
         sample = torch.cat([vae.encode(to_tensor(images[i : i + 256])).latent_dist.mean for i in range(0, 2048, 256)])

@@ -1,0 +1,50 @@
+"""The recipe of the embedded backbone as `bench pretrain` runs it, with the values that made the shipped weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench import registry
+
+PAIRS, SEED = 40_000, 0
+"""Scenes of the pretraining corpus, and its seed; the corpus that methods train on has another."""
+
+
+def corpus(out: Path) -> Any:
+    """The pretraining corpus, rendered into ``out`` once."""
+    return registry.load("corpora", "world")(out, size=PAIRS, seed=SEED)
+
+
+def captions_and_words(world: Any) -> tuple[list[str], list[str]]:
+    """Captions by pair, and the words that become tokens: all but those in quotes, which are spelled."""
+    captions = [world.caption(i) for i in range(len(world))]
+    return captions, sorted({word for caption in captions for word in caption.split() if '"' not in word})
+
+
+def vae(out: Path, minutes: float | None) -> None:
+    """Stage 1: the VAE, 11 minutes on two cores."""
+    from bench.backbone.pretrain.vae import train_vae
+
+    train_vae(corpus(out).images, out / "vae", minutes=minutes or 11)
+
+
+def policy(out: Path, minutes: float | None) -> None:
+    """Stage 2: transformer and text encoders, 66 minutes on two cores; leaves a whole pipeline in ``out/tiny_sd3``."""
+    from diffusers import AutoencoderKL
+
+    from bench.backbone.pretrain.policy import assemble, encode_images, train_policy
+
+    world = corpus(out)
+    captions, words = captions_and_words(world)
+    autoencoder = AutoencoderKL.from_pretrained(out / "vae").eval()
+    saved = out / "latents.pt"
+    if not saved.exists():
+        torch.save(encode_images(autoencoder, world.images), saved)
+    latents = torch.load(saved, weights_only=True)
+    work = out / "policy"
+    work.mkdir(exist_ok=True)
+    model = train_policy(latents, captions, words, work, minutes=minutes or 66, compiled=True)
+    assemble(model, autoencoder, words).save_pretrained(out / "tiny_sd3")

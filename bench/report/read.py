@@ -1,0 +1,365 @@
+"""What a run left, as typed records. The report reads these and nothing else: no weights, no GPU, no clock."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from bench import records
+from bench.budget import Budget
+from bench.errors import BenchError
+from bench.meter import Meter
+
+BASE = "base"
+"""Folder and row name of the model before post-training."""
+
+
+class Metric(BaseModel):
+    """A column of the suite. ``images`` is how many scored samples one evaluation owes it."""
+
+    model_config = ConfigDict(frozen=True)
+    name: str
+    label: str
+    version: int
+    higher_is_better: bool
+    low: float | None
+    high: float | None
+    format: str
+    prompt_set: str
+    images: int
+    grouped: bool
+
+    @field_validator("format")
+    @classmethod
+    def _formats_a_number(cls, value: str) -> str:
+        format(0.0, f"+{value}")
+        return value
+
+    @property
+    def heading(self) -> str:
+        """Label with the direction that is better."""
+        return f"{self.label} {'↑' if self.higher_is_better else '↓'}"
+
+    def text(self, value: float, sign: str = "") -> str:
+        """``value`` with the metric's precision; ``sign="+"`` always shows the sign."""
+        return format(value, sign + self.format)
+
+
+class Sampler(BaseModel):
+    """How the suite's images were sampled."""
+
+    model_config = ConfigDict(frozen=True)
+    steps: int
+    guidance_scale: float
+    resolution: int
+
+
+class Suite(BaseModel):
+    """Prompt sets, metrics and sampling settings under one version."""
+
+    model_config = ConfigDict(frozen=True)
+    name: str
+    version: int
+    metrics: list[Metric] = Field(min_length=1)
+    sampler: Sampler
+
+    @field_validator("metrics")
+    @classmethod
+    def _names_tell_columns_apart(cls, value: list[Metric]) -> list[Metric]:
+        if len({metric.name for metric in value}) < len(value):
+            raise ValueError("a metric is there twice; register it under a second name for a second prompt set")
+        return value
+
+
+class _Record(BaseModel):
+    """A record of the layout this code knows; one of a later layout is refused instead of misread."""
+
+    model_config = ConfigDict(frozen=True)
+    v: Literal[1]
+
+
+class Experiment(_Record):
+    """``experiment.json``: what was compared, under which budget, and which jobs that makes."""
+
+    name: str
+    backbone: str
+    backbone_hash: str
+    corpus: str
+    notice: str
+    suite: Suite
+    budget: str
+    fractions: list[float] = Field(min_length=1)
+    jobs: list[str]
+
+
+class Git(BaseModel):
+    """The code that ran; unknown where it was not run from a checkout."""
+
+    model_config = ConfigDict(frozen=True)
+    commit: str | None
+    dirty: bool | None
+
+
+class JobRecord(_Record):
+    """``job.json``: everything known about a job before its first step."""
+
+    job: str
+    method: str
+    subset: str | None
+    seed: int | None
+    needs: dict[str, bool]
+    traits: dict[str, str]
+    reward: str | None
+    versions: dict[str, Any]
+    git: Git
+    subset_hash: str | None
+    subset_count: int | None
+
+
+class StatusRecord(_Record):
+    """``status.json``; a job that has not begun has none."""
+
+    status: Literal["started", "finished", "failed", "interrupted"]
+    reason: str | None
+
+
+class EvaluationRecord(_Record):
+    """``evaluation.json``: when in the job an evaluation happened."""
+
+    step: int
+    fraction: float
+    spent: dict[str, float]
+
+
+class Score(BaseModel):
+    """One metric's verdict on one sample: a score, or the error that took its place."""
+
+    model_config = ConfigDict(frozen=True)
+    version: int
+    score: float | None = Field(default=None, allow_inf_nan=False)
+    error: str | None = None
+
+
+class SampleRecord(_Record):
+    """A line of ``samples.jsonl``."""
+
+    prompt_set: str
+    prompt_id: str
+    prompt: str
+    group: str
+    repeat: int
+    image: str
+    scores: dict[str, Score]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image with its scores, of the suite's metric versions only."""
+
+    prompt_set: str
+    prompt_id: str
+    prompt: str
+    group: str
+    repeat: int
+    image: Path
+    scores: Mapping[str, Score]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All samples of one checkpoint; ``fraction`` is the planned share of the budget, ``spent`` the real amount."""
+
+    fraction: float
+    spent: Meter
+    samples: list[Sample]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One method on one subset with one seed. ``record`` is None while it has not begun."""
+
+    name: str
+    method: str
+    subset: str
+    seed: int
+    record: JobRecord | None
+    status: str
+    reason: str | None
+    spent: Meter
+    evaluations: list[Evaluation]
+
+    def at(self, fraction: float) -> Evaluation | None:
+        """The evaluation planned at ``fraction`` of the budget, if it was made."""
+        return next((e for e in self.evaluations if abs(e.fraction - fraction) < 1e-6), None)
+
+
+@dataclass(frozen=True)
+class Row:
+    """The jobs of one method on one subset: its seeds, pooled."""
+
+    method: str
+    subset: str
+    jobs: tuple[Job, ...]
+
+    @property
+    def trained_on(self) -> str | None:
+        """Metric that the method was given as its reward."""
+        return next((job.record.reward for job in self.jobs if job.record and job.record.reward), None)
+
+
+@dataclass(frozen=True)
+class Study:
+    """Everything one report shows: one or more experiments that may be compared."""
+
+    experiments: tuple[Experiment, ...]
+    base: Job
+    jobs: tuple[Job, ...]
+
+    @property
+    def experiment(self) -> Experiment:
+        """The first experiment; the others agree with it in all that the report shows (see ``read_study``)."""
+        return self.experiments[0]
+
+    @property
+    def metrics(self) -> list[Metric]:
+        """The suite's columns, in its order."""
+        return self.experiment.suite.metrics
+
+    @property
+    def fractions(self) -> list[float]:
+        """Planned shares of the budget at which jobs are evaluated, ascending."""
+        return sorted(self.experiment.fractions)
+
+    @cached_property
+    def budget(self) -> Budget:
+        """What each job may spend."""
+        return Budget.parse(self.experiment.budget)
+
+    @cached_property
+    def methods(self) -> list[str]:
+        """In order of appearance, which also gives each its colour."""
+        return list(dict.fromkeys(job.method for job in self.jobs))
+
+    @cached_property
+    def subsets(self) -> list[str]:
+        """In order of appearance."""
+        return list(dict.fromkeys(job.subset for job in self.jobs))
+
+    def share(self, spent: Meter) -> float:
+        """Part of the budget that an amount is."""
+        return spent.spent(self.budget.currency) / self.budget.amount
+
+    def rows(self, subset: str) -> list[Row]:
+        """The methods that ran on ``subset``, each with its seeds in order."""
+        chosen = sorted((job for job in self.jobs if job.subset == subset), key=lambda job: job.seed)
+        rows = (Row(m, subset, tuple(job for job in chosen if job.method == m)) for m in self.methods)
+        return [row for row in rows if row.jobs]
+
+
+MUST_AGREE = ("suite", "backbone", "backbone_hash", "corpus", "notice", "budget", "fractions")
+"""Fields in which merged experiments must be equal: rows that differ in one of them are no fair comparison."""
+
+
+def read_study(runs: list[Path]) -> Study:
+    """Read run folders and merge them. Raises BenchError where a record is damaged or two runs are not comparable."""
+    if not runs:
+        raise BenchError("no run to report on; name at least one folder, e.g. runs/<experiment>")
+    experiments = tuple(_parse(Experiment, run / "experiment.json") for run in runs)
+    for run, experiment in zip(runs, experiments, strict=True):
+        for key in MUST_AGREE:
+            if getattr(experiment, key) != getattr(experiments[0], key):
+                raise BenchError(f"{runs[0]} and {run} differ in {key} and cannot share a report; render them apart")
+    jobs: dict[str, Job] = {}
+    for run, experiment in zip(runs, experiments, strict=True):
+        for name in experiment.jobs:
+            if name in jobs:
+                raise BenchError(f"job {name} is in more than one of the given runs; name each run once")
+            jobs[name] = _read_job(run / name, experiment.suite)
+    bases = [_read_job(run / BASE, experiments[0].suite) for run in runs]
+    # Every run evaluated the same weights on the same noise, so the first base that got through stands for all.
+    base = next((b for b in bases if b.status == "finished"), bases[0])
+    return Study(experiments, base, tuple(jobs.values()))
+
+
+def _read_job(folder: Path, suite: Suite) -> Job:
+    record = _parse(JobRecord, folder / "job.json") if (folder / "job.json").exists() else None
+    status = _parse(StatusRecord, folder / "status.json") if (folder / "status.json").exists() else None
+    method, subset, seed = _identity(folder.name)
+    clock = {row["step"]: row for row in _rows(folder / "clock.jsonl", ("step", "seconds", "peak_memory"))}
+    metered = _rows(folder / "meter.jsonl", ("step", "flops"))
+    # A folder whose name begins with a dot was being written when its job was killed.
+    evaluations = [_read_evaluation(f, suite, clock) for f in folder.glob("evaluations/[!.]*/evaluation.json")]
+    return Job(
+        name=folder.name,
+        method=record.method if record else method,
+        subset=(record.subset if record else None) or subset,
+        seed=record.seed if record and record.seed is not None else seed,
+        record=record,
+        status=status.status if status else "not begun",
+        reason=status.reason if status else None,
+        spent=_meter(metered[-1] if metered else {}, max(clock, default=0), clock),
+        evaluations=sorted(evaluations, key=lambda e: e.fraction),
+    )
+
+
+def _identity(folder: str) -> tuple[str, str, int]:
+    """Method, subset and seed from ``<method>--<subset>--s<seed>``: all that is known of a job not begun."""
+    if folder == BASE:
+        return BASE, "", 0
+    parts = folder.split("--")
+    if len(parts) != 3 or not parts[2].startswith("s") or not parts[2][1:].isdigit():
+        raise BenchError(f"job {folder!r} is not named <method>--<subset>--s<seed>; mend experiment.json")
+    return parts[0], parts[1], int(parts[2][1:])
+
+
+def _read_evaluation(path: Path, suite: Suite, clock: Mapping[int, Mapping[str, Any]]) -> Evaluation:
+    record = _parse(EvaluationRecord, path)
+    versions = {metric.name: metric.version for metric in suite.metrics}
+    samples: dict[tuple[str, str, int], Sample] = {}
+    lines = path.with_name("samples.jsonl")
+    for row in records.read_lines(lines):
+        line = _validate(SampleRecord, row, lines)
+        # A score of another version is another quantity: it does not count. Scoring again appends: later lines win.
+        scores = {name: score for name, score in line.scores.items() if versions.get(name) == score.version}
+        key = (line.prompt_set, line.prompt_id, line.repeat)
+        if key in samples:
+            scores = {**samples[key].scores, **scores}
+        image = path.parent / line.image
+        samples[key] = Sample(line.prompt_set, line.prompt_id, line.prompt, line.group, line.repeat, image, scores)
+    return Evaluation(record.fraction, _meter(record.spent, record.step, clock), list(samples.values()))
+
+
+def _meter(counts: Mapping[str, Any], step: int, clock: Mapping[int, Mapping[str, Any]]) -> Meter:
+    """Exact counts, completed by the clock reading of the same step."""
+    known = {field.name for field in fields(Meter)}
+    readings = clock.get(step, {})
+    return Meter(**{key: value for key, value in {**counts, **readings}.items() if key in known})
+
+
+def _rows(path: Path, required: tuple[str, ...]) -> list[dict[str, Any]]:
+    rows = list(records.read_lines(path))
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, dict) or any(not isinstance(row.get(key), int | float) for key in required):
+            raise BenchError(f"{path}:{number} lacks one of {', '.join(required)}; delete its folder and run again")
+    return rows
+
+
+Parsed = TypeVar("Parsed", bound=BaseModel)
+
+
+def _parse(kind: type[Parsed], path: Path) -> Parsed:
+    return _validate(kind, records.read_json(path), path)
+
+
+def _validate(kind: type[Parsed], value: Any, path: Path) -> Parsed:
+    try:
+        return kind.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the document"
+        raise BenchError(f"{path} is not a record this version reads ({where}: {first['msg'].lower()})") from error

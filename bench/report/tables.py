@@ -1,0 +1,362 @@
+"""The report's tables: main results, the paradigms side by side, and what each job spent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from bench.meter import Meter
+from bench.report.read import BASE, Job, Metric, Row, Study
+from bench.report.stats import RESAMPLES, Cell, Interval, clear_best, difference, make_cell
+from bench.report.text import Grid, count, duration, listed, markdown, memory, percent, scientific, tex
+
+FULL_SHARE = 0.99
+"""A row that used less of its budget than this is flagged: it was not compared at equal compute."""
+
+TRAITS = {
+    "training_signal": "Training signal",
+    "on_policy": "On-policy",
+    "signal_density": "Signal density",
+    "credit_assignment": "Credit assignment",
+    "reward_hacking": "Reward hacking",
+    "resolves_model_bias": "Resolves model bias",
+    "trains": "Trains",
+}
+"""What a method declares, under the headings of Table 1 of the SOAR paper."""
+
+
+@dataclass(frozen=True)
+class MainCell:
+    """A metric of a row. ``to_base`` is the paired difference; ``trained_on`` keeps it out of the ranking."""
+
+    metric: Metric
+    cell: Cell
+    to_base: Interval | None
+    trained_on: bool
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class MainRow:
+    """A row of the main table: the base (``share`` None, it spent nothing) or the pooled seeds of one method."""
+
+    method: str
+    subset: str
+    seeds: int
+    share: float | None
+    cells: list[MainCell]
+
+    @cached_property
+    def short(self) -> bool:
+        """Whether the row was compared at less than equal compute."""
+        return self.share is not None and self.share < FULL_SHARE
+
+    @property
+    def share_text(self) -> str:
+        """The share of the budget it used, flagged where that is short."""
+        return "–" if self.share is None else f"{percent(self.share)}{' ‡' if self.short else ''}"
+
+
+@dataclass(frozen=True)
+class Section:
+    """The main table of one subset, base first."""
+
+    subset: str
+    about: str
+    rows: list[MainRow]
+
+
+def main_sections(study: Study) -> list[Section]:
+    """One section for each subset; a study without jobs still shows its base."""
+    base = _main_row(study, Row(BASE, "", (study.base,)), 0.0, {})
+    against = {c.metric.name: c.cell for c in base.cells}
+    last = study.fractions[-1]
+    sections = []
+    for subset in study.subsets or [""]:
+        rows = [base, *(_main_row(study, row, last, against) for row in study.rows(subset))]
+        sections.append(Section(subset, _about_subset(study, subset), _mark_best(rows)))
+    return sections
+
+
+def _main_row(study: Study, row: Row, fraction: float, against: dict[str, Cell]) -> MainRow:
+    cells = []
+    for metric in study.metrics:
+        cell = make_cell(row.jobs, fraction, metric)
+        base = against[metric.name].estimate if metric.name in against else None
+        to_base = difference(cell.estimate, base) if cell.estimate and base else None
+        cells.append(MainCell(metric, cell, to_base, row.trained_on == metric.name))
+    # Pooled seeds are only as comparable as the one that used least.
+    share = None if row.method == BASE else min(study.share(job.spent) for job in row.jobs)
+    return MainRow(row.method, row.subset, len(row.jobs), share, cells)
+
+
+def _mark_best(rows: list[MainRow]) -> list[MainRow]:
+    winners = []
+    for column in zip(*(row.cells for row in rows), strict=True):
+        ranked = [None if c.trained_on else c.cell.estimate for c in column]
+        winners.append(clear_best(ranked, column[0].metric.higher_is_better))
+    return [
+        replace(row, cells=[replace(c, best=winners[j] == i) for j, c in enumerate(row.cells)])
+        for i, row in enumerate(rows)
+    ]
+
+
+def _about_subset(study: Study, subset: str) -> str:
+    """Size and content hash of the subset, as its jobs recorded them."""
+    known = [job.record for job in study.jobs if job.subset == subset and job.record]
+    counts = {f"{r.subset_count:,} pairs" for r in known if r.subset_count is not None}
+    hashes = {r.subset_hash[:12] for r in known if r.subset_hash}
+    return ", ".join([*sorted(counts), *sorted(hashes)])
+
+
+def notes(study: Study, sections: Sequence[Section]) -> list[str]:
+    """Sentences under the main table; marks that do not occur are not explained."""
+    rows = [row for section in sections for row in section.rows]
+    grouped = [m.label for m in study.metrics if m.grouped]
+    several = max((row.seeds for row in rows), default=1) > 1
+    over = "prompts (all images of a prompt together) and over training seeds" if several else "prompts"
+    lines = [
+        f"Each cell is the mean with its 95 % interval, a percentile bootstrap of {RESAMPLES:,} resamples over {over}."
+    ]
+    if grouped:
+        lines.append(f"{listed(grouped)}: the mean of the groups' means, prompts resampled within each group.")
+    if not several:
+        lines.append("With one seed per row, intervals do not cover how much a second training run would differ.")
+    lines.append(
+        "Bold marks the best of a column, the base included, only where the 95 % interval of its paired difference "
+        "to the runner-up excludes zero."
+    )
+    if any(c.trained_on for row in rows for c in row.cells):
+        lines.append("† The method was trained on this metric as its reward; the cell is not ranked.")
+    if any(row.short for row in rows):
+        lines.append(f"‡ Used less than {percent(FULL_SHARE)} of the budget, so it is not compared at equal compute.")
+    if any(c.cell.estimate is None for row in rows for c in row.cells):
+        lines.append("missing n/N, failed n/N: only n of the N images owed are scored, so no mean is taken.")
+    return lines
+
+
+def cell_text(c: MainCell) -> str:
+    """``value [low, high]``, or what is missing, with † where the method was trained on the metric."""
+    estimate, mark = c.cell.estimate, " †" if c.trained_on else ""
+    if estimate is None:
+        return c.cell.gap + mark
+    value = f"**{c.metric.text(estimate.mean)}**" if c.best else c.metric.text(estimate.mean)
+    return f"{value} {interval_text(c.metric, estimate)}{mark}"
+
+
+def interval_text(metric: Metric, interval: Interval, sign: str = "") -> str:
+    """``[low, high]`` with the metric's precision."""
+    return f"[{metric.text(interval.low, sign)}, {metric.text(interval.high, sign)}]"
+
+
+def main_markdown(study: Study, sections: Sequence[Section]) -> str:
+    """The main table of each subset, with its notes."""
+    parts = [f"{_head(study, 'Main results')}{markdown(summary(study))}\n"]
+    for section in sections:
+        grid = Grid(
+            ["Method", "Seeds", "Budget used", *(m.heading for m in study.metrics)],
+            [
+                [r.method, str(r.seeds) if r.share is not None else "–", r.share_text, *map(cell_text, r.cells)]
+                for r in section.rows
+            ],
+        )
+        parts.append(f"\n{_heading(section)}{grid.markdown()}")
+    parts.append("\n" + "\n".join(f"- {line}" for line in notes(study, sections)) + "\n")
+    return "".join(parts)
+
+
+def _head(study: Study, subject: str) -> str:
+    """The notice, which every file shows first, and a title."""
+    return f"{markdown(study.experiment.notice)}\n\n# {subject}: {markdown(title(study))}\n\n"
+
+
+def _heading(section: Section) -> str:
+    about = f" ({section.about})" if section.about else ""
+    return f"## Subset: {section.subset}{about}\n\n" if section.subset else ""
+
+
+def main_csv(study: Study, sections: Sequence[Section]) -> str:
+    """Full-precision numbers, one line per row of the main table; what is not there is left empty."""
+    columns = ("mean", "low", "high", "n", "N", "minus_base", "minus_base_low", "minus_base_high", "trained_on", "best")
+    headers = ["backbone", "corpus", "subset", "method", "seeds", "share_of_budget"]
+    headers += [f"{m.name}_{column}" for m in study.metrics for column in columns]
+    lines = []
+    for section in sections:
+        for row in section.rows:
+            line = [study.experiment.backbone, study.experiment.corpus, section.subset, row.method, str(row.seeds)]
+            line.append(repr(0.0 if row.share is None else row.share))
+            for c in row.cells:
+                counts = [str(c.cell.n), str(c.cell.total)]
+                line += [
+                    *_bounds(c.cell.estimate),
+                    *counts,
+                    *_bounds(c.to_base),
+                    str(int(c.trained_on)),
+                    str(int(c.best)),
+                ]
+            lines.append(line)
+    return Grid(headers, lines).csv()
+
+
+def _bounds(interval: Interval | None) -> list[str]:
+    return ["", "", ""] if interval is None else [repr(interval.mean), repr(interval.low), repr(interval.high)]
+
+
+def main_tex(study: Study, sections: Sequence[Section]) -> str:
+    """A ``booktabs`` table for each subset, ready for ``\\input``."""
+    arrows = [r"$\uparrow$" if m.higher_is_better else r"$\downarrow$" for m in study.metrics]
+    head = ["Method", "Budget used", *(f"{tex(m.label)} {a}" for m, a in zip(study.metrics, arrows, strict=True))]
+    caption = " ".join([study.experiment.notice, *notes(study, sections)])
+    lines = [f"% {' '.join(study.experiment.notice.split())}", r"% needs \usepackage{booktabs}"]
+    for section in sections:
+        about = f" Subset: {section.subset}." if section.subset else ""
+        lines += [r"\begin{table}[t]", r"\centering", rf"\caption{{{tex(caption + about)}}}"]
+        lines += [
+            rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
+            r"\toprule",
+            " & ".join(head) + r" \\",
+            r"\midrule",
+        ]
+        for row in section.rows:
+            cells = [tex(row.method), tex(row.share_text), *map(_tex_cell, row.cells)]
+            lines.append(" & ".join(cells) + r" \\")
+        lines += [r"\bottomrule", r"\end{tabular}", r"\end{table}"]
+    return "\n".join(lines) + "\n"
+
+
+def _tex_cell(c: MainCell) -> str:
+    estimate, mark = c.cell.estimate, r"$^\dagger$" if c.trained_on else ""
+    if estimate is None:
+        return rf"\textit{{{c.cell.gap}}}{mark}"
+    value = c.metric.text(estimate.mean)
+    value = rf"\textbf{{{value}}}" if c.best else value
+    return rf"{value}{mark} {{\scriptsize {interval_text(c.metric, estimate)}}}"
+
+
+def paradigms(study: Study) -> Grid:
+    """Table 1 of the SOAR paper. All but the cost is declared by the methods; the cost is what the meter counted."""
+    spent = {method: [job.spent for job in study.jobs if job.method == method] for method in study.methods}
+    per_update = {method: _flops_per_update(meters) for method, meters in spent.items()}
+    cheapest = min((cost for cost in per_update.values() if cost), default=None)
+    rows = []
+    for method in study.methods:
+        record = next((job.record for job in study.jobs if job.method == method and job.record), None)
+        declared = [(record.traits.get(key) if record else None) or "–" for key in TRAITS]
+        needs = record.needs if record else {}
+        reward = "yes" if needs.get("reward") else "no"
+        reward = "yes, differentiable" if needs.get("differentiable_reward") else reward
+        cost = per_update[method]
+        measured = "–"
+        if cost and cheapest:
+            shares = [study.share(meter) for meter in spent[method]]
+            updates = sum(meter.updates for meter in spent[method])
+            measured = f"{cost / cheapest:.1f}× per update ({scientific(cost)} FLOPs), {count(updates)} updates"
+            measured += f" in {percent(sum(shares) / len(shares))} of the budget"
+            measured += f", {len(shares)} jobs" if len(shares) > 1 else ""
+        source = (record.traits.get("paper") if record else None) or "–"
+        rows.append([method, *declared[:3], reward if record else "–", *declared[3:], measured, source])
+    titles = list(TRAITS.values())
+    headers = ["Method", *titles[:3], "Reward model", *titles[3:], "Training cost (measured)", "Paper"]
+    return Grid(headers, rows)
+
+
+PARADIGMS_NOTE = (
+    "Declared by each method, except the training cost, which the meter counted: FLOPs for each optimizer update, "
+    "rollouts and rewards included, relative to the method whose update is cheapest; then the updates of all its jobs "
+    "and the mean share of the budget they used."
+)
+
+
+def paradigms_markdown(study: Study) -> str:
+    """The paradigms' table, saying what is declared and what measured."""
+    return f"{_head(study, 'Paradigms')}{paradigms(study).markdown()}\n{PARADIGMS_NOTE}\n"
+
+
+def _flops_per_update(meters: Sequence[Meter]) -> float | None:
+    updates = sum(meter.updates for meter in meters)
+    return sum(meter.flops for meter in meters) / updates if updates else None
+
+
+_COUNTS = ("steps", "updates", "forwards", "backwards", "images", "reward_calls", "pairs")
+
+
+def compute(study: Study) -> Grid:
+    """What each job spent, for people. The base spent nothing and is left out."""
+    headers = ["Job", "Status", "FLOPs", "Budget used", *(name.replace("_", " ").capitalize() for name in _COUNTS)]
+    rows = [
+        [job.name, job.status, scientific(job.spent.flops), percent(study.share(job.spent))]
+        + [count(getattr(job.spent, name)) for name in _COUNTS]
+        + [duration(job.spent.seconds), memory(job.spent.peak_memory)]
+        for job in study.jobs
+    ]
+    return Grid([*headers, "Time", "Peak memory"], rows)
+
+
+COMPUTE_NOTE = (
+    "FLOPs count training, rollouts and reward models, never evaluation. Forwards and backwards are in samples. "
+    "Time (evaluation excluded) and peak memory are readings of the machine; everything else is counted exactly."
+)
+
+
+def compute_markdown(study: Study) -> str:
+    """The compute table, saying what is counted and what is a clock reading."""
+    return f"{_head(study, 'Compute')}{compute(study).markdown()}\n{COMPUTE_NOTE}\n"
+
+
+def compute_csv(study: Study) -> str:
+    """The compute table in plain numbers: seconds and bytes."""
+    headers = ["job", "method", "subset", "seed", "status", "flops", "share_of_budget", *_COUNTS]
+    rows = []
+    for job in study.jobs:
+        identity = [job.name, job.method, job.subset, str(job.seed), job.status]
+        counts = [str(getattr(job.spent, name)) for name in _COUNTS]
+        readings = [repr(job.spent.seconds), str(job.spent.peak_memory)]
+        rows.append([*identity, repr(job.spent.flops), repr(study.share(job.spent)), *counts, *readings])
+    return Grid([*headers, "seconds", "peak_memory_bytes"], rows).csv()
+
+
+def jobs(study: Study) -> Grid:
+    """Where each job stands, and why, for one that stopped."""
+    rows = [
+        [job.name, job.status, f"{len(job.evaluations)}/{owed}", job.reason or "–", _scoring_errors(job)]
+        for job, owed in [(study.base, 1), *((job, len(study.fractions)) for job in study.jobs)]
+    ]
+    return Grid(["Job", "Status", "Evaluations", "Reason", "Scoring errors"], rows)
+
+
+def _scoring_errors(job: Job) -> str:
+    errors = [
+        f"{name}: {score.error or 'no score'}"
+        for evaluation in job.evaluations
+        for sample in evaluation.samples
+        for name, score in sample.scores.items()
+        if score.score is None
+    ]
+    return f"{len(errors)}, first {errors[0]}" if errors else "none"
+
+
+def title(study: Study) -> str:
+    """The names of the experiments."""
+    return " + ".join(dict.fromkeys(experiment.name for experiment in study.experiments))
+
+
+def summary(study: Study) -> str:
+    """One sentence on what was compared, and with which settings."""
+    experiment, sampler = study.experiment, study.experiment.suite.sampler
+    rows = [row for subset in study.subsets for row in study.rows(subset)]
+    seeds = sorted({len(row.jobs) for row in rows}) or [0]
+    commits = dict.fromkeys(
+        (job.record.git.commit or "unknown")[:12] + (" with uncommitted changes" if job.record.git.dirty else "")
+        for job in (study.base, *study.jobs)
+        if job.record
+    )
+    return (
+        f"{listed(study.methods) or 'No method'} against the base model {experiment.backbone} "
+        f"({experiment.backbone_hash[:12]}) on {listed(study.subsets) or 'no subset'} of the corpus "
+        f"{experiment.corpus}, "
+        f"{experiment.budget} for each job, {'–'.join(map(str, dict.fromkeys((seeds[0], seeds[-1]))))} "
+        f"seed{'s' if seeds[-1] != 1 else ''} per method; scored by the suite {experiment.suite.name} "
+        f"v{experiment.suite.version} ({sampler.steps} sampling steps, guidance {sampler.guidance_scale:g}, "
+        f"{sampler.resolution} px) at commit {listed(list(commits)) or 'unknown'}."
+    )

@@ -1,0 +1,144 @@
+"""Records are written whole or not at all, and a damaged one ends in one line."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from bench import records
+from bench.errors import BenchError
+from bench.records import Log
+
+
+def full_disk(*arguments: object, **options: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_write_replaces_the_file_and_leaves_nothing_else(tmp_path):
+    path = tmp_path / "deep" / "record.json"
+    records.write_json(path, {"a": 1})
+    records.write_json(path, {"a": 2})
+    assert records.read_json(path) == {"a": 2}
+    assert os.listdir(path.parent) == ["record.json"]
+
+
+@pytest.mark.parametrize("call", ["os.fsync", "os.replace"])
+def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_else(tmp_path, monkeypatch, call):
+    path = tmp_path / "record.json"
+    records.write_json(path, {"a": 1})
+    before = path.read_bytes()
+    monkeypatch.setattr(call, full_disk)
+    with pytest.raises(BenchError, match=r"disk is full: could not write .*record\.json; free some space"):
+        records.write_json(path, {"a": 2})
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["record.json"]
+
+
+def test_other_write_errors_are_not_called_a_full_disk(tmp_path, monkeypatch):
+    def denied(*arguments: object) -> None:
+        raise PermissionError(errno.EACCES, "denied")
+
+    monkeypatch.setattr("os.replace", denied)
+    with pytest.raises(PermissionError):
+        records.write_bytes(tmp_path / "x", b"")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_full_disk_stops_a_log_with_one_line(tmp_path, monkeypatch):
+    log = Log(tmp_path / "train.jsonl")
+    log.append({"step": 1})
+    monkeypatch.setattr(Path, "open", full_disk)
+    with pytest.raises(BenchError, match=r"disk is full: could not write .*train\.jsonl"):
+        log.append({"step": 2})
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_nan_never_enters_a_record(tmp_path, value):
+    with pytest.raises(ValueError, match="JSON compliant"):
+        Log(tmp_path / "log").append({"step": 1, "loss": value})
+    with pytest.raises(ValueError, match="JSON compliant"):
+        records.write_json(tmp_path / "x.json", {"loss": value})
+    assert not (tmp_path / "x.json").exists()
+
+
+def test_the_digest_ignores_the_order_of_keys_only():
+    assert records.digest({"a": 1, "b": [1, 2]}) == records.digest({"b": [1, 2], "a": 1})
+    assert records.digest({"a": [1, 2]}) != records.digest({"a": [2, 1]})
+
+
+@pytest.mark.parametrize("content", [b"", b'{"a": 1', b"\xff\xfe\x00", b"no json"])
+def test_a_damaged_document_ends_in_one_line(tmp_path, content):
+    path = tmp_path / "job.json"
+    path.write_bytes(content)
+    with pytest.raises(BenchError, match=r"job\.json is damaged") as caught:
+        records.read_json(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_document_ends_in_one_line(tmp_path):
+    with pytest.raises(BenchError, match=r"job\.json is not there"):
+        records.read_json(tmp_path / "job.json")
+
+
+def test_lines_round_trip(tmp_path):
+    rows = [{"step": 1, "text": "σ = ½\u2028next"}, {"step": 2, "text": ""}]
+    records.write_lines(tmp_path / "rows.jsonl", rows)
+    assert list(records.read_lines(tmp_path / "rows.jsonl")) == rows
+    assert list(records.read_lines(tmp_path / "none.jsonl")) == []
+
+
+@pytest.mark.parametrize("damage", [b'{"step": 2', b"\xff\xfe\x00\n"])
+def test_a_damaged_line_is_named(tmp_path, damage):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'{"step": 1}\n' + damage)
+    with pytest.raises(BenchError, match=r"rows\.jsonl:2 is damaged"):
+        list(records.read_lines(path))
+
+
+def test_every_line_of_a_log_says_its_version(tmp_path):
+    log = Log(tmp_path / "new" / "log.jsonl")
+    log.append({"step": 1, "loss": 0.1})
+    assert json.loads(log.path.read_text()) == {"v": records.VERSION, "step": 1, "loss": 0.1}
+
+
+def make_log(folder: Path, steps: int) -> Log:
+    log = Log(folder / "log.jsonl")
+    for step in range(1, steps + 1):
+        log.append({"step": step, "λ": step / 3})
+    return log
+
+
+def test_cutting_a_log_leaves_the_bytes_of_a_shorter_one(tmp_path):
+    log = make_log(tmp_path / "a", 5)
+    log.cut_after(3)
+    assert log.path.read_bytes() == make_log(tmp_path / "b", 3).path.read_bytes()
+    log.cut_after(9)
+    assert log.path.read_bytes() == make_log(tmp_path / "c", 3).path.read_bytes()
+    log.cut_after(0)
+    assert log.path.read_bytes() == b""
+
+
+def test_cutting_drops_a_last_line_cut_anywhere(tmp_path):
+    whole = make_log(tmp_path, 3).path.read_bytes()
+    start = whole.rindex(b"\n", 0, -1) + 1
+    for end in range(start, len(whole) - 1):
+        path = tmp_path / "cut.jsonl"
+        path.write_bytes(whole[:end])
+        Log(path).cut_after(3)
+        assert path.read_bytes() == whole[:start], f"cut in byte {end - start} of the last line"
+
+
+def test_cutting_mends_a_last_line_that_lacks_only_its_end(tmp_path):
+    whole = make_log(tmp_path, 2).path.read_bytes()
+    (tmp_path / "cut.jsonl").write_bytes(whole[:-1])
+    Log(tmp_path / "cut.jsonl").cut_after(2)
+    assert (tmp_path / "cut.jsonl").read_bytes() == whole
+
+
+def test_cutting_a_log_that_was_never_written_makes_none(tmp_path):
+    Log(tmp_path / "log.jsonl").cut_after(3)
+    assert not (tmp_path / "log.jsonl").exists()

@@ -1,0 +1,231 @@
+"""A world of a few kilobytes: a random SD3 pipeline, a corpus, a suite, metrics and methods that run in milliseconds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from bench import registry
+from bench.backbone.loader import Backbone, BackboneSpec, TextCondition
+from bench.corpus import Corpus, Subset
+from bench.evaluation import Evaluator
+from bench.job import Job, TrainingData
+from bench.method import MethodConfig, Needs, PostTrainingMethod, Traits
+from bench.metric import Metric
+from bench.records import digest
+from bench.suite import Prompt, PromptSet, Sampler, Suite
+
+RESOLUTION = 16
+CAPTIONS = ("a red circle", "a blue square", "a red square", "a blue circle", "two red squares")
+TRANSFORMER = dict(
+    sample_size=4,
+    patch_size=2,
+    in_channels=4,
+    out_channels=4,
+    num_layers=2,
+    attention_head_dim=16,
+    num_attention_heads=2,
+    joint_attention_dim=32,
+    caption_projection_dim=32,
+    pooled_projection_dim=32,
+    pos_embed_max_size=4,
+    dual_attention_layers=(0,),
+    qk_norm="rms_norm",
+)
+
+
+def make_pipeline(folder: Path) -> None:
+    """Save a StableDiffusion3Pipeline with random weights: 16 px pictures, 4 x 4 latents, width 32."""
+    from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
+
+    from bench.backbone.pretrain.text import make_clip_tokenizer, make_t5_tokenizer, make_text_encoders
+
+    words = sorted({word for caption in CAPTIONS for word in caption.split()})
+    clip, t5 = make_clip_tokenizer(words), make_t5_tokenizer(words)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        one, two, three = make_text_encoders(clip, t5, clip_width=16, t5_width=32)
+        vae = AutoencoderKL(
+            block_out_channels=(8, 8, 8),
+            down_block_types=("DownEncoderBlock2D",) * 3,
+            up_block_types=("UpDecoderBlock2D",) * 3,
+            latent_channels=4,
+            norm_num_groups=4,
+            mid_block_add_attention=False,
+            use_quant_conv=False,
+            use_post_quant_conv=False,
+            sample_size=RESOLUTION,
+            shift_factor=0.1,
+            scaling_factor=1.5,
+        )
+        pipeline = StableDiffusion3Pipeline(
+            transformer=SD3Transformer2DModel(**TRANSFORMER),
+            scheduler=FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=3.0),
+            vae=vae,
+            text_encoder=one,
+            tokenizer=clip,
+            text_encoder_2=two,
+            tokenizer_2=clip,
+            text_encoder_3=three,
+            tokenizer_3=t5,
+        )
+    pipeline.save_pretrained(folder)
+
+
+def spec(folder: Path) -> BackboneSpec:
+    return BackboneSpec("fake", str(folder), 12, RESOLUTION, "embedded")
+
+
+class FakeCorpus(Corpus):
+    """Twelve pairs of noise pictures and five captions."""
+
+    name = "fake"
+    quantiles: Mapping[str, float] = {"half": 0.5}
+
+    def __init__(self, cache: Path | None = None, size: int = 12) -> None:
+        self._images = np.random.default_rng(0).integers(0, 256, (size, RESOLUTION, RESOLUTION, 3), np.uint8)
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def caption(self, index: int) -> str:
+        return CAPTIONS[index % len(CAPTIONS)]
+
+    def image(self, index: int) -> np.ndarray:
+        return self._images[index]
+
+    @property
+    def fingerprint(self) -> str:
+        return digest({"fake": len(self), "pixels": int(self._images.sum())})
+
+
+class Brightness(Metric):
+    """Mean pixel in [0, 1]."""
+
+    name, label, version = "brightness", "Brightness", 1
+
+    def score(self, images: Sequence[np.ndarray], prompts: Sequence[Prompt]) -> list[float]:
+        return [float(image.mean() / 255) for image in images]
+
+
+def suite() -> Suite:
+    return Suite(
+        name="fake",
+        version=1,
+        prompt_sets=(
+            PromptSet("some", tuple(Prompt(str(i), text) for i, text in enumerate(CAPTIONS[:2])), 2, ("brightness",)),
+        ),
+        sampler=Sampler(steps=2, guidance_scale=2.0, resolution=RESOLUTION),
+        seed=7,
+        roles={"aesthetic": "brightness"},
+        notice="Noise pictures.",
+    )
+
+
+HALF = Subset("half", role="aesthetic", threshold=0.4)
+TRAITS = Traits(*["-"] * 8)
+
+
+class NoConfig(MethodConfig):
+    pass
+
+
+class NaNLoss(PostTrainingMethod):
+    """Breaks at its third step."""
+
+    Config, needs, traits = NoConfig, Needs(pairs=True), TRAITS
+
+    def setup(self, job: Job) -> None:
+        job.train_full(lr=1e-3, betas=(0.9, 0.999), weight_decay=0.0, max_grad_norm=1.0)
+
+    def step(self, job: Job) -> dict[str, float]:
+        pairs = job.pairs(2)
+        loss = job.policy.velocity(pairs.latents, 0.5, pairs.text).pow(2).mean()
+        return {"grad_norm": job.update(loss * float("nan") if job.step == 2 else loss)}
+
+
+class Growing(NaNLoss):
+    """Step i costs i + 1 forwards, as Flow-GRPO's does when more samples keep an advantage."""
+
+    def step(self, job: Job) -> dict[str, float]:
+        pairs = job.pairs(2 * (job.step + 1))
+        return {"grad_norm": job.update(job.policy.velocity(pairs.latents, 0.5, pairs.text).pow(2).mean())}
+
+
+ENTRIES = {
+    "methods": {"nan": "fakes:NaNLoss", "growing": "fakes:Growing"},
+    "suites": {"fake": "fakes:suite"},
+    "subsets": {"half": "fakes:HALF"},
+    "metrics": {"brightness": "fakes:Brightness"},
+    "corpora": {"fake": "fakes:FakeCorpus"},
+}
+
+
+@contextmanager
+def registered(backbone: Backbone) -> Iterator[None]:
+    """Inside, the registry knows the fakes; the backbone is called ``fake``."""
+    global SPEC
+    SPEC = backbone.spec
+    with pytest.MonkeyPatch.context() as patch:
+        for kind, entries in (ENTRIES | {"backbones": {"fake": "fakes:SPEC"}}).items():
+            patch.setitem(registry.BUILT_IN, kind, registry.BUILT_IN[kind] | entries)
+        registry.table.cache_clear()
+        yield
+    registry.table.cache_clear()
+
+
+SPEC: BackboneSpec
+
+
+class World:
+    """Everything that jobs share, made once per session."""
+
+    def __init__(self, folder: Path) -> None:
+        self.backbone = Backbone(spec(folder))
+        corpus = FakeCorpus()
+        self.data = TrainingData(
+            latents=self.backbone.encode_images(np.stack([corpus.image(i) for i in range(len(corpus))])),
+            text=self.backbone.encode_prompts(CAPTIONS),
+            prompts=tuple(Prompt(str(i), text) for i, text in enumerate(CAPTIONS)),
+            text_of=torch.tensor([i % len(CAPTIONS) for i in range(len(corpus))]),
+        )
+        self.null = self.backbone.encode_prompts([""])
+        self.evaluator = Evaluator(suite(), self.backbone, {"brightness": Brightness()})
+
+    def job(self, *, seed: int = 0, rank: int = 0, reward: Metric | None = None, data: TrainingData | None = None) -> Job:
+        """A fresh job; it rewards by brightness unless told otherwise."""
+        return Job(
+            backbone=self.backbone, null=self.null, data=data or self.data, seed=seed, rank=rank, reward=reward or Brightness()
+        )
+
+    def text(self, count: int) -> TextCondition:
+        return self.data.text[torch.arange(count) % len(CAPTIONS)]
+
+
+TINY_GRPO = dict(prompts=2, group_size=3, sampling_steps=3, lora_rank=2, lora_alpha=4, lr=1e-2, ema_every=1)
+"""Overrides with which Flow-GRPO takes two updates in milliseconds."""
+
+
+def small(name: str, **overrides: Any) -> PostTrainingMethod:
+    """A method of the registry, configured for the tiny pipeline."""
+    method = registry.load("methods", name)
+    tiny = dict(TINY_GRPO) if name == "flow_grpo" else {"batch_size": 4, "lr": 1e-3}
+    result: PostTrainingMethod = method(method.Config(**(tiny | overrides)))
+    return result
+
+
+def weights(job: Job) -> list[Tensor]:
+    """Copies of what trains."""
+    return [p.detach().clone() for p in job.parameters]
+
+
+def same(a: Sequence[Tensor], b: Sequence[Tensor]) -> bool:
+    """True if all tensors are equal bit for bit."""
+    return len(a) == len(b) and all(torch.equal(x, y) for x, y in zip(a, b, strict=True))

@@ -1,0 +1,125 @@
+"""The report as a whole: every file, the same bytes each time, and whatever state the run is in."""
+
+from __future__ import annotations
+
+import io
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from bench.errors import BenchError
+from bench.report import render_report
+from bench.report.plots import TILE_GREY, samples_image
+from bench.report.read import read_study
+
+FILES = {
+    "main_results.md",
+    "main_results.csv",
+    "main_results.tex",
+    "paradigms.md",
+    "compute.md",
+    "compute.csv",
+    "training_dynamics.png",
+    "training_dynamics.svg",
+    "training_dynamics.csv",
+    "samples.png",
+    "index.html",
+}
+
+
+def test_rendering_twice_gives_identical_files(run: Any, tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    first, second = render_report([run.folder], one), render_report([run.folder], two)
+    assert {path.name for path in first} == FILES == {path.name for path in one.iterdir()}
+    for a, b in zip(first, second, strict=True):
+        assert a.read_bytes() == b.read_bytes(), a.name
+
+
+def test_the_report_does_not_touch_the_run(run: Any, tmp_path: Path) -> None:
+    before = {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()}
+    render_report([run.folder], tmp_path / "out")
+    assert before == {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()}
+
+
+def test_every_text_says_first_which_world_it_is_from(run: Any, tmp_path: Path) -> None:
+    for path in render_report([run.folder], tmp_path / "out"):
+        if path.suffix in (".md", ".tex"):
+            assert "not SD3.5-Medium's numbers" in path.read_text().splitlines()[0], path.name
+
+
+def test_the_page_needs_nothing_else_and_escapes_text(run: Any, tmp_path: Path) -> None:
+    run.job("omega", 0.1, status="failed", reason="<script>alert(1)</script>", fractions=[])
+    render_report([run.folder], tmp_path / "out")
+    html = (tmp_path / "out/index.html").read_text()
+    assert "<script" not in html and "&lt;script&gt;alert(1)&lt;/script&gt;" in html
+    assert "tiny-sd3 &lt;embedded&gt;" in html
+    assert not re.findall(r'(?:src|href)="(?!data:|#)|@import|url\(', html)
+    assert html.count("data:image/png;base64,") == 1 and html.count("data:image/svg+xml;base64,") == 1
+    assert 'content: " ★"' in html  # the style itself is not escaped
+
+
+def test_the_svg_is_well_formed_and_undated(run: Any, tmp_path: Path) -> None:
+    render_report([run.folder], tmp_path / "out")
+    text = (tmp_path / "out/training_dynamics.svg").read_text()
+    ET.fromstring(text)
+    assert "dc:date" not in text
+
+
+def test_lines_start_at_the_base(run: Any, tmp_path: Path) -> None:
+    render_report([run.folder], tmp_path / "out")
+    header, *rows = (line.split(",") for line in (tmp_path / "out/training_dynamics.csv").read_text().splitlines())
+    starts = [dict(zip(header, row, strict=True)) for row in rows]
+    starts = [row for row in starts if row["metric"] == "ocr" and float(row["share_of_budget"]) == 0]
+    assert len(starts) == 3 and len({row["mean"] for row in starts}) == 1
+
+
+def test_several_runs_make_one_report(run: Any, make_run: Callable[..., Any], tmp_path: Path) -> None:
+    other = make_run("second")
+    other.job("delta", 0.1, subset="matching")
+    written = {path.name for path in render_report([run.folder, other.folder], tmp_path / "out")}
+    assert written == FILES | {"samples-matching.png"}
+    text = (tmp_path / "out/main_results.md").read_text()
+    assert "# Main results: demo + second" in text and "| delta |" in text and "| gamma |" in text
+
+
+def test_a_run_that_has_only_begun(make_run: Callable[..., Any], tmp_path: Path) -> None:
+    run = make_run()
+    run.experiment["jobs"] = ["alpha--pretty--s0"]
+    run.save()
+    render_report([run.folder], tmp_path / "out")
+    assert "missing 0/48" in (tmp_path / "out/main_results.md").read_text()
+    for file in run.folder.glob("base/**/*.json*"):
+        file.unlink()
+    written = {path.name for path in render_report([run.folder], tmp_path / "bare")}
+    assert written == FILES - {"samples.png"}
+    assert "No sample is recorded yet" in (tmp_path / "bare/index.html").read_text()
+
+
+def test_a_run_without_jobs(make_run: Callable[..., Any], tmp_path: Path) -> None:
+    written = {path.name for path in render_report([make_run().folder], tmp_path / "out")}
+    assert written == FILES
+
+
+def test_a_lost_image_shows_as_a_grey_tile(run: Any) -> None:
+    whole = samples_image(read_study([run.folder]), "pretty")
+    (run.folder / "gamma--pretty--s0/evaluations/9/images/single-0-0.png").unlink()
+    lost = samples_image(read_study([run.folder]), "pretty")
+    assert whole and lost
+
+    def grey(picture: bytes) -> int:
+        image = Image.open(io.BytesIO(picture)).convert("RGB")
+        colours = {colour: count for count, colour in image.getcolors(1 << 20) or []}
+        return colours.get(tuple(bytes.fromhex(TILE_GREY[1:])), 0)
+
+    assert grey(whole) == 0 and grey(lost) > 0.9 * 128 * 128
+
+
+def test_an_unreadable_image_ends_in_one_line(run: Any, tmp_path: Path) -> None:
+    (run.folder / "gamma--pretty--s0/evaluations/9/images/single-0-0.png").write_bytes(b"no picture")
+    with pytest.raises(BenchError, match="not a readable image"):
+        render_report([run.folder], tmp_path / "out")

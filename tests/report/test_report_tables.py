@@ -1,0 +1,136 @@
+"""What the tables print: marks, gaps, shares, costs."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from bench.report import tables
+from bench.report.read import read_study
+from bench.report.text import Grid, duration, listed, memory, scientific, tex
+
+
+def line_of(markdown: str, method: str) -> list[str]:
+    line = next(line for line in markdown.splitlines() if line.startswith(f"| {method} |"))
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def main(run: Any) -> str:
+    study = read_study([run.folder])
+    return tables.main_markdown(study, tables.main_sections(study))
+
+
+def test_the_trained_reward_is_marked_and_not_ranked(run: Any) -> None:
+    text = main(run)
+    geneval, ocr, clip, style = line_of(text, "gamma")[3:]
+    assert all(cell.startswith("**") for cell in (geneval, ocr, clip))
+    assert style.endswith("†") and "**" not in style
+    assert line_of(text, "beta_long")[-1].startswith("**")  # best of those that are ranked
+    assert "† The method was trained on this metric" in text
+
+
+def test_nothing_is_bold_without_a_clear_difference(make_run: Callable[..., Any]) -> None:
+    run = make_run()
+    run.job("alpha", 0.0001)
+    run.job("beta", 0.0)
+    assert "**" not in main(run)
+
+
+def test_the_base_can_be_best(make_run: Callable[..., Any]) -> None:
+    run = make_run()
+    run.job("alpha", -0.2)
+    assert all(cell.startswith("**") for cell in line_of(main(run), "base")[3:])
+
+
+def test_a_short_row_is_flagged(run: Any) -> None:
+    text = main(run)
+    assert line_of(text, "gamma")[2] == "95.0 % ‡"
+    assert line_of(text, "alpha")[2] == "99.8 %"
+    assert "‡ Used less than" in text
+
+
+def test_marks_that_do_not_occur_are_not_explained(make_run: Callable[..., Any]) -> None:
+    run = make_run()
+    run.job("alpha", 0.1)
+    text = main(run)
+    assert "†" not in text and "‡" not in text and "missing" not in text
+
+
+def test_unfinished_jobs_print_how_much_is_there(make_run: Callable[..., Any]) -> None:
+    run = make_run()
+    run.job("alpha", 0.1, fractions=[0.333], status="failed", reason="NaN")
+    run.job("beta", 0.1, fractions=[0.333], status="interrupted")
+    run.job("gamma", 0.1, status="failed", reason="disk")  # its last evaluation is complete all the same
+    text = main(run)
+    assert line_of(text, "alpha")[3] == "failed 0/48"
+    assert line_of(text, "beta")[3] == "missing 0/48"
+    assert line_of(text, "gamma")[3].startswith("**0.")
+
+
+def test_the_base_is_repeated_in_every_subset(make_run: Callable[..., Any]) -> None:
+    run = make_run()
+    run.job("alpha", 0.1, subset="pretty")
+    run.job("alpha", 0.1, subset="matching")
+    text = main(run)
+    assert text.count("| base |") == 2
+    assert text.index("## Subset: pretty") < text.index("## Subset: matching")
+
+
+def test_the_csv_holds_numbers(run: Any) -> None:
+    study = read_study([run.folder])
+    rows = list(csv.DictReader(io.StringIO(tables.main_csv(study, tables.main_sections(study)))))
+    assert [row["method"] for row in rows] == ["base", "alpha", "beta_long", "gamma"]
+    base, _, beta, gamma = rows
+    assert float(beta["geneval_minus_base"]) == pytest.approx(float(beta["geneval_mean"]) - float(base["geneval_mean"]))
+    assert float(beta["ocr_low"]) < float(beta["ocr_mean"]) < float(beta["ocr_high"])
+    assert (beta["ocr_n"], beta["ocr_N"], base["ocr_minus_base"]) == ("12", "12", "")
+    assert (gamma["style_trained_on"], gamma["style_best"], gamma["clip_best"]) == ("1", "0", "1")
+
+
+def test_the_latex_escapes_what_it_must(run: Any) -> None:
+    study = read_study([run.folder])
+    text = tables.main_tex(study, tables.main_sections(study))
+    assert r"beta\_long" in text and r"Rendered shapes \& tiny-sd3 $<$embedded$>$" in text
+    assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 1
+    assert tex("50 % of {a} ~ b\\c ‡") == r"50 \% of \{a\} \textasciitilde{} b\textbackslash{}c $^\ddagger$"
+
+
+def test_paradigms_print_what_is_declared_and_what_is_measured(make_run: Callable[..., Any]) -> None:
+    run = make_run()
+    run.job("alpha", 0.1, updates=90)
+    run.job("gamma", 0.1, updates=9, reward="style")
+    run.experiment["jobs"].append("late--pretty--s0")
+    run.save()
+    grid = tables.paradigms(read_study([run.folder]))
+    alpha, gamma, late = (dict(zip(grid.headers, row, strict=True)) for row in grid.rows)
+    assert alpha["Training signal"] == "training signal of alpha"
+    assert (alpha["Reward model"], gamma["Reward model"], late["Reward model"]) == ("no", "yes", "–")
+    assert alpha["Training cost (measured)"].startswith("1.0× per update")
+    assert gamma["Training cost (measured)"].startswith("10.0× per update (1.11e11 FLOPs), 9 updates in 99.8 %")
+    assert late["Training cost (measured)"] == "–"
+
+
+def test_compute_is_readable_and_exact(run: Any) -> None:
+    study = read_study([run.folder])
+    text = dict(zip(tables.compute(study).headers, tables.compute(study).rows[0], strict=True))
+    assert (text["FLOPs"], text["Time"], text["Peak memory"]) == ("9.98e11", "1 min 26 s", "1.2 GiB")
+    row = next(csv.DictReader(io.StringIO(tables.compute_csv(study))))
+    assert (row["updates"], row["seconds"], row["peak_memory_bytes"]) == ("90", "85.5", "1300000000")
+
+
+def test_jobs_say_why_they_failed(run: Any) -> None:
+    run.job("omega", 0.1, status="failed", reason="the loss is NaN", fractions=[])
+    job = tables.jobs(read_study([run.folder])).rows[-1]
+    assert job == ["omega--pretty--s0", "failed", "0/3", "the loss is NaN", "none"]
+
+
+def test_numbers_and_lists_as_text() -> None:
+    assert [scientific(x) for x in (0, 1.234e13, 5)] == ["0", "1.23e13", "5.00e0"]
+    assert [duration(x) for x in (9.6, 61, 3720)] == ["10 s", "1 min 01 s", "1 h 02 min"]
+    assert [memory(x) for x in (0, 2048, 3 << 20, 5 << 30)] == ["–", "2.0 KiB", "3.0 MiB", "5.0 GiB"]
+    assert [listed(x) for x in ([], ["a"], ["a", "b", "c"])] == ["", "a", "a, b and c"]
+    assert Grid(["a"], [["x|y\n<b>"]]).markdown() == "| a |\n| --- |\n| x\\|y &lt;b> |\n"
