@@ -98,7 +98,9 @@ def _with(options: tuple[Any, ...]) -> Any:
 @click.option("--corpus", help="world or a folder of pictures with captions.")
 @click.option("--suite", help="Evaluation suite.")
 @click.option("--name", help="Name of the run folder and of the report.")
-@click.option("--set", "settings", multiple=True, metavar="METHOD.KEY=VALUE", help="A method's setting; repeatable.")
+@click.option(
+    "--set", "settings", multiple=True, metavar="NAME.KEY=VALUE", help="A setting of a method or subset; repeatable."
+)
 @click.option("--quiet", is_flag=True, help="Print nothing but errors and the report's path.")
 @_with(_places)
 def run(
@@ -173,7 +175,8 @@ def curate(
 
     \b
         bench curate --subset high_aesthetic,high_clipscore
-        bench curate --corpus my_pictures/ --subset high_aesthetic --quantile 0.1
+        bench curate --subset high_aesthetic --quantile 0.1
+    Then `bench run --set high_aesthetic.quantile=0.1` trains on that cut.
     """
     from bench.experiment import cut_subset, open_corpus
     from bench.progress import Progress
@@ -217,7 +220,9 @@ def doctor() -> None:
 
 
 @main.command()
-@click.option("--stage", type=click.Choice(["vae", "clip", "policy", "quality", "all"]), default="all", show_default=True)
+@click.option(
+    "--stage", type=click.Choice(["vae", "clip", "policy", "quality", "all"]), default="all", show_default=True
+)
 @click.option("--out", type=PATH, default="cache/pretrain", show_default=True)
 @click.option("--minutes", type=float, help="Training time of the stage, instead of the recipe's.")
 def pretrain(stage: str, out: Path, minutes: float | None) -> None:

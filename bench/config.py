@@ -15,12 +15,21 @@ from bench.errors import BenchError, unknown
 from bench.method import MethodConfig
 
 
+class SubsetRule(BaseModel):
+    """How a subset is cut in this experiment, where its own threshold or the corpus's quantile will not do."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    threshold: float | None = Field(None, description="least score kept")
+    quantile: float | None = Field(None, gt=0, le=1, description="share of the corpus kept, best first")
+
+
 class ExperimentConfig(BaseModel):
     """An experiment. The defaults are the embedded one that ``make run`` runs."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field("", pattern=r"^[\w.-]*$", description="run folder; default: the subsets, joined")
+    name: str = Field("", pattern=r"^(\w[\w.-]*)?$", description="run folder; default: the subsets, joined")
     methods: tuple[str, ...] = Field(("sft", "soar", "flow_grpo"), min_length=1)
     subsets: tuple[str, ...] = Field(("high_aesthetic",), min_length=1)
     seeds: tuple[int, ...] = Field((0,), min_length=1)
@@ -30,6 +39,7 @@ class ExperimentConfig(BaseModel):
     budget: str = Field("flops=1.5e13", description="equal for every job; currencies: flops, steps, device-seconds")
     evaluations: int = Field(3, ge=1, description="evaluations per job, at equal shares of the budget")
     method: dict[str, dict[str, Any]] = Field({}, description="per method: overrides of its configuration")
+    subset: dict[str, SubsetRule] = Field({}, description="per subset: threshold or quantile")
 
     @property
     def run_name(self) -> str:
@@ -59,26 +69,34 @@ def read_experiment(path: Path | None, flags: Mapping[str, Any], settings: Seque
     for key in values:
         if key not in ExperimentConfig.model_fields:
             raise unknown("experiment key", key, ExperimentConfig.model_fields)
-    values["method"] = _overlay(values.get("method", {}), settings)
+    rules = [setting for setting in settings if setting.partition(".")[0] in registry.table("subsets")]
+    values["subset"] = _overlay("subset", values.get("subset", {}), rules)
+    values["method"] = _overlay("method", values.get("method", {}), [s for s in settings if s not in rules])
     config: ExperimentConfig = _validated(ExperimentConfig, values, "experiment")
     for kind, names in (("methods", config.methods), ("subsets", config.subsets), ("suites", (config.suite,))):
         for name in names:
             if name not in registry.table(kind):
                 raise unknown(kind.rstrip("s"), name, registry.table(kind))
-    for name in config.method:
-        if name not in config.methods:
-            raise unknown("method in settings", name, config.methods)
+    for field in ("methods", "subsets", "seeds"):
+        if len(set(getattr(config, field))) < len(getattr(config, field)):
+            raise BenchError(f"{field} names something twice: {', '.join(map(str, getattr(config, field)))}")
+    for kind, tables, chosen in (("method", config.method, config.methods), ("subset", config.subset, config.subsets)):
+        for name in tables:
+            if name not in chosen:
+                raise unknown(f"{kind} in settings", name, chosen)
     Budget.parse(config.budget)
     return config
 
 
-def _overlay(method: Any, settings: Sequence[str]) -> dict[str, dict[str, Any]]:
-    merged = {name: dict(overrides) for name, overrides in dict(method).items()}
+def _overlay(kind: str, tables: Any, settings: Sequence[str]) -> dict[str, dict[str, Any]]:
+    if not isinstance(tables, Mapping) or not all(isinstance(table, Mapping) for table in tables.values()):
+        raise BenchError(f"the experiment's `{kind}` takes tables, e.g. [{kind}.NAME] with key = value")
+    merged = {name: dict(overrides) for name, overrides in tables.items()}
     for setting in settings:
         target, equals, text = setting.partition("=")
         name, dot, key = target.partition(".")
         if not (equals and dot and key):
-            raise BenchError(f"--set takes method.key=value, not {setting!r}")
+            raise BenchError(f"--set takes name.key=value, not {setting!r}")
         try:
             value = tomllib.loads(f"value = {text}")["value"]
         except tomllib.TOMLDecodeError:

@@ -34,7 +34,6 @@ REQUIRED = (
 )
 OPTIONAL = {
     "accelerate": "many GPUs: pip install accelerate",
-    "open_clip_torch": "the paper's suite: pip install 'flow-bench[paper]' -c constraints.txt",
 }
 
 
@@ -70,7 +69,7 @@ def _devices() -> list[Finding]:
             properties = torch.cuda.get_device_properties(i)
             found.append(Finding(f"cuda:{i}", True, f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"))
     else:
-        found.append(Finding("cuda", False, "no GPU: SD3.5-Medium cannot be trained here, tiny-sd3 can", optional=True))
+        found.append(Finding("cuda", False, "no GPU; tiny-sd3 needs none", optional=True))
     return found
 
 

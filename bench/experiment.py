@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import traceback
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from bench import records, registry
 from bench.budget import Budget
-from bench.config import ExperimentConfig, method_config
+from bench.config import ExperimentConfig, SubsetRule, method_config
 from bench.errors import BenchError, unknown
 from bench.progress import Progress
 from bench.versions import git_state, versions
@@ -61,6 +61,11 @@ def run_experiment(config: ExperimentConfig, workspace: Workspace, progress: Pro
     methods = {name: registry.load("methods", name) for name in config.methods}
     suite = registry.load("suites", config.suite)()
     backbone = loader.find(config.backbone)
+    if backbone.spec.resolution != suite.sampler.resolution:
+        raise BenchError(
+            f"the suite {suite.name} is for {suite.sampler.resolution} px and {backbone.spec.name} draws "
+            f"{backbone.spec.resolution} px; choose another suite or backbone"
+        )
     configs = {n: method_config(m, backbone.spec.scale, config.method.get(n, {})) for n, m in methods.items()}
     metrics = {name: registry.load("metrics", name)() for name, _ in suite.metrics()}
     folder = workspace.runs / config.run_name
@@ -70,7 +75,10 @@ def run_experiment(config: ExperimentConfig, workspace: Workspace, progress: Pro
     corpus = open_corpus(config.corpus, workspace.cache, backbone.spec.resolution)
     data, manifests = {}, {}
     for name in config.subsets:
-        manifests[name] = manifest = cut_subset(corpus, name, suite, metrics, workspace.cache, progress)
+        rule = config.subset.get(name, SubsetRule())
+        manifests[name] = manifest = cut_subset(
+            corpus, name, suite, metrics, workspace.cache, progress, **rule.model_dump()
+        )
         from bench.backbone.cache import training_data
 
         with progress.task(f"encode {name}", manifest.count) as task:
@@ -245,7 +253,7 @@ class _Shared:
             job = Job(
                 backbone=self.backbone,
                 null=self.null,
-                data=data if method.needs.pairs else _without_latents(data),
+                data=_declared(data, method.needs),
                 seed=plan.seed,
                 reward=self.metrics[reward] if reward else None,
             )
@@ -280,7 +288,6 @@ class _Shared:
         return reason
 
 
-def _without_latents(data: Any) -> Any:
-    from dataclasses import replace
-
-    return replace(data, latents=None)
+def _declared(data: Any, needs: Any) -> Any:
+    """Just the training data that a method said it needs."""
+    return replace(data, latents=data.latents if needs.pairs else None, prompts=data.prompts if needs.prompts else ())

@@ -53,7 +53,10 @@ class PromptBatch:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What every method of an experiment shares: cached latents (or None) and captions with their conditions."""
+    """What every method of an experiment shares: cached latents, captions and their conditions.
+
+    A method that did not declare ``pairs`` gets no latents, one that did not declare ``prompts`` gets no prompts.
+    """
 
     latents: Tensor | None
     text: TextCondition
@@ -147,7 +150,9 @@ class Job:
         return Pairs(self._data.latents[index], self._data.text[self._data.text_of[index]], index)
 
     def prompts(self, count: int) -> PromptBatch:
-        """The next ``count`` different training prompts (captions of the subset), in shuffled epochs."""
+        """The next ``count`` training prompts (different captions of the subset), in shuffled epochs."""
+        if not self._data.prompts:
+            raise JobFailure("the method asked for prompts but did not declare needs.prompts")
         index = self._take("prompts", self._prompt_cursor, count, len(self._data.prompts))
         self._prompt_cursor += count
         return PromptBatch(self._data.text[index], tuple(self._data.prompts[i] for i in index.tolist()))

@@ -67,7 +67,7 @@ class PostTrainingMethod(ABC):
 
     @abstractmethod
     def step(self, job: Job) -> dict[str, float]:
-        """One iteration, ending in at least one ``job.update(loss)``. Returns scalars to log."""
+        """One iteration: forwards, backwards and updates through ``job``. Returns scalars to log."""
 
     def evaluation_weights(self, job: Job) -> AbstractContextManager[None]:
         """Context in which the weights to be evaluated are in place (an EMA, say). Default: the trained weights."""

@@ -6,8 +6,10 @@ import contextlib
 import io
 import math
 import resource
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,16 +57,15 @@ class JobRun:
         reset_peak_memory()
         self._resume()
         saved = time.monotonic()
-        try:
+        with _stop_between_steps() as stopped:
             while self._affords_another():
                 self._step()
-                self._evaluate_due()
-                if time.monotonic() - saved > CHECKPOINT_SECONDS:
+                evaluated = self._evaluate_due()
+                if evaluated or stopped() or time.monotonic() - saved > CHECKPOINT_SECONDS:
                     self.save()
                     saved = time.monotonic()
-        except KeyboardInterrupt:
-            self.save()
-            raise
+                if stopped():
+                    raise KeyboardInterrupt
         self._evaluate(self.fractions[-1])
         self.save()
         self._export()
@@ -101,15 +102,17 @@ class JobRun:
 
     # -- evaluation ------------------------------------------------------------------------------------------------
 
-    def _evaluate_due(self) -> None:
+    def _evaluate_due(self) -> bool:
         """Evaluate when a fraction (but for the last) has been reached, unless the last evaluation is next anyway."""
         if not self._affords_another():
-            return
+            return False
         share = self.job.meter.spent(self.budget.currency) / self.budget.amount
         due = sum(fraction <= share + 1e-9 for fraction in self.fractions[:-1])
-        if due > self._evaluated:
-            self._evaluate(self.fractions[due - 1])
-            self._evaluated = due
+        if due == self._evaluated:
+            return False
+        self._evaluate(self.fractions[due - 1])
+        self._evaluated = due
+        return True
 
     def _evaluate(self, fraction: float) -> None:
         job = self.job
@@ -158,6 +161,25 @@ class JobRun:
                 )
             else:
                 transformer.save_pretrained(folder / "transformer")
+
+
+@contextlib.contextmanager
+def _stop_between_steps() -> Iterator[Callable[[], bool]]:
+    """Holds Ctrl-C back until a step is whole, since half a step cannot be resumed; a second one stops at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    asked, usual = threading.Event(), signal.getsignal(signal.SIGINT)
+
+    def ask(number: int, frame: object) -> None:
+        asked.set()
+        signal.signal(signal.SIGINT, usual)
+
+    signal.signal(signal.SIGINT, ask)
+    try:
+        yield asked.is_set
+    finally:
+        signal.signal(signal.SIGINT, usual)
 
 
 def reset_peak_memory() -> None:

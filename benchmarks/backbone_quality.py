@@ -39,14 +39,15 @@ def round_trip(backbone: Backbone, *, scenes_per_task: int, signs: int, seed: in
     """
     rng = numpy_generator(seed, 0, 0, "round-trip")
 
-    def draw(tag: str, count: int) -> tuple[np.ndarray, list[Prompt]]:
+    def draw(tag: str, count: int) -> tuple[list[np.ndarray], list[Prompt]]:
         prompts = scene.all_prompts(tag)
         picked = [prompts[i] for i in rng.integers(len(prompts), size=count)]
         pixels = np.stack([render(scene.compose(prompt, rng)) for prompt in picked])
-        return backbone.decode(backbone.encode_images(pixels)), [world_prompts.as_prompt(p, 0) for p in picked]
+        decoded = backbone.decode(backbone.encode_images(pixels))
+        return list(decoded), [world_prompts.as_prompt(p, 0) for p in picked]
 
-    kept = [np.mean(WorldGenEval().score(*map(list, draw(tag, scenes_per_task)))) for tag in V.TASKS]
-    read = RapidOCRAccuracy().score(*map(list, draw("sign", signs)))
+    kept = [np.mean(WorldGenEval().score(*draw(tag, scenes_per_task))) for tag in V.TASKS]
+    read = RapidOCRAccuracy().score(*draw("sign", signs))
     return {"vae_scenes_kept": float(np.mean(kept)), "vae_signs_kept": float(np.mean(np.array(read) == 1.0))}
 
 
@@ -80,6 +81,10 @@ def recipe(out: Path, minutes: float | None) -> None:
     folder = out / "tiny_sd3"
     backbone = Backbone(BackboneSpec("tiny-sd3", str(folder), 12, 64, "embedded"))
     quality = round_trip(backbone, scenes_per_task=200, signs=200) | base_quality(backbone)
-    missed = [f"{n} {quality[n]:.3f} not in [{low}, {high}]" for n, (low, high) in GATES.items() if not low <= quality[n] <= high]
+    missed = [
+        f"{n} {quality[n]:.3f} not in [{low}, {high}]"
+        for n, (low, high) in GATES.items()
+        if not low <= quality[n] <= high
+    ]
     records.write_json(folder / "quality.json", quality | {"gates_missed": missed})
     print(quality, "all gates passed" if not missed else f"gates missed: {missed}")

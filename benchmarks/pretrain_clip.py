@@ -93,7 +93,7 @@ def train_clip(
             torch.nn.functional.cross_entropy(scores, target) + torch.nn.functional.cross_entropy(scores.T, target)
         )
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         with torch.no_grad():
@@ -129,7 +129,7 @@ def image_embeds(model: CLIPModel, images: np.ndarray) -> torch.Tensor:
 
 
 def recipe(out: Path, minutes: float | None) -> None:
-    """Stage 3 of `bench pretrain`: the judge, 8 minutes on two cores; leaves ``out/clip``."""
+    """The judge's stage of `bench pretrain`, 8 minutes on two cores; leaves ``out/clip``."""
     from bench.backbone.pretrain.recipes import captions_and_words, corpus
 
     world = corpus(out)

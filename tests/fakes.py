@@ -43,7 +43,12 @@ TRANSFORMER = dict(
 
 def make_pipeline(folder: Path) -> None:
     """Save a StableDiffusion3Pipeline with random weights: 16 px pictures, 4 x 4 latents, width 32."""
-    from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
+    from diffusers import (
+        AutoencoderKL,
+        FlowMatchEulerDiscreteScheduler,
+        SD3Transformer2DModel,
+        StableDiffusion3Pipeline,
+    )
 
     from bench.backbone.pretrain.text import make_clip_tokenizer, make_t5_tokenizer, make_text_encoders
 
@@ -199,10 +204,17 @@ class World:
         self.null = self.backbone.encode_prompts([""])
         self.evaluator = Evaluator(suite(), self.backbone, {"brightness": Brightness()})
 
-    def job(self, *, seed: int = 0, rank: int = 0, reward: Metric | None = None, data: TrainingData | None = None) -> Job:
+    def job(
+        self, *, seed: int = 0, rank: int = 0, reward: Metric | None = None, data: TrainingData | None = None
+    ) -> Job:
         """A fresh job; it rewards by brightness unless told otherwise."""
         return Job(
-            backbone=self.backbone, null=self.null, data=data or self.data, seed=seed, rank=rank, reward=reward or Brightness()
+            backbone=self.backbone,
+            null=self.null,
+            data=data or self.data,
+            seed=seed,
+            rank=rank,
+            reward=reward or Brightness(),
         )
 
     def text(self, count: int) -> TextCondition:

@@ -1,6 +1,6 @@
-"""The one loader of SD3-family pipelines: the embedded ``tiny-sd3``, a local diffusers folder, or a hub id.
+"""The one loader of SD3-family pipelines: the embedded ``tiny-sd3`` or a local diffusers folder.
 
-Text encoders and VAE are loaded only while something is encoded or decoded; the transformer is the caller's to keep.
+Text encoders are loaded only while prompts are encoded, the VAE when it is first used; the transformer is the caller's.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class BackboneSpec:
     """Where a backbone lies and how it is used.
 
     Attributes:
-        source: local diffusers folder or hub id.
+        source: local diffusers folder.
         max_sequence_length: T5 tokens (256 for SD3.5 at evaluation; see ``docs/protocol.md``).
         resolution: side of a picture in pixels.
         scale: ``embedded`` picks the methods' overrides for tiny models, ``full`` the paper's values.
@@ -110,6 +110,16 @@ def _read(path: Path) -> dict[str, Any]:
     return dict(content)
 
 
+def folder_digest(folder: Path) -> str:
+    """SHA-256 over the names and contents of a folder's weights, tokenizers and configuration."""
+    whole, kept = hashlib.sha256(), (".json", ".safetensors", ".txt", ".model")
+    for path in sorted(p for p in folder.rglob("*") if p.suffix in kept and p.name != "quality.json"):
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        whole.update(f"{path.relative_to(folder).as_posix()}\0{content}\n".encode())
+    return whole.hexdigest()
+
+
 def _quiet() -> None:
     """No bars for loading a few files; the harness shows its own progress."""
     import diffusers.utils.logging
@@ -132,16 +142,8 @@ class Backbone:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over the names and contents of the folder's weights and configuration."""
-        whole = hashlib.sha256()
-        for path in sorted(
-            p for p in self.folder.rglob("*") if p.suffix in (".json", ".safetensors", ".txt", ".model")
-        ):
-            with path.open("rb") as file:
-                whole.update(
-                    f"{path.relative_to(self.folder)}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode()
-                )
-        return whole.hexdigest()
+        """SHA-256 over the names and contents of the pipeline's weights and configuration."""
+        return folder_digest(self.folder)
 
     def transformer(self) -> SD3Transformer2DModel:
         """A fresh copy of the pretrained transformer, in float32 and evaluation mode."""
@@ -158,14 +160,10 @@ class Backbone:
 
     @cached_property
     def vae(self) -> AutoencoderKL:
-        """The VAE; ``release`` frees it."""
+        """The VAE, loaded when first used."""
         from diffusers import AutoencoderKL
 
         return AutoencoderKL.from_pretrained(self.folder, subfolder="vae").eval().requires_grad_(False)
-
-    def release(self) -> None:
-        """Free what was loaded for encoding and decoding."""
-        self.__dict__.pop("vae", None)
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:

@@ -37,7 +37,6 @@ class Policy:
         self.scheduler = scheduler
         self.null = null
         self._charge = charge
-        self._frozen: SD3Transformer2DModel | None = None
 
     @property
     def shift(self) -> float:
@@ -99,20 +98,9 @@ class Policy:
             latents = flow.euler(latents, velocity, sigmas[i], sigmas[i + 1])
         return latents
 
-    def keep_reference(self, frozen: SD3Transformer2DModel) -> None:
-        """Give a fully trained policy a frozen copy to refer to (a LoRA policy refers to itself without adapter)."""
-        self._frozen = frozen
-
     @contextmanager
     def reference(self) -> Iterator[None]:
-        """Inside, every velocity is the pretrained model's."""
-        if self._frozen is not None:
-            trained, self.transformer = self.transformer, self._frozen
-            try:
-                yield
-            finally:
-                self.transformer = trained
-            return
+        """Inside, every velocity is the pretrained model's: a LoRA policy without its adapter."""
         self.transformer.disable_adapters()
         try:
             yield

@@ -51,7 +51,7 @@ class RapidOCRAccuracy(Metric):
     """How much of the word in the prompt's quotes the OCR engine reads in the picture, in [0, 1].
 
     Formula: flow_grpo @ ac4c86e, ``ocr.py``. Engine: rapidocr-onnxruntime 1.4.4 (PP-OCR models in the wheel) instead of
-    PaddleOCR, which the paper's suite uses; its text detector runs at most at 256 px on the short side.
+    PaddleOCR, which the paper's suite uses; its text detector works at 256 px on the long side.
     """
 
     name = "ocr_rapid"

@@ -15,7 +15,8 @@ from data_curation.world import vocabulary as V
 class Prompt:
     """A caption and what must be true of its picture, in GenEval's metadata form.
 
-    ``include`` clauses are ``{"class", "count", "color"?, "position"? = (relation, index of the target clause)}``;
+    ``include`` clauses are ``{"class", "count", "color"?, "position"? = (relation, index of the target clause)}``,
+    with the caption's ``"size"`` where it has one (drawn, but not part of GenEval's rule);
     ``exclude`` clauses cap counts. ``word`` is set for signs instead.
     """
 
@@ -125,15 +126,15 @@ def all_prompts(tag: str) -> list[Prompt]:
     raise ValueError(f"unknown task {tag!r}; tasks are {', '.join((*V.TASKS, 'sign'))}")
 
 
-# How often each task appears in a corpus: harder tasks and signs more often than easy ones.
+# How often each task appears in a corpus; positions most, since each of four relations has its own layout.
 TASK_WEIGHTS = {
-    "single_object": 0.06,
-    "two_object": 0.18,
-    "counting": 0.15,
-    "colors": 0.08,
-    "position": 0.18,
-    "color_attr": 0.15,
-    "sign": 0.20,
+    "single_object": 0.12,
+    "two_object": 0.14,
+    "counting": 0.17,
+    "colors": 0.12,
+    "position": 0.20,
+    "color_attr": 0.12,
+    "sign": 0.13,
 }
 
 
@@ -192,12 +193,12 @@ def compose(prompt: Prompt, rng: np.random.Generator, style: float | None = None
     taken = {clause["color"] for clause in prompt.include if "color" in clause}
     free = [name for name in free if name not in taken]
     same = prompt.tag == "counting"  # a counted group shares one colour
-    spread = 1.0 + 2.5 * (1.0 - style)  # a good composition is a balanced one
+    spread = 0.4 + 1.1 * (1.0 - style)  # a good composition is a balanced one
     drift = rng.normal(0, spread * 0.6, 2)
     things = []
     for i, (shape, color, x, y, radius) in enumerate(_layout(prompt) if prompt.word is None else []):
-        jitter = np.clip(drift + rng.normal(0, spread * 0.4, 2), -3.5, 3.5)
-        size = radius * float(rng.uniform(0.95, 1.05))
+        jitter = np.clip(drift + rng.normal(0, spread * 0.3, 2), -2.0, 2.0)
+        size = radius * float(rng.uniform(0.97, 1.03))
         things.append(Thing(shape, color or free[0 if same else i], float(x + jitter[0]), float(y + jitter[1]), size))
     return Scene(prompt, tuple(things), style, float(rng.uniform()))
 

@@ -91,12 +91,19 @@ def test_lines_round_trip(tmp_path):
     assert list(records.read_lines(tmp_path / "none.jsonl")) == []
 
 
-@pytest.mark.parametrize("damage", [b'{"step": 2', b"\xff\xfe\x00\n"])
+@pytest.mark.parametrize("damage", [b'{"step": 2\n', b"\xff\xfe\x00\n", b'{"step": 2}{\n{"step": 3}\n'])
 def test_a_damaged_line_is_named(tmp_path, damage):
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b'{"step": 1}\n' + damage)
     with pytest.raises(BenchError, match=r"rows\.jsonl:2 is damaged"):
         list(records.read_lines(path))
+
+
+@pytest.mark.parametrize("half", [b"{", b'{"step": 2, "\xce', b'{"step": 2, "\xce\xbb": 0.'])
+def test_reading_skips_a_last_line_that_a_kill_cut_short(tmp_path, half):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'{"step": 1}\n' + half)
+    assert list(records.read_lines(path)) == [{"step": 1}]
 
 
 def test_every_line_of_a_log_says_its_version(tmp_path):

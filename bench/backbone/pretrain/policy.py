@@ -63,6 +63,7 @@ def train_policy(
     work: Path,
     *,
     minutes: float,
+    until: float,
     batch: int = 64,
     lr: float = 1.5e-3,
     caption_dropout: float = 0.1,
@@ -70,10 +71,11 @@ def train_policy(
     seed: int = 0,
     compiled: bool = False,
 ) -> _Model:
-    """Flow matching from scratch for ``minutes`` of training time; resumes from ``work/state.pt``.
+    """Flow matching from scratch on a schedule of ``minutes`` of training time, stopped after ``until`` of them.
 
+    Resumes from ``work/state.pt``.
     ``lr`` is constant after a warm-up of 300 steps and falls to 2 % of itself over the last ``decay_share``.
-    Returns the exponential moving average (decay 0.9995) of the weights.
+    Returns the exponential moving average (decay 0.999) of the weights.
     """
     torch.manual_seed(seed)
     clip, t5 = text.make_clip_tokenizer(words), text.make_t5_tokenizer(words)
@@ -83,7 +85,7 @@ def train_policy(
     plain = [p for p in model.parameters() if p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": 0.02}, {"params": plain, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98))
-    ema_fn = torch.optim.swa_utils.get_ema_multi_avg_fn(0.9995)
+    ema_fn = torch.optim.swa_utils.get_ema_multi_avg_fn(0.999)
     average = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=ema_fn)
     transformer = torch.compile(model.transformer) if compiled else model.transformer
     rows = [*captions, ""]
@@ -96,9 +98,9 @@ def train_policy(
         average.load_state_dict(saved["average"])
         optimizer.load_state_dict(saved["optimizer"])
         step, spent, log = saved["step"], saved["spent"], saved["log"]
-    running = 0.0
+    losses: list[float] = []
     last_save = tick = time.monotonic()
-    while spent < 60 * minutes:
+    while spent < 60 * until:
         share = spent / (60 * minutes)
         rng = torch_generator(seed, step, 0, "pretrain")
         pick = torch.randint(len(latents), (batch,), generator=rng)
@@ -126,14 +128,14 @@ def train_policy(
         optimizer.step()
         average.update_parameters(model)
         step += 1
-        running += loss.item()
+        losses.append(loss.item())
         now = time.monotonic()
         spent, tick = spent + now - tick, now
         if step % 100 == 0:
-            log.append({"step": step, "seconds": round(spent, 1), "loss": running / 100})
+            log.append({"step": step, "seconds": round(spent, 1), "loss": sum(losses) / len(losses)})
             print(log[-1], flush=True)
-            running = 0.0
-        if now - last_save > 240 or spent >= 60 * minutes:
+            losses = []
+        if now - last_save > 240 or spent >= 60 * until:
             saved = {"model": model.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict()}
             torch.save({**saved, "step": step, "spent": spent, "log": log}, state.with_suffix(".new"))
             state.with_suffix(".new").replace(state)

@@ -1,0 +1,494 @@
+"""One job: it stays within its budget, and killed at any moment and resumed it leaves the records of an unbroken one."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import fakes
+import pytest
+import torch
+from fakes import Brightness, small
+
+from bench import records, registry, runner
+from bench.budget import Budget
+from bench.config import ExperimentConfig
+from bench.errors import BenchError
+from bench.evaluation import Evaluator
+from bench.experiment import Workspace, run_experiment
+from bench.job import Job, JobFailure
+from bench.progress import Progress
+from bench.runner import JobRun
+
+HELPER = Path(__file__).with_name("kill_and_resume.py")
+POINTS = (
+    "first-step mid-step mid-step-without-checkpoint between-logs half-a-line half-a-checkpoint first-checkpoint "
+    "mid-evaluation after-evaluation last-evaluation export three-times soar-mid-step soar-evaluation"
+).split()
+METHODS = ("sft", "soar", "flow_grpo")
+THIRDS = (1 / 3, 2 / 3, 1.0)
+
+
+def job_run(world, folder: Path, name: str = "sft", budget: str = "steps=6", fractions=THIRDS, **overrides) -> JobRun:
+    method = getattr(fakes, name)(fakes.NoConfig()) if hasattr(fakes, name) else small(name, **overrides)
+    return JobRun(folder, method, world.job(), Budget.parse(budget), fractions, world.evaluator)
+
+
+def records_of(folder: Path) -> dict[str, bytes]:
+    """Everything a job leaves but for clocks, and the checkpoint, which holds one."""
+    files = {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    return {name: data for name, data in files.items() if name not in ("clock.jsonl", "checkpoint.pt")}
+
+
+def rows(folder: Path, name: str) -> list[dict]:
+    return list(records.read_lines(folder / f"{name}.jsonl"))
+
+
+def evaluations(folder: Path) -> list[dict]:
+    found = [records.read_json(path) for path in (folder / "evaluations").glob("*/evaluation.json")]
+    return sorted(found, key=lambda e: e["step"])
+
+
+# -- a whole job -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_job_leaves_its_records(world, tmp_path, name):
+    run = job_run(world, tmp_path, name)
+    run.run()
+    train, meter, clock = (rows(tmp_path, file) for file in ("train", "meter", "clock"))
+    assert [row["step"] for row in train] == [row["step"] for row in meter] == [1, 2, 3, 4, 5, 6]
+    assert all(row["v"] == records.VERSION for row in train + meter + clock)
+    assert {key: meter[-1][key] for key in run.job.meter.counts()} == run.job.meter.counts()
+    assert meter[-1]["steps"] == 6 and all(a["flops"] < b["flops"] for a, b in zip(meter, meter[1:], strict=False))
+    assert [(e["step"], round(e["fraction"], 3)) for e in evaluations(tmp_path)] == [(2, 0.333), (4, 0.667), (6, 1.0)]
+    assert [e["spent"]["flops"] for e in evaluations(tmp_path)] == [meter[i]["flops"] for i in (1, 3, 5)]
+    for folder in (tmp_path / "evaluations").iterdir():
+        samples = rows(folder, "samples")
+        assert len(samples) == 4 and all((folder / row["image"]).is_file() for row in samples)
+        assert len({row["seed"] for row in samples}) == 4
+    expected = "weights/pytorch_lora_weights.safetensors" if name == "flow_grpo" else "weights/transformer/config.json"
+    assert (tmp_path / expected).exists()
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_all_methods_are_evaluated_from_the_same_noise(world, tmp_path):
+    seeds = []
+    for name in METHODS:
+        job_run(world, tmp_path / name, name, "steps=1", (1.0,)).run()
+        seeds.append([row["seed"] for row in rows(tmp_path / name / "evaluations" / "1", "samples")])
+    assert seeds[0] == seeds[1] == seeds[2]
+
+
+def test_two_equal_jobs_leave_equal_bytes_and_another_seed_others(world, tmp_path):
+    for folder in ("a", "b"):
+        job_run(world, tmp_path / folder).run()
+    other = job_run(world, tmp_path / "c")
+    other.job = world.job(seed=1)
+    other.run()
+    assert records_of(tmp_path / "a") == records_of(tmp_path / "b")
+    assert (tmp_path / "a" / "train.jsonl").read_bytes() != (tmp_path / "c" / "train.jsonl").read_bytes()
+
+
+def test_clock_readings_live_in_a_file_of_their_own(world, tmp_path):
+    job_run(world, tmp_path, "soar", "steps=1", (1.0,)).run()
+    assert all("seconds" not in row and "peak_memory" not in row for row in rows(tmp_path, "train") + rows(tmp_path, "meter"))
+    assert rows(tmp_path, "clock")[0]["seconds"] > 0
+
+
+def test_evaluating_is_not_charged_and_changes_nothing(world, tmp_path):
+    job_run(world, tmp_path / "one", "flow_grpo", fractions=(1.0,)).run()
+    job_run(world, tmp_path / "many", "flow_grpo", fractions=(0.2, 0.4, 0.6, 0.8, 1.0)).run()
+    for name in ("train.jsonl", "meter.jsonl"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "many" / name).read_bytes()
+
+
+def test_exported_lora_weights_are_the_evaluated_ones(world, tmp_path):
+    from safetensors.torch import load_file
+
+    run = job_run(world, tmp_path, "flow_grpo", "steps=2", (1.0,))
+    run.run()
+    exported = load_file(tmp_path / "weights" / "pytorch_lora_weights.safetensors")
+    kept = {tuple(v.flatten().tolist()) for v in exported.values()}
+    assert kept == {tuple(v.flatten().tolist()) for v in run.method._ema}
+
+
+# -- budget ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(("steps", "share"), [(1, 1.0), (4, 0.5), (3, 0.0), (3, 0.999)])
+def test_a_job_stops_before_the_step_that_would_overshoot(world, tmp_path, name, steps, share):
+    probe = job_run(world, tmp_path / "probe", name, "steps=1", (1.0,))
+    probe.run()
+    budget = probe.job.meter.flops * (steps + (0 if share == 1.0 else share))
+    run = job_run(world, tmp_path / "run", name, f"flops={budget!r}", (1.0,))
+    run.run()
+    assert run.job.meter.steps == steps
+    assert run.job.meter.flops <= budget
+    assert run.job.meter.flops == pytest.approx(steps * probe.job.meter.flops)
+
+
+def test_steps_that_grow_overshoot_by_less_than_they_grow(world, tmp_path):
+    """As docs/design.md admits: a step is taken to cost as much as the dearest before it."""
+    probe = job_run(world, tmp_path / "probe", "Growing", "steps=1", (1.0,))
+    probe.run()
+    cost = probe.job.meter.flops
+    run = job_run(world, tmp_path / "run", "Growing", f"flops={5.5 * cost!r}", (1.0,))
+    run.run()
+    assert [row["flops"] / cost for row in rows(tmp_path / "run", "meter")] == pytest.approx([1, 3, 6])  # 3 + 2 <= 5.5
+    assert run.job.meter.flops - 5.5 * cost < cost
+
+
+def test_a_budget_too_small_for_one_step_says_what_one_costs(world, tmp_path):
+    probe = job_run(world, tmp_path / "probe", budget="steps=1", fractions=(1.0,))
+    probe.run()
+    cost = probe.job.meter.flops
+    with pytest.raises(JobFailure, match="too small for one step, which costs") as caught:
+        job_run(world, tmp_path / "run", budget=f"flops={0.99 * cost!r}").run()
+    assert f"{cost:.3g} flops" in str(caught.value)
+    assert not (tmp_path / "run" / "evaluations").exists()
+
+
+def test_every_fraction_is_evaluated_once_and_the_last_is_all_of_the_budget(world, tmp_path):
+    job_run(world, tmp_path, budget="steps=7.5", fractions=tuple((i + 1) / 5 for i in range(5))).run()
+    assert [(e["step"], e["fraction"]) for e in evaluations(tmp_path)] == [(2, 0.2), (3, 0.4), (5, 0.6), (6, 0.8), (7, 1.0)]
+
+
+@pytest.mark.parametrize("budget", ["steps=1", "steps=2.5"])
+def test_few_steps_still_end_in_an_evaluation_of_the_whole_budget(world, tmp_path, budget):
+    job_run(world, tmp_path, budget=budget).run()
+    found = evaluations(tmp_path)
+    assert found[-1]["fraction"] == 1.0 and found[-1]["step"] == len(rows(tmp_path, "train"))
+
+
+# -- broken methods ----------------------------------------------------------------------------------------------------
+
+
+def test_a_nan_loss_fails_the_job_and_keeps_what_is_recorded(world, tmp_path):
+    with pytest.raises(JobFailure, match="the loss is nan at step 2"):
+        job_run(world, tmp_path, "NaNLoss").run()
+    assert [row["step"] for row in rows(tmp_path, "train")] == [1, 2]
+    assert [e["step"] for e in evaluations(tmp_path)] == [2]
+
+
+def test_a_logged_nan_fails_the_job(world, tmp_path):
+    run = job_run(world, tmp_path)
+    run.method.step = lambda job: {"loss": float("nan")}
+    with pytest.raises(JobFailure, match="logged loss = nan at step 1"):
+        run.run()
+
+
+def test_a_setup_that_trains_nothing_fails_the_job(world, tmp_path):
+    run = job_run(world, tmp_path)
+    run.method.setup = lambda job: None
+    with pytest.raises(JobFailure, match="chose nothing to train"):
+        run.run()
+
+
+# -- killed and resumed ------------------------------------------------------------------------------------------------
+
+
+class Killed(BaseException):
+    """Stands for a kill: no code of the harness may clean up after it."""
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("step", [0, 2, 5])
+def test_a_job_stopped_inside_a_step_resumes_byte_for_byte(world, tmp_path, monkeypatch, name, step):
+    monkeypatch.setattr(runner, "CHECKPOINT_SECONDS", -1)
+    job_run(world, tmp_path / "whole", name).run()
+    broken = job_run(world, tmp_path / "broken", name)
+    update = broken.job.update
+
+    def killed(*arguments):
+        norm = update(*arguments)
+        if broken.job.step == step:
+            raise Killed
+        return norm
+
+    broken.job.update = killed
+    with pytest.raises(Killed):
+        broken.run()
+    resumed = job_run(world, tmp_path / "broken", name)
+    resumed.run()
+    assert resumed.job.meter.steps == 6
+    assert records_of(tmp_path / "broken") == records_of(tmp_path / "whole")
+
+
+@pytest.fixture(scope="module")
+def killed(tiny_pipeline, tmp_path_factory) -> Path:
+    """Folders of runs that were killed with SIGKILL at several points and resumed."""
+    out = tmp_path_factory.mktemp("killed")
+    done = subprocess.run(
+        [sys.executable, str(HELPER), str(tiny_pipeline), str(out)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return out
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_a_job_killed_and_resumed_leaves_the_same_bytes(killed, point):
+    method = "soar" if point.startswith("soar") else "flow_grpo"
+    expected, found = records_of(killed / f"reference-{method}"), records_of(killed / point)
+    found = {name: data for name, data in found.items() if not name.endswith(".partial")}
+    assert {"train.jsonl", "meter.jsonl", "evaluations/2/samples.jsonl"} < expected.keys()
+    assert found.keys() == expected.keys()
+    assert [name for name in expected if found[name] != expected[name]] == []
+
+
+def test_a_resume_clears_what_a_kill_left_half_written(killed):
+    assert [str(p.relative_to(killed)) for p in killed.rglob("*.partial")] == []
+
+
+def test_the_helper_kills_where_this_file_says(killed):
+    assert {p.name for p in killed.iterdir()} == {*POINTS, "reference-flow_grpo", "reference-soar"}
+
+
+def interrupt() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize("presses", [1, 2])
+@pytest.mark.parametrize("where", ["update", "evaluation"])
+def test_ctrl_c_leaves_a_resumable_state(world, tmp_path, monkeypatch, presses, where):
+    """The first press waits for the step to be whole; the second stops at once. Neither changes a record."""
+    job_run(world, tmp_path / "whole", "flow_grpo").run()
+    broken = job_run(world, tmp_path / "broken", "flow_grpo")
+    done = []
+
+    def press(original):
+        def pressed(*arguments, **options):
+            if not done and (where == "evaluation" or broken.job.step == 2):
+                done.append(True)
+                for _ in range(presses):
+                    interrupt()
+            return original(*arguments, **options)
+
+        return pressed
+
+    with monkeypatch.context() as patch:
+        if where == "update":
+            patch.setattr(broken.job, "update", press(broken.job.update))
+        else:
+            patch.setattr(world.evaluator, "_prompt_set", press(world.evaluator._prompt_set))
+        with pytest.raises(KeyboardInterrupt):
+            broken.run()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if presses == 1:
+        state = torch.load(tmp_path / "broken" / "checkpoint.pt", weights_only=True)
+        assert state["job"]["step"] == len(rows(tmp_path / "broken", "train")) == (3 if where == "update" else 2)
+    job_run(world, tmp_path / "broken", "flow_grpo").run()
+    assert records_of(tmp_path / "broken") == records_of(tmp_path / "whole")
+
+
+def test_a_damaged_checkpoint_ends_in_one_line(world, tmp_path):
+    job_run(world, tmp_path).run()
+    path = tmp_path / "checkpoint.pt"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(BenchError, match=r"checkpoint\.pt is damaged; delete it to start the job again"):
+        job_run(world, tmp_path).run()
+
+
+def test_status_round_trips(tmp_path):
+    assert runner.read_status(tmp_path)["status"] == "new"
+    runner.write_status(tmp_path, "failed", "why")
+    assert runner.read_status(tmp_path) == {"v": records.VERSION, "status": "failed", "reason": "why"}
+
+
+# -- a whole experiment ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def experiment(world, tmp_path, monkeypatch):
+    """Runs an experiment on the fakes; every method of the registry is made small."""
+    method = {"sft": {"batch_size": 4}, "soar": {"batch_size": 2}, "flow_grpo": fakes.TINY_GRPO}
+
+    def run(**changes):
+        values = dict(methods=("sft",), subsets=("half",), backbone="fake", corpus="fake", suite="fake", budget="steps=3")
+        values |= changes
+        values["method"] = {m: method[m] for m in values["methods"] if m in method} | changes.get("method", {})
+        return run_experiment(
+            ExperimentConfig(**values), Workspace(tmp_path / "cache", tmp_path / "runs"), Progress(quiet=True)
+        )
+
+    with fakes.registered(world.backbone):
+        yield run
+
+
+def status(folder: Path, job: str) -> dict:
+    return runner.read_status(folder / job)
+
+
+def test_an_experiment_runs_every_method_on_every_subset_with_every_seed(experiment):
+    outcome = experiment(methods=METHODS, subsets=("half", "all"), seeds=(0, 1), evaluations=1)
+    jobs = [f"{m}--{sub}--s{seed}" for seed in (0, 1) for sub in ("half", "all") for m in METHODS]
+    assert outcome.failed == {} and records.read_json(outcome.folder / "experiment.json")["jobs"] == jobs
+    assert all(status(outcome.folder, job)["status"] == "finished" for job in ["base", *jobs])
+    assert [e["fraction"] for e in evaluations(outcome.folder / "base")] == [0.0]
+    first = records.read_json(outcome.folder / "flow_grpo--half--s0" / "job.json")
+    assert first["reward"] == "brightness" and first["subset_count"] == 6
+    assert records.read_json(outcome.folder / "sft--half--s0" / "job.json")["reward"] is None
+
+
+def test_a_nan_loss_fails_its_job_and_the_others_go_on(experiment):
+    outcome = experiment(methods=("nan", "sft"))
+    assert outcome.failed == {"nan--half--s0": "the loss is nan at step 2; lower the learning rate"}
+    failed = status(outcome.folder, "nan--half--s0")
+    assert (failed["status"], failed["reason"]) == ("failed", outcome.failed["nan--half--s0"])
+    assert status(outcome.folder, "sft--half--s0")["status"] == "finished"
+    assert len(rows(outcome.folder / "nan--half--s0", "train")) == 2
+
+
+def test_a_crash_in_a_method_fails_its_job_and_leaves_a_traceback(experiment, monkeypatch):
+    def step(self, job):
+        raise ZeroDivisionError("oh no")
+
+    monkeypatch.setattr(fakes.NaNLoss, "step", step)
+    outcome = experiment(methods=("nan", "sft"))
+    assert outcome.failed == {"nan--half--s0": "ZeroDivisionError: oh no"}
+    assert "oh no" in (outcome.folder / "nan--half--s0" / "traceback.txt").read_text()
+    assert status(outcome.folder, "sft--half--s0")["status"] == "finished"
+
+
+def test_a_budget_too_small_for_one_method_fails_that_one(experiment, world, tmp_path):
+    probe = job_run(world, tmp_path / "probe", "sft", "steps=1", (1.0,))
+    probe.run()
+    budget = f"flops={1.5 * probe.job.meter.flops!r}"
+    outcome = experiment(methods=("sft", "soar"), budget=budget, method={"soar": {"batch_size": 8}})
+    assert list(outcome.failed) == ["soar--half--s0"]
+    assert "too small for one step" in outcome.failed["soar--half--s0"]
+
+
+def test_a_broken_reward_fails_its_job(experiment, monkeypatch):
+    monkeypatch.setattr(
+        Brightness, "score", lambda self, images, prompts: [float("nan")] * len(images) if len(images) == 6 else [0.5] * len(images)
+    )
+    outcome = experiment(methods=("flow_grpo", "sft"), subsets=("all",), suite="fake")
+    assert list(outcome.failed) == ["flow_grpo--all--s0"]
+    assert "returned NaN or infinity" in outcome.failed["flow_grpo--all--s0"]
+
+
+def test_finished_jobs_are_kept_and_new_ones_added(experiment):
+    folder = experiment(methods=("sft",)).folder
+    before = {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in (folder / "sft--half--s0").rglob("*") if p.is_file()}
+    base = (folder / "base" / "evaluations" / "0" / "evaluation.json").stat().st_mtime_ns
+    outcome = experiment(methods=("soar",))
+    assert outcome.folder == folder
+    assert records.read_json(folder / "experiment.json")["jobs"] == ["sft--half--s0", "soar--half--s0"]
+    experiment(methods=("sft", "soar"))
+    after = {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in (folder / "sft--half--s0").rglob("*") if p.is_file()}
+    assert after == before
+    assert (folder / "base" / "evaluations" / "0" / "evaluation.json").stat().st_mtime_ns == base
+
+
+def test_a_failed_job_is_tried_again(experiment, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(Job, "reward", lambda *arguments: 1 / 0)
+        assert list(experiment(methods=("flow_grpo",)).failed) == ["flow_grpo--half--s0"]
+    outcome = experiment(methods=("flow_grpo",))
+    assert outcome.failed == {} and status(outcome.folder, "flow_grpo--half--s0")["status"] == "finished"
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"budget": "steps=4"}, "budget"),
+        ({"evaluations": 2}, "fractions"),
+        ({"method": {"sft": {"batch_size": 3}}}, "config"),
+    ],
+)
+def test_a_run_directory_of_another_configuration_is_refused(experiment, changes, named):
+    folder = experiment().folder
+    before = records_of(folder)
+    with pytest.raises(BenchError, match=rf"was run with another configuration \({named} differ\); .*--name"):
+        experiment(**changes)
+    assert records_of(folder) == before
+
+
+def test_another_suite_version_is_refused(experiment, monkeypatch):
+    from dataclasses import replace
+
+    experiment()
+    newer = replace(fakes.suite(), version=2)
+    monkeypatch.setattr(fakes, "suite", lambda: newer)
+    with pytest.raises(BenchError, match=r"another configuration \(suite differ\)"):
+        experiment()
+
+
+def test_a_mistyped_setting_is_refused_before_anything_is_written(experiment, tmp_path):
+    with pytest.raises(BenchError, match="did you mean 'batch_size'"):
+        experiment(method={"sft": {"batchsize": 3}})
+    assert not (tmp_path / "runs").exists()
+
+
+def test_ctrl_c_marks_the_job_and_the_same_command_resumes_it(experiment, monkeypatch):
+    whole = experiment(name="whole").folder / "sft--half--s0"
+    step = registry.load("methods", "sft").step
+
+    def pressed(self, job):
+        if job.step == 1:
+            interrupt()
+        return step(self, job)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(registry.load("methods", "sft"), "step", pressed)
+        with pytest.raises(KeyboardInterrupt):
+            experiment(name="broken")
+    broken = whole.parents[1] / "broken" / "sft--half--s0"
+    assert status(broken.parent, broken.name)["status"] == "interrupted"
+    experiment(name="broken")
+    assert status(broken.parent, broken.name)["status"] == "finished"
+    for name in ("train.jsonl", "meter.jsonl", "evaluations/3/samples.jsonl"):
+        assert (broken / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_a_full_disk_stops_the_experiment_with_one_line_and_keeps_the_records(experiment, monkeypatch):
+    append = records.Log.append
+
+    def full(self, row):
+        if self.path.name == "meter.jsonl" and row["step"] == 2:
+            raise records.DiskFull("the disk is full: could not write meter.jsonl")
+        append(self, row)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(records.Log, "append", full)
+        with pytest.raises(BenchError, match="the disk is full"):
+            experiment(name="broken")
+    broken = experiment(name="broken").folder / "sft--half--s0"
+    whole = experiment(name="whole").folder / "sft--half--s0"
+    for name in ("train.jsonl", "meter.jsonl"):
+        assert (broken / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_a_metric_that_fails_on_an_image_costs_that_image_only(world, tmp_path):
+    class Picky(Brightness):
+        def score(self, images, prompts):
+            if prompts[0].id == "1" or len(images) > 1:
+                raise RuntimeError("cannot read it")
+            return super().score(images, prompts)
+
+    run = job_run(world, tmp_path, budget="steps=1", fractions=(1.0,))
+    run.evaluator = Evaluator(fakes.suite(), world.backbone, {"brightness": Picky()})
+    run.run()
+    cells = [row["scores"]["brightness"] for row in rows(tmp_path / "evaluations" / "1", "samples")]
+    assert [sorted(cell) for cell in cells] == [["score", "version"]] * 2 + [["error", "version"]] * 2
+    assert cells[2]["error"] == "RuntimeError: cannot read it"
+    assert json.dumps(cells)
+
+
+def test_what_the_cache_holds_is_encoded_once(experiment, world, monkeypatch):
+    experiment(name="a")
+
+    def encode(*arguments, **options):
+        raise AssertionError("encoded again")
+
+    monkeypatch.setattr(type(world.backbone), "encode_images", encode)
+    assert experiment(name="b").failed == {}

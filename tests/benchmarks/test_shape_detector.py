@@ -1,0 +1,134 @@
+"""Exact detection: right on true scenes of all tasks and styles, wrong as soon as the scene is made wrong."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from bench.rng import numpy_generator
+from benchmarks.geneval_rule import is_correct
+from benchmarks.shape_detector import detect
+from data_curation.world import scene as S
+from data_curation.world import vocabulary as V
+from data_curation.world.render import render
+
+PER_TASK = 50
+
+
+@pytest.fixture(scope="module")
+def scenes() -> list[S.Scene]:
+    """300 scenes: 50 of each task, prompts and styles drawn at random."""
+    rng = numpy_generator(0, "test-detector")
+    prompts = {tag: S.all_prompts(tag) for tag in V.TASKS}
+    return [S.compose(prompts[tag][rng.integers(len(prompts[tag]))], rng) for tag in V.TASKS for _ in range(PER_TASK)]
+
+
+def of(scenes: list[S.Scene], *tags: str) -> list[S.Scene]:
+    return [s for s in scenes if s.prompt.tag in tags]
+
+
+def right(scene: S.Scene) -> bool:
+    return is_correct(detect(render(scene)), scene.prompt.include, scene.prompt.exclude)
+
+
+def with_thing(scene: S.Scene, index: int, **changes: object) -> S.Scene:
+    things = list(scene.things)
+    things[index] = replace(things[index], **changes)
+    return replace(scene, things=tuple(things))
+
+
+def other(names: tuple[str, ...], taken: str, shift: int) -> str:
+    return names[(names.index(taken) + 1 + shift % (len(names) - 1)) % len(names)]
+
+
+def test_at_least_99_percent_of_true_scenes_are_right(scenes):
+    assert len(scenes) == 300
+    assert np.mean([right(s) for s in scenes]) >= 0.99
+
+
+def test_what_is_drawn_is_what_is_found(scenes):
+    def exact(s: S.Scene) -> bool:
+        found = Counter((d.name, d.color) for d in detect(render(s)))
+        return found == Counter((t.shape, t.color) for t in s.things)
+
+    assert np.mean([exact(s) for s in scenes]) >= 0.99
+
+
+@pytest.mark.parametrize("style", [0.0, 1.0])
+def test_style_does_not_decide(scenes, style):
+    assert np.mean([right(S.restyle(s, style)) for s in scenes[::3]]) >= 0.99
+
+
+def test_boxes_are_where_things_are(scenes):
+    for s in of(scenes, "colors", "single_object"):
+        (thing,), found = s.things, detect(render(s))
+        x0, y0, x1, y1 = found[0].box
+        assert abs((x0 + x1) / 2 - thing.x) < 2.5 and abs((y0 + y1) / 2 - thing.y) < 0.3 * thing.radius + 1.5
+        assert 1.5 * thing.radius < x1 - x0 < 2.3 * thing.radius
+
+
+def test_confidence_is_an_overlap_and_sorts(scenes):
+    for s in scenes[::10]:
+        confidences = [d.confidence for d in detect(render(s))]
+        assert confidences == sorted(confidences, reverse=True) and all(0.7 < c <= 1 for c in confidences)
+
+
+def test_another_colour_is_wrong(scenes):
+    wrong = [
+        with_thing(s, 0, color=other(tuple(V.COLORS), s.things[0].color, i))
+        for i, s in enumerate(of(scenes, "colors", "color_attr"))
+    ]
+    assert len(wrong) == 100 and not any(map(right, wrong))
+
+
+def test_another_shape_is_wrong(scenes):
+    wrong = [with_thing(s, -1, shape=other(V.SHAPES, s.things[-1].shape, i)) for i, s in enumerate(scenes)]
+    assert len(wrong) == 300 and np.mean([right(s) for s in wrong]) == 0
+
+
+def test_a_thing_too_few_is_wrong(scenes):
+    wrong = [replace(s, things=s.things[1:]) for s in scenes]
+    assert not any(map(right, wrong))
+
+
+def test_a_thing_too_many_is_wrong_where_things_are_counted():
+    rng = numpy_generator(1, "test-detector")
+    for n in (2, 3):
+        for shape in V.SHAPES:
+            prompts = {p.include[0]["count"]: p for p in S.all_prompts("counting") if p.include[0]["class"] == shape}
+            assert not right(replace(S.compose(prompts[n + 1], rng), prompt=prompts[n]))
+
+
+def test_swapped_positions_are_wrong(scenes):
+    def swapped(s: S.Scene) -> S.Scene:
+        a, b = s.things
+        return replace(s, things=(replace(a, x=b.x, y=b.y), replace(b, x=a.x, y=a.y)))
+
+    positions = of(scenes, "position")
+    assert len(positions) == PER_TASK and not any(right(swapped(s)) for s in positions)
+    assert all(right(swapped(s)) for s in of(scenes, "two_object")[:20])  # "and" says nothing of places
+
+
+def test_swapped_colours_are_wrong(scenes):
+    def swapped(s: S.Scene) -> S.Scene:
+        a, b = s.things
+        return replace(s, things=(replace(a, color=b.color), replace(b, color=a.color)))
+
+    assert not any(right(swapped(s)) for s in of(scenes, "color_attr"))
+
+
+def test_nothing_is_found_where_nothing_is():
+    rng = np.random.default_rng(0)
+    assert detect(np.full((64, 64, 3), 190, np.uint8)) == []
+    assert detect(rng.integers(0, 256, (64, 64, 3), np.uint8)) == []
+    sign = S.compose(S.all_prompts("sign")[0], numpy_generator(0, "sign"))
+    assert detect(render(sign)) == []
+
+
+def test_a_patch_of_colour_is_no_shape():
+    picture = np.full((64, 64, 3), 190, np.uint8)
+    picture[10:20, 5:60] = V.COLORS["red"]  # a bar
+    assert detect(picture) == []

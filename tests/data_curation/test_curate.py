@@ -1,0 +1,283 @@
+"""Curation: every pair is scored once, a subset is what its rule says, and a damaged manifest ends in one line."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from fakes import Brightness, FakeCorpus
+
+from bench.corpus import Problem, Subset
+from bench.errors import BenchError
+from bench.suite import Prompt
+from data_curation import curate
+
+RULE = Subset("bright", role="aesthetic", threshold=0.5)
+SCORES = np.array([0.1, 0.9, 0.5, 0.4, 0.7, 0.3, 0.8, 0.2, 0.6, 0.0])
+
+
+class Given(Brightness):
+    """Scores of a list, by the number that is the prompt's id; counts what it scored."""
+
+    name = "given"
+
+    def __init__(self, scores: Sequence[float] = SCORES) -> None:
+        self.scores, self.seen = scores, []
+
+    def score(self, images: Sequence[np.ndarray], prompts: Sequence[Prompt]) -> list[float]:
+        self.seen += [int(p.id) for p in prompts]
+        return [float(self.scores[int(p.id)]) for p in prompts]
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch):
+    monkeypatch.setattr(curate, "CHUNK", 4)
+
+
+@pytest.fixture
+def corpus() -> FakeCorpus:
+    return FakeCorpus(size=10)
+
+
+def parts(cache: Path) -> list[Path]:
+    return sorted(cache.rglob("part-*.parquet"))
+
+
+# -- scores ------------------------------------------------------------------------------------------------------------
+
+
+def test_every_pair_is_scored_once_ever(corpus, tmp_path):
+    metric = Given()
+    frame = curate.score_corpus(corpus, metric, tmp_path)
+    assert list(frame["index"]) == list(range(10)) and list(frame["score"]) == list(SCORES)
+    assert list(frame["key"]) == [corpus.key(i) for i in range(10)] and frame["error"].isna().all()
+    again = curate.score_corpus(corpus, metric, tmp_path)
+    assert metric.seen == list(range(10))
+    pd.testing.assert_frame_equal(again, frame)
+
+
+def test_a_run_that_was_cut_short_scores_only_what_is_missing(corpus, tmp_path):
+    frame = curate.score_corpus(corpus, Given(), tmp_path)
+    assert len(parts(tmp_path)) == 3
+    parts(tmp_path)[1].unlink()
+    metric = Given()
+    pd.testing.assert_frame_equal(curate.score_corpus(corpus, metric, tmp_path), frame)
+    assert metric.seen == [4, 5, 6, 7]
+
+
+def test_a_crash_loses_at_most_one_part(corpus, tmp_path):
+    class Crash(BaseException):
+        pass
+
+    class Crashing(Given):
+        def score(self, images, prompts):
+            if prompts[0].id == "4":
+                raise Crash
+            return super().score(images, prompts)
+
+    with pytest.raises(Crash):
+        curate.score_corpus(corpus, Crashing(), tmp_path)
+    metric = Given()
+    curate.score_corpus(corpus, metric, tmp_path)
+    assert metric.seen == [4, 5, 6, 7, 8, 9]
+
+
+def test_another_version_or_corpus_is_scored_anew(corpus, tmp_path):
+    class Newer(Given):
+        version = 2
+
+    curate.score_corpus(corpus, Given(), tmp_path)
+    for metric, other in ((Newer(), corpus), (Given(), FakeCorpus(size=9))):
+        curate.score_corpus(other, metric, tmp_path)
+        assert len(metric.seen) == len(other)
+
+
+def test_one_pair_that_cannot_be_scored_keeps_the_others_and_says_why(corpus, tmp_path):
+    class Picky(Given):
+        def score(self, images, prompts):
+            if any(p.id == "6" for p in prompts):
+                raise RuntimeError("too dark")
+            return super().score(images, prompts)
+
+    frame = curate.score_corpus(corpus, Picky(), tmp_path)
+    assert np.isnan(frame["score"][6]) and frame["error"][6] == "RuntimeError: too dark"
+    assert frame["score"].notna().sum() == 9 and frame["error"].notna().sum() == 1
+    assert 6 not in curate.cut(corpus, RULE, Picky(), tmp_path).indices
+
+
+@pytest.mark.parametrize("damage", ["bytes", "rows"])
+def test_a_damaged_part_ends_in_one_line(corpus, tmp_path, damage):
+    curate.score_corpus(corpus, Given(), tmp_path)
+    path = parts(tmp_path)[1]
+    if damage == "bytes":
+        path.write_bytes(path.read_bytes()[:50])
+    else:
+        pd.read_parquet(path)[:2].to_parquet(path)
+    with pytest.raises(BenchError, match=r"part-000000004\.parquet .*delete it and the chunk is scored again"):
+        curate.score_corpus(corpus, Given(), tmp_path)
+
+
+def test_a_metric_that_needs_facts_is_refused_before_anything_is_scored(corpus, tmp_path):
+    class Factual(Given):
+        needs_facts = ("include",)
+
+    with pytest.raises(BenchError, match="given checks facts that captions do not hold"):
+        curate.score_corpus(corpus, Factual(), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_progress_adds_up(corpus, tmp_path):
+    ticks = []
+    curate.score_corpus(corpus, Given(), tmp_path, ticks.append)
+    assert ticks == [4, 4, 2]
+
+
+# -- subsets -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_threshold_keeps_everything_from_there_on(corpus, tmp_path):
+    manifest = curate.cut(corpus, RULE, Given(), tmp_path)
+    assert manifest.indices == (1, 2, 4, 6, 8)  # 0.5 itself is in
+    assert (manifest.threshold, manifest.count, manifest.of) == (0.5, 5, 10)
+    assert (manifest.metric, manifest.metric_version) == ("given", 1)
+    assert curate.cut(corpus, RULE, Given(), tmp_path, threshold=0.75).indices == (1, 6)
+
+
+def test_a_threshold_of_zero_is_a_threshold(corpus, tmp_path):
+    assert curate.cut(corpus, RULE, Given(), tmp_path).count == 5
+    assert curate.cut(corpus, RULE, Given(), tmp_path, threshold=0.0).count == 10
+
+
+@pytest.mark.parametrize(("quantile", "count"), [(0.1, 1), (0.2, 2), (0.5, 5), (1.0, 10)])
+def test_a_quantile_keeps_that_share_best_first(corpus, tmp_path, quantile, count):
+    manifest = curate.cut(corpus, RULE, Given(), tmp_path, quantile=quantile)
+    best = sorted(np.argsort(-SCORES)[:count].tolist())
+    assert list(manifest.indices) == best and manifest.threshold == SCORES[best].min()
+
+
+def test_a_corpus_with_a_scale_of_its_own_uses_its_quantile_unless_told_otherwise(corpus, tmp_path):
+    own = Subset("half", role="aesthetic", threshold=0.75)  # FakeCorpus keeps half of it
+    assert curate.cut(corpus, own, Given(), tmp_path).count == 5
+    assert curate.cut(corpus, own, Given(), tmp_path, threshold=0.75).count == 2
+    assert curate.cut(corpus, own, Given(), tmp_path, quantile=0.1).count == 1
+
+
+def test_a_subset_without_a_rule_keeps_everything(corpus, tmp_path):
+    manifest = curate.cut(corpus, Subset("all"), None, tmp_path)
+    assert manifest.indices == tuple(range(10)) and manifest.threshold is None and manifest.metric is None
+
+
+def test_an_empty_subset_ends_in_one_line_and_leaves_no_manifest(corpus, tmp_path):
+    with pytest.raises(BenchError, match=r"no pair of fake is in bright .*at least 2.*the best score is 0\.900"):
+        curate.cut(corpus, RULE, Given(), tmp_path, threshold=2.0)
+    assert not list(tmp_path.rglob("manifest.json"))
+
+
+def test_cutting_again_reads_the_manifest_back(corpus, tmp_path):
+    first, metric = curate.cut(corpus, RULE, Given(), tmp_path), Given()
+    assert curate.cut(corpus, RULE, metric, tmp_path) == first and metric.seen == []
+
+
+def test_another_rule_makes_another_manifest(corpus, tmp_path):
+    paths = {curate.cut(corpus, RULE, Given(), tmp_path, **rule).path for rule in ({}, {"threshold": 0.6}, {"quantile": 0.3})}
+    assert len(paths) == 3
+
+
+def test_the_content_hash_is_of_the_pairs_pictures_and_captions(corpus, tmp_path):
+    manifest = curate.cut(corpus, RULE, Given(), tmp_path)
+    keys = [
+        hashlib.sha256(corpus.image(i).tobytes() + b"\0" + corpus.caption(i).encode()).hexdigest()
+        for i in manifest.indices
+    ]
+    assert manifest.content_hash == hashlib.sha256("\n".join(sorted(keys)).encode()).hexdigest()
+    head = json.loads(manifest.path.read_text())
+    assert (head["content_hash"], head["count"], head["threshold"]) == (manifest.content_hash, 5, 0.5)
+    assert curate.cut(corpus, RULE, Given(), tmp_path, threshold=0.6).content_hash != manifest.content_hash
+
+
+def test_pairs_left_out_are_counted(corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr(FakeCorpus, "problems", lambda self: [Problem("a.png", "it is empty")] * 3)
+    assert json.loads(curate.cut(corpus, RULE, Given(), tmp_path).path.read_text())["left_out"] == 3
+
+
+# -- damage ------------------------------------------------------------------------------------------------------------
+
+
+def drop_a_row(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame[:-1]
+
+
+def change_a_key(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.assign(key=["0" * 64, *frame["key"][1:]])
+
+
+def point_elsewhere(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.assign(index=[0, *frame["index"][1:]])
+
+
+def point_outside(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.assign(index=[999, *frame["index"][1:]])
+
+
+def drop_the_keys(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.drop(columns="key")
+
+
+def drop_the_indices(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.drop(columns="index")
+
+
+@pytest.mark.parametrize(
+    "damage", [drop_a_row, change_a_key, point_elsewhere, point_outside, drop_the_keys, drop_the_indices]
+)
+def test_members_that_do_not_fit_the_manifest_end_in_one_line(corpus, tmp_path, damage):
+    path = curate.cut(corpus, RULE, Given(), tmp_path).path
+    members = path.with_name("members.parquet")
+    damage(pd.read_parquet(members)).to_parquet(members, index=False)
+    with pytest.raises(BenchError, match=r"manifest .*manifest\.json .*run `bench curate` again") as caught:
+        curate.cut(corpus, RULE, Given(), tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1", None])
+def test_unreadable_members_end_in_one_line(corpus, tmp_path, content):
+    path = curate.cut(corpus, RULE, Given(), tmp_path).path
+    members = path.with_name("members.parquet")
+    members.unlink() if content is None else members.write_bytes(content)
+    with pytest.raises(BenchError, match=r"manifest\.json is damaged .*run `bench curate` again"):
+        curate.cut(corpus, RULE, Given(), tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "3", "{}", '{"subset": "bright"}'])
+def test_a_damaged_manifest_ends_in_one_line(corpus, tmp_path, content):
+    path = curate.cut(corpus, RULE, Given(), tmp_path).path
+    path.write_text(content)
+    with pytest.raises(BenchError, match=r"manifest\.json is damaged") as caught:
+        curate.cut(corpus, RULE, Given(), tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["subset", "count", "content_hash", "corpus_fingerprint", "threshold"])
+def test_a_manifest_that_lacks_a_key_ends_in_one_line(corpus, tmp_path, key):
+    path = curate.cut(corpus, RULE, Given(), tmp_path).path
+    head = json.loads(path.read_text())
+    del head[key]
+    path.write_text(json.dumps(head))
+    with pytest.raises(BenchError, match=rf"manifest\.json is damaged \(KeyError: '{key}'\)"):
+        curate.read_manifest(path, corpus)
+
+
+def test_a_manifest_of_another_corpus_is_refused(corpus, tmp_path):
+    path = curate.cut(corpus, RULE, Given(), tmp_path).path
+    with pytest.raises(BenchError, match="was cut from another corpus"):
+        curate.read_manifest(path, FakeCorpus(size=9))
+
+
+def test_a_missing_manifest_ends_in_one_line(corpus, tmp_path):
+    with pytest.raises(BenchError, match=r"manifest\.json is not there"):
+        curate.read_manifest(tmp_path / "manifest.json", corpus)

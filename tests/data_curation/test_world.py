@@ -1,0 +1,181 @@
+"""The shape world: a function of its seed, true to its captions, with a style that no caption mentions."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from bench.rng import numpy_generator
+from data_curation.world import corpus as C
+from data_curation.world import scene as S
+from data_curation.world import vocabulary as V
+from data_curation.world.render import SIZE, render, shape_mask
+
+TAGS = (*V.TASKS, "sign")
+
+
+@pytest.fixture(scope="module")
+def scenes() -> list[S.Scene]:
+    prompts = S.TrainingPrompts()
+    return [C.training_scene(5, i, prompts) for i in range(200)]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory) -> C.WorldCorpus:
+    return C.WorldCorpus(tmp_path_factory.mktemp("cache"), size=24, seed=5)
+
+
+# -- scenes ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_scene_is_a_function_of_seed_and_index(scenes):
+    prompts = S.TrainingPrompts()
+    for index in (199, 3, 77):  # in any order, from a fresh state
+        assert C.training_scene(5, index, prompts) == scenes[index]
+    assert C.training_scene(6, 3, prompts) != scenes[3]
+
+
+def test_a_picture_is_a_function_of_its_scene(scenes):
+    for s in scenes[:20]:
+        picture = render(s)
+        assert picture.shape == (SIZE, SIZE, 3) and picture.dtype == np.uint8
+        assert (render(s) == picture).all()
+
+
+def test_composing_draws_from_the_given_generator_only():
+    prompt, state = S.all_prompts("two_object")[0], np.random.get_state()[1].copy()
+    assert S.compose(prompt, numpy_generator(1, "x")) == S.compose(prompt, numpy_generator(1, "x"))
+    assert (np.random.get_state()[1] == state).all()
+
+
+def test_a_scene_shows_what_its_caption_says(scenes):
+    for s in scenes:
+        clauses = [clause for clause in s.prompt.include for _ in range(clause["count"])]
+        assert [t.shape for t in s.things] == [clause["class"] for clause in clauses]
+        assert all(t.color == clause.get("color", t.color) for t, clause in zip(s.things, clauses, strict=True))
+        if s.prompt.tag == "position":
+            target, placed = s.things
+            relation = s.prompt.include[1]["position"][0]
+            assert relation in s.prompt.text
+            offset = {"left of": target.x - placed.x, "right of": placed.x - target.x}
+            offset |= {"above": target.y - placed.y, "below": placed.y - target.y}
+            assert offset[relation] > 20
+
+
+def test_two_things_named_apart_are_coloured_apart_and_a_counted_group_is_not(scenes):
+    for s in scenes:
+        colors = {t.color for t in s.things}
+        if s.prompt.tag in ("two_object", "position", "color_attr"):
+            assert len(colors) == 2
+        if s.prompt.tag == "counting":
+            assert len(colors) == 1
+
+
+def test_things_stay_in_the_picture_and_apart():
+    rng = numpy_generator(0, "test-world")
+    for tag in V.TASKS:
+        prompts = S.all_prompts(tag)
+        for i in rng.integers(len(prompts), size=20):
+            total = [shape_mask(t.shape, t.x, t.y, t.radius) for t in S.compose(prompts[i], rng).things]
+            for mask in total:
+                whole = shape_mask("square", SIZE / 2, SIZE / 2, 100)
+                assert mask.sum() > 50 and (mask <= whole).all()
+                edge = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
+                assert edge.max() == 0, prompts[i].text
+            assert (sum(mask > 0.5 for mask in total) <= 1).all(), prompts[i].text
+
+
+def test_the_world_is_as_large_as_asked_for():
+    assert len(V.SHAPES) >= 6 and len(V.COLORS) >= 8
+    assert all(2 <= len(word) <= 4 for word in V.TRAIN_WORDS + V.TEST_WORDS)
+    assert not set(V.TRAIN_WORDS) & set(V.TEST_WORDS)
+    assert len(set(V.TRAIN_WORDS)) == len(V.TRAIN_WORDS) and len(set(V.TEST_WORDS)) == len(V.TEST_WORDS)
+
+
+def test_an_unknown_task_is_refused():
+    with pytest.raises(ValueError, match="unknown task 'colour'; tasks are"):
+        S.all_prompts("colour")
+
+
+# -- style -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tag", TAGS)
+def test_style_changes_the_picture_and_not_the_caption(tag):
+    s = S.compose(S.all_prompts(tag)[0], numpy_generator(0, "x"), style=0.2)
+    restyled = S.restyle(s, 0.9)
+    assert (restyled.prompt, restyled.things, restyled.style) == (s.prompt, s.things, 0.9)
+    difference = np.abs(render(restyled).astype(int) - render(s).astype(int))
+    assert difference.mean() > 3 and (difference.max(-1) > 0).mean() > 0.5
+
+
+def test_a_fixed_style_leaves_the_content_to_the_generator():
+    prompt = S.all_prompts("color_attr")[17]
+    for style in (0.0, 0.5, 1.0):
+        s = S.compose(prompt, numpy_generator(2, "x"), style=style)
+        assert s.style == style and s.prompt == prompt
+
+
+def test_styles_of_the_corpus_cover_0_to_1(scenes):
+    styles = np.array([s.style for s in scenes])
+    assert 0 <= styles.min() < 0.1 and 0.9 < styles.max() <= 1
+    assert abs(styles.mean() - 0.5) < 5 / np.sqrt(12 * len(styles))
+
+
+def test_no_caption_mentions_style():
+    allowed = {"a", "and", "of", "left", "right", "above", "below", "sign", "saying"} - {""}
+    allowed |= set(V.SHAPES) | set(V.PLURALS.values()) | set(V.COLORS) | set(V.COUNTS.values()) | set(V.SIZES)
+    for tag in V.TASKS:
+        assert {word for p in S.all_prompts(tag) for word in p.text.split()} <= allowed
+    for prompt in S.all_prompts("sign"):
+        assert prompt.text == f'a sign saying "{prompt.word}"'
+
+
+def test_style_is_independent_of_the_caption(scenes):
+    """Knowing the task tells nothing of the style."""
+    for tag in ("position", "sign", "counting"):
+        styles = [s.style for s in scenes if s.prompt.tag == tag]
+        assert abs(np.mean(styles) - 0.5) < 4 / np.sqrt(12 * len(styles))
+
+
+# -- corpus ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_corpus_holds_the_scenes_of_its_seed(world, scenes):
+    assert len(world) == 24 and world.problems() == []
+    for i in range(24):
+        assert world.caption(i) == scenes[i].prompt.text
+        assert (world.image(i) == render(scenes[i])).all()
+        assert world.rows[i]["style"] == pytest.approx(scenes[i].style, abs=1e-6)
+
+
+def test_the_corpus_is_rendered_once(world, tmp_path, monkeypatch):
+    first = C.render_corpus(tmp_path, 8, 3)
+    monkeypatch.setattr(C, "ProcessPoolExecutor", None)  # rendering again would break
+    assert C.render_corpus(tmp_path, 8, 3) == first
+    assert sorted(p.name for p in first.iterdir()) == ["images.npy", "rows.jsonl"]
+
+
+def test_a_corpus_that_was_cut_short_is_rendered_again(tmp_path):
+    folder = C.render_corpus(tmp_path, 8, 3)
+    images, rows = (folder / "images.npy").read_bytes(), (folder / "rows.jsonl").read_bytes()
+    (folder / "rows.jsonl").unlink()
+    (folder / "images.npy").write_bytes(images[:100])
+    C.render_corpus(tmp_path, 8, 3)
+    assert (folder / "images.npy").read_bytes() == images and (folder / "rows.jsonl").read_bytes() == rows
+    assert [json.loads(line)["task"] for line in rows.decode().splitlines()]
+
+
+def test_fingerprints_tell_corpora_apart(world, tmp_path):
+    same, other = C.WorldCorpus(tmp_path, size=24, seed=5), C.WorldCorpus(tmp_path, size=24, seed=6)
+    assert same.fingerprint == world.fingerprint != other.fingerprint
+    assert [same.key(i) for i in range(24)] == [world.key(i) for i in range(24)]
+    assert same.key(0) != other.key(0) and len({world.key(i) for i in range(24)}) == 24
+
+
+def test_an_image_is_a_copy(world):
+    before = world.image(0)
+    world.image(0)[:] = 0
+    assert (world.image(0) == before).all()

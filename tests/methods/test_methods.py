@@ -1,0 +1,449 @@
+"""SFT, SOAR and Flow-GRPO keep their identities, and compute what docs/protocol.md says (in float64, from recordings)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from fakes import TINY_GRPO, Brightness, same, small, weights
+
+from bench import flow
+from bench.job import Job
+
+METHODS = ("sft", "soar", "flow_grpo")
+VARIANTS = {
+    "default": {},
+    "weighted": {"aux_weight": 0.25},
+    "one point": {"aux_points": 1},
+    "unguided": {"guidance_scale": 1.0},
+    "fresh": {"fresh_noise": True},
+    "branches": {"sde_branches": 2, "rollout_steps": 3},
+    "all": {"sde_branches": 1, "sde_kind": "sde", "fresh_noise": True, "aux_weight": 2.0},
+}
+
+
+def prepare(world, name: str, **overrides):
+    job, method = world.job(), small(name, **overrides)
+    method.setup(job)
+    return job, method
+
+
+def advance(job: Job, method, steps: int) -> list[dict[str, float]]:
+    """Steps as the runner takes them."""
+    logs = []
+    for _ in range(steps):
+        logs.append(method.step(job))
+        job.step += 1
+    return logs
+
+
+def record(target: object, name: str, patch: pytest.MonkeyPatch) -> list[tuple]:
+    """Record (arguments, result) of every call of a method from here on."""
+    calls, original = [], getattr(target, name)
+
+    def spy(*arguments, **options):
+        result = original(*arguments, **options)
+        calls.append((arguments, result))
+        return result
+
+    patch.setattr(target, name, spy)
+    return calls
+
+
+def wide(value: torch.Tensor) -> np.ndarray:
+    return value.detach().double().numpy()
+
+
+def column(value: np.ndarray) -> np.ndarray:
+    return value.reshape(-1, 1, 1, 1)
+
+
+# -- every method ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_touches_no_global_generator(world, name):
+    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
+    advance(*prepare(world, name), 2)
+    assert torch.equal(torch.get_rng_state(), torch_state)
+    assert (np.random.get_state()[1] == numpy_state).all()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_learns_and_logs_finite_numbers(world, name):
+    job, method = prepare(world, name)
+    before = weights(job)
+    logs = advance(job, method, 2)
+    assert not same(before, weights(job))
+    assert all(math.isfinite(value) for log in logs for value in log.values())
+    assert job.meter.updates >= 2
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(world, name):
+    def run(seed: int) -> list[dict[str, float]]:
+        job, method = world.job(seed=seed), small(name)
+        method.setup(job)
+        return advance(job, method, 2)
+
+    assert run(0) == run(0) != run(1)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_restored_method_goes_on_bit_for_bit(world, name):
+    whole, first, second = (prepare(world, name) for _ in range(3))
+    expected = advance(*whole, 4)
+    logs = advance(*first, 2)
+    second[0].load_state_dict(first[0].state_dict())
+    second[1].load_state_dict(first[1].state_dict())
+    logs += advance(*second, 2)
+    assert logs == expected
+    assert same(weights(whole[0]), weights(second[0]))
+    with whole[1].evaluation_weights(whole[0]), second[1].evaluation_weights(second[0]):
+        assert same(weights(whole[0]), weights(second[0]))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_methods_state_survives_a_safe_checkpoint(world, name, tmp_path):
+    job, method = prepare(world, name)
+    advance(job, method, 1)
+    torch.save(method.state_dict(), tmp_path / "state.pt")
+    again = prepare(world, name)[1]
+    again.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    for key, value in method.state_dict().items():
+        assert same(value, again.state_dict()[key]) if isinstance(value, list) else value == again.state_dict()[key]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_evaluation_weights_come_and_go(world, name):
+    job, method = prepare(world, name)
+    advance(job, method, 2)
+    trained = weights(job)
+    with method.evaluation_weights(job):
+        evaluated = weights(job)
+    assert same(weights(job), trained)
+    assert same(evaluated, method._ema if name == "flow_grpo" else trained)
+
+
+# -- SFT ---------------------------------------------------------------------------------------------------------------
+
+
+def test_sft_is_the_flow_matching_loss(world, monkeypatch):
+    job, method = prepare(world, "sft")
+    pairs, noise = record(job, "pairs", monkeypatch), record(job, "noise", monkeypatch)
+    calls = record(job.policy, "velocity", monkeypatch)
+    (log,) = advance(job, method, 1)
+    (z, sigma, text), velocity = calls[0]
+    z0, z1, s = wide(pairs[0][1].latents), wide(noise[0][1]), column(wide(sigma))
+    np.testing.assert_allclose(wide(z), (1 - s) * z0 + s * z1, rtol=1e-5, atol=1e-6)
+    assert torch.equal(text.prompt_embeds, pairs[0][1].text.prompt_embeds)
+    assert log["loss"] == pytest.approx(((wide(velocity) - (z1 - z0)) ** 2).mean(), rel=1e-6)
+    assert job.meter.forwards == job.meter.backwards == job.meter.pairs == 4
+
+
+# -- SOAR --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("variant", ["default", "all"])
+def test_soar_with_lambda_zero_is_sft_bit_for_bit(world, variant):
+    sft, soar = prepare(world, "sft"), prepare(world, "soar", **VARIANTS[variant] | {"aux_weight": 0.0})
+    assert advance(*sft, 3) == advance(*soar, 3)
+    assert same(weights(sft[0]), weights(soar[0]))
+    assert sft[0].meter == soar[0].meter
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_soars_loss_follows_the_protocol(world, monkeypatch, variant):
+    job, method = prepare(world, "soar", **VARIANTS[variant])
+    c, batch = method.config, method.config.batch_size
+    paths = 1 + c.sde_branches
+    pairs, noises = record(job, "pairs", monkeypatch), record(job, "noise", monkeypatch)
+    calls = record(job.policy, "velocity", monkeypatch)
+    (log,) = advance(job, method, 1)
+    drawn = {arguments[1]: wide(result) for arguments, result in noises}
+    z0, z1 = wide(pairs[0][1].latents), drawn["noise"]
+
+    (z, sigma, _), conditional = calls[0]
+    s = column(wide(sigma))
+    u = s / (3 - 2 * s)  # the shift, undone
+    after = np.maximum(u - 1 / c.rollout_steps, 0)
+    after = 3 * after / (1 + 2 * after)
+    np.testing.assert_allclose(wide(z), (1 - s) * z0 + s * z1, rtol=1e-5, atol=1e-6)
+    base = ((wide(conditional) - (z1 - z0)) ** 2).mean((1, 2, 3))
+
+    guided = wide(conditional)
+    if c.guidance_scale != 1:
+        (z_free, sigma_free, _), free = calls[1]
+        assert torch.equal(z_free, z) and torch.equal(sigma_free, sigma)
+        guided = wide(free) + c.guidance_scale * (guided - wide(free))
+    landings = [wide(z) + (after - s) * guided]
+    for branch in range(c.sde_branches):
+        clean, noise, eps = wide(z) - s * guided, wide(z) + (1 - s) * guided, drawn[f"branch-{branch}"]
+        std = after * (math.sin(c.sde_scale * math.pi / 2) if c.sde_kind == "cps" else 1)
+        landings.append((1 - after) * clean + np.sqrt(np.maximum(after**2 - std**2, 0)) * noise + std * eps)
+
+    (states, levels, _), corrected = calls[-1]
+    kept = [np.arange(batch), *[np.flatnonzero(after > 1e-9)] * c.sde_branches]
+    assert len(states) == c.aux_points * sum(map(len, kept))
+    start, errors = 0, []
+    for path in range(paths):
+        anchor = drawn[f"fresh-{path}"] if c.fresh_noise else z1
+        for _ in range(c.aux_points):
+            part, rows = slice(start, start + len(kept[path])), kept[path]
+            level, low = column(wide(levels[part])), after[rows]
+            assert (level >= low - 1e-6).all() and (level <= 1).all()
+            alpha = (level - low) / (1 - low)
+            expected = (1 - alpha) * landings[path][rows] + alpha * anchor[rows]
+            np.testing.assert_allclose(wide(states[part]), expected, rtol=1e-4, atol=1e-4)
+            target = (wide(states[part]) - z0[rows]) / level
+            errors.append(((wide(corrected[part]) - target) ** 2).mean((1, 2, 3)))
+            start = part.stop
+    total = np.concatenate(errors)
+    expected = (base.sum() + c.aux_weight * total.sum()) / (batch + c.aux_weight * len(total))
+    assert log["loss"] == pytest.approx(expected, rel=1e-5)
+    assert log["base_loss"] == pytest.approx(base.mean(), rel=1e-5)
+    assert log["correction_loss"] == pytest.approx(total.mean(), rel=1e-5)
+
+
+def test_every_auxiliary_level_is_a_draw_of_its_own_and_uniform(world):
+    job, method = prepare(world, "soar", batch_size=12, aux_points=400)
+    pairs, z1 = job.pairs(12), job.noise(12, "noise")
+    u = torch.full((12,), 0.5)
+    _, levels, rows = method._auxiliary(job, pairs.latents, z1, u, torch.zeros_like(z1))
+    low = float(flow.shift_time(torch.tensor(0.5 - 1 / 40), 3.0))
+    share = (levels.double() - low) / (1 - low)
+    assert len(share.unique()) > 4700 and torch.equal(rows.bincount(), torch.full((12,), 400))
+    assert abs(share.mean().item() - 0.5) < 5 * math.sqrt(1 / 12 / 4800)
+    assert abs(share.var().item() - 1 / 12) < 0.005
+
+
+def test_soars_auxiliary_points_share_one_call_and_the_rollout_builds_no_graph(world, monkeypatch):
+    job, method = prepare(world, "soar", aux_points=3)
+    calls = record(job.policy, "velocity", monkeypatch)
+    advance(job, method, 1)
+    assert [len(result) for _, result in calls] == [4, 4, 12]  # pairs, their unconditional branch, auxiliary points
+    assert [result.requires_grad for _, result in calls] == [True, False, True]
+    assert not calls[2][0][0].requires_grad
+    assert (job.meter.forwards, job.meter.backwards) == (20, 16)
+
+
+@pytest.mark.parametrize("variant", ["default", "unguided"])
+def test_without_deviation_the_correction_is_the_base_target(world, monkeypatch, variant):
+    """A model that is right everywhere has no correction to learn: v_corr = z1 - z0."""
+    job, method = prepare(world, "soar", **VARIANTS[variant])
+    z0, z1, u = job.pairs(4).latents, job.noise(4, "noise"), torch.tensor([0.01, 0.3, 0.7, 1.0])
+    monkeypatch.setattr(job.policy, "unconditional_velocity", lambda z, sigma: z1 - z0)
+    z = flow.interpolate(z0, z1, flow.shift_time(u, 3.0))
+    states, levels, rows = method._auxiliary(job, z, z1, u, z1 - z0)
+    target = (wide(states) - wide(z0[rows])) / column(wide(levels))
+    # float32 states of size 4 carry 2e-7 of rounding, which the division by sigma'' magnifies
+    error = np.abs(target - wide((z1 - z0)[rows])) * column(wide(levels))
+    assert error.max() < 3e-6
+
+
+def test_deviations_shrink_with_the_re_noising_and_vanish_at_sigma_one(world, monkeypatch):
+    """z'' - z_sigma''(ideal) = (1 - alpha)(landing - z_sigma'(ideal)); at sigma'' = 1 all states are the noise."""
+    job, method = prepare(world, "soar", guidance_scale=1.0, aux_points=1)
+    z0, z1, u = job.pairs(4).latents, job.noise(4, "noise"), torch.tensor([0.05, 0.3, 0.7, 1.0])
+    sigma, after = flow.shift_time(u, 3.0), flow.shift_time((u - 1 / 40).clamp_min(0), 3.0)
+    wrong = job.noise(4, "wrong")
+    for draw in (0.25, 1.0):
+        monkeypatch.setattr(torch, "rand", lambda *shape, generator, draw=draw: torch.full(shape, draw))
+        states, levels, _ = method._auxiliary(job, flow.interpolate(z0, z1, sigma), z1, u, wrong)
+        deviation = wide(flow.interpolate(z0, z1, sigma)) + column(wide(after - sigma)) * wide(wrong)
+        deviation -= wide(flow.interpolate(z0, z1, after))
+        ideal = (1 - column(wide(levels))) * wide(z0) + column(wide(levels)) * wide(z1)
+        np.testing.assert_allclose(wide(states) - ideal, (1 - draw) * deviation, atol=2e-6)
+    assert torch.equal(levels, torch.ones(4)) and torch.equal(states, z1)
+
+
+def test_soar_never_divides_by_a_vanishing_level(world):
+    job, method = prepare(world, "soar")
+    z1, u = job.noise(4, "noise"), torch.full((4,), 0.001)  # the rollout lands on clean latents
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "rand", lambda *shape, generator: torch.zeros(shape))
+        states, levels, _ = method._auxiliary(job, job.pairs(4).latents, z1, u, z1)
+    assert (levels > 0).all() and torch.isfinite(states / flow.per_sample(levels, states)).all()
+
+
+# -- Flow-GRPO ---------------------------------------------------------------------------------------------------------
+
+
+def moments(z, v, sigmas: np.ndarray, i: int, a: float) -> tuple[np.ndarray, float]:
+    """Mean of the Flow-GRPO step and its s = a sqrt(sigma / (1 - sigma)), from protocol.md."""
+    sigma, dt = sigmas[i], sigmas[i + 1] - sigmas[i]
+    s = a * math.sqrt(sigma / (1 - (sigma if sigma < 1 else sigmas[1])))
+    return z * (1 + s**2 / (2 * sigma) * dt) + v * (1 + s**2 * (1 - sigma) / (2 * sigma)) * dt, s
+
+
+def log_prob(x, mean, std: float) -> np.ndarray:
+    density = -((x - mean) ** 2) / (2 * std**2) - math.log(std) - 0.5 * math.log(2 * math.pi)
+    return density.mean((1, 2, 3))
+
+
+@pytest.mark.parametrize("guidance_scale", [1.0, 4.5])
+def test_the_first_ratio_is_exactly_one(world, guidance_scale):
+    job, method = prepare(world, "flow_grpo", updates=1, guidance_scale=guidance_scale)
+    for log in advance(job, method, 3):
+        assert log["ratio"] == 1.0 and log["clipped"] == 0.0
+
+
+def test_a_second_update_is_off_policy(world):
+    job, method = prepare(world, "flow_grpo", updates=2)
+    (log,) = advance(job, method, 1)
+    assert log["ratio"] != 1.0 and job.meter.updates == 2
+
+
+def sampled(world, **overrides):
+    """A job, its method and one batch of sampled paths."""
+    job, method = prepare(world, "flow_grpo", **overrides)
+    batch = job.prompts(method.config.prompts)
+    text = batch.text.repeat(method.config.group_size)
+    return job, method, text, method._sample(job, job.noise(len(text), "start"), text)
+
+
+def test_paths_follow_the_sde_and_keep_their_log_probabilities(world, monkeypatch):
+    job, method = prepare(world, "flow_grpo")
+    noises, calls = record(job, "noise", monkeypatch), record(job.policy, "guided_velocity", monkeypatch)
+    text = job.prompts(2).text.repeat(3)
+    paths = method._sample(job, job.noise(6, "start"), text)
+    sigmas = wide(job.policy.sigmas(3))
+    for i in range(3):
+        (z, sigma, _, scale), velocity = calls[i]
+        assert torch.equal(z, paths.latents[i]) and float(sigma) == sigmas[i] and scale == 4.5
+        mean, s = moments(wide(z), wide(velocity), sigmas, i, 0.7)
+        std = s * math.sqrt(sigmas[i] - sigmas[i + 1])
+        np.testing.assert_allclose(wide(paths.latents[i + 1]), mean + std * wide(noises[i + 1][1]), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(wide(paths.log_probs[i]), log_prob(wide(paths.latents[i + 1]), mean, std), rtol=1e-5)
+    assert len({tuple(row.flatten().tolist()) for _, noise in noises for row in noise}) == 6 * 4
+
+
+def test_the_kept_log_probabilities_are_those_of_the_sampling_policy(world):
+    """The exact ratio of 1 does not hide a wrong old policy: taken from the paths it is 1 but for rounding."""
+    job, method, text, paths = sampled(world)
+    log = method._update(job, paths, text, torch.ones(6), torch.arange(6), on_policy=False)
+    assert log["ratio"] == pytest.approx(1.0, abs=1e-5) and log["clipped"] == 0.0
+
+
+@pytest.mark.parametrize("overrides", [{}, {"kl_weight": 0.0}, {"kl_weight": 0.5, "noise_level": 0.4, "clip_range": 1e-3}])
+def test_the_clipped_loss_and_the_divergence_follow_the_protocol(world, monkeypatch, overrides):
+    job, method, text, paths = sampled(world, **overrides)
+    c = method.config
+    everything = torch.arange(6)
+    method._update(job, paths, text, torch.tensor([1.0, -2.0, 0.5, 3.0, -1.0, -0.5]), everything, on_policy=True)
+    calls = record(job.policy, "guided_velocity", monkeypatch)
+    advantages, rows = torch.tensor([0.0, 1.5, -0.7, 0.0, 2.0, -5.0]), torch.tensor([4, 1, 5, 2])
+    log = method._update(job, paths, text, advantages, rows, on_policy=False)
+
+    sigmas, a = wide(job.policy.sigmas(c.sampling_steps)), wide(advantages[rows])
+    losses, divergences, clipped = [], [], []
+    per_step = 2 if c.kl_weight else 1
+    for i in range(c.sampling_steps - 1):  # all but the last step
+        (z, _, _, _), velocity = calls[per_step * i]
+        mean, s = moments(wide(z), wide(velocity), sigmas, i, c.noise_level)
+        std, after = s * math.sqrt(sigmas[i] - sigmas[i + 1]), wide(paths.latents[i + 1, rows])
+        ratio = np.exp(log_prob(after, mean, std) - wide(paths.log_probs[i, rows]))
+        loss = np.maximum(-a * ratio, -a * np.clip(ratio, 1 - c.clip_range, 1 + c.clip_range)).mean()
+        divergence = 0.0
+        if c.kl_weight:
+            (z_again, _, _, _), frozen = calls[per_step * i + 1]
+            assert torch.equal(z, z_again) and not frozen.requires_grad
+            divergence = ((mean - moments(wide(z), wide(frozen), sigmas, i, c.noise_level)[0]) ** 2).mean() / (2 * s**2)
+            assert divergence > 0
+        losses.append(loss + c.kl_weight * divergence)
+        divergences.append(divergence)
+        clipped.append((np.abs(ratio - 1) > c.clip_range).mean())
+    assert len(calls) == per_step * (c.sampling_steps - 1)
+    assert 0 < np.mean(clipped)
+    assert log["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
+    assert log["kl"] == pytest.approx(np.mean(divergences), rel=1e-3)
+    assert log["clipped"] == pytest.approx(np.mean(clipped))
+
+
+def test_the_divergence_is_to_the_pretrained_model(world):
+    job, method, text, paths = sampled(world, updates=1)
+    first = method._update(job, paths, text, torch.ones(6), torch.arange(6), on_policy=True)
+    second = method._update(job, paths, text, torch.ones(6), torch.arange(6), on_policy=True)
+    assert first["kl"] == 0.0 < second["kl"]  # a LoRA adapter starts as nothing
+
+
+def test_the_reward_sees_every_image_with_the_prompt_it_was_drawn_for(world, monkeypatch):
+    job, method = prepare(world, "flow_grpo")
+    rewards, batches = record(job, "reward", monkeypatch), record(job, "prompts", monkeypatch)
+    samples, decodes = record(method, "_sample", monkeypatch), record(job, "decode", monkeypatch)
+    advance(job, method, 1)
+    (images, prompts), _ = rewards[0]
+    asked = batches[0][1]
+    assert prompts == [asked.prompts[0]] * 3 + [asked.prompts[1]] * 3
+    text = samples[0][0][2]
+    assert all(torch.equal(text.prompt_embeds[i], asked.text.prompt_embeds[i // 3]) for i in range(6))
+    assert torch.equal(decodes[0][0][0], samples[0][1].latents[-1]) and images is decodes[0][1]
+
+
+def test_updates_share_the_samples_that_have_an_advantage(world, monkeypatch):
+    class Uneven(Brightness):
+        def score(self, images, prompts):
+            return [0.5, 0.5, 0.5, 0.1, 0.2, 0.9]  # the first prompt's group has nothing to teach
+
+    job = world.job(reward=Uneven())
+    method = small("flow_grpo")
+    method.setup(job)
+    updates = record(method, "_update", monkeypatch)
+    (log,) = advance(job, method, 1)
+    rows = [arguments[4].tolist() for arguments, _ in updates]
+    assert sorted(sum(rows, [])) == [3, 4, 5] and len(rows) == 2 and log["kept"] == 3.0
+    advantages = updates[0][0][3]
+    rewards = np.array([[0.5, 0.5, 0.5], [0.1, 0.2, 0.9]])
+    expected = (rewards - rewards.mean(1, keepdims=True)) / (rewards.std() + 1e-4)
+    np.testing.assert_allclose(wide(advantages), expected.flatten(), rtol=1e-5)
+
+
+def test_constant_rewards_teach_nothing_and_break_nothing(world):
+    class Constant(Brightness):
+        def score(self, images, prompts):
+            return [0.3] * len(images)
+
+    job = world.job(reward=Constant())
+    method = small("flow_grpo")
+    method.setup(job)
+    before = weights(job)
+    logs = advance(job, method, 2)
+    assert same(before, weights(job)) and same(before, method._ema)
+    assert job.meter.updates == 0 and job.meter.images == job.meter.reward_calls == 12
+    assert all(log["kept"] == 0 and all(map(math.isfinite, log.values())) for log in logs)
+
+
+def test_the_average_warms_up(world, monkeypatch):
+    """decay = min(.9, (1 + n) / (10 + n)) after the n-th update, every ``ema_every`` updates."""
+    job, method = prepare(world, "flow_grpo", updates=1, ema_every=2, ema_decay=0.4)
+    expected = [wide(w) for w in weights(job)]
+    for n in range(1, 9):
+        advance(job, method, 1)
+        if n % 2 == 0:
+            decay = min(0.4, (1 + n) / (10 + n))
+            expected = [decay * e + (1 - decay) * wide(w) for e, w in zip(expected, weights(job), strict=True)]
+    for value, held in zip(expected, method._ema, strict=True):
+        np.testing.assert_allclose(wide(held), value, rtol=1e-5, atol=1e-7)
+
+
+def test_the_pretrained_weights_stay_as_they_are(world):
+    job, method = prepare(world, "flow_grpo")
+    base: Callable[[], dict[str, torch.Tensor]] = lambda: {
+        name: p.detach().clone() for name, p in job.policy.transformer.named_parameters() if "lora_" not in name
+    }
+    before = base()
+    advance(job, method, 2)
+    assert all(torch.equal(value, before[name]) for name, value in base().items())
+
+
+def test_flow_grpo_is_charged_for_rollouts_images_and_rewards(world):
+    job, method = prepare(world, "flow_grpo")
+    (log,) = advance(job, method, 1)
+    samples, steps, trained = 6, TINY_GRPO["sampling_steps"], TINY_GRPO["sampling_steps"] - 1
+    assert log["kept"] == samples
+    assert job.meter.images == job.meter.reward_calls == samples
+    assert job.meter.backwards == 2 * samples * trained
+    assert job.meter.forwards == 2 * samples * (steps + 2 * trained)  # rollout, policy, reference; two branches each

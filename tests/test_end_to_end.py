@@ -1,0 +1,146 @@
+"""The commands a newcomer types, on the shipped backbone with a corpus and a suite small enough for a test."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from bench import registry
+from bench.cli import main
+from data_curation.world.corpus import WorldCorpus
+
+SMALL = ["--suite", "smoke", "--budget", "steps=2", "--evaluations", "2", "--name", "small"]
+LIGHT = ["--set", "sft.batch_size=4", "--set", "soar.batch_size=2", "--set", "soar.aux_points=2"]
+LIGHT += ["--set", "flow_grpo.prompts=2", "--set", "flow_grpo.group_size=2", "--set", "flow_grpo.sampling_steps=2"]
+
+
+class SmallWorld(WorldCorpus):
+    """A few scenes of the real world corpus."""
+
+    def __init__(self, cache: Path) -> None:
+        super().__init__(cache, size=64, seed=1)
+
+
+@pytest.fixture(scope="module")
+def small_world() -> object:
+    patch, load = pytest.MonkeyPatch(), registry.load
+    patch.setattr(registry, "load", lambda kind, name: SmallWorld if name == "world" else load(kind, name))
+    yield
+    patch.undo()
+
+
+def bench(folder: Path, *arguments: str) -> Result:
+    places = [part for place in ("cache", "runs", "reports") for part in (f"--{place}", str(folder / place))]
+    return CliRunner().invoke(main, ["run", *arguments, *places])
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory, small_world: object) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    result = bench(folder, "--methods", "sft,soar,flow_grpo", "--subset", "high_aesthetic", *SMALL, *LIGHT)
+    assert result.exit_code == 0, result.output
+    return folder
+
+
+def test_the_run_leaves_the_whole_report(ran: Path) -> None:
+    names = {path.name for path in (ran / "reports" / "small").iterdir()}
+    assert names == {
+        "main_results.md", "main_results.csv", "main_results.tex", "paradigms.md", "compute.md", "compute.csv",
+        "training_dynamics.png", "training_dynamics.svg", "training_dynamics.csv", "samples.png", "index.html",
+    }  # fmt: skip
+
+
+def test_every_report_says_first_which_world_it_comes_from(ran: Path) -> None:
+    for name in ("main_results.md", "paradigms.md", "compute.md"):
+        first = (ran / "reports" / "small" / name).read_text().splitlines()[0]
+        assert "shape world" in first
+
+
+def test_every_job_is_evaluated_at_every_fraction_and_the_base_once(ran: Path) -> None:
+    runs = ran / "runs" / "small"
+    for method in ("sft", "soar", "flow_grpo"):
+        evaluations = sorted((runs / f"{method}--high_aesthetic--s0" / "evaluations").glob("*/evaluation.json"))
+        assert [json.loads(path.read_text())["fraction"] for path in evaluations] == [0.5, 1.0]
+    assert [path.parent.name for path in (runs / "base" / "evaluations").glob("*/evaluation.json")] == ["0"]
+
+
+def test_all_methods_are_evaluated_on_the_same_prompts_and_noise(ran: Path) -> None:
+    def drawn(path: Path) -> list[tuple[str, int, int]]:
+        return [(r["prompt_id"], r["repeat"], r["seed"]) for r in map(json.loads, path.read_text().splitlines())]
+
+    files = sorted((ran / "runs" / "small").glob("*/evaluations/*/samples.jsonl"))
+    assert len(files) == 7
+    assert all(drawn(path) == drawn(files[0]) for path in files)
+    seeds = [seed for _, _, seed in drawn(files[0])]
+    assert len(set(seeds)) == len(seeds)
+
+
+def test_the_same_command_again_keeps_what_is_finished(ran: Path) -> None:
+    before = {p: p.stat().st_mtime_ns for p in (ran / "runs").rglob("*.jsonl")}
+    result = bench(ran, "--methods", "sft,soar,flow_grpo", "--subset", "high_aesthetic", *SMALL, *LIGHT)
+    assert result.exit_code == 0, result.output
+    assert {p: p.stat().st_mtime_ns for p in (ran / "runs").rglob("*.jsonl")} == before
+
+
+def test_the_report_redraws_identically_from_records_alone(ran: Path, tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["report", str(ran / "runs" / "small"), "--out", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    for path in (ran / "reports" / "small").iterdir():
+        assert (tmp_path / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--methods", "sfft"), "did you mean 'sft'?"),
+        (("--subset", "high_asthetic"), "did you mean 'high_aesthetic'?"),
+        (("--suite", "embeded"), "did you mean 'embedded'?"),
+        (("--backbone", "tiny-sd4"), "did you mean 'tiny-sd3'?"),
+        (("--corpus", "wrld"), "did you mean 'world'?"),
+        (("--budget", "flop=1e12"), "did you mean 'flops'?"),
+        (("--budget", "flops=-1"), "positive amount"),
+        (("--methods", "sft", "--set", "sft.lrr=1"), "did you mean 'lr'?"),
+        (("--methods", "sft", "--set", "sft.lr=-1"), "lr"),
+        (("--methods", "sft", "--set", "soar.lr=1"), "unknown method in settings"),
+        (("no-such-file.toml",), "is not there"),
+    ],
+)
+def test_what_is_mistyped_ends_in_one_line(
+    arguments: tuple[str, ...], says: str, tmp_path: Path, small_world: object
+) -> None:
+    result = bench(tmp_path, *arguments)
+    assert result.exit_code == 1
+    assert says in result.output
+    assert len(result.output.strip().splitlines()) == 1
+
+
+def test_another_configuration_in_the_same_folder_is_refused(ran: Path) -> None:
+    other = bench(ran, "--methods", "sft", "--subset", "high_aesthetic", *SMALL[:-4], "--name", "small", *LIGHT[:2])
+    assert other.exit_code == 1
+    assert "fractions differ" in other.output
+
+
+def test_a_budget_too_small_for_one_step_fails_the_job_and_not_the_others(tmp_path: Path, small_world: object) -> None:
+    result = bench(
+        tmp_path, "--methods", "sft,soar", "--suite", "smoke", "--budget", "flops=1.5e9", "--evaluations", "1",
+        "--name", "poor", "--set", "sft.batch_size=1", "--set", "soar.batch_size=1", "--subset", "high_clipscore",
+    )  # fmt: skip
+    assert result.exit_code == 1
+    assert "too small for one step" in result.output
+    runs = tmp_path / "runs" / "poor"
+    assert json.loads((runs / "sft--high_clipscore--s0" / "status.json").read_text())["status"] == "finished"
+    status = json.loads((runs / "soar--high_clipscore--s0" / "status.json").read_text())
+    assert status["status"] == "failed"
+    assert "too small for one step" in status["reason"]
+    assert "failed" in (tmp_path / "reports" / "poor" / "main_results.md").read_text()
+
+
+def test_list_and_help_name_everything() -> None:
+    listed = CliRunner().invoke(main, ["list"]).output
+    for kind in ("methods", "subsets", "suites", "metrics", "corpora", "backbones"):
+        assert all(name in listed for name in registry.table(kind))
+    helped = CliRunner().invoke(main, ["--help"]).output
+    assert "bench run --methods sft,soar,flow_grpo --subset high_aesthetic" in helped
