@@ -46,7 +46,7 @@ def make_clip(tokenizer: CLIPTokenizer) -> CLIPModel:
 
 def normalise(pixels: np.ndarray) -> torch.Tensor:
     """uint8 (N, 64, 64, 3) to the float32 (N, 3, 64, 64) in [-1, 1] that the world's CLIP takes."""
-    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return torch.from_numpy(np.array(pixels)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def train_clip(

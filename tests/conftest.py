@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))  # test files import ``fakes``
+sys.path.insert(0, str(Path(__file__).parent / "support"))  # test files import ``fakes`` from there
 
 
 @pytest.fixture(scope="session")

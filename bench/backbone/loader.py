@@ -197,7 +197,7 @@ class Backbone:
         config, out = self.vae.config, []
         with torch.no_grad():
             for start in range(0, len(images), batch):
-                pixels = torch.from_numpy(np.ascontiguousarray(images[start : start + batch]))
+                pixels = torch.from_numpy(np.array(images[start : start + batch]))
                 pixels = pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
                 mean = self.vae.encode(pixels).latent_dist.mean
                 out.append((mean - config.shift_factor) * config.scaling_factor)

@@ -47,13 +47,18 @@ def test_set_reads_values_as_toml_or_as_plain_text(setting, expected):
     assert value == expected and type(value) is type(expected)
 
 
+def test_set_reaches_subsets_too():
+    config = read_experiment(None, {}, ["high_aesthetic.quantile=0.1", "sft.lr=1.0"])
+    assert config.subset["high_aesthetic"].quantile == 0.1 and config.method == {"sft": {"lr": 1.0}}
+
+
 def test_the_last_setting_wins():
     assert read_experiment(None, {}, ["sft.lr=1.0", "sft.lr=2.0"]).method == {"sft": {"lr": 2.0}}
 
 
 @pytest.mark.parametrize("setting", ["soar.aux_points", "aux_points=2", "=2", "soar.=2", ""])
 def test_a_setting_without_its_parts_is_refused(setting):
-    with pytest.raises(BenchError, match=r"--set takes method\.key=value"):
+    with pytest.raises(BenchError, match=r"--set takes name\.key=value"):
         read_experiment(None, {}, [setting])
 
 
@@ -66,6 +71,11 @@ def test_a_setting_without_its_parts_is_refused(setting):
         ({"budget": "flop=3"}, [], "did you mean 'flops'"),
         ({}, ["sotf.lr=1"], "unknown method in settings 'sotf'"),
         ({"methods": ("sft",)}, ["soar.lr=1"], "unknown method in settings 'soar'"),
+        ({"subsets": ("all",)}, ["high_aesthetic.quantile=0.1"], "unknown subset in settings 'high_aesthetic'"),
+        ({}, ["high_aesthetic.quantile=1.5"], "quantile"),
+        ({}, ["high_aesthetic.quantil=0.5"], "quantil"),
+        ({"methods": ("sft", "sft")}, [], "methods names something twice"),
+        ({"seeds": (1, 1)}, [], "seeds names something twice"),
         ({"methods": ()}, [], "methods"),
         ({"seeds": ()}, [], "seeds"),
         ({"evaluations": 0}, [], "evaluations"),

@@ -1,7 +1,8 @@
-"""One job: it stays within its budget, and killed at any moment and resumed it leaves the records of an unbroken one."""
+"""A job stays within its budget, and killed at any moment and resumed it leaves the records of an unbroken one."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -24,11 +25,23 @@ from bench.job import Job, JobFailure
 from bench.progress import Progress
 from bench.runner import JobRun
 
-HELPER = Path(__file__).with_name("kill_and_resume.py")
+HELPER = Path(__file__).parents[1] / "support" / "kill_and_resume.py"
 POINTS = (
-    "first-step mid-step mid-step-without-checkpoint between-logs half-a-line half-a-checkpoint first-checkpoint "
-    "mid-evaluation after-evaluation last-evaluation export three-times soar-mid-step soar-evaluation"
-).split()
+    "first-step",
+    "mid-step",
+    "mid-step-without-checkpoint",
+    "between-logs",
+    "half-a-line",
+    "half-a-checkpoint",
+    "first-checkpoint",
+    "mid-evaluation",
+    "after-evaluation",
+    "last-evaluation",
+    "export",
+    "three-times",
+    "soar-mid-step",
+    "soar-evaluation",
+)
 METHODS = ("sft", "soar", "flow_grpo")
 THIRDS = (1 / 3, 2 / 3, 1.0)
 
@@ -64,7 +77,7 @@ def test_a_job_leaves_its_records(world, tmp_path, name):
     assert [row["step"] for row in train] == [row["step"] for row in meter] == [1, 2, 3, 4, 5, 6]
     assert all(row["v"] == records.VERSION for row in train + meter + clock)
     assert {key: meter[-1][key] for key in run.job.meter.counts()} == run.job.meter.counts()
-    assert meter[-1]["steps"] == 6 and all(a["flops"] < b["flops"] for a, b in zip(meter, meter[1:], strict=False))
+    assert meter[-1]["steps"] == 6 and all(a["flops"] < b["flops"] for a, b in itertools.pairwise(meter))
     assert [(e["step"], round(e["fraction"], 3)) for e in evaluations(tmp_path)] == [(2, 0.333), (4, 0.667), (6, 1.0)]
     assert [e["spent"]["flops"] for e in evaluations(tmp_path)] == [meter[i]["flops"] for i in (1, 3, 5)]
     for folder in (tmp_path / "evaluations").iterdir():
@@ -96,7 +109,8 @@ def test_two_equal_jobs_leave_equal_bytes_and_another_seed_others(world, tmp_pat
 
 def test_clock_readings_live_in_a_file_of_their_own(world, tmp_path):
     job_run(world, tmp_path, "soar", "steps=1", (1.0,)).run()
-    assert all("seconds" not in row and "peak_memory" not in row for row in rows(tmp_path, "train") + rows(tmp_path, "meter"))
+    for row in rows(tmp_path, "train") + rows(tmp_path, "meter"):
+        assert not {"seconds", "peak_memory"} & row.keys()
     assert rows(tmp_path, "clock")[0]["seconds"] > 0
 
 
@@ -156,7 +170,7 @@ def test_a_budget_too_small_for_one_step_says_what_one_costs(world, tmp_path):
 
 def test_every_fraction_is_evaluated_once_and_the_last_is_all_of_the_budget(world, tmp_path):
     job_run(world, tmp_path, budget="steps=7.5", fractions=tuple((i + 1) / 5 for i in range(5))).run()
-    assert [(e["step"], e["fraction"]) for e in evaluations(tmp_path)] == [(2, 0.2), (3, 0.4), (5, 0.6), (6, 0.8), (7, 1.0)]
+    assert {e["step"]: e["fraction"] for e in evaluations(tmp_path)} == {2: 0.2, 3: 0.4, 5: 0.6, 6: 0.8, 7: 1.0}
 
 
 @pytest.mark.parametrize("budget", ["steps=1", "steps=2.5"])
@@ -312,8 +326,8 @@ def experiment(world, tmp_path, monkeypatch):
     method = {"sft": {"batch_size": 4}, "soar": {"batch_size": 2}, "flow_grpo": fakes.TINY_GRPO}
 
     def run(**changes):
-        values = dict(methods=("sft",), subsets=("half",), backbone="fake", corpus="fake", suite="fake", budget="steps=3")
-        values |= changes
+        values = dict(methods=("sft",), subsets=("half",), budget="steps=3")
+        values |= dict.fromkeys(("backbone", "corpus", "suite"), "fake") | changes
         values["method"] = {m: method[m] for m in values["methods"] if m in method} | changes.get("method", {})
         return run_experiment(
             ExperimentConfig(**values), Workspace(tmp_path / "cache", tmp_path / "runs"), Progress(quiet=True)
@@ -368,10 +382,10 @@ def test_a_budget_too_small_for_one_method_fails_that_one(experiment, world, tmp
 
 
 def test_a_broken_reward_fails_its_job(experiment, monkeypatch):
-    monkeypatch.setattr(
-        Brightness, "score", lambda self, images, prompts: [float("nan")] * len(images) if len(images) == 6 else [0.5] * len(images)
-    )
-    outcome = experiment(methods=("flow_grpo", "sft"), subsets=("all",), suite="fake")
+    rollout = fakes.TINY_GRPO["prompts"] * fakes.TINY_GRPO["group_size"]  # an evaluation has 4 images
+    score = lambda self, images, prompts: [float("nan") if len(images) == rollout else 0.5] * len(images)  # noqa: E731
+    monkeypatch.setattr(Brightness, "score", score)
+    outcome = experiment(methods=("flow_grpo", "sft"), subsets=("all",))
     assert list(outcome.failed) == ["flow_grpo--all--s0"]
     assert "returned NaN or infinity" in outcome.failed["flow_grpo--all--s0"]
 

@@ -8,8 +8,8 @@ import pytest
 from benchmarks.geneval_rule import Detection, is_correct, relations
 
 
-def box(name: str, x: float = 32, y: float = 32, color: str | None = "red", conf: float = 0.9, r: float = 8) -> Detection:
-    return Detection(name, color, (x - r, y - r, x + r, y + r), conf)
+def box(name: str, x: float = 32, y: float = 32, color: str | None = "red", conf: float = 0.9) -> Detection:
+    return Detection(name, color, (x - 8, y - 8, x + 8, y + 8), conf)
 
 
 def one(name: str, count: int = 1, **more: object) -> dict[str, object]:
@@ -49,7 +49,8 @@ def test_colours_must_match():
     assert is_correct([box("star", color="red")], [one("star", color="red")])
     assert not is_correct([box("star", color="blue")], [one("star", color="red")])
     assert not is_correct([box("star", color=None)], [one("star", color="red")])
-    assert not is_correct([box("star", color="blue"), box("heart", color="red")], [one("star", color="red"), one("heart")])
+    mixed = [box("star", color="blue"), box("heart", color="red")]
+    assert not is_correct(mixed, [one("star", color="red"), one("heart")])
 
 
 @pytest.mark.parametrize("confident", ["red", "blue"])

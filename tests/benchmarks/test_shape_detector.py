@@ -128,7 +128,18 @@ def test_nothing_is_found_where_nothing_is():
     assert detect(render(sign)) == []
 
 
-def test_a_patch_of_colour_is_no_shape():
+@pytest.mark.parametrize(
+    "patch",
+    [
+        np.ones((10, 55)),  # a bar
+        np.pad(np.zeros((14, 14)), ((0, 6), (6, 0)), constant_values=1),  # an L
+        np.pad(np.zeros((10, 20)), ((5, 5), (5, 0)), constant_values=1),  # a C
+        np.repeat([[1, 1, 1, 1], [1, 0, 0, 1], [1, 0, 0, 1], [1, 0, 0, 1]], 6, 0).repeat(6, 1),  # an arch
+        np.ones((5, 5)),  # a dot
+    ],
+    ids=["bar", "L", "C", "arch", "dot"],
+)
+def test_a_patch_of_colour_is_no_shape(patch):
     picture = np.full((64, 64, 3), 190, np.uint8)
-    picture[10:20, 5:60] = V.COLORS["red"]  # a bar
+    picture[4 : 4 + len(patch), 4 : 4 + patch.shape[1]][patch == 1] = V.COLORS["red"]
     assert detect(picture) == []

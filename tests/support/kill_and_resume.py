@@ -1,7 +1,7 @@
 """Runs jobs that are killed with SIGKILL and resumed, for test_runner.py. Usage: kill_and_resume.py PIPELINE OUT
 
-Every run is a forked child, so that torch is imported once. ``OUT/reference`` is never killed; ``OUT/<point>`` is killed
-at that point (more than once, where it says so) and resumed until it ends.
+Every run is a forked child, so that torch is imported once. ``OUT/reference-<method>`` is never killed; ``OUT/<point>``
+is killed at that point (more than once, where it says so) and resumed until it ends.
 """
 
 from __future__ import annotations
@@ -14,21 +14,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-os.environ["OMP_NUM_THREADS"] = "1"  # a forked child must not wait for threads that it does not have
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-import torch
-
-torch.set_num_threads(1)
-
 import fakes
+import torch
 
 from bench import records, runner
 from bench.budget import Budget
 from bench.evaluation import Evaluator
 from bench.job import Job
-
-Kill = Callable[[bool], None]
 
 
 def patch(owner: Any, name: str, around: Callable[..., Any]) -> None:
@@ -166,12 +158,13 @@ def child(world: fakes.World, method: str, folder: Path, seconds: float, kill: C
 
 
 def main(pipeline: Path, out: Path) -> None:
+    torch.set_num_threads(1)  # a forked child must not wait for threads that it does not have
     world = fakes.World(pipeline)
     for method in ("flow_grpo", "soar"):
         child(world, method, out / f"reference-{method}", 1e9, lambda: None)
     for point, (method, seconds, kills) in POINTS.items():
         for kill, at in kills:
-            if child(world, method, out / point, seconds, lambda kill=kill, at=at: kill(at)) != signal.SIGKILL:  # type: ignore[misc]
+            if child(world, method, out / point, seconds, lambda kill=kill, at=at: kill(at)) != signal.SIGKILL:
                 sys.exit(f"{point} was not killed")
         if child(world, method, out / point, seconds, lambda: None):
             sys.exit(f"{point} did not end")

@@ -1,4 +1,4 @@
-"""A world of a few kilobytes: a random SD3 pipeline, a corpus, a suite, metrics and methods that run in milliseconds."""
+"""A world of a few kilobytes: a random SD3 pipeline, a corpus, a suite, a metric and methods that take milliseconds."""
 
 from __future__ import annotations
 
