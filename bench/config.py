@@ -63,7 +63,7 @@ def read_experiment(path: Path | None, flags: Mapping[str, Any], settings: Seque
             values = tomllib.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise BenchError(f"the experiment file {path} is not there") from error
-        except tomllib.TOMLDecodeError as error:
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise BenchError(f"the experiment file {path} is no valid TOML: {error}") from error
     values |= {key: value for key, value in flags.items() if value is not None}
     for key in values:

@@ -94,7 +94,7 @@ def run_experiment(config: ExperimentConfig, workspace: Workspace, progress: Pro
     for job in jobs:  # every configuration is checked before the first job spends anything
         _write_job(folder / job.name, _job_record(config, job, methods, configs, manifests, suite))
     failed = {}
-    with progress.experiment([BASE, *(job.name for job in jobs)]):
+    with progress.experiment(len(jobs), config.evaluations):
         shared.evaluate_base(folder / BASE)
         for job in jobs:
             if read_status(folder / job.name)["status"] == "finished":
@@ -237,7 +237,7 @@ class _Shared:
         records.write_json(folder / "job.json", record | {"versions": versions(), "git": git_state()})
         write_status(folder, "started")
         policy = Policy(self.backbone.transformer(), self.backbone.scheduler(), self.null)
-        with self.progress.job(BASE, self.evaluator.images(), 1) as task:
+        with self.progress.job(BASE, self.evaluator.images()) as task:
             header = {"step": 0, "fraction": 0.0, "spent": Meter().counts()}
             self.evaluator.run(policy, folder / "evaluations" / "0", header=header, tick=task.drew)
         write_status(folder, "finished")
@@ -257,7 +257,7 @@ class _Shared:
                 seed=plan.seed,
                 reward=self.metrics[reward] if reward else None,
             )
-            with self.progress.job(plan.name, self.evaluator.images(), self.config.evaluations) as task:
+            with self.progress.job(plan.name, self.evaluator.images()) as task:
                 JobRun(
                     folder=folder,
                     method=method,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -14,6 +14,9 @@ from rich.progress import Progress as RichProgress
 
 PLAIN_SECONDS = 30.0
 """Where the output is no terminal, a line this often instead of bars."""
+
+EVALUATION = 0.15
+"""An evaluation's weight in a bar, a job's training being 1. Only the time left depends on it."""
 
 
 @dataclass
@@ -42,12 +45,9 @@ class JobTask:
 
     task: Task
     images: int
-    evaluations: int
+    whole: Callable[[float], None]
     share: float = 0.0
     drawn: int = 0
-
-    # An evaluation's weight in the bar. Only the time left depends on it, so a rough figure will do.
-    EVALUATION = 0.15
 
     def trained(self, share: float, scalars: dict[str, float]) -> None:
         """Called after each step with the share of the budget spent."""
@@ -60,7 +60,8 @@ class JobTask:
         self._set("evaluating")
 
     def _set(self, note: str) -> None:
-        self.task.set(self.share + self.EVALUATION * self.drawn / max(self.images, 1), note)
+        self.task.set(self.share + EVALUATION * self.drawn / max(self.images, 1), note)
+        self.whole(self.task.done)
 
 
 class Progress:
@@ -71,6 +72,7 @@ class Progress:
         self._bars = self.console.is_terminal and not quiet
         self._rich: RichProgress | None = None
         self._whole: Task | None = None
+        self._job_total = 1.0
 
     def say(self, text: str) -> None:
         """Print a line that stays."""
@@ -104,9 +106,10 @@ class Progress:
                     self._rich.remove_task(bar)
 
     @contextmanager
-    def experiment(self, names: Sequence[str]) -> Iterator[None]:
-        """The bar over all jobs; each counts the same, the base's evaluation a seventh."""
-        with self.task(f"experiment ({len(names) - 1} jobs)", len(names) - 1 + 0.15) as self._whole:
+    def experiment(self, jobs: int, evaluations: int) -> Iterator[None]:
+        """The bar over the base's evaluation and ``jobs`` jobs with ``evaluations`` each."""
+        self._job_total = 1 + EVALUATION * evaluations
+        with self.task(f"experiment ({jobs} jobs)", EVALUATION + jobs * self._job_total) as self._whole:
             try:
                 yield
             finally:
@@ -116,17 +119,21 @@ class Progress:
         """A job that was finished before."""
         self.say(f"{name}: finished before, kept")
         if self._whole:
-            self._whole.advance(0.15 if name == "base" else 1.0)
+            self._whole.advance(EVALUATION if name == "base" else self._job_total)
 
     @contextmanager
-    def job(self, name: str, images: int, evaluations: int) -> Iterator[JobTask]:
-        """The bar of one job."""
-        training = 0.0 if name == "base" else 1.0
-        begun, start = (self._whole.done if self._whole else 0.0), time.monotonic()
-        with self.task(name, training + JobTask.EVALUATION * evaluations) as task:
-            yield JobTask(task, images, evaluations)
-        if self._whole:
-            self._whole.set(begun + (1.0 if training else 0.15))
+    def job(self, name: str, images: int) -> Iterator[JobTask]:
+        """The bar of one job; the experiment's bar moves with it."""
+        total = EVALUATION if name == "base" else self._job_total
+        whole, begun, start = self._whole, self._whole.done if self._whole else 0.0, time.monotonic()
+
+        def move(done: float) -> None:
+            if whole:
+                whole.set(begun + done)
+
+        with self.task(name, total) as task:
+            yield JobTask(task, images, move)
+        move(total)
         self.say(f"{name}: finished in {time.monotonic() - start:.0f} s")
 
     def _moved(self, task: Task, note: str) -> None:

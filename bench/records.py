@@ -76,12 +76,12 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     """Read JSON lines; a damaged line ends in one line that names it."""
     if not path.exists():
         return
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             try:
                 yield json.loads(line)
-            except json.JSONDecodeError as error:
-                if not line.endswith("\n"):  # a kill cut the last line short; the job writes it again on resume
+            except ValueError as error:
+                if not line.endswith(b"\n"):  # a kill cut the last line short; the job writes it again on resume
                     return
                 raise BenchError(f"{path}:{number} is damaged; delete the file's folder and run again") from error
 
@@ -107,12 +107,12 @@ class Log:
         if not self.path.exists():
             return
         kept = []
-        for line in self.path.read_text(encoding="utf-8").splitlines():
+        for line in self.path.read_bytes().split(b"\n"):
             try:
                 row = json.loads(line)
-            except json.JSONDecodeError:
+            except ValueError:
                 break
             if row["step"] > step:
                 break
-            kept.append(line + "\n")
-        write_bytes(self.path, "".join(kept).encode())
+            kept.append(line + b"\n")
+        write_bytes(self.path, b"".join(kept))

@@ -137,6 +137,9 @@ class JobRun:
 
     def _resume(self) -> None:
         path = self.folder / "checkpoint.pt"
+        for unfinished in self.folder.glob(".*.partial"):  # a kill while writing left it
+            if unfinished.is_file():
+                unfinished.unlink()
         if path.exists():
             try:
                 state = torch.load(path, weights_only=True)

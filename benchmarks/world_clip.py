@@ -23,6 +23,9 @@ FOLDER = Path(__file__).parent / "world_clip_weights"
 def _model() -> CLIPModel:
     from transformers import CLIPModel
 
+    from bench.backbone.loader import quiet
+
+    quiet()
     return CLIPModel.from_pretrained(FOLDER).eval().requires_grad_(False)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -94,20 +95,23 @@ def cut(
     """
     if quantile is None and threshold is None:
         quantile = corpus.quantiles.get(subset.name)
+    used = subset.threshold if threshold is None else threshold
     name = subset.name
     if metric is not None:
-        rule = f"t{threshold or subset.threshold:g}" if quantile is None else f"q{quantile:g}"
+        if quantile is None and used is None:
+            raise BenchError(
+                f"the subset {subset.name} has no threshold for {corpus.name}; give --threshold or --quantile"
+            )
+        rule = f"t{used:g}" if quantile is None else f"q{quantile:g}"
         name = f"{subset.name}-{rule}-{metric.name}-v{metric.version}"
     path = cache / "subsets" / corpus.fingerprint[:16] / name / "manifest.json"
     if path.exists():
         return read_manifest(path, corpus)
     if metric is None:
         members = pd.DataFrame({"index": range(len(corpus)), "key": [corpus.key(i) for i in range(len(corpus))]})
-        used: float | None = None
         tick(len(corpus))
     else:
         scores = score_corpus(corpus, metric, cache, tick)
-        used = threshold if threshold is not None else subset.threshold
         if quantile is not None:
             used = float(scores["score"].quantile(1 - quantile, interpolation="higher"))
         members = scores[scores["score"] >= used][["index", "key", "score"]]
@@ -116,7 +120,8 @@ def cut(
         raise BenchError(
             f"no pair of {corpus.name} is in {subset.name} (score of at least {used}){best}; lower --threshold"
         )
-    records.write_bytes(path.parent / "members.parquet", members.to_parquet(index=False))
+    table = members.to_parquet(index=False)
+    records.write_bytes(path.parent / "members.parquet", table)
     records.write_json(
         path,
         {
@@ -132,6 +137,7 @@ def cut(
             "of": len(corpus),
             "left_out": len(corpus.problems()),
             "content_hash": _content_hash(members["key"]),
+            "members_hash": hashlib.sha256(table).hexdigest(),
         },
     )
     return read_manifest(path, corpus)
@@ -149,7 +155,10 @@ def read_manifest(path: Path, corpus: Corpus) -> Manifest:
     head = records.read_json(path)
     again = f"delete {path.parent} and run `bench curate` again"
     try:
-        members = pd.read_parquet(path.parent / "members.parquet")
+        table = (path.parent / "members.parquet").read_bytes()
+        if hashlib.sha256(table).hexdigest() != head["members_hash"]:
+            raise BenchError(f"the manifest {path} does not match its members; {again}")
+        members = pd.read_parquet(io.BytesIO(table))
         manifest = Manifest(
             **{name: head[name] for name in _HEAD},
             indices=tuple(int(i) for i in members["index"]),

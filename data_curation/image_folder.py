@@ -39,32 +39,38 @@ class ImageFolder(Corpus):
         table = self._folder / "metadata.jsonl"
         if not table.exists():
             pictures = sorted(p for p in self._folder.iterdir() if p.suffix.lower() in SUFFIXES)
-            captions = [p.with_suffix(".txt") for p in pictures]
-            return [
-                (p.name, c.read_text("utf-8") if c.exists() else "") for p, c in zip(pictures, captions, strict=True)
-            ]
+            return [(picture.name, self._side_car(picture)) for picture in pictures]
         listed = []
-        for number, line in enumerate(table.read_text("utf-8").splitlines(), 1):
+        for number, line in enumerate(table.read_bytes().splitlines(), 1):
             try:
                 row = json.loads(line)
-                listed.append((str(row["file_name"]), str(row["text"])))
-            except (json.JSONDecodeError, KeyError, TypeError):
+                if not isinstance(row["file_name"], str) or not isinstance(row["text"], str):
+                    raise TypeError
+                listed.append((row["file_name"], row["text"]))
+            except (ValueError, KeyError, TypeError):
                 self._problems.append(Problem(f"metadata.jsonl:{number}", "no JSON line with file_name and text"))
         return listed
 
+    def _side_car(self, picture: Path) -> str:
+        """Caption from the picture's ``.txt``; empty, and so left out, where there is none that can be read."""
+        try:
+            return picture.with_suffix(".txt").read_text("utf-8")
+        except (FileNotFoundError, UnicodeDecodeError):
+            return ""
+
     def _add(self, file_name: str, caption: str) -> None:
-        path = (self._folder / file_name).resolve()
         reason = None
-        if not path.is_relative_to(self._folder):
-            reason = "its file name leaves the folder"
-        elif not caption.strip():
-            reason = "its caption is empty"
-        else:
-            try:
+        try:
+            path = (self._folder / file_name).resolve()
+            if not path.is_relative_to(self._folder):
+                reason = "its file name leaves the folder"
+            elif not caption.strip():
+                reason = "its caption is empty or no text"
+            else:
                 with Image.open(path) as picture:
                     picture.load()
-            except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-                reason = f"it cannot be read as a picture ({type(error).__name__})"
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            reason = f"it cannot be read as a picture ({type(error).__name__})"
         if reason:
             self._problems.append(Problem(file_name, reason))
         else:

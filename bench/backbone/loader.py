@@ -120,7 +120,7 @@ def folder_digest(folder: Path) -> str:
     return whole.hexdigest()
 
 
-def _quiet() -> None:
+def quiet() -> None:
     """No bars for loading a few files; the harness shows its own progress."""
     import diffusers.utils.logging
     import transformers.utils.logging
@@ -133,7 +133,7 @@ class Backbone:
     """Loads the parts of one pipeline folder on demand."""
 
     def __init__(self, spec: BackboneSpec) -> None:
-        _quiet()
+        quiet()
         self.spec = spec
         self.folder = Path(spec.source)
         family = _read_index(self.folder)
