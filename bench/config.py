@@ -36,7 +36,7 @@ class ExperimentConfig(BaseModel):
     backbone: str = "tiny-sd3"
     corpus: str = "world"
     suite: str = "embedded"
-    budget: str = Field("flops=1.06e13", description="equal for every job; currencies: flops, steps, device-seconds")
+    budget: str = Field("flops=7.07e12", description="equal for every job; currencies: flops, steps, device-seconds")
     evaluations: int = Field(3, ge=1, description="evaluations per job, at equal shares of the budget")
     method: dict[str, dict[str, Any]] = Field({}, description="per method: overrides of its configuration")
     subset: dict[str, SubsetRule] = Field({}, description="per subset: threshold or quantile")

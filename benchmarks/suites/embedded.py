@@ -13,7 +13,7 @@ ROLES = {"geneval": "world_geneval", "ocr": "ocr_rapid", "clipscore": "world_cli
 
 
 def suite() -> Suite:
-    """GenEval, ClipScore and Aesthetic on 60 held-out scenes drawn twice; OCR on 36 held-out words."""
+    """GenEval, ClipScore and Aesthetic on 58 held-out scenes drawn twice; OCR on 36 held-out words."""
     return Suite(
         name="embedded",
         version=1,

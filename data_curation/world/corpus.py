@@ -17,7 +17,7 @@ from bench.rng import numpy_generator
 from data_curation.world.render import SIZE, render
 from data_curation.world.scene import Scene, TrainingPrompts, compose
 
-VERSION = 2
+VERSION = 3
 """Raise when the drawing or the sampling of scenes changes: cached corpora are then rendered anew."""
 _CHUNK = 512
 

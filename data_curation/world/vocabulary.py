@@ -127,7 +127,7 @@ HELD_OUT_PAIRS = frozenset(
 )
 HELD_OUT_COUNTS = frozenset((n, shape) for n in COUNTS for j, shape in enumerate(SHAPES) if (n + j) % 4 == 0)
 HELD_OUT_SIZES = frozenset(
-    (size, shape) for i, size in enumerate(SIZES) for j, shape in enumerate(SHAPES) if (i + j) % 4 == 1
+    (size, shape) for i, size in enumerate(SIZES) if size for j, shape in enumerate(SHAPES) if (i + j) % 4 == 1
 )
 
 TASKS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
