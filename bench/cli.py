@@ -128,9 +128,10 @@ def run(
     config = read_experiment(experiment, flags, settings)
     from bench.experiment import Workspace, run_experiment
     from bench.progress import Progress
-    from bench.report import render_report
 
     outcome = run_experiment(config, Workspace(cache, runs), Progress(quiet=quiet))
+    from bench.report import render_report  # here, since plotting takes memory that training may want
+
     target = reports / config.run_name
     render_report([outcome.folder], target)
     click.echo(f"report: {target / 'index.html'}")
@@ -163,6 +164,7 @@ def report(runs: tuple[Path, ...], out: Path | None) -> None:
 @click.option("--suite", default="embedded", show_default=True, help="Whose metrics score the corpus.")
 @click.option("--threshold", type=float, help="Least score kept, instead of the subset's own.")
 @click.option("--quantile", type=click.FloatRange(0, 1, min_open=True), help="Share of the corpus to keep, best first.")
+@click.option("--metric", help="Only score the corpus with this metric and show how the scores lie.")
 @click.option("--resolution", type=int, default=64, show_default=True, help="Side of a folder's pictures.")
 @_with(_places[:1])
 def curate(
@@ -171,6 +173,7 @@ def curate(
     suite: str,
     threshold: float | None,
     quantile: float | None,
+    metric: str | None,
     resolution: int,
     cache: Path,
 ) -> None:
@@ -179,6 +182,7 @@ def curate(
     \b
         bench curate --subset high_aesthetic,high_clipscore
         bench curate --subset high_aesthetic --quantile 0.1
+        bench curate --metric world_clipscore
     Then `bench run --set high_aesthetic.quantile=0.1` trains on that cut.
     """
     from bench.experiment import cut_subset, open_corpus
@@ -190,6 +194,13 @@ def curate(
     opened = open_corpus(corpus, cache, resolution)
     for problem in opened.problems():
         progress.say(f"left out: {problem.item}: {problem.reason}")
+    if metric is not None:
+        score = registry.load("curation", "score")
+        with progress.task(f"score with {metric}", len(opened)) as task:
+            scores = score(opened, registry.load("metrics", metric)(), cache, task.advance)["score"]
+        for share in (0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99):
+            click.echo(f"{share:>5.0%} of {scores.count()} pairs score at most {scores.quantile(share):.4f}")
+        return
     for name in names:
         manifest = cut_subset(opened, name, judged, metrics, cache, progress, threshold=threshold, quantile=quantile)
         rule = "no rule" if manifest.threshold is None else f"{manifest.metric} of at least {manifest.threshold:.4f}"

@@ -30,7 +30,11 @@ class ExperimentConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field("", pattern=r"^(\w[\w.-]*)?$", description="run folder; default: the subsets, joined")
-    methods: tuple[str, ...] = Field(("sft", "soar", "flow_grpo"), min_length=1)
+    methods: tuple[str, ...] = Field(
+        default_factory=lambda: tuple(registry.BUILT_IN["methods"]),
+        min_length=1,
+        description="default: all built-in ones",
+    )
     subsets: tuple[str, ...] = Field(("high_aesthetic",), min_length=1)
     seeds: tuple[int, ...] = Field((0,), min_length=1)
     backbone: str = "tiny-sd3"

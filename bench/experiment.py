@@ -87,6 +87,7 @@ def run_experiment(config: ExperimentConfig, workspace: Workspace, progress: Pro
             f"{name}: {manifest.count} of {manifest.of} pairs"
             + (f", {manifest.metric} of at least {manifest.threshold:.3f}" if manifest.threshold is not None else "")
         )
+    del corpus  # its pictures are encoded by now
     evaluator = Evaluator(suite, backbone, metrics)
     null = backbone.encode_prompts([""])
     shared = _Shared(config, workspace, progress, backbone, null, evaluator, suite, metrics)

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 if TYPE_CHECKING:
     from bench.job import Job
@@ -18,6 +18,19 @@ class MethodConfig(BaseModel):
     """Base of every method's configuration: typed, frozen, and closed to unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class AdamWConfig(MethodConfig):
+    """Optimizer settings that most methods share. Defaults are the released SOAR command's for SD3.5-Medium."""
+
+    lr: float = Field(2e-5, gt=0, description="AdamW, constant; released command")
+    betas: tuple[float, float] = Field((0.9, 0.999), description="AdamW's defaults, unchanged in the released command")
+    weight_decay: float = Field(1e-2, ge=0, description="released command")
+    max_grad_norm: float = Field(1.0, gt=0, description="released command")
+
+    def adamw(self) -> dict[str, Any]:
+        """Arguments for ``job.train_full`` and ``job.train_lora``."""
+        return {name: getattr(self, name) for name in AdamWConfig.model_fields}
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     },
     "curation": {
         "cut": "data_curation.curate:cut",
+        "score": "data_curation.curate:score_corpus",
     },
     "recipes": {
         "vae": "bench.backbone.pretrain.recipes:vae",

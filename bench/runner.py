@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import gc
 import io
 import math
 import resource
@@ -189,7 +191,9 @@ def reset_peak_memory() -> None:
     """Start a new peak, so that a job's figure does not hold an earlier job's."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-    with contextlib.suppress(OSError):  # not Linux, or not permitted: the peak is then the process's
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # not Linux and glibc: the peak is then the process's
+        ctypes.CDLL("libc.so.6").malloc_trim(0)  # what an earlier job freed goes back to the system first
         Path("/proc/self/clear_refs").write_text("5")
 
 

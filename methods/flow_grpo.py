@@ -15,7 +15,7 @@ import torch
 from pydantic import Field
 
 from bench import flow
-from bench.method import MethodConfig, Needs, PostTrainingMethod, Traits
+from bench.method import AdamWConfig, Needs, PostTrainingMethod, Traits
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +30,7 @@ LORA_TARGETS = tuple(
 """flow_grpo's target modules for SD3.5 (flow_grpo @ ac4c86e)."""
 
 
-class FlowGRPOConfig(MethodConfig):
+class FlowGRPOConfig(AdamWConfig):
     """Defaults are flow_grpo's for SD3.5-Medium (``config/grpo.py`` and ``train_sd3.py`` @ ac4c86e)."""
 
     prompts: int = Field(48, gt=0, description="prompts per epoch")
@@ -44,10 +44,8 @@ class FlowGRPOConfig(MethodConfig):
     kl_weight: float = Field(0.01, ge=0, description="beta: .04 GenEval and OCR, .01 PickScore, .02 ClipScore")
     lora_rank: int = Field(32, gt=0)
     lora_alpha: float = Field(64, gt=0)
-    lr: float = Field(3e-4, gt=0)
-    betas: tuple[float, float] = Field((0.9, 0.999))
+    lr: float = Field(3e-4, gt=0, description="AdamW, constant")
     weight_decay: float = Field(1e-4, ge=0)
-    max_grad_norm: float = Field(1.0, gt=0)
     ema_decay: float = Field(
         0.9, ge=0, lt=1, description="cap of min(decay, (1 + n) / (10 + n)); EMA weights are evaluated"
     )
@@ -87,10 +85,7 @@ class FlowGRPO(PostTrainingMethod):
 
     def setup(self, job: Job) -> None:
         c = self.config
-        job.train_lora(
-            rank=c.lora_rank, alpha=c.lora_alpha, target_modules=LORA_TARGETS,
-            lr=c.lr, betas=c.betas, weight_decay=c.weight_decay, max_grad_norm=c.max_grad_norm,
-        )  # fmt: skip
+        job.train_lora(rank=c.lora_rank, alpha=c.lora_alpha, target_modules=LORA_TARGETS, **c.adamw())
         self._ema = [p.detach().clone() for p in job.parameters]
         self._ema_steps = 0
 

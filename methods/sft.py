@@ -7,20 +7,16 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field
 
 from bench import flow
-from bench.method import MethodConfig, Needs, PostTrainingMethod, Traits
+from bench.method import AdamWConfig, Needs, PostTrainingMethod, Traits
 
 if TYPE_CHECKING:
     from bench.job import Job
 
 
-class SFTConfig(MethodConfig):
+class SFTConfig(AdamWConfig):
     """Defaults are the SOAR paper's for SD3.5-Medium (section 3.1) and its released command."""
 
     batch_size: int = Field(32, gt=0, description="pairs per update; 32 on the curated subsets, 512 on the full corpus")
-    lr: float = Field(2e-5, gt=0, description="AdamW, constant; released command")
-    betas: tuple[float, float] = Field((0.9, 0.999), description="AdamW's defaults, unchanged in the released command")
-    weight_decay: float = Field(1e-2, ge=0, description="released command")
-    max_grad_norm: float = Field(1.0, gt=0, description="released command")
 
 
 class SFT(PostTrainingMethod):
@@ -41,8 +37,7 @@ class SFT(PostTrainingMethod):
     )
 
     def setup(self, job: Job) -> None:
-        c = self.config
-        job.train_full(lr=c.lr, betas=c.betas, weight_decay=c.weight_decay, max_grad_norm=c.max_grad_norm)
+        job.train_full(**self.config.adamw())
 
     def step(self, job: Job) -> dict[str, float]:
         pairs = job.pairs(self.config.batch_size)

@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 
 from bench import flow
-from bench.method import MethodConfig, Needs, PostTrainingMethod, Traits
+from bench.method import AdamWConfig, Needs, PostTrainingMethod, Traits
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,14 +20,10 @@ if TYPE_CHECKING:
     from bench.job import Job
 
 
-class SOARConfig(MethodConfig):
+class SOARConfig(AdamWConfig):
     """Defaults are the paper's (sections 2.3 and 3.1, default configuration) and its released command."""
 
     batch_size: int = Field(32, gt=0, description="pairs per update; 32 on the curated subsets, 512 on the full corpus")
-    lr: float = Field(2e-5, gt=0, description="AdamW, constant; released command")
-    betas: tuple[float, float] = Field((0.9, 0.999), description="AdamW's defaults, unchanged in the released command")
-    weight_decay: float = Field(1e-2, ge=0, description="released command")
-    max_grad_norm: float = Field(1.0, gt=0, description="released command")
     aux_weight: float = Field(1.0, ge=0, description="lambda, weight of the correction loss; 0 is SFT")
     aux_points: int = Field(6, gt=0, description="K, re-noised points per rollout")
     rollout_steps: int = Field(40, gt=1, description="the rollout is one step of a sampler with this many")
@@ -56,8 +52,7 @@ class SOAR(PostTrainingMethod):
     )
 
     def setup(self, job: Job) -> None:
-        c = self.config
-        job.train_full(lr=c.lr, betas=c.betas, weight_decay=c.weight_decay, max_grad_norm=c.max_grad_norm)
+        job.train_full(**self.config.adamw())
 
     def step(self, job: Job) -> dict[str, float]:
         c = self.config
@@ -72,12 +67,13 @@ class SOAR(PostTrainingMethod):
             loss = base / len(pairs)
             return {"loss": loss.item(), "grad_norm": job.update(loss)}
         states, levels, rows = self._auxiliary(job, z, z1, u, velocity.detach())
+        items = len(pairs) + c.aux_weight * len(states)
+        job.accumulate(base / items)  # frees the base loss's graph before the larger one is built
         target = (states - z0[rows]) / flow.per_sample(levels, states)
         correction = flow.velocity_error(job.policy.velocity(states, levels, pairs.text[rows]), target).sum()
-        loss = (base + c.aux_weight * correction) / (len(pairs) + c.aux_weight * len(states))
-        norm = job.update(loss)
+        norm = job.update(c.aux_weight * correction / items)
         return {
-            "loss": loss.item(),
+            "loss": (base.item() + c.aux_weight * correction.item()) / items,
             "base_loss": base.item() / len(pairs),
             "correction_loss": correction.item() / len(states),
             "grad_norm": norm,

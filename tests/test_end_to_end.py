@@ -138,6 +138,17 @@ def test_a_budget_too_small_for_one_step_fails_the_job_and_not_the_others(tmp_pa
     assert "failed" in (tmp_path / "reports" / "poor" / "main_results.md").read_text()
 
 
+def test_curate_scores_with_any_metric_and_shows_how_scores_lie(tmp_path: Path, small_world: object) -> None:
+    places = ["--cache", str(tmp_path)]
+    shown = CliRunner().invoke(main, ["curate", "--metric", "world_clipscore", *places])
+    assert shown.exit_code == 0, shown.output
+    assert "50% of 64 pairs score at most" in shown.output
+    assert len(list((tmp_path / "scores").rglob("*.parquet"))) == 1
+    mistyped = CliRunner().invoke(main, ["curate", "--metric", "world_clipscor", *places])
+    assert mistyped.exit_code == 1
+    assert "did you mean 'world_clipscore'?" in mistyped.output
+
+
 def test_list_and_help_name_everything() -> None:
     listed = CliRunner().invoke(main, ["list"]).output
     for kind in ("methods", "subsets", "suites", "metrics", "corpora", "backbones"):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from importlib.metadata import EntryPoint
+from pathlib import Path
 
 import pytest
 
@@ -117,3 +119,13 @@ def test_a_shadowed_folder_is_named(tmp_path, monkeypatch):
     finally:
         for name in [name for name in sys.modules if name.partition(".")[0] == "benchmarks"]:
             del sys.modules[name]
+
+
+def test_no_method_is_named_outside_its_own_file_and_the_registry():
+    root = Path(registry.__file__).parent
+    names = set(registry.BUILT_IN["methods"])
+    for path in sorted(root.rglob("*.py")):
+        if path.name == "registry.py":
+            continue
+        constants = [n.value for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Constant)]
+        assert not names & {value for value in constants if isinstance(value, str)}, path
