@@ -65,7 +65,7 @@ class ImageFolder(Corpus):
             if not path.is_relative_to(self._folder):
                 reason = "its file name leaves the folder"
             elif not caption.strip():
-                reason = "its caption is empty or no text"
+                reason = "its caption is empty"
             else:
                 with Image.open(path) as picture:
                     picture.load()

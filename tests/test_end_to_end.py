@@ -149,6 +149,13 @@ def test_curate_scores_with_any_metric_and_shows_how_scores_lie(tmp_path: Path, 
     assert "did you mean 'world_clipscore'?" in mistyped.output
 
 
+def test_doctor_finds_what_the_default_run_needs() -> None:
+    examined = CliRunner().invoke(main, ["doctor"])
+    assert examined.exit_code == 0, examined.output
+    for what in ("torch", "tiny-sd3", "cpu", "data_curation", "disk"):
+        assert f"ok   {what}:" in examined.output
+
+
 def test_list_and_help_name_everything() -> None:
     listed = CliRunner().invoke(main, ["list"]).output
     for kind in ("methods", "subsets", "suites", "metrics", "corpora", "backbones"):

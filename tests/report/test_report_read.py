@@ -80,7 +80,7 @@ def test_scores_of_another_version_do_not_count(run: Any) -> None:
         ("experiment.json", "{", "experiment.json is damaged"),
         ("experiment.json", '{"v": 2}', "not a record this version reads"),
         ("base/job.json", "[]", "base/job.json is not a record"),
-        ("base/evaluations/0/samples.jsonl", '{"v": 1', "samples.jsonl:1 is damaged"),
+        ("base/evaluations/0/samples.jsonl", '{"v": 1\n', "samples.jsonl:1 is damaged"),
         ("base/evaluations/0/samples.jsonl", '{"v": 1}\n', "samples.jsonl is not a record"),
         ("alpha--pretty--s0/meter.jsonl", "[]\n", "meter.jsonl:1 lacks one of"),
     ],
