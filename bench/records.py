@@ -34,7 +34,7 @@ def _disk_full(path: Path) -> DiskFull:
     return DiskFull(f"the disk is full: could not write {path}; free some space and run the same command")
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes | memoryview) -> None:
     """Write a file whole or not at all. A full disk ends in one line and leaves the old file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")

@@ -121,6 +121,7 @@ class JobRun:
         header = {"step": job.step, "fraction": fraction, "spent": job.meter.counts()}
         with job.unmetered(), self.method.evaluation_weights(job), torch.no_grad():
             self.evaluator.run(job.policy, self.folder / "evaluations" / str(job.step), header=header, tick=self.tick)
+        release_memory()
 
     # -- state -----------------------------------------------------------------------------------------------------
 
@@ -135,7 +136,7 @@ class JobRun:
         }
         buffer = io.BytesIO()
         torch.save(state, buffer)
-        records.write_bytes(self.folder / "checkpoint.pt", buffer.getvalue())
+        records.write_bytes(self.folder / "checkpoint.pt", buffer.getbuffer())
 
     def _resume(self) -> None:
         path = self.folder / "checkpoint.pt"
@@ -191,10 +192,16 @@ def reset_peak_memory() -> None:
     """Start a new peak, so that a job's figure does not hold an earlier job's."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-    gc.collect()
-    with contextlib.suppress(OSError, AttributeError):  # not Linux and glibc: the peak is then the process's
-        ctypes.CDLL("libc.so.6").malloc_trim(0)  # what an earlier job freed goes back to the system first
+    release_memory()
+    with contextlib.suppress(OSError):  # not Linux: the peak is then the process's
         Path("/proc/self/clear_refs").write_text("5")
+
+
+def release_memory() -> None:
+    """Give what was freed back to the system, where the C library can (glibc keeps it otherwise)."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def peak_memory() -> int:
