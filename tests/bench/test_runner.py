@@ -270,6 +270,14 @@ def interrupt() -> None:
     os.kill(os.getpid(), signal.SIGINT)
 
 
+@pytest.fixture(autouse=True)
+def _interruptible():
+    """A test run started in the background ignores SIGINT; these tests send it."""
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, usual)
+
+
 @pytest.mark.parametrize("presses", [1, 2])
 @pytest.mark.parametrize("where", ["update", "evaluation"])
 def test_ctrl_c_leaves_a_resumable_state(world, tmp_path, monkeypatch, presses, where):
