@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -55,6 +56,7 @@ def plans(config: ExperimentConfig) -> list[Plan]:
 def run_experiment(config: ExperimentConfig, workspace: Workspace, progress: Progress) -> Outcome:
     """Run every job that is not finished; the same command resumes. A failed job does not stop the others."""
     from bench.backbone import loader
+    from bench.backbone.cache import training_data
     from bench.evaluation import Evaluator
     from bench.runner import read_status
 
@@ -79,8 +81,6 @@ def run_experiment(config: ExperimentConfig, workspace: Workspace, progress: Pro
         manifests[name] = manifest = cut_subset(
             corpus, name, suite, metrics, workspace.cache, progress, **rule.model_dump()
         )
-        from bench.backbone.cache import training_data
-
         with progress.task(f"encode {name}", manifest.count) as task:
             data[name] = training_data(backbone, corpus, manifest, workspace.cache, task.advance)
         progress.say(
@@ -156,12 +156,7 @@ def _write_experiment(
     if path.exists():
         old = records.read_json(path)
         earlier = old.pop("jobs", [])
-        differing = sorted(key for key in fixed if old.get(key) != fixed[key])
-        if differing:
-            raise BenchError(
-                f"{folder} was run with another configuration ({', '.join(differing)} differ); "
-                "give this one a name with --name, or delete the folder"
-            )
+        _refuse_another(folder, old, fixed, fixed)
         names = earlier + [name for name in names if name not in earlier]
     records.write_json(path, fixed | {"jobs": names})
 
@@ -196,16 +191,19 @@ def reward_metric(job: Plan, method: Any, suite: Any) -> str | None:
     return str(suite.roles[role])
 
 
+def _refuse_another(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any], keys: Iterable[str]) -> None:
+    """BenchError if what is recorded in ``folder`` differs from what is to be run in one of ``keys``."""
+    if differing := sorted(key for key in keys if old.get(key) != new[key]):
+        raise BenchError(
+            f"{folder} was run with another configuration ({', '.join(differing)} differ); "
+            "give this experiment a name with --name, or delete the folder"
+        )
+
+
 def _write_job(folder: Path, record: dict[str, Any]) -> None:
     path = folder / "job.json"
     if path.exists():
-        old = records.read_json(path)
-        keys = ("config", "subset_hash", "reward")
-        if differing := sorted(key for key in keys if old.get(key) != record[key]):
-            raise BenchError(
-                f"{folder} was run with another configuration ({', '.join(differing)} differ); "
-                "give this experiment a name with --name, or delete the folder"
-            )
+        _refuse_another(folder, records.read_json(path), record, ("config", "subset_hash", "reward"))
         return
     records.write_json(path, record)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from bench.backbone.loader import Backbone, TextCondition
 from bench.backbone.policy import Policy
 from bench.errors import BenchError
-from bench.flops import Cost, transformer_cost
+from bench.flops import Cost, count, meta_twin, transformer_cost
 from bench.meter import Meter
 from bench.rng import numpy_generator, torch_generator
 from bench.suite import Prompt
@@ -222,15 +222,16 @@ class Job:
     def swapped(self, values: Sequence[Tensor]) -> Iterator[None]:
         """Put other values (an EMA, say) in place of ``parameters`` inside the context."""
         kept = [p.detach().clone() for p in self.parameters]
-        with torch.no_grad():
-            for parameter, value in zip(self.parameters, values, strict=True):
-                parameter.copy_(value)
+        self._fill(values)
         try:
             yield
         finally:
-            with torch.no_grad():
-                for parameter, value in zip(self.parameters, kept, strict=True):
-                    parameter.copy_(value)
+            self._fill(kept)
+
+    @torch.no_grad()
+    def _fill(self, values: Sequence[Tensor]) -> None:
+        for parameter, value in zip(self.parameters, values, strict=True):
+            parameter.copy_(value)
 
     # -- the harness's side --------------------------------------------------------------------------------------
 
@@ -270,9 +271,7 @@ class Job:
         self.step, self._cursor, self._prompt_cursor = state["step"], state["cursor"], state["prompt_cursor"]
         self.meter.load(state["meter"])
         self.optimizer.load_state_dict(state["optimizer"])
-        with torch.no_grad():
-            for parameter, value in zip(self.parameters, state["parameters"], strict=True):
-                parameter.copy_(value)
+        self._fill(state["parameters"])
 
 
 def _free(samples: int, graph: bool) -> None:
@@ -280,8 +279,6 @@ def _free(samples: int, graph: bool) -> None:
 
 
 def _vae_decode_cost(backbone: Backbone) -> float:
-    from bench.flops import count, meta_twin
-
     twin = meta_twin(backbone.vae)
     latents = torch.empty(1, *backbone.latent_shape, device="meta")
     decode: Callable[[Tensor], Any] = twin.decode  # type: ignore[assignment]

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
+from bench.backbone.loader import to_tensor
 from bench.backbone.pretrain.text import make_clip_tokenizer
 from bench.rng import torch_generator
 
@@ -42,11 +43,6 @@ def make_clip(tokenizer: CLIPTokenizer) -> CLIPModel:
             projection_dim=96,
         )
     )
-
-
-def normalise(pixels: np.ndarray) -> torch.Tensor:
-    """uint8 (N, 64, 64, 3) to the float32 (N, 3, 64, 64) in [-1, 1] that the world's CLIP takes."""
-    return torch.from_numpy(np.array(pixels)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def train_clip(
@@ -85,7 +81,7 @@ def train_clip(
         for group in optimizer.param_groups:
             group["lr"] = lr * min(1.0, (step + 1) / 50) * (0.02 + 0.98 * (1 - share))
         with torch.autocast("cpu", torch.bfloat16):
-            scores = model(input_ids=ids.input_ids, pixel_values=normalise(images[pick])).logits_per_text.float()
+            scores = model(input_ids=ids.input_ids, pixel_values=to_tensor(images[pick])).logits_per_text.float()
         _, same = np.unique(texts, return_inverse=True)
         target = torch.from_numpy((same[:, None] == same[None]).astype(np.float32))
         target = target / target.sum(1, keepdim=True)
@@ -123,7 +119,7 @@ def train_clip(
 @torch.no_grad()
 def image_embeds(model: CLIPModel, images: np.ndarray) -> torch.Tensor:
     """L2-normalised image embeddings: (N, 96)."""
-    embeds = model.get_image_features(pixel_values=normalise(images))
+    embeds = model.get_image_features(pixel_values=to_tensor(images))
     embeds = getattr(embeds, "pooler_output", embeds)
     return torch.nn.functional.normalize(embeds, dim=-1)
 

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from benchmarks.pretrain_clip import MAX_TOKENS, image_embeds, normalise
+from bench.backbone.loader import quiet
+from benchmarks.pretrain_clip import MAX_TOKENS, image_embeds
 
 if TYPE_CHECKING:
     from transformers import CLIPModel, CLIPTokenizer
@@ -22,8 +23,6 @@ FOLDER = Path(__file__).parent / "world_clip_weights"
 @cache
 def _model() -> CLIPModel:
     from transformers import CLIPModel
-
-    from bench.backbone.loader import quiet
 
     quiet()
     return CLIPModel.from_pretrained(FOLDER).eval().requires_grad_(False)
@@ -64,5 +63,6 @@ def vision_flops() -> float:
     from bench.flops import count, meta_twin
 
     twin = meta_twin(_model())
-    pixels = torch.empty(1, *normalise(np.zeros((1, 64, 64, 3), np.uint8)).shape[1:], device="meta")
+    side = _model().config.vision_config.image_size
+    pixels = torch.empty(1, 3, side, side, device="meta")
     return count(lambda: twin.get_image_features(pixel_values=pixels))  # type: ignore[operator]

@@ -65,10 +65,6 @@ class TextCondition:
             self.prompt_embeds.repeat_interleave(times, 0), self.pooled_prompt_embeds.repeat_interleave(times, 0)
         )
 
-    def tile(self, times: int) -> TextCondition:
-        """The whole batch ``times`` times: a, b, a, b, …"""
-        return TextCondition(self.prompt_embeds.repeat(times, 1, 1), self.pooled_prompt_embeds.repeat(times, 1))
-
     def expand(self, count: int) -> TextCondition:
         """One prompt as a batch of ``count`` without copying."""
         return TextCondition(self.prompt_embeds.expand(count, -1, -1), self.pooled_prompt_embeds.expand(count, -1))
@@ -129,6 +125,25 @@ def quiet() -> None:
     transformers.utils.logging.disable_progress_bar()
 
 
+def to_tensor(pixels: np.ndarray) -> torch.Tensor:
+    """uint8 (N, H, W, 3) pictures as float32 (N, 3, H, W) in [-1, 1]."""
+    import torch
+
+    return torch.from_numpy(np.array(pixels)).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def encode_images(vae: AutoencoderKL, images: np.ndarray, *, batch: int = 64) -> torch.Tensor:
+    """Latents ``(posterior mean - shift_factor) * scaling_factor`` of uint8 (N, H, W, 3) pictures: float32."""
+    import torch
+
+    config, out = vae.config, []
+    with torch.no_grad():
+        for start in range(0, len(images), batch):
+            mean = vae.encode(to_tensor(images[start : start + batch])).latent_dist.mean
+            out.append((mean - config.shift_factor) * config.scaling_factor)
+    return torch.cat(out)
+
+
 class Backbone:
     """Loads the parts of one pipeline folder on demand."""
 
@@ -165,7 +180,7 @@ class Backbone:
 
         return AutoencoderKL.from_pretrained(self.folder, subfolder="vae").eval().requires_grad_(False)
 
-    @property
+    @cached_property
     def latent_shape(self) -> tuple[int, int, int]:
         """(C, H, W) of one picture's latents."""
         config = _read(self.folder / "vae" / "config.json")
@@ -192,16 +207,7 @@ class Backbone:
 
     def encode_images(self, images: np.ndarray, *, batch: int = 64) -> torch.Tensor:
         """Latents ``(posterior mean - shift_factor) * scaling_factor`` of uint8 (N, H, W, 3) pictures: float32."""
-        import torch
-
-        config, out = self.vae.config, []
-        with torch.no_grad():
-            for start in range(0, len(images), batch):
-                pixels = torch.from_numpy(np.array(images[start : start + batch]))
-                pixels = pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
-                mean = self.vae.encode(pixels).latent_dist.mean
-                out.append((mean - config.shift_factor) * config.scaling_factor)
-        return torch.cat(out)
+        return encode_images(self.vae, images, batch=batch)
 
     def decode(self, latents: torch.Tensor, *, batch: int = 64) -> np.ndarray:
         """uint8 (N, H, W, 3) pictures of latents."""

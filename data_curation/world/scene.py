@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -206,8 +205,3 @@ def compose(prompt: Prompt, rng: np.random.Generator, style: float | None = None
 def restyle(scene: Scene, style: float) -> Scene:
     """The same scene drawn in another style (used to test that metrics see what they should)."""
     return replace(scene, style=style)
-
-
-def shape_pairs() -> list[frozenset[str]]:
-    """All unordered pairs of shapes."""
-    return [frozenset(pair) for pair in combinations(V.SHAPES, 2)]

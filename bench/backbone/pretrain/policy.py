@@ -12,12 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
-import numpy as np
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
 
+from bench import flow
 from bench.backbone.pretrain import text
-from bench.backbone.pretrain.vae import to_tensor
 from bench.rng import torch_generator
 
 TRANSFORMER = dict(
@@ -37,16 +36,6 @@ TRANSFORMER = dict(
 )
 SHIFT = 3.0
 """Timestep shift of SD3 and SD3.5 (their ``scheduler_config.json``)."""
-
-
-@torch.no_grad()
-def encode_images(vae: AutoencoderKL, images: np.ndarray) -> torch.Tensor:
-    """Latents ``(mean - shift_factor) * scaling_factor`` of uint8 images: float32 (N, 8, 16, 16)."""
-    out = []
-    for i in range(0, len(images), 256):
-        mean = vae.encode(to_tensor(images[i : i + 256])).latent_dist.mean
-        out.append((mean - vae.config.shift_factor) * vae.config.scaling_factor)
-    return torch.cat(out)
 
 
 class _Model(torch.nn.Module):
@@ -108,18 +97,17 @@ def train_policy(
         z1 = torch.randn(batch, *latents.shape[1:], generator=rng)
         u = torch.sigmoid(torch.randn(batch, generator=rng))
         words_of = torch.where(drop, len(rows) - 1, pick)
-        sigma = SHIFT * u / (1 + (SHIFT - 1) * u)
-        s = sigma.view(-1, 1, 1, 1)
+        sigma = flow.shift_time(u, SHIFT)
         z0 = latents[pick]
         embeds, pooled = text.encode(clip_ids[words_of], t5_ids[words_of], encoders)
         velocity = transformer(
-            hidden_states=(1 - s) * z0 + s * z1,
+            hidden_states=flow.interpolate(z0, z1, sigma),
             encoder_hidden_states=embeds,
             pooled_projections=pooled,
             timestep=1000 * sigma,
             return_dict=False,
         )[0]
-        loss = (velocity - (z1 - z0)).pow(2).mean()
+        loss = flow.velocity_error(velocity, z1 - z0).mean()
         for group in optimizer.param_groups:
             group["lr"] = lr * min(1.0, (step + 1) / 300) * max(min(1.0, (1 - share) / decay_share), 0.02)
         optimizer.zero_grad()

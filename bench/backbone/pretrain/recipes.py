@@ -39,8 +39,8 @@ def policy(out: Path, minutes: float | None) -> None:
     """
     from diffusers import AutoencoderKL
 
-    from bench.backbone.loader import folder_digest
-    from bench.backbone.pretrain.policy import assemble, encode_images, train_policy
+    from bench.backbone.loader import encode_images, folder_digest
+    from bench.backbone.pretrain.policy import assemble, train_policy
 
     world = corpus(out)
     captions, words = captions_and_words(world)

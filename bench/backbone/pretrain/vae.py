@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL
 
+from bench.backbone.loader import to_tensor
 from bench.rng import torch_generator
 
 CONFIG = dict(
@@ -29,11 +30,6 @@ CONFIG = dict(
     use_post_quant_conv=False,
     sample_size=64,
 )
-
-
-def to_tensor(pixels: np.ndarray) -> torch.Tensor:
-    """uint8 (N, H, W, 3) to float (N, 3, H, W) in [-1, 1]."""
-    return torch.from_numpy(np.array(pixels)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def train_vae(
