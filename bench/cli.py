@@ -159,6 +159,24 @@ def report(runs: tuple[Path, ...], out: Path | None) -> None:
 
 
 @main.command()
+@click.argument("job", type=PATH)
+@click.option("--out", type=PATH, required=True, help="Folder to write to: empty, or not there.")
+@click.option("--backbone", help="Folder or hub id of the backbone, where it is not where it was trained from.")
+@click.option("--transformer-only", is_flag=True, help="Leave the backbone's other components out.")
+def export(job: Path, out: Path, backbone: str | None, transformer_only: bool) -> None:
+    """Write what JOB trained as people load it: a diffusers pipeline or a LoRA adapter, with a model card.
+
+    \b
+        bench export runs/high_aesthetic/sft--high_aesthetic--s0 --out exports/sft
+    A pipeline's other components are hard-linked where the disk allows it and copied elsewhere; T5-XXL has 10 GB.
+    """
+    from bench.export import export_job
+
+    export_job(job, out, backbone=backbone, transformer_only=transformer_only, say=click.echo)
+    click.echo(f"export: {out}")
+
+
+@main.command()
 @click.option("--corpus", default="world", show_default=True, help="world or a folder of pictures with captions.")
 @click.option("--subset", "names", callback=_names, default="high_aesthetic,high_clipscore", show_default=True)
 @click.option("--suite", default="embedded", show_default=True, help="Whose metrics score the corpus.")

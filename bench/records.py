@@ -8,12 +8,18 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from bench.errors import BenchError
 
 VERSION = 1
 """Version of the record layout, written into every file."""
+
+BASE: Final = "base"
+"""Folder, job and row name of the model before post-training."""
+
+CONTEXT: Final = "context"
+"""Method of a model that is evaluated beside the base and never trained; its folder is ``context--<slug>``."""
 
 
 def dumps(value: Any) -> str:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from bench import records
-from bench.report import page, plots, tables
-from bench.report.read import read_study
 
 __all__ = ["render_report"]
 
@@ -17,6 +15,9 @@ def render_report(runs: list[Path], out: Path) -> list[Path]:
     Several runs are merged; BenchError where they are not comparable or a record is damaged. Equal records give equal
     bytes: nothing here depends on the time, the machine or what ``out`` held before.
     """
+    from bench.report import page, plots, tables  # here, since a training process reads records but never plots
+    from bench.report.read import read_study
+
     study = read_study(runs)
     sections = tables.main_sections(study)
     lines = plots.dynamics(study)

@@ -34,7 +34,8 @@ nav { display: flex; flex-wrap: wrap; gap: 18px; } a { color: var(--accent); tex
 th { text-align: left; font-weight: 600; color: var(--soft); border-bottom: 2px solid var(--line); padding: 8px 12px; }
 td { border-bottom: 1px solid var(--line); padding: 9px 12px; vertical-align: top; }
 td:first-child { font-weight: 600; white-space: nowrap; }
-tr.base td { background: var(--card); }
+tr.base td { background: var(--card); } tr.context td { color: var(--soft); }
+tbody + tbody { border-top: 2px solid var(--soft); }
 .main td { font-variant-numeric: tabular-nums; min-width: 150px; } .main td:nth-child(-n+3) { min-width: 0; }
 .value { font-size: 16px; } .best { font-weight: 700; } .best::after { content: " ★"; color: var(--accent); }
 .interval { color: var(--soft); font-size: 12.5px; white-space: nowrap; }
@@ -81,15 +82,15 @@ TEMPLATE = """<!DOCTYPE html>
 <a href="#paradigms">Paradigms</a><a href="#compute">Compute</a><a href="#jobs">Jobs</a></nav>
 
 <h2 id="results">Main results</h2>
-{%- for section, rows in sections %}
+{%- for section, blocks in sections %}
 {%- if section.subset %}<h3>{{ section.subset }} <small>{{ section.about }}</small></h3>{% endif %}
 <div class="wide"><table class="main">
 <thead><tr><th>Method</th><th>Seeds</th><th>Budget used</th>
 {%- for metric in metrics %}<th>{{ metric.heading }}</th>{% endfor %}</tr></thead>
+{%- for rows in blocks %}
 <tbody>
 {%- for row, cells in rows %}
-<tr{% if row.share is none %} class="base"{% endif %}><td>{{ row.method }}</td>
-<td>{{ "–" if row.share is none else row.seeds }}</td><td>{{ row.share_text }}</td>
+<tr class="{{ row.kind }}"><td>{{ row.method }}</td><td>{{ row.seeds_text }}</td><td>{{ row.share_text }}</td>
 {%- for cell in cells %}
 <td>{% if cell.value %}<span class="value{{ " best" if cell.best }}">{{ cell.value }}</span>{{ cell.mark }}
 <span class="interval">{{ cell.interval }}</span>
@@ -98,7 +99,8 @@ TEMPLATE = """<!DOCTYPE html>
 {%- else %}<span class="gap">{{ cell.gap }}</span>{{ cell.mark }}{% endif %}</td>
 {%- endfor %}</tr>
 {%- endfor %}
-</tbody></table></div>
+</tbody>
+{%- endfor %}</table></div>
 {%- endfor %}
 <ul class="notes">
 {%- for note in notes %}<li>{{ note }}</li>{% endfor %}
@@ -161,7 +163,13 @@ def page(study: Study, sections: Sequence[Section], dynamics_svg: bytes, samples
         summary=tables.summary(study),
         metrics=study.metrics,
         sections=[
-            (section, [(row, [_page_cell(c, scales[c.metric.name]) for c in row.cells]) for row in section.rows])
+            (
+                section,
+                [
+                    [(row, [_page_cell(c, scales[c.metric.name]) for c in row.cells]) for row in block]
+                    for block in section.blocks
+                ],
+            )
             for section in sections
         ],
         notes=tables.notes(study, sections),
@@ -211,7 +219,7 @@ def _change(c: MainCell) -> tuple[str, str]:
     """The paired difference to the base in words, and whether it is better, worse or neither."""
     if c.to_base is None:
         return "", ""
-    text = f"{c.metric.text(c.to_base.mean, '+')} {tables.interval_text(c.metric, c.to_base, '+')}"
+    text = tables.difference_text(c.metric, c.to_base)
     if not c.to_base.excludes_zero:
         return text, ""
     better = (c.to_base.mean > 0) == c.metric.higher_is_better
@@ -220,7 +228,7 @@ def _change(c: MainCell) -> tuple[str, str]:
 
 def _versions(study: Study) -> Grid:
     """What ran: every version that any job recorded, once for each value it took."""
-    recorded = [job.record for job in (study.base, *study.jobs) if job.record]
+    recorded = [job.record for job in (study.base, *study.context, *study.jobs) if job.record]
     found: dict[str, dict[str, None]] = {}
     for metric in study.metrics:
         found.setdefault(f"metric {metric.name}", {})[f"v{metric.version}"] = None

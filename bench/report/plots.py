@@ -18,7 +18,8 @@ from matplotlib.ticker import PercentFormatter
 from PIL import Image, ImageDraw, ImageFont
 
 from bench.errors import BenchError
-from bench.report.read import BASE, Evaluation, Job, Metric, Row, Sample, Study
+from bench.records import BASE
+from bench.report.read import Evaluation, Job, Metric, Row, Sample, Study
 from bench.report.stats import Cell, make_cell
 from bench.report.tables import title
 from bench.report.text import Grid, percent
@@ -232,7 +233,7 @@ def _block(study: Study, jobs: Sequence[Job], prompt: Sample, tile: int) -> Imag
     pen = ImageDraw.Draw(block)
     pen.text((0, 0), _fit(prompt.prompt, width, 15, bold=True), INK, _font(15, bold=True))
     for column, fraction in enumerate(checkpoints):
-        label = "base" if fraction == 0 else percent(fraction).replace(".0", "")
+        label = BASE if fraction == 0 else percent(fraction).replace(".0", "")
         pen.text((left + column * (tile + GAP) + tile / 2, 36), label, GREY, _font(12), anchor="mm")
     for line, name in enumerate(names):
         y = top + line * (tile + GAP)

@@ -12,11 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from bench import records
 from bench.budget import Budget
-from bench.errors import BenchError
+from bench.errors import BenchError, unknown
 from bench.meter import Meter
-
-BASE = "base"
-"""Folder and row name of the model before post-training."""
+from bench.records import BASE, CONTEXT
 
 
 class Metric(BaseModel):
@@ -84,11 +82,16 @@ class _Record(BaseModel):
 
 
 class Experiment(_Record):
-    """``experiment.json``: what was compared, under which budget, and which jobs that makes."""
+    """``experiment.json``: what was compared, under which budget, and which jobs that makes.
+
+    ``resolution`` is the side of a training picture in pixels, ``max_sequence_length`` T5's tokens of a prompt.
+    """
 
     name: str
     backbone: str
     backbone_hash: str
+    resolution: int | None = None
+    max_sequence_length: int | None = None
     corpus: str
     notice: str
     suite: Suite
@@ -106,12 +109,16 @@ class Git(BaseModel):
 
 
 class JobRecord(_Record):
-    """``job.json``: everything known about a job before its first step."""
+    """``job.json``: everything known about a job before its first step.
+
+    ``label`` and ``context`` are a context row's: the model's name and how it was loaded and sampled.
+    """
 
     job: str
     method: str
     subset: str | None
     seed: int | None
+    config: dict[str, Any]
     needs: dict[str, bool]
     traits: dict[str, str]
     reward: str | None
@@ -119,6 +126,8 @@ class JobRecord(_Record):
     git: Git
     subset_hash: str | None
     subset_count: int | None
+    label: str | None = None
+    context: dict[str, Any] | None = None
 
 
 class StatusRecord(_Record):
@@ -181,7 +190,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Job:
-    """One method on one subset with one seed. ``record`` is None while it has not begun."""
+    """One method on one subset with one seed, the base or a context row. ``record`` is None while it has not begun."""
 
     name: str
     method: str
@@ -192,6 +201,12 @@ class Job:
     reason: str | None
     spent: Meter
     evaluations: list[Evaluation]
+
+    @property
+    def label(self) -> str:
+        """What its row is called: a context row's own name, or its folder's where it has none; else the method's."""
+        named = self.record.label if self.record else None
+        return named or (self.name if self.method == CONTEXT else self.method)
 
     def at(self, fraction: float) -> Evaluation | None:
         """The evaluation planned at ``fraction`` of the budget, if it was made."""
@@ -214,11 +229,15 @@ class Row:
 
 @dataclass(frozen=True)
 class Study:
-    """Everything one report shows: one or more experiments that may be compared."""
+    """Everything one report shows: one or more experiments that may be compared.
+
+    ``context`` holds other models' evaluations on the same suite, by folder name; they compete with nobody.
+    """
 
     experiments: tuple[Experiment, ...]
     base: Job
     jobs: tuple[Job, ...]
+    context: tuple[Job, ...] = ()
 
     @property
     def experiment(self) -> Experiment:
@@ -261,7 +280,17 @@ class Study:
         return [row for row in rows if row.jobs]
 
 
-MUST_AGREE = ("suite", "backbone", "backbone_hash", "corpus", "notice", "budget", "fractions")
+MUST_AGREE = (
+    "suite",
+    "backbone",
+    "backbone_hash",
+    "resolution",
+    "max_sequence_length",
+    "corpus",
+    "notice",
+    "budget",
+    "fractions",
+)
 """Fields in which merged experiments must be equal: rows that differ in one of them are no fair comparison."""
 
 
@@ -283,7 +312,25 @@ def read_study(runs: list[Path]) -> Study:
     bases = [_read_job(run / BASE, experiments[0].suite) for run in runs]
     # Every run evaluated the same weights on the same noise, so the first base that got through stands for all.
     base = next((b for b in bases if b.status == "finished"), bases[0])
-    return Study(experiments, base, tuple(jobs.values()))
+    return Study(experiments, base, tuple(jobs.values()), _read_context(runs, experiments[0].suite))
+
+
+def read_job(folder: Path) -> Study:
+    """The study of one job against its base, so that what is said of the job alone is what its report says."""
+    experiment = _parse(Experiment, folder.parent / "experiment.json")
+    if folder.name not in experiment.jobs:
+        raise unknown("job", folder.name, experiment.jobs)
+    base, job = (_read_job(folder.with_name(name), experiment.suite) for name in (BASE, folder.name))
+    return Study((experiment,), base, (job,))
+
+
+def _read_context(runs: list[Path], suite: Suite) -> tuple[Job, ...]:
+    """Context rows by folder name; of one that several runs hold, the first that got through."""
+    found: dict[str, Job] = {}
+    for folder in (path.parent for run in runs for path in sorted(run.glob(f"{CONTEXT}--*/job.json"))):
+        if folder.name not in found or found[folder.name].status != "finished":
+            found[folder.name] = _read_job(folder, suite)
+    return tuple(found[name] for name in sorted(found))
 
 
 def _read_job(folder: Path, suite: Suite) -> Job:
@@ -311,6 +358,8 @@ def _identity(folder: str) -> tuple[str, str, int]:
     """Method, subset and seed from ``<method>--<subset>--s<seed>``: all that is known of a job not begun."""
     if folder == BASE:
         return BASE, "", 0
+    if folder.startswith(f"{CONTEXT}--"):
+        return CONTEXT, "", 0
     parts = folder.split("--")
     if len(parts) != 3 or not parts[2].startswith("s") or not parts[2][1:].isdigit():
         raise BenchError(f"job {folder!r} is not named <method>--<subset>--s<seed>; mend experiment.json")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any, Literal
 
 from bench.meter import Meter
-from bench.report.read import BASE, Job, Metric, Row, Study
+from bench.records import BASE, CONTEXT, dumps
+from bench.report.read import Job, Metric, Row, Study
 from bench.report.stats import RESAMPLES, Cell, Interval, clear_best, difference, make_cell
 from bench.report.text import Grid, count, duration, listed, markdown, memory, percent, scientific, tex
 
@@ -39,18 +42,28 @@ class MainCell:
 
 @dataclass(frozen=True)
 class MainRow:
-    """A row of the main table: the base (``share`` None, it spent nothing) or the pooled seeds of one method."""
+    """A row of the main table: the base, another model for context, or the pooled seeds of one method.
+
+    Only a method's row has a ``share``; the others spent nothing. ``settings`` says how a context row was sampled.
+    """
 
     method: str
     subset: str
     seeds: int
     share: float | None
     cells: list[MainCell]
+    kind: Literal["base", "context", "method"] = "method"
+    settings: str = ""
 
     @cached_property
     def short(self) -> bool:
         """Whether the row was compared at less than equal compute."""
         return self.share is not None and self.share < FULL_SHARE
+
+    @property
+    def seeds_text(self) -> str:
+        """How many trainings the row pools; the base and a context row are none."""
+        return str(self.seeds) if self.kind == "method" else "–"
 
     @property
     def share_text(self) -> str:
@@ -60,23 +73,48 @@ class MainRow:
 
 @dataclass(frozen=True)
 class Section:
-    """The main table of one subset, base first."""
+    """The main table of one subset: the base, then other models for context, then the methods."""
 
     subset: str
     about: str
     rows: list[MainRow]
 
+    @property
+    def blocks(self) -> list[list[MainRow]]:
+        """The rows between rules: one block, unless there are context rows to set apart."""
+        context = [row for row in self.rows if row.kind == CONTEXT]
+        if not context:
+            return [self.rows]
+        base, methods = ([row for row in self.rows if row.kind == kind] for kind in (BASE, "method"))
+        return [block for block in (base, context, methods) if block]
+
 
 def main_sections(study: Study) -> list[Section]:
     """One section for each subset; a study without jobs still shows its base."""
-    base = _main_row(study, Row(BASE, "", (study.base,)), 0.0, {})
+    base = replace(_main_row(study, Row(BASE, "", (study.base,)), 0.0, {}), share=None, kind=BASE)
+    context = [_context_row(study, job) for job in study.context]
     against = {c.metric.name: c.cell for c in base.cells}
     last = study.fractions[-1]
     sections = []
     for subset in study.subsets or [""]:
-        rows = [base, *(_main_row(study, row, last, against) for row in study.rows(subset))]
-        sections.append(Section(subset, _about_subset(study, subset), _mark_best(rows)))
+        first, *rest = _mark_best([base, *(_main_row(study, row, last, against) for row in study.rows(subset))])
+        sections.append(Section(subset, _about_subset(study, subset), [first, *context, *rest]))
     return sections
+
+
+def _context_row(study: Study, job: Job) -> MainRow:
+    """Another model's row: beside the others, with neither a difference to the base nor a rank."""
+    row = _main_row(study, Row(job.label, "", (job,)), 0.0, {})
+    settings = settings_text((job.record.context if job.record else None) or {})
+    return replace(row, share=None, kind=CONTEXT, settings=settings)
+
+
+def settings_text(values: Mapping[str, Any]) -> str:
+    """Recorded settings as ``steps 28, guidance scale 3.5``; what is not set is left out and hashes are cut to 12."""
+    known = {key.replace("_", " "): value for key, value in values.items() if value is not None}
+    texts = {key: value if isinstance(value, str) else dumps(value) for key, value in known.items()}
+    hashed = re.compile("[0-9a-f]{40,}")
+    return ", ".join(f"{key} {text[:12] if hashed.fullmatch(text) else text}" for key, text in texts.items())
 
 
 def _main_row(study: Study, row: Row, fraction: float, against: dict[str, Cell]) -> MainRow:
@@ -87,7 +125,7 @@ def _main_row(study: Study, row: Row, fraction: float, against: dict[str, Cell])
         to_base = difference(cell.estimate, base) if cell.estimate and base else None
         cells.append(MainCell(metric, cell, to_base, row.trained_on == metric.name))
     # Pooled seeds are only as comparable as the one that used least.
-    share = None if row.method == BASE else min(study.share(job.spent) for job in row.jobs)
+    share = min(study.share(job.spent) for job in row.jobs)
     return MainRow(row.method, row.subset, len(row.jobs), share, cells)
 
 
@@ -113,6 +151,26 @@ def _about_subset(study: Study, subset: str) -> str:
 def notes(study: Study, sections: Sequence[Section]) -> list[str]:
     """Sentences under the main table; marks that do not occur are not explained."""
     rows = [row for section in sections for row in section.rows]
+    lines = interval_notes(study, rows)
+    lines.append(
+        "Bold marks the best of a column, the base included, only where the 95 % interval of its paired difference "
+        "to the runner-up excludes zero."
+    )
+    if any(c.trained_on for row in rows for c in row.cells):
+        lines.append("† The method was trained on this metric as its reward; the cell is not ranked.")
+    lines += gap_notes(rows)
+    context = {row.method: row.settings for row in rows if row.kind == CONTEXT}
+    if context:
+        named = "; ".join(f"{name} ({settings})" if settings else name for name, settings in context.items())
+        lines.append(
+            f"For context, between the rules, and neither trained nor ranked: {named}. Each is another model with "
+            "its own sampler settings."
+        )
+    return lines
+
+
+def interval_notes(study: Study, rows: Sequence[MainRow]) -> list[str]:
+    """Sentences on what the intervals of ``rows`` cover."""
     grouped = [m.label for m in study.metrics if m.grouped]
     several = max((row.seeds for row in rows), default=1) > 1
     over = "prompts (all images of a prompt together) and over training seeds" if several else "prompts"
@@ -123,12 +181,12 @@ def notes(study: Study, sections: Sequence[Section]) -> list[str]:
         lines.append(f"{listed(grouped)}: the mean of the groups' means, prompts resampled within each group.")
     if not several:
         lines.append("With one seed per row, intervals do not cover how much a second training run would differ.")
-    lines.append(
-        "Bold marks the best of a column, the base included, only where the 95 % interval of its paired difference "
-        "to the runner-up excludes zero."
-    )
-    if any(c.trained_on for row in rows for c in row.cells):
-        lines.append("† The method was trained on this metric as its reward; the cell is not ranked.")
+    return lines
+
+
+def gap_notes(rows: Sequence[MainRow]) -> list[str]:
+    """Sentences on what ``rows`` lack: compute, or images."""
+    lines = []
     if any(row.short for row in rows):
         lines.append(f"‡ Used less than {percent(FULL_SHARE)} of the budget, so it is not compared at equal compute.")
     if any(c.cell.estimate is None for row in rows for c in row.cells):
@@ -150,19 +208,22 @@ def interval_text(metric: Metric, interval: Interval, sign: str = "") -> str:
     return f"[{metric.text(interval.low, sign)}, {metric.text(interval.high, sign)}]"
 
 
+def difference_text(metric: Metric, difference: Interval) -> str:
+    """``+difference [low, high]`` with the metric's precision and always a sign."""
+    return f"{metric.text(difference.mean, '+')} {interval_text(metric, difference, '+')}"
+
+
 def main_markdown(study: Study, sections: Sequence[Section]) -> str:
     """The main table of each subset, with its notes."""
     parts = [f"{_head(study, 'Main results')}{markdown(summary(study))}\n"]
     for section in sections:
-        grid = Grid(
-            ["Method", "Seeds", "Budget used", *(m.heading for m in study.metrics)],
-            [
-                [r.method, str(r.seeds) if r.share is not None else "–", r.share_text, *map(cell_text, r.cells)]
-                for r in section.rows
-            ],
-        )
-        parts.append(f"\n{_heading(section)}{grid.markdown()}")
-    parts.append("\n" + "\n".join(f"- {line}" for line in notes(study, sections)) + "\n")
+        headers = ["Method", "Seeds", "Budget used", *(m.heading for m in study.metrics)]
+        lines: list[list[str]] = []
+        for block in section.blocks:
+            lines += [["———"] * len(headers)] if lines else []
+            lines += [[r.method, r.seeds_text, r.share_text, *map(cell_text, r.cells)] for r in block]
+        parts.append(f"\n{_heading(section)}{Grid(headers, lines).markdown()}")
+    parts.append("\n" + "\n".join(f"- {markdown(line)}" for line in notes(study, sections)) + "\n")
     return "".join(parts)
 
 
@@ -179,13 +240,15 @@ def _heading(section: Section) -> str:
 def main_csv(study: Study, sections: Sequence[Section]) -> str:
     """Full-precision numbers, one line per row of the main table; what is not there is left empty."""
     columns = ("mean", "low", "high", "n", "N", "minus_base", "minus_base_low", "minus_base_high", "trained_on", "best")
-    headers = ["backbone", "corpus", "subset", "method", "seeds", "share_of_budget"]
+    headers = ["backbone", "corpus", "subset", "kind", "method", "seeds", "share_of_budget"]
     headers += [f"{m.name}_{column}" for m in study.metrics for column in columns]
     lines = []
     for section in sections:
         for row in section.rows:
-            line = [study.experiment.backbone, study.experiment.corpus, section.subset, row.method, str(row.seeds)]
-            line.append(repr(0.0 if row.share is None else row.share))
+            context = row.kind == CONTEXT
+            line = ["" if context else study.experiment.backbone, study.experiment.corpus, section.subset]
+            line += [row.kind, row.method, str(row.seeds)]
+            line.append("" if context else repr(0.0 if row.share is None else row.share))
             for c in row.cells:
                 counts = [str(c.cell.n), str(c.cell.total)]
                 line += [
@@ -195,8 +258,8 @@ def main_csv(study: Study, sections: Sequence[Section]) -> str:
                     str(int(c.trained_on)),
                     str(int(c.best)),
                 ]
-            lines.append(line)
-    return Grid(headers, lines).csv()
+            lines.append([*line, row.settings])
+    return Grid([*headers, "settings"], lines).csv()
 
 
 def _bounds(interval: Interval | None) -> list[str]:
@@ -218,9 +281,11 @@ def main_tex(study: Study, sections: Sequence[Section]) -> str:
             " & ".join(head) + r" \\",
             r"\midrule",
         ]
-        for row in section.rows:
-            cells = [tex(row.method), tex(row.share_text), *map(_tex_cell, row.cells)]
-            lines.append(" & ".join(cells) + r" \\")
+        for number, block in enumerate(section.blocks):
+            lines += [r"\midrule"] if number else []
+            for row in block:
+                cells = [tex(row.method), tex(row.share_text), *map(_tex_cell, row.cells)]
+                lines.append(" & ".join(cells) + r" \\")
         lines += [r"\bottomrule", r"\end{tabular}", r"\end{table}"]
     return "\n".join(lines) + "\n"
 
@@ -278,15 +343,16 @@ def _flops_per_update(meters: Sequence[Meter]) -> float | None:
     return sum(meter.flops for meter in meters) / updates if updates else None
 
 
-_COUNTS = ("steps", "updates", "forwards", "backwards", "images", "reward_calls", "pairs")
+COUNTS = ("steps", "updates", "forwards", "backwards", "images", "reward_calls", "pairs")
+"""What the meter counts exactly, beside FLOPs."""
 
 
 def compute(study: Study) -> Grid:
     """What each job spent, for people. The base spent nothing and is left out."""
-    headers = ["Job", "Status", "FLOPs", "Budget used", *(name.replace("_", " ").capitalize() for name in _COUNTS)]
+    headers = ["Job", "Status", "FLOPs", "Budget used", *(name.replace("_", " ").capitalize() for name in COUNTS)]
     rows = [
         [job.name, job.status, scientific(job.spent.flops), percent(study.share(job.spent))]
-        + [count(getattr(job.spent, name)) for name in _COUNTS]
+        + [count(getattr(job.spent, name)) for name in COUNTS]
         + [duration(job.spent.seconds), memory(job.spent.peak_memory)]
         for job in study.jobs
     ]
@@ -306,11 +372,11 @@ def compute_markdown(study: Study) -> str:
 
 def compute_csv(study: Study) -> str:
     """The compute table in plain numbers: seconds and bytes."""
-    headers = ["job", "method", "subset", "seed", "status", "flops", "share_of_budget", *_COUNTS]
+    headers = ["job", "method", "subset", "seed", "status", "flops", "share_of_budget", *COUNTS]
     rows = []
     for job in study.jobs:
         identity = [job.name, job.method, job.subset, str(job.seed), job.status]
-        counts = [str(getattr(job.spent, name)) for name in _COUNTS]
+        counts = [str(getattr(job.spent, name)) for name in COUNTS]
         readings = [repr(job.spent.seconds), str(job.spent.peak_memory)]
         rows.append([*identity, repr(job.spent.flops), repr(study.share(job.spent)), *counts, *readings])
     return Grid([*headers, "seconds", "peak_memory_bytes"], rows).csv()
@@ -320,7 +386,10 @@ def jobs(study: Study) -> Grid:
     """Where each job stands, and why, for one that stopped."""
     rows = [
         [job.name, job.status, f"{len(job.evaluations)}/{owed}", job.reason or "–", _scoring_errors(job)]
-        for job, owed in [(study.base, 1), *((job, len(study.fractions)) for job in study.jobs)]
+        for job, owed in [
+            *((job, 1) for job in (study.base, *study.context)),
+            *((job, len(study.fractions)) for job in study.jobs),
+        ]
     ]
     return Grid(["Job", "Status", "Evaluations", "Reason", "Scoring errors"], rows)
 
@@ -348,7 +417,7 @@ def summary(study: Study) -> str:
     seeds = sorted({len(row.jobs) for row in rows}) or [0]
     commits = dict.fromkeys(
         (job.record.git.commit or "unknown")[:12] + (" with uncommitted changes" if job.record.git.dirty else "")
-        for job in (study.base, *study.jobs)
+        for job in (study.base, *study.context, *study.jobs)
         if job.record
     )
     return (

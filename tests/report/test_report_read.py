@@ -106,10 +106,11 @@ def test_a_misnamed_job(run: Any) -> None:
         read_study([run.folder])
 
 
-@pytest.mark.parametrize("key", ["suite", "backbone_hash", "budget"])
+@pytest.mark.parametrize("key", ["suite", "backbone_hash", "resolution", "budget"])
 def test_runs_that_differ_do_not_share_a_report(run: Any, make_run: Callable[..., Any], key: str) -> None:
     other = make_run("other")
-    other.experiment[key] = {**other.experiment["suite"], "version": 9} if key == "suite" else "steps=7"
+    values = {"suite": {**other.experiment["suite"], "version": 9}, "resolution": 512}
+    other.experiment[key] = values.get(key, "steps=7")
     other.save()
     with pytest.raises(BenchError, match=f"differ in {key}"):
         read_study([run.folder, other.folder])

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from bench.report import tables
+from bench.report import render_report, tables
 from bench.report.read import read_study
 from bench.report.text import Grid, duration, listed, memory, scientific, tex
 
@@ -134,3 +135,71 @@ def test_numbers_and_lists_as_text() -> None:
     assert [memory(x) for x in (0, 2048, 3 << 20, 5 << 30)] == ["–", "2.0 KiB", "3.0 MiB", "5.0 GiB"]
     assert [listed(x) for x in ([], ["a"], ["a", "b", "c"])] == ["", "a", "a, b and c"]
     assert Grid(["a"], [["x|y\n<b>"]]).markdown() == "| a |\n| --- |\n| x\\|y &lt;b> |\n"
+
+
+SETTINGS = {"steps": 50, "guidance_scale": 3.5, "resolution": 1024, "fingerprint": "ab" * 32, "dtype": None}
+
+
+def a_run_with_context(make_run: Callable[..., Any]) -> Any:
+    """Two methods, and two other models that would top every column if they were ranked."""
+    run = make_run()
+    run.job("alpha", 0.0)
+    run.job("beta", 0.1)
+    run.context("sd-xl", "SD-XL | <b>", 0.5, steps=30)
+    run.context("flux", "FLUX.1 & 50%", 0.4, **SETTINGS)
+    return run
+
+
+def test_context_rows_stand_between_rules_and_are_not_ranked(make_run: Callable[..., Any]) -> None:
+    text = main(a_run_with_context(make_run))
+    first = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ")]
+    assert first == ["Method", "---", "base", "———", "FLUX.1 & 50%", "SD-XL \\", "———", "alpha", "beta"]
+    flux = line_of(text, "FLUX.1 & 50%")
+    assert flux[1:3] == ["–", "–"] and flux[3].startswith("1.0") and "**" not in "".join(flux)
+    assert all(cell.startswith("**") for cell in line_of(text, "beta")[3:])
+    said = "FLUX.1 & 50% (steps 50, guidance scale 3.5, resolution 1024, fingerprint abababababab)"
+    assert f"neither trained nor ranked: {said}; SD-XL \\| &lt;b> (steps 30)." in text
+
+
+def test_context_rows_are_the_same_in_every_format(make_run: Callable[..., Any], tmp_path: Any) -> None:
+    study = read_study([a_run_with_context(make_run).folder])
+    sections = tables.main_sections(study)
+    rows = list(csv.DictReader(io.StringIO(tables.main_csv(study, sections))))
+    assert [row["kind"] for row in rows] == ["base", "context", "context", "method", "method"]
+    flux = rows[1]
+    assert (flux["method"], flux["share_of_budget"], flux["backbone"]) == ("FLUX.1 & 50%", "", "")
+    assert (flux["geneval_best"], flux["geneval_minus_base"]) == ("0", "")
+    assert flux["settings"].startswith("steps 50, guidance scale 3.5")
+    assert float(flux["geneval_mean"]) > float(rows[-1]["geneval_mean"])
+    tex_lines = tables.main_tex(study, sections).splitlines()
+    rules = [i for i, line in enumerate(tex_lines) if line == r"\midrule"]
+    assert [tex_lines[i + 1].split(" & ")[0] for i in rules] == ["base", r"FLUX.1 \& 50\%", "alpha"]
+    assert r"FLUX.1 \& 50\% (steps 50" in "\n".join(tex_lines)
+    render_report([tmp_path / study.experiment.name], tmp_path / "out")
+    html = (tmp_path / "out/index.html").read_text()
+    bodies = re.findall(r"<tbody>(.*?)</tbody>", html.split('class="main"')[1].split("</table>")[0], re.S)
+    assert [re.findall(r'<tr class="(\w+)">', body) for body in bodies] == [["base"], ["context"] * 2, ["method"] * 2]
+    assert "FLUX.1 &amp; 50% (steps 50" in html and "SD-XL | &lt;b&gt;" in html
+    assert "best" not in bodies[1] and "chip" not in bodies[1]
+    assert "flux" not in (tmp_path / "out/training_dynamics.csv").read_text()
+    assert "FLUX" not in (tmp_path / "out/training_dynamics.svg").read_text()
+    assert ["context--flux", "finished", "1/1"] in [job[:3] for job in tables.jobs(study).rows]
+
+
+def test_without_context_there_is_no_rule(run: Any) -> None:
+    study = read_study([run.folder])
+    text = main(run)
+    assert "———" not in text and "For context" not in text
+    assert tables.main_tex(study, tables.main_sections(study)).count(r"\midrule") == 1
+
+
+def test_context_rows_of_several_runs_are_shown_once(make_run: Callable[..., Any]) -> None:
+    one, two = make_run("one"), make_run("two")
+    one.context("flux", None, 0.1)
+    two.context("flux", "FLUX.1", 0.1)
+    (one.folder / "context--flux/status.json").write_text('{"v": 1, "status": "started", "reason": null}')
+    (context,) = read_study([one.folder, two.folder]).context
+    assert (context.label, context.status) == ("FLUX.1", "finished")
+    assert read_study([one.folder]).context[0].label == "context--flux"
+    (one.folder / "context--flux/evaluations/0/samples.jsonl").unlink()
+    assert line_of(main(one), "context--flux")[3] == "missing 0/48"

@@ -1,0 +1,112 @@
+"""The ``weights/`` folder that a finished job leaves: how it is written, and what is found in it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from bench import records
+from bench.errors import BenchError
+
+if TYPE_CHECKING:
+    import torch
+
+TRANSFORMER = "transformer"
+LORA = "pytorch_lora_weights.safetensors"
+"""The name under which ``load_lora_weights`` looks for an adapter in a folder."""
+
+ADAPTER_KEY = "lora_adapter_metadata"
+"""Where diffusers keeps the adapter's configuration in the file's header (``diffusers.loaders.lora_base``)."""
+
+SHARD = "5GB"
+"""Largest file of a transformer: the hub's own default (``huggingface_hub.save_torch_state_dict``)."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What a job left: a whole transformer (``path`` is its folder) or a LoRA adapter (``path`` is its file)."""
+
+    kind: Literal["transformer", "lora"]
+    path: Path
+
+
+def save_weights(transformer: Any, folder: Path, state_dict: Mapping[str, torch.Tensor] | None = None) -> None:
+    """Leave a transformer, or its LoRA adapter if it has one, in the form that diffusers reads.
+
+    Args:
+        transformer: an ``SD3Transformer2DModel``; with an adapter, only the adapter is written.
+        folder: the job's ``weights/``.
+        state_dict: the whole state, where the module's own is spread over ranks.
+    """
+    if getattr(transformer, "peft_config", None):
+        _save_lora(transformer, folder, state_dict)
+        return
+    from huggingface_hub import save_torch_state_dict
+
+    target = folder / TRANSFORMER
+    target.mkdir(parents=True, exist_ok=True)
+    transformer.save_config(target)
+    save_torch_state_dict(
+        dict(state_dict or transformer.state_dict()),
+        target,
+        filename_pattern="diffusion_pytorch_model{suffix}.safetensors",
+        max_shard_size=SHARD,
+    )
+
+
+def _save_lora(transformer: Any, folder: Path, state_dict: Mapping[str, torch.Tensor] | None) -> None:
+    from diffusers import StableDiffusion3Pipeline
+    from peft.utils import get_peft_model_state_dict
+
+    # Without its configuration an adapter loads with alpha equal to its rank, which scales it wrongly. PEFT holds
+    # names in sets, whose order differs from process to process; a list keeps equal runs equal byte for byte.
+    config = transformer.peft_config["default"].to_dict()
+    config = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
+    StableDiffusion3Pipeline.save_lora_weights(
+        folder,
+        transformer_lora_layers=get_peft_model_state_dict(transformer, state_dict=state_dict),
+        transformer_lora_adapter_metadata=config,
+    )
+
+
+def find_weights(job: Path) -> Weights:
+    """What lies in a job's ``weights/``. BenchError where nothing does, a shard is missing or a file is damaged."""
+    folder = job / "weights"
+    if (folder / LORA).is_file():
+        _header(folder / LORA)
+        return Weights("lora", folder / LORA)
+    if not (folder / TRANSFORMER / "config.json").is_file():
+        raise BenchError(f"{folder} holds no weights; delete {job} and run the same `bench run` command again")
+    files = set((folder / TRANSFORMER).glob("*.safetensors"))
+    for index in (folder / TRANSFORMER).glob("*.safetensors.index.json"):
+        files |= {index.with_name(name) for name in records.read_json(index)["weight_map"].values()}
+    if not files:
+        raise BenchError(f"{folder / TRANSFORMER} holds no *.safetensors; delete {job} and run it again")
+    for file in sorted(files):
+        _header(file)
+    return Weights("transformer", folder / TRANSFORMER)
+
+
+def adapter_config(path: Path) -> dict[str, Any]:
+    """The PEFT configuration of an adapter file; BenchError if it was saved without one."""
+    text = _header(path).get(ADAPTER_KEY)
+    if text is None:
+        raise BenchError(f"{path} does not say its rank and alpha; delete its job's folder and run it again")
+    prefix = f"{TRANSFORMER}."
+    return {k.removeprefix(prefix): v for k, v in json.loads(text).items() if k.startswith(prefix)}
+
+
+def _header(path: Path) -> dict[str, str]:
+    """Metadata of a safetensors file, which is read only if the file is as long as its header says."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except FileNotFoundError as error:
+        raise BenchError(f"{path} is not there; delete its job's folder and run it again") from error
+    except SafetensorError as error:
+        raise BenchError(f"{path} is damaged ({error}); delete its job's folder and run it again") from error
