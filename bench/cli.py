@@ -239,6 +239,91 @@ def list_(method: str | None) -> None:
             click.echo(f"  {name:<16} {registry.summary(kind, name)}")
 
 
+@main.group()
+def assets() -> None:
+    """Prompt files and models that the real suites need and the repository does not hold.
+
+    \b
+        bench assets list
+        bench assets fetch drawbench_prompts aesthetic_head clip_vit_l14
+        bench assets fetch --from /media/disk      (no network: found there by content)
+        bench assets verify
+    """
+
+
+def _share_cache(ctx: click.Context, param: click.Parameter, value: Path) -> Path:
+    """Suites and metrics, and the processes a command starts, find their assets under the command's cache folder."""
+    before = os.environ.get("BENCH_CACHE")
+    os.environ["BENCH_CACHE"] = str(value)
+    if before is None:
+        ctx.call_on_close(lambda: os.environ.pop("BENCH_CACHE", None))
+    else:
+        ctx.call_on_close(lambda: os.environ.update(BENCH_CACHE=before))
+    return value
+
+
+_asset_cache = click.option(
+    "--cache",
+    type=PATH,
+    default="cache",
+    envvar="BENCH_CACHE",
+    show_default=True,
+    callback=_share_cache,
+    help="Cache folder; assets lie in its assets/. Also from BENCH_CACHE.",
+)
+
+
+@assets.command("list")
+@_asset_cache
+def list_assets(cache: Path) -> None:
+    """Every asset: whether it is here, its size, what it is, its licence and its source."""
+    from bench import assets as store
+
+    for name, asset in store.TABLE.items():
+        size = f"{asset.size / 1e9:.1f} GB" if asset.size >= 1e8 else f"{asset.size / 1e3:,.1f} kB"
+        click.echo(f"{name:<18} {store.state(name, cache, hashed=False):<8} {size:>10}  {asset.what}")
+        click.echo(f"{'':<18} licence: {asset.licence}")
+        click.echo(f"{'':<18} from:    {asset.source}")
+
+
+@assets.command("fetch")
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--from", "source", type=PATH, help="Folder of this machine to copy from, instead of the network.")
+@_asset_cache
+def fetch_assets(names: tuple[str, ...], source: Path | None, cache: Path) -> None:
+    """Fetch NAMEs, or every file where none is given; models of several GB are fetched by name only."""
+    from bench import assets as store
+    from bench.asset_kinds import File
+
+    chosen = [store.get(name) for name in names] or [a for a in store.TABLE.values() if isinstance(a, File)]
+    failed = []
+    for asset in chosen:
+        try:
+            click.echo(f"{asset.name}: {store.fetch(asset.name, cache, source)}")
+        except BenchError as error:
+            failed.append(str(error))
+    if failed:
+        others = f" (and {len(failed) - 1} more of {len(chosen)})" if len(failed) > 1 else ""
+        raise BenchError(failed[0] + others)
+
+
+@assets.command("verify")
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@_asset_cache
+def verify_assets(names: tuple[str, ...], cache: Path) -> None:
+    """Hash what is here. Ends with status 1 where something differs or a NAMEd asset is missing."""
+    from bench import assets as store
+
+    bad = []
+    for name in [store.get(name).name for name in names] or list(store.TABLE):
+        state = store.state(name, cache, hashed=True)
+        click.echo(f"{name:<18} {state}")
+        if state.startswith("differs") or (state == "missing" and names):
+            bad.append(name)
+    if bad:
+        raise BenchError(f"not as they should be: {', '.join(bad)}; run `bench assets fetch {' '.join(bad)}`")
+
+
 @main.command()
 def doctor() -> None:
     """What is installed, which device there is, what can run, and how to get what is missing."""

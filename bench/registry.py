@@ -30,12 +30,15 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "suites": {
         "embedded": "benchmarks.suites.embedded:suite",
         "smoke": "benchmarks.suites.smoke:suite",
+        "drawbench": "benchmarks.suites.drawbench:suite",
     },
     "metrics": {
         "world_geneval": "benchmarks.metrics.world_geneval:WorldGenEval",
         "world_clipscore": "benchmarks.metrics.world_clipscore:WorldClipScore",
         "world_aesthetic": "benchmarks.metrics.world_aesthetic:WorldAesthetic",
         "ocr_rapid": "benchmarks.metrics.ocr_rapid:RapidOCRAccuracy",
+        "clipscore": "benchmarks.metrics.clipscore:ClipScore",
+        "aesthetic": "benchmarks.metrics.aesthetic:Aesthetic",
     },
     "corpora": {
         "world": "data_curation.world.corpus:WorldCorpus",

@@ -1,0 +1,46 @@
+"""ClipScore by OpenAI's CLIP ViT-L/14, as in the SOAR paper's suite."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from bench import assets
+from bench.metric import Metric
+from bench.suite import Prompt
+from benchmarks import clip_vit
+
+
+class ClipScore(Metric):
+    """Cosine of picture and prompt embeddings of openai/clip-vit-large-patch14, in [-1, 1]; about 0.2 to 0.35.
+
+    No factor of 2.5 and no clamping (Hessel et al. 2021 have both). Version 1 prepares pictures as openai/CLIP does,
+    bicubic in PIL; the paper's release resizes tensors bilinearly, which would be another version. A prompt is cut at
+    77 tokens.
+    """
+
+    name = "clipscore"
+    label = "ClipScore"
+    version = 1
+    low, high = -1.0, 1.0
+
+    @property
+    def flops_per_image(self) -> float:  # type: ignore[override]
+        """The picture tower's; a prompt is embedded once for all its pictures, and its share is not charged."""
+        return clip_vit.vision_flops()
+
+    def describe(self) -> dict[str, Any]:
+        return super().describe() | {"weights": assets.identity(clip_vit.ASSET)}
+
+    def prepare(self) -> None:
+        """Load the model. Raises BenchError with how to get it where it is missing."""
+        clip_vit.load()
+
+    def score(self, images: Sequence[np.ndarray], prompts: Sequence[Prompt]) -> list[float]:
+        clip = clip_vit.load()
+        texts = sorted({prompt.text for prompt in prompts})
+        row = {text: i for i, text in enumerate(texts)}
+        text_embeds = clip.embed_texts(texts)[[row[prompt.text] for prompt in prompts]]
+        return [float(cosine) for cosine in (clip.embed_images(images) * text_embeds).sum(1)]

@@ -1,0 +1,298 @@
+"""Assets: nothing is used whose hash differs, and whatever is missing ends in one line that says how to get it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+from click.testing import CliRunner
+
+from bench import asset_kinds, assets
+from bench.asset_kinds import File, HubModel
+from bench.cli import main
+from bench.errors import BenchError
+
+SHARED = Path(__file__).parents[3] / "shared" / "data"
+CONTENT = b"a line\nanother\n"
+REVISION = "0123456789abcdef0123456789abcdef01234567"
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+LIST = File(
+    "list", "A list", len(CONTENT), "none", False, url="https://example.invalid/x/test.txt", sha256=sha256(CONTENT)
+)
+HEAD = File("head", "A head", 4, "none", True, url="https://example.invalid/head.pth", sha256=sha256(b"head"))
+MODEL = HubModel(
+    "model",
+    "A model",
+    9,
+    "none",
+    True,
+    repo="owner/some-model",
+    revision=REVISION,
+    files={"config.json": sha256(b"{}"), "part/weights.safetensors": sha256(b"weights")},
+)
+GATED = HubModel("gated", "A gated model", 9, "none", False, repo="owner/gated", revision=REVISION, files={"w": None})
+
+
+@pytest.fixture(autouse=True)
+def table(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A table of four, a hub cache that is empty, and no network that a test could reach by mistake."""
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(assets, "TABLE", {a.name: a for a in (LIST, HEAD, MODEL, GATED)})
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(asset_kinds, "RETRIES", 0)
+    sends(monkeypatch, ConnectionRefusedError("a test asked for the network"))
+
+
+def sends(monkeypatch: pytest.MonkeyPatch, answer: bytes | Exception) -> None:
+    """Let every download end in ``answer``."""
+    import pooch.core
+
+    def download(url: str, target: str, pooch: Any) -> None:
+        if isinstance(answer, Exception):
+            raise answer
+        Path(target).write_bytes(answer)
+
+    monkeypatch.setattr(pooch.core, "choose_downloader", lambda url, progressbar=False: download)
+
+
+def one_line(call: Callable[[], object]) -> str:
+    with pytest.raises(BenchError) as caught:
+        call()
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def model_folder(folder: Path) -> Path:
+    (folder / "part").mkdir(parents=True)
+    (folder / "config.json").write_bytes(b"{}")
+    (folder / "part" / "weights.safetensors").write_bytes(b"weights")
+    (folder / "pytorch_model.bin").write_bytes(b"a pickle that nothing asked for")
+    return folder
+
+
+def test_a_missing_asset_says_how_to_get_it(tmp_path: Path) -> None:
+    message = one_line(lambda: assets.path("list", tmp_path))
+    assert message.startswith("asset list is missing; run `bench assets fetch list` or copy ")
+    assert str(tmp_path / "assets" / "list.txt") in message
+    assert "asset model is missing; run `bench assets fetch model`" in one_line(lambda: assets.path("model", tmp_path))
+
+
+def test_a_mistyped_name_ends_in_one_line() -> None:
+    assert one_line(lambda: assets.path("lisd")) == "unknown asset 'lisd'; did you mean 'list'?"
+
+
+def test_a_download_lands_under_the_cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sends(monkeypatch, CONTENT)
+    assert assets.fetch("list", tmp_path) == tmp_path / "assets" / "list.txt"
+    assert assets.path("list", tmp_path).read_bytes() == CONTENT
+    sends(monkeypatch, RuntimeError("what is there is not fetched again"))
+    assets.fetch("list", tmp_path)
+
+
+def test_a_download_with_another_hash_is_refused_and_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sends(monkeypatch, b"something else")
+    message = one_line(lambda: assets.fetch("list", tmp_path))
+    assert f"no longer sends the list with SHA-256 {sha256(CONTENT)[:12]}" in message
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_no_network_ends_in_one_line_that_names_the_other_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import requests
+
+    sends(monkeypatch, requests.ConnectionError("no route\nto host"))
+    message = one_line(lambda: assets.fetch("list", tmp_path))
+    assert "could not be fetched from https://example.invalid/x/test.txt" in message
+    assert message.endswith("run `bench assets fetch list --from FOLDER`")
+
+
+def test_a_folder_is_searched_by_content_whatever_the_name(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    for name, content in (("a/test.txt", b"another set....\n"[: len(CONTENT)]), ("b/test.txt", CONTENT)):
+        (disk / name).parent.mkdir(parents=True)
+        (disk / name).write_bytes(content)
+    assert assets.fetch("list", tmp_path / "cache", disk).read_bytes() == CONTENT
+
+
+def test_a_folder_with_another_file_of_the_assets_name_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk" / "list.txt").write_bytes(b"an older edition")
+    message = one_line(lambda: assets.fetch("list", tmp_path / "cache", tmp_path / "disk"))
+    assert "list.txt is not the asset list: SHA-256 of" in message
+    assert message.endswith("nothing was copied")
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_folder_without_it_and_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    assert "holds no file with the SHA-256 of list" in one_line(
+        lambda: assets.fetch("list", tmp_path / "cache", tmp_path / "disk")
+    )
+    assert one_line(lambda: assets.fetch("list", tmp_path, tmp_path / "nowhere")).endswith("nowhere is not there")
+
+
+def test_a_copy_that_was_changed_is_refused_until_it_is_fetched_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sends(monkeypatch, CONTENT)
+    place = assets.fetch("list", tmp_path)
+    place.write_bytes(CONTENT + b"one prompt more\n")
+    message = one_line(lambda: assets.path("list", tmp_path))
+    assert message.startswith("asset list is not what it should be: SHA-256 of")
+    assert message.endswith("run `bench assets fetch list`")
+    assert assets.fetch("list", tmp_path).read_bytes() == CONTENT
+
+
+def test_a_hub_model_is_taken_from_the_hubs_own_cache(tmp_path: Path) -> None:
+    snapshot = model_folder(tmp_path / "hub" / "models--owner--some-model" / "snapshots" / REVISION)
+    assert assets.path("model", tmp_path / "cache") == snapshot
+    (snapshot / "part" / "weights.safetensors").write_bytes(b"WEIGHTS")
+    assert "weights.safetensors is" in one_line(lambda: assets.path("model", tmp_path / "cache"))
+    (snapshot / "part" / "weights.safetensors").unlink()  # an interrupted download is no model
+    assert "asset model is missing" in one_line(lambda: assets.path("model", tmp_path / "cache"))
+
+
+@pytest.mark.parametrize("name", ["", "model", "some-model"])
+def test_a_hub_model_is_copied_with_just_its_listed_files(tmp_path: Path, name: str) -> None:
+    model_folder(tmp_path / "disk" / name)
+    place = assets.fetch("model", tmp_path / "cache", tmp_path / "disk")
+    assert place == tmp_path / "cache" / "assets" / "model"
+    copied = {path.relative_to(place).as_posix() for path in place.rglob("*") if path.is_file()}
+    assert copied == set(MODEL.files)
+    assert [path.name for path in place.parent.iterdir()] == ["model"]
+
+
+def test_a_hub_model_of_other_weights_is_refused(tmp_path: Path) -> None:
+    (model_folder(tmp_path / "disk") / "config.json").write_bytes(b"{ }")
+    message = one_line(lambda: assets.fetch("model", tmp_path / "cache", tmp_path / "disk"))
+    assert "is not the asset model: SHA-256 of" in message
+    assert not (tmp_path / "cache").exists()
+    (tmp_path / "disk" / "config.json").unlink()
+    assert "does not hold the files of owner/some-model: config.json, part/weights.safetensors" in one_line(
+        lambda: assets.fetch("model", tmp_path / "cache", tmp_path / "disk")
+    )
+
+
+def test_a_model_without_pinned_hashes_is_not_copied(tmp_path: Path) -> None:
+    assert "has no pinned hashes to check a copy by" in one_line(lambda: assets.fetch("gated", tmp_path, tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        ("GatedRepoError", "accept its licence on its page on the hub, log in with `hf auth login`"),
+        ("LocalEntryNotFoundError", "without a network, run `bench assets fetch gated --from FOLDER`"),
+    ],
+)
+def test_what_the_hub_refuses_ends_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: str, said: str
+) -> None:
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    kind = getattr(errors, error)
+    raised = kind("no\nentry", response=Mock()) if error == "GatedRepoError" else kind("no\nentry")
+
+    def refuse(*_: object, local_files_only: bool = False, **__: object) -> str:
+        raise errors.LocalEntryNotFoundError("not cached") if local_files_only else raised
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
+    assert said in one_line(lambda: assets.fetch("gated", tmp_path))
+
+
+def test_a_stand_in_replaces_weights_and_its_identity_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pinned = assets.identity("head")
+    assert pinned == f"sha256:{HEAD.sha256}"
+    assert assets.identity("model") == f"owner/some-model@{REVISION}"
+    other = tmp_path / "tiny.pth"
+    other.write_bytes(b"tiny")
+    monkeypatch.setenv("BENCH_ASSET_HEAD", str(other))
+    assert assets.path("head") == other
+    assert assets.identity("head").startswith("stand-in sha256:")
+    first = assets.identity("head")
+    other.write_bytes(b"tinier")
+    assert assets.identity("head") != first
+    monkeypatch.setenv("BENCH_ASSET_HEAD", str(tmp_path / "nowhere"))
+    assert one_line(lambda: assets.path("head")).endswith("nowhere, which is not there")
+
+
+def test_a_prompt_set_takes_no_stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BENCH_ASSET_LIST", str(tmp_path))
+    assert "BENCH_ASSET_LIST is set, but list has no stand-in" in one_line(lambda: assets.path("list", tmp_path))
+
+
+def test_the_cache_folder_comes_from_the_environment_or_lies_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("BENCH_CACHE", raising=False)
+    assert assets.cache_folder() == Path("cache")
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path))
+    sends(monkeypatch, CONTENT)
+    assets.fetch("list", tmp_path)
+    assert assets.path("list") == tmp_path / "assets" / "list.txt"
+
+
+def test_the_commands_list_fetch_and_verify(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "elsewhere"))
+    run = CliRunner().invoke
+    cache = ["--cache", str(tmp_path / "cache")]
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    (disk / "anything").write_bytes(CONTENT)
+    (disk / "weights").write_bytes(b"head")
+
+    listed = run(main, ["assets", "list", *cache])
+    assert listed.exit_code == 0
+    assert re.findall(r"^(\w+) +(\w+)", listed.output, re.M) == [(name, "missing") for name in assets.TABLE]
+    fetched = run(main, ["assets", "fetch", "--from", str(disk), *cache])  # every file, no model
+    assert fetched.exit_code == 0, fetched.output
+    assert run(main, ["assets", "verify", *cache]).exit_code == 0
+    assert run(main, ["assets", "verify", "model", *cache]).exit_code == 1
+    (tmp_path / "cache" / "assets" / "head.pth").write_bytes(b"HEAD")
+    verified = run(main, ["assets", "verify", *cache])
+    assert verified.exit_code == 1
+    assert "not as they should be: head; run `bench assets fetch head`" in verified.output
+    assert os.environ["BENCH_CACHE"] == str(tmp_path / "elsewhere")
+
+
+def test_one_asset_that_cannot_be_had_does_not_stop_the_others(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk" / "head.pth").write_bytes(b"head")
+    result = CliRunner().invoke(
+        main, ["assets", "fetch", "--from", str(tmp_path / "disk"), "--cache", str(tmp_path / "cache")]
+    )
+    assert result.exit_code == 1
+    assert "holds no file with the SHA-256 of list" in result.output
+    assert (tmp_path / "cache" / "assets" / "head.pth").exists()
+
+
+class TestTheRealTable:
+    @pytest.fixture(autouse=True)
+    def table(self) -> None:
+        """The real one."""
+
+    def test_everything_is_pinned(self) -> None:
+        for name, asset in assets.TABLE.items():
+            assert asset.name == name
+            assert asset.licence and asset.size > 0
+            assert re.search(r"/[0-9a-f]{40}(/|$)", asset.source), f"{name} comes from a branch"
+            hashes = [asset.sha256] if isinstance(asset, File) else [h for h in asset.files.values() if h is not None]
+            assert all(re.fullmatch("[0-9a-f]{64}", sha) for sha in hashes)
+
+    @pytest.mark.skipif(not SHARED.is_dir(), reason="the copies of the prompt files are not beside this checkout")
+    def test_the_table_fits_the_real_files(self, tmp_path: Path) -> None:
+        for name, asset in assets.TABLE.items():
+            if isinstance(asset, File):
+                assert assets.fetch(name, tmp_path, SHARED).stat().st_size == asset.size
