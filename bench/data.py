@@ -1,0 +1,113 @@
+"""Training data as a job sees it, and how the next batch is read while the present one trains."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from torch import Tensor
+
+from bench.backbone.ahead import AheadText
+from bench.backbone.loader import TextCondition
+from bench.errors import BenchError
+from bench.suite import Prompt
+
+K = TypeVar("K")
+T = TypeVar("T")
+
+_UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+
+
+def parse_size(text: str) -> int:
+    """Bytes of ``40GB``, ``1.5 TB`` or ``512MiB``. Raises BenchError for anything else."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]+)\s*", text, re.IGNORECASE | re.ASCII)
+    if match is None or match[2].upper() not in _UNITS:
+        raise BenchError(f"{text!r} is no size; write a number and a unit (B, KB, MB, GB or TB), such as 40GB")
+    return round(float(match[1]) * _UNITS[match[2].upper()])
+
+
+class Latents(Protocol):
+    """Latents by pair; a tensor (pairs, C, H, W) is one."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: Tensor, /) -> Tensor:
+        """Float32 (N, C, H, W) of the pairs ``index`` (N,), all of one shape."""
+
+
+class Text(Protocol):
+    """Conditions by caption; a TextCondition is one."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: Tensor, /) -> TextCondition:
+        """Float32 conditions of the captions ``index`` (N,)."""
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What every method of an experiment shares: cached latents, captions and their conditions.
+
+    A method that did not declare ``pairs`` gets no latents, one that did not declare ``prompts`` gets no prompts.
+
+    Attributes:
+        latents: by pair, in the order of the subset.
+        shapes: (pairs, 3): (C, H, W) of each pair's latents.
+        text: by caption; every caption of the subset once.
+        prompts: the captions.
+        text_of: (pairs,) row of ``text`` and ``prompts`` that belongs to each pair.
+    """
+
+    latents: Latents | None
+    shapes: Tensor
+    text: Text
+    prompts: tuple[Prompt, ...]
+    text_of: Tensor
+
+    def close(self) -> None:
+        """Free the text encoders, if captions are encoded ahead."""
+        if isinstance(self.text, AheadText):
+            self.text.close()
+
+
+class Prefetch(Generic[K, T]):
+    """Reads the next thing on a thread while the caller uses the present one. For one calling thread.
+
+    Args:
+        read: from a key (compared with ``==``) to what it names.
+
+    Attributes:
+        waited: seconds that ``get`` kept its caller waiting so far.
+    """
+
+    def __init__(self, read: Callable[[K], T]) -> None:
+        self.waited = 0.0
+        self._read = read
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
+        self._coming: tuple[K, Future[T]] | None = None
+
+    def get(self, key: K, next_key: K | None = None) -> T:
+        """What ``key`` names; reading ``next_key`` starts meanwhile. An error of ``read`` is raised for its key."""
+        started = time.perf_counter()
+        coming, self._coming = self._coming, None
+        if coming is not None and coming[0] == key:
+            future = coming[1]
+        else:
+            if coming is not None:
+                coming[1].cancel()
+            future = self._worker.submit(self._read, key)
+        if next_key is not None:
+            self._coming = next_key, self._worker.submit(self._read, next_key)
+        try:
+            return future.result()
+        finally:
+            self.waited += time.perf_counter() - started
+
+    def close(self) -> None:
+        """End the thread; what it was about to read is forgotten."""
+        self._coming = None
+        self._worker.shutdown(cancel_futures=True)
