@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
@@ -20,8 +20,15 @@ class Problem:
     reason: str
 
 
+class BadPair(Exception):
+    """A pair that is listed and cannot be used; the message is the reason, in one line."""
+
+
 class Corpus(ABC):
-    """Pairs by index. Pairs that cannot be used are listed in ``problems`` and have no index.
+    """Pairs by index. Opening one lists it and decodes no picture, so an index may turn out to be no usable pair.
+
+    What the listing alone rules out (an empty caption, a file that is not there) has no index and is in ``problems``;
+    what only decoding shows raises BadPair. ``data_curation.scan`` tries every index once.
 
     Attributes:
         name: as given on the command line.
@@ -33,7 +40,8 @@ class Corpus(ABC):
     quantiles: ClassVar[Mapping[str, float]] = {}
 
     @abstractmethod
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        """Pairs listed, usable or not."""
 
     @abstractmethod
     def caption(self, index: int) -> str:
@@ -41,39 +49,69 @@ class Corpus(ABC):
 
     @abstractmethod
     def image(self, index: int) -> np.ndarray:
-        """Picture of a pair: uint8 (H, W, 3) at the resolution the corpus was opened with."""
+        """Picture of a pair: uint8 (H, W, 3), brought to ``size(index)``. Raises BadPair."""
 
     @property
     @abstractmethod
     def fingerprint(self) -> str:
-        """Hash of the corpus's content; caches and scores are keyed by it."""
+        """Hash of the listing (names, byte sizes, captions, resolution, buckets); scans and scores are keyed by it.
 
-    def problems(self) -> list[Problem]:
-        """Pairs left out. Never replaced by anything."""
-        return []
+        It reads no picture, so a picture exchanged for another of the same length does not show in it.
+        """
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Width and height in pixels of ``image(index)``: its aspect-ratio bucket, or the resolution twice."""
+        height, width = self.image(index).shape[:2]
+        return width, height
 
     def key(self, index: int) -> str:
-        """Content hash of one pair (picture and caption)."""
+        """SHA-256 of one pair, from the picture as it is stored and the caption: the same at every resolution."""
         return hashlib.sha256(self.image(index).tobytes() + b"\0" + self.caption(index).encode()).hexdigest()
+
+    def read(self, index: int) -> tuple[np.ndarray, str]:
+        """``image`` and ``key`` at once, for a corpus that can have both from one reading. Raises BadPair."""
+        return self.image(index), self.key(index)
+
+    def label(self, index: int) -> str:
+        """What a person finds a pair by, such as a file name."""
+        return str(index)
+
+    def tags(self, index: int) -> Mapping[str, str]:
+        """What the corpus says of a pair besides its caption, for subsets that go by it."""
+        return {}
+
+    def problems(self) -> list[Problem]:
+        """What the listing rules out. Never replaced by anything."""
+        return []
 
 
 @dataclass(frozen=True)
 class Subset:
-    """A rule that cuts a corpus by a score.
+    """A rule that cuts a corpus by a score, by what the caption says, by tags, or by several of these at once.
 
     Attributes:
-        role: which of the suite's metrics scores it ("aesthetic", …); None keeps everything.
+        role: which of the suite's metrics scores it ("aesthetic", …); None asks for no score.
         threshold: least score kept on a real corpus, from the paper.
+        caption: regular expression (``re.search``) that the caption must match.
+        tags: tag → value that the pair must carry.
     """
 
     name: str
     role: str | None = None
     threshold: float | None = None
+    caption: str | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """A subset of one corpus, fixed: which pairs, by which score, with a hash of their content."""
+    """A subset of one corpus, fixed: which pairs, by which score, with a hash of their content.
+
+    Attributes:
+        of: pairs listed in the corpus, usable or not.
+        content_hash: over the sorted keys, so over pictures as stored and captions; not over the resolution.
+        indices, keys, sizes: of the pairs kept, in the corpus's order; a size is (width, height) in pixels.
+    """
 
     subset: str
     corpus: str
@@ -85,4 +123,6 @@ class Manifest:
     of: int
     content_hash: str
     indices: tuple[int, ...]
+    keys: tuple[str, ...]
+    sizes: tuple[tuple[int, int], ...]
     path: Path

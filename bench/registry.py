@@ -26,6 +26,8 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "all": "data_curation.subsets:ALL",
         "high_aesthetic": "data_curation.subsets:HIGH_AESTHETIC",
         "high_clipscore": "data_curation.subsets:HIGH_CLIPSCORE",
+        "posters": "data_curation.subsets:POSTERS",
+        "web_ui": "data_curation.subsets:WEB_UI",
     },
     "suites": {
         "embedded": "benchmarks.suites.embedded:suite",
@@ -42,11 +44,18 @@ BUILT_IN: dict[str, dict[str, str]] = {
     },
     "corpora": {
         "world": "data_curation.world.corpus:WorldCorpus",
+        "hy_soar": "data_curation.hy_soar:HYSOAR",
         "folder": "data_curation.image_folder:ImageFolder",
+        "webdataset": "data_curation.webdataset:WebDataset",
+        "parquet": "data_curation.parquet_files:ParquetFiles",
+        "saved_dataset": "data_curation.saved_dataset:SavedDataset",
     },
     "curation": {
+        "open": "data_curation.opening:open_corpus",
         "cut": "data_curation.curate:cut",
-        "score": "data_curation.curate:score_corpus",
+        "score": "data_curation.scoring:score_corpus",
+        "scan": "data_curation.scan:scan",
+        "command": "data_curation.command:run",
     },
     "recipes": {
         "vae": "bench.backbone.pretrain.recipes:vae",

@@ -1,9 +1,10 @@
-"""Scores a corpus once and cuts subsets from the scores."""
+"""Cuts subsets from a corpus, by scores and by what captions and tags say, and fixes them in manifests."""
 
 from __future__ import annotations
 
 import hashlib
 import io
+import re
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -15,62 +16,8 @@ from bench import records
 from bench.corpus import Corpus, Manifest, Subset
 from bench.errors import BenchError
 from bench.metric import Metric
-from bench.suite import Prompt
-
-CHUNK = 512
-"""Pairs scored and written at once; a killed run loses at most one chunk."""
-
-
-def score_corpus(
-    corpus: Corpus, metric: Metric, cache: Path, tick: Callable[[int], None] = lambda pairs: None
-) -> pd.DataFrame:
-    """Score every pair, once ever per corpus, metric and metric version.
-
-    Scores lie in ``cache/scores/<corpus>/<metric>-v<version>/part-*.parquet`` with columns index, key, score (NaN where
-    the metric failed) and error. A run that was cut short goes on at the first missing part.
-
-    Args:
-        tick: called with the number of pairs just finished.
-    """
-    if metric.needs_facts:
-        raise BenchError(f"{metric.name} checks facts that captions do not hold; curate with clipscore or aesthetic")
-    folder = cache / "scores" / corpus.fingerprint[:16] / f"{metric.name}-v{metric.version}"
-    parts = []
-    for start in range(0, len(corpus), CHUNK):
-        stop = min(start + CHUNK, len(corpus))
-        path = folder / f"part-{start:09d}.parquet"
-        if not path.exists():
-            frame = _score_chunk(corpus, metric, range(start, stop))
-            records.write_bytes(path, frame.to_parquet(index=False))
-        parts.append(_read_part(path, stop - start))
-        tick(stop - start)
-    return pd.concat(parts, ignore_index=True)
-
-
-def _score_chunk(corpus: Corpus, metric: Metric, indices: range) -> pd.DataFrame:
-    from bench.evaluation import score_each
-
-    images = [corpus.image(i) for i in indices]
-    prompts = [Prompt(str(i), corpus.caption(i)) for i in indices]
-    cells = score_each(metric, images, prompts)
-    return pd.DataFrame(
-        {
-            "index": np.array(indices, np.int64),
-            "key": [corpus.key(i) for i in indices],
-            "score": np.array([cell.get("score", np.nan) for cell in cells], np.float64),
-            "error": [cell.get("error") for cell in cells],
-        }
-    ).astype({"key": "string", "error": "string"})
-
-
-def _read_part(path: Path, rows: int) -> pd.DataFrame:
-    try:
-        frame = pd.read_parquet(path)
-    except Exception as error:
-        raise BenchError(f"{path} is damaged; delete it and the chunk is scored again") from error
-    if len(frame) != rows:
-        raise BenchError(f"{path} has {len(frame)} rows instead of {rows}; delete it and the chunk is scored again")
-    return frame
+from data_curation import scan, scoring
+from data_curation.parts import alone, wait_for
 
 
 def cut(
@@ -82,13 +29,22 @@ def cut(
     threshold: float | None = None,
     quantile: float | None = None,
     tick: Callable[[int], None] = lambda pairs: None,
+    rank: int = 0,
+    world_size: int = 1,
+    barrier: Callable[[], None] = alone,
 ) -> Manifest:
-    """Make (or read back) a subset of a corpus and write its manifest.
+    """Make (or read back) a subset of a corpus and write its manifest. Every process of several calls it.
+
+    Pairs that cannot be used and exact duplicates (same picture and caption; the first is kept) are never in it. The
+    caption's rule and the tags are applied first, so a quantile is a share of the pairs that they leave.
 
     Args:
-        metric: what plays the subset's role; None for a subset without a rule.
+        metric: what plays the subset's role; None for a subset without one.
         threshold: least score kept, instead of the subset's own.
         quantile: share of the corpus to keep, best first, instead of a threshold.
+        tick: called with the number of pairs just scored or scanned by this process.
+        rank, world_size: this process and how many share the work; process 0 merges and writes.
+        barrier: returns once every process has called it; it is called three times, whatever is there already.
 
     Returns:
         The manifest, which holds the threshold that was used, the count and a hash over the pairs' contents.
@@ -96,29 +52,63 @@ def cut(
     if quantile is None and threshold is None:
         quantile = corpus.quantiles.get(subset.name)
     used = subset.threshold if threshold is None else threshold
-    name = subset.name
+    if metric is not None and quantile is None and used is None:
+        raise BenchError(f"the subset {subset.name} has no threshold for {corpus.name}; give --threshold or --quantile")
+    rule = _rule_name(subset, metric, used, quantile)
+    path = cache / "cuts" / corpus.fingerprint[:16] / rule / "manifest.json"
+    done = path.exists()
+    barrier()  # process 0 writes only after all have looked, so all take the same way
+    if not done and metric is not None:
+        scoring.score_parts(corpus, metric, cache, tick, rank=rank, world_size=world_size)
+    elif not done:
+        scan.scan(corpus, cache, rank=rank, world_size=world_size, tick=tick)
+    barrier()
+    try:
+        if rank == 0 and not done:
+            _write(path, corpus, subset, metric, cache, used, quantile)
+    finally:
+        barrier()  # the others wait here even where nothing could be cut
+    if rank and not wait_for(path):
+        raise BenchError(f"process 0 cut no {subset.name} from {corpus.name}; its own message says why")
+    return read_manifest(path, corpus)
+
+
+def _rule_name(subset: Subset, metric: Metric | None, threshold: float | None, quantile: float | None) -> str:
+    """Name of the folder of a cut: everything that decides which pairs are in it."""
+    parts = [subset.name]
     if metric is not None:
-        if quantile is None and used is None:
-            raise BenchError(
-                f"the subset {subset.name} has no threshold for {corpus.name}; give --threshold or --quantile"
-            )
-        rule = f"t{used:g}" if quantile is None else f"q{quantile:g}"
-        name = f"{subset.name}-{rule}-{metric.name}-v{metric.version}"
-    path = cache / "subsets" / corpus.fingerprint[:16] / name / "manifest.json"
-    if path.exists():
-        return read_manifest(path, corpus)
-    if metric is None:
-        members = pd.DataFrame({"index": range(len(corpus)), "key": [corpus.key(i) for i in range(len(corpus))]})
-        tick(len(corpus))
-    else:
-        scores = score_corpus(corpus, metric, cache, tick)
-        if quantile is not None:
-            used = float(scores["score"].quantile(1 - quantile, interpolation="higher"))
-        members = scores[scores["score"] >= used][["index", "key", "score"]]
-    if members.empty:
-        best = f"; the best score is {scores['score'].max():.3f}" if metric is not None else ""
+        parts += [f"t{threshold:g}" if quantile is None else f"q{quantile:g}", f"{metric.name}-v{metric.version}"]
+    if subset.caption is not None or subset.tags:
+        parts.append("f" + records.digest({"caption": subset.caption, "tags": dict(subset.tags)})[:8])
+    return "-".join(parts)
+
+
+def _write(
+    path: Path,
+    corpus: Corpus,
+    subset: Subset,
+    metric: Metric | None,
+    cache: Path,
+    threshold: float | None,
+    quantile: float | None,
+) -> None:
+    usable, counts = scan.usable(corpus, cache)
+    pairs = usable if metric is None else scoring.scores(corpus, metric, cache)
+    pairs = pairs[_matches(corpus, subset, pairs["index"])]
+    if pairs.empty:
         raise BenchError(
-            f"no pair of {corpus.name} is in {subset.name} (score of at least {used}){best}; lower --threshold"
+            f"no pair of {corpus.name} is in {subset.name}: "
+            f"no caption and tags of its {counts.kept} usable pairs are as the subset asks"
+        )
+    members, best = pairs, ""
+    if metric is not None:
+        if quantile is not None:
+            threshold = float(pairs["score"].quantile(1 - quantile, interpolation="higher"))
+        members = pairs[pairs["score"] >= threshold]
+        best = f"; the best score is {pairs['score'].max():.3f}"
+    if members.empty:
+        raise BenchError(
+            f"no pair of {corpus.name} is in {subset.name} (score of at least {threshold}){best}; lower --threshold"
         )
     table = members.to_parquet(index=False)
     records.write_bytes(path.parent / "members.parquet", table)
@@ -131,23 +121,43 @@ def cut(
             "corpus_fingerprint": corpus.fingerprint,
             "metric": metric.name if metric else None,
             "metric_version": metric.version if metric else None,
-            "threshold": used,
-            "quantile": quantile,
+            "threshold": threshold if metric else None,
+            "quantile": quantile if metric else None,
+            "caption": subset.caption,
+            "tags": dict(subset.tags),
             "count": len(members),
-            "of": len(corpus),
-            "left_out": len(corpus.problems()),
+            "of": counts.listed,
+            "left_out": counts.left_out,
+            "duplicates": counts.duplicates,
+            "unscored": int(pairs["score"].isna().sum()) if metric else 0,
             "content_hash": _content_hash(members["key"]),
             "members_hash": hashlib.sha256(table).hexdigest(),
         },
     )
-    return read_manifest(path, corpus)
+
+
+def _matches(corpus: Corpus, subset: Subset, indices: pd.Series) -> np.ndarray:
+    """Which pairs have a caption and tags as the subset asks for."""
+    if subset.caption is None and not subset.tags:
+        return np.ones(len(indices), bool)
+    try:
+        caption = re.compile(subset.caption or "")
+    except re.error as error:
+        raise BenchError(f"the caption rule of {subset.name} is no regular expression: {error}") from error
+
+    def matches(index: int) -> bool:
+        if not caption.search(corpus.caption(index)):
+            return False
+        return not subset.tags or subset.tags.items() <= corpus.tags(index).items()
+
+    return np.fromiter((matches(int(index)) for index in indices), bool, len(indices))
 
 
 def _content_hash(keys: pd.Series) -> str:
     return hashlib.sha256("\n".join(sorted(keys)).encode()).hexdigest()
 
 
-_HEAD = tuple(field.name for field in fields(Manifest) if field.name not in ("indices", "path"))
+_HEAD = tuple(field.name for field in fields(Manifest) if field.name not in ("indices", "keys", "sizes", "path"))
 
 
 def read_manifest(path: Path, corpus: Corpus) -> Manifest:
@@ -158,10 +168,12 @@ def read_manifest(path: Path, corpus: Corpus) -> Manifest:
         table = (path.parent / "members.parquet").read_bytes()
         if hashlib.sha256(table).hexdigest() != head["members_hash"]:
             raise BenchError(f"the manifest {path} does not match its members; {again}")
-        members = pd.read_parquet(io.BytesIO(table))
+        members = pd.read_parquet(io.BytesIO(table), columns=["index", "key", "width", "height"])
         manifest = Manifest(
             **{name: head[name] for name in _HEAD},
-            indices=tuple(int(i) for i in members["index"]),
+            indices=tuple(members["index"].tolist()),
+            keys=tuple(members["key"].tolist()),
+            sizes=tuple(zip(members["width"].tolist(), members["height"].tolist(), strict=True)),
             path=path,
         )
     except (KeyError, TypeError, OSError, ValueError) as error:

@@ -1,102 +1,83 @@
-"""A folder of pictures with ``metadata.jsonl`` (or side-car ``.txt`` captions) as a corpus."""
+"""A folder of pictures with a metadata table, or with a caption beside each picture."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from functools import cached_property
+from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
-from bench.corpus import Corpus, Problem
+from bench.corpus import BadPair, Problem
 from bench.errors import BenchError
+from data_curation.file_corpus import FileCorpus
+from data_curation.listing import Row
+from data_curation.paths import Inside
+from data_curation.pictures import SUFFIXES
+from data_curation.tables import read_table, tags_of
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+TABLES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
+"""The tables of Hugging Face's ImageFolder, with the columns ``file_name`` and ``text``."""
 
 
-class ImageFolder(Corpus):
-    """Pictures and captions from a local folder.
+class ImageFolder(FileCorpus):
+    """A folder of pictures with metadata.{jsonl,csv,parquet} (file_name, text), or a .txt caption beside each picture.
 
-    ``metadata.jsonl`` has lines ``{"file_name": …, "text": …}`` (the layout of Hugging Face's ImageFolder); without it
-    every picture needs a ``.txt`` of the same name. Pictures are resized on their short side and cropped to the centre.
-    A picture that cannot be read, an empty caption, or a file name that leaves the folder is listed and left out.
+    Further columns of the table are tags. Without a table every picture in the folder and below needs a ``.txt`` of
+    the same name. A file name that leaves the folder, a file that is not there, or an empty caption is listed and left
+    out.
+
+    Args:
+        caption: the table's column of captions.
     """
 
-    def __init__(self, folder: Path, resolution: int) -> None:
-        self.name = folder.name
-        self._folder, self._resolution = folder.resolve(), resolution
-        self._pairs: list[tuple[Path, str]] = []
-        self._problems: list[Problem] = []
-        for file_name, caption in self._listed():
-            self._add(file_name, caption)
-        if not self._pairs:
-            found = f"; {len(self._problems)} left out, e.g. {self._problems[0]}" if self._problems else ""
-            raise BenchError(f"{folder} holds no usable image-caption pair{found}")
+    layout = "a folder of pictures with metadata.{jsonl,csv,parquet} (file_name, text) or .txt captions"
 
-    def _listed(self) -> list[tuple[str, str]]:
-        table = self._folder / "metadata.jsonl"
-        if not table.exists():
-            pictures = sorted(p for p in self._folder.iterdir() if p.suffix.lower() in SUFFIXES)
-            return [(picture.name, self._side_car(picture)) for picture in pictures]
-        listed = []
-        for number, line in enumerate(table.read_bytes().splitlines(), 1):
-            try:
-                row = json.loads(line)
-                if not isinstance(row["file_name"], str) or not isinstance(row["text"], str):
-                    raise TypeError
-                listed.append((row["file_name"], row["text"]))
-            except (ValueError, KeyError, TypeError):
-                self._problems.append(Problem(f"metadata.jsonl:{number}", "no JSON line with file_name and text"))
-        return listed
+    def __init__(
+        self, path: Path, cache: Path, resolution: int, *, aspect_buckets: bool = False, caption: str = "text"
+    ) -> None:
+        self._files, self._caption = Inside(path), caption
+        super().__init__(path, cache, resolution, aspect_buckets=aspect_buckets)
+
+    @classmethod
+    def accepts(cls, path: Path) -> bool:
+        if not path.is_dir():
+            return False
+        return any((path / table).is_file() for table in TABLES) or any(_pictures(path))
+
+    def _rows(self) -> Iterator[Row | Problem]:
+        tables = [self._files.root / name for name in TABLES if (self._files.root / name).is_file()]
+        if len(tables) > 1:
+            names = " and ".join(table.name for table in tables)
+            raise BenchError(f"{self._files.root} holds {names}; keep one of them")
+        if tables:
+            yield from self._tabled(tables[0])
+        else:
+            for picture in sorted(_pictures(self._files.root)):
+                yield self._row(picture.relative_to(self._files.root).as_posix(), self._side_car(picture), {})
+
+    def _tabled(self, table: Path) -> Iterator[Row | Problem]:
+        for where, row in read_table(table):
+            if row is None or not isinstance(row.get("file_name"), str) or self._caption not in row:
+                yield Problem(where, f"no row with file_name and {self._caption}")
+            else:
+                tags = tags_of(row, without=("file_name", self._caption))
+                yield self._row(row["file_name"], row[self._caption], tags)
+
+    def _row(self, name: str, caption: object, tags: dict[str, str]) -> Row | Problem:
+        try:
+            return Row(name, caption, length=self._files.length(name), tags=tags)
+        except BadPair as problem:
+            return Problem(name, str(problem))
 
     def _side_car(self, picture: Path) -> str:
         """Caption from the picture's ``.txt``; empty, and so left out, where there is none that can be read."""
+        name = picture.with_suffix(".txt").relative_to(self._files.root).as_posix()
         try:
-            return picture.with_suffix(".txt").read_text("utf-8")
-        except (FileNotFoundError, UnicodeDecodeError):
+            return self._files.read(name).decode()
+        except (BadPair, UnicodeDecodeError):
             return ""
 
-    def _add(self, file_name: str, caption: str) -> None:
-        reason = None
-        try:
-            path = (self._folder / file_name).resolve()
-            if not path.is_relative_to(self._folder):
-                reason = "its file name leaves the folder"
-            elif not caption.strip():
-                reason = "its caption is empty"
-            else:
-                with Image.open(path) as picture:
-                    picture.load()
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            reason = f"it cannot be read as a picture ({type(error).__name__})"
-        if reason:
-            self._problems.append(Problem(file_name, reason))
-        else:
-            self._pairs.append((path, caption.strip()))
+    def _data(self, index: int) -> bytes:
+        return self._files.read(self.label(index))
 
-    def __len__(self) -> int:
-        return len(self._pairs)
 
-    def caption(self, index: int) -> str:
-        return self._pairs[index][1]
-
-    def image(self, index: int) -> np.ndarray:
-        with Image.open(self._pairs[index][0]) as picture:
-            rgb = picture.convert("RGB")
-        scale = self._resolution / min(rgb.size)
-        size = (max(round(rgb.width * scale), self._resolution), max(round(rgb.height * scale), self._resolution))
-        left, top = (size[0] - self._resolution) // 2, (size[1] - self._resolution) // 2
-        resized = rgb.resize(size, Image.Resampling.LANCZOS)
-        return np.asarray(resized.crop((left, top, left + self._resolution, top + self._resolution)))
-
-    @cached_property
-    def fingerprint(self) -> str:
-        whole = hashlib.sha256(str(self._resolution).encode())
-        for path, caption in self._pairs:
-            whole.update(hashlib.sha256(path.read_bytes()).digest() + caption.encode() + b"\0")
-        return whole.hexdigest()
-
-    def problems(self) -> list[Problem]:
-        return self._problems
+def _pictures(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)

@@ -88,6 +88,12 @@ class WorldCorpus(Corpus):
     def image(self, index: int) -> np.ndarray:
         return np.array(self.images[index])
 
+    def size(self, index: int) -> tuple[int, int]:
+        return SIZE, SIZE
+
+    def tags(self, index: int) -> Mapping[str, str]:
+        return {"task": str(self.rows[index]["task"])}
+
     @property
     def fingerprint(self) -> str:
         return self._fingerprint

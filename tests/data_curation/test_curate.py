@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +15,10 @@ import pandas as pd
 import pytest
 from fakes import Brightness, FakeCorpus
 
-from bench.corpus import Problem, Subset
+from bench.corpus import BadPair, Problem, Subset
 from bench.errors import BenchError
 from bench.suite import Prompt
-from data_curation import curate
+from data_curation import cost, curate, parts, scan, scoring
 
 RULE = Subset("bright", role="aesthetic", threshold=0.5)
 SCORES = np.array([0.1, 0.9, 0.5, 0.4, 0.7, 0.3, 0.8, 0.2, 0.6, 0.0])
@@ -36,7 +39,7 @@ class Given(Brightness):
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
-    monkeypatch.setattr(curate, "CHUNK", 4)
+    monkeypatch.setattr(parts, "PART", 4)
 
 
 @pytest.fixture
@@ -44,8 +47,8 @@ def corpus() -> FakeCorpus:
     return FakeCorpus(size=10)
 
 
-def parts(cache: Path) -> list[Path]:
-    return sorted(cache.rglob("part-*.parquet"))
+def score_parts(cache: Path) -> list[Path]:
+    return sorted((cache / "scores").rglob("part-*.parquet"))
 
 
 # -- scores ------------------------------------------------------------------------------------------------------------
@@ -53,20 +56,20 @@ def parts(cache: Path) -> list[Path]:
 
 def test_every_pair_is_scored_once_ever(corpus, tmp_path):
     metric = Given()
-    frame = curate.score_corpus(corpus, metric, tmp_path)
+    frame = scoring.score_corpus(corpus, metric, tmp_path)
     assert list(frame["index"]) == list(range(10)) and list(frame["score"]) == list(SCORES)
-    assert list(frame["key"]) == [corpus.key(i) for i in range(10)] and frame["error"].isna().all()
-    again = curate.score_corpus(corpus, metric, tmp_path)
+    assert all(pd.read_parquet(path)["error"].isna().all() for path in score_parts(tmp_path))
+    again = scoring.score_corpus(corpus, metric, tmp_path)
     assert metric.seen == list(range(10))
     pd.testing.assert_frame_equal(again, frame)
 
 
 def test_a_run_that_was_cut_short_scores_only_what_is_missing(corpus, tmp_path):
-    frame = curate.score_corpus(corpus, Given(), tmp_path)
-    assert len(parts(tmp_path)) == 3
-    parts(tmp_path)[1].unlink()
+    frame = scoring.score_corpus(corpus, Given(), tmp_path)
+    assert len(score_parts(tmp_path)) == 3
+    score_parts(tmp_path)[1].unlink()
     metric = Given()
-    pd.testing.assert_frame_equal(curate.score_corpus(corpus, metric, tmp_path), frame)
+    pd.testing.assert_frame_equal(scoring.score_corpus(corpus, metric, tmp_path), frame)
     assert metric.seen == [4, 5, 6, 7]
 
 
@@ -81,9 +84,9 @@ def test_a_crash_loses_at_most_one_part(corpus, tmp_path):
             return super().score(images, prompts)
 
     with pytest.raises(Crash):
-        curate.score_corpus(corpus, Crashing(), tmp_path)
+        scoring.score_corpus(corpus, Crashing(), tmp_path)
     metric = Given()
-    curate.score_corpus(corpus, metric, tmp_path)
+    scoring.score_corpus(corpus, metric, tmp_path)
     assert metric.seen == [4, 5, 6, 7, 8, 9]
 
 
@@ -91,9 +94,9 @@ def test_another_version_or_corpus_is_scored_anew(corpus, tmp_path):
     class Newer(Given):
         version = 2
 
-    curate.score_corpus(corpus, Given(), tmp_path)
+    scoring.score_corpus(corpus, Given(), tmp_path)
     for metric, other in ((Newer(), corpus), (Given(), FakeCorpus(size=9))):
-        curate.score_corpus(other, metric, tmp_path)
+        scoring.score_corpus(other, metric, tmp_path)
         assert len(metric.seen) == len(other)
 
 
@@ -104,22 +107,48 @@ def test_one_pair_that_cannot_be_scored_keeps_the_others_and_says_why(corpus, tm
                 raise RuntimeError("too dark")
             return super().score(images, prompts)
 
-    frame = curate.score_corpus(corpus, Picky(), tmp_path)
-    assert np.isnan(frame["score"][6]) and frame["error"][6] == "RuntimeError: too dark"
-    assert frame["score"].notna().sum() == 9 and frame["error"].notna().sum() == 1
-    assert 6 not in curate.cut(corpus, RULE, Picky(), tmp_path).indices
+    frame = scoring.score_corpus(corpus, Picky(), tmp_path)
+    errors = pd.concat([pd.read_parquet(path) for path in score_parts(tmp_path)], ignore_index=True)["error"]
+    assert np.isnan(frame["score"][6]) and errors[6] == "RuntimeError: too dark"
+    assert frame["score"].notna().sum() == 9 and errors.notna().sum() == 1
+    manifest = curate.cut(corpus, RULE, Picky(), tmp_path)
+    assert 6 not in manifest.indices and json.loads(manifest.path.read_text())["unscored"] == 1
+
+
+def test_a_metric_that_can_score_nothing_says_why(corpus, tmp_path):
+    class Broken(Given):
+        def score(self, images, prompts):
+            raise RuntimeError("no weights")
+
+    with pytest.raises(BenchError, match="given can score no pair of fake: RuntimeError: no weights"):
+        curate.cut(corpus, RULE, Broken(), tmp_path)
+
+
+def test_pictures_of_one_shape_are_scored_together(corpus, tmp_path, monkeypatch):
+    class Stacking(Given):
+        def score(self, images, prompts):
+            np.stack(images)  # fails for two shapes
+            assert len(images) in (5, 2)
+            return super().score(images, prompts)
+
+    monkeypatch.setattr(parts, "PART", 7)
+    shapes = {index: (16, 32) if index in (1, 3) else (16, 16) for index in range(7)}
+    monkeypatch.setattr(FakeCorpus, "image", lambda self, i: np.zeros((*shapes[i], 3), np.uint8))
+    frame = scoring.score_corpus(FakeCorpus(size=7), Stacking(), tmp_path)
+    assert list(frame["index"]) == [0, 1, 2, 3, 4, 6]  # 5 is 0 again
+    assert list(frame["score"]) == list(SCORES[frame["index"]])
 
 
 @pytest.mark.parametrize("damage", ["bytes", "rows"])
 def test_a_damaged_part_ends_in_one_line(corpus, tmp_path, damage):
-    curate.score_corpus(corpus, Given(), tmp_path)
-    path = parts(tmp_path)[1]
+    scoring.score_corpus(corpus, Given(), tmp_path)
+    path = score_parts(tmp_path)[1]
     if damage == "bytes":
         path.write_bytes(path.read_bytes()[:50])
     else:
         pd.read_parquet(path)[:2].to_parquet(path)
-    with pytest.raises(BenchError, match=r"part-000000004\.parquet .*delete it and the chunk is scored again"):
-        curate.score_corpus(corpus, Given(), tmp_path)
+    with pytest.raises(BenchError, match=r"part-000000004\.parquet .*delete it and its pairs are done again"):
+        scoring.score_corpus(corpus, Given(), tmp_path)
 
 
 def test_a_metric_that_needs_facts_is_refused_before_anything_is_scored(corpus, tmp_path):
@@ -127,13 +156,13 @@ def test_a_metric_that_needs_facts_is_refused_before_anything_is_scored(corpus, 
         needs_facts = ("include",)
 
     with pytest.raises(BenchError, match="given checks facts that captions do not hold"):
-        curate.score_corpus(corpus, Factual(), tmp_path)
+        scoring.score_corpus(corpus, Factual(), tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_progress_adds_up(corpus, tmp_path):
     ticks = []
-    curate.score_corpus(corpus, Given(), tmp_path, ticks.append)
+    scoring.score_corpus(corpus, Given(), tmp_path, ticks.append)
     assert ticks == [4, 4, 2]
 
 
@@ -203,6 +232,163 @@ def test_the_content_hash_is_of_the_pairs_pictures_and_captions(corpus, tmp_path
 def test_pairs_left_out_are_counted(corpus, tmp_path, monkeypatch):
     monkeypatch.setattr(FakeCorpus, "problems", lambda self: [Problem("a.png", "it is empty")] * 3)
     assert json.loads(curate.cut(corpus, RULE, Given(), tmp_path).path.read_text())["left_out"] == 3
+
+
+def test_the_manifest_holds_keys_and_sizes(corpus, tmp_path):
+    manifest = curate.cut(corpus, RULE, Given(), tmp_path)
+    assert manifest.keys == tuple(corpus.key(i) for i in manifest.indices)
+    assert manifest.sizes == tuple(corpus.size(i) for i in manifest.indices) == ((16, 16),) * 5
+    assert all(type(number) is int for number in (*manifest.indices, *manifest.sizes[0]))
+
+
+def test_pairs_that_cannot_be_used_and_duplicates_are_in_no_subset(corpus, tmp_path, monkeypatch):
+    image = FakeCorpus.image
+
+    def some(self, index):
+        if index == 4:
+            raise BadPair("it is torn")
+        return image(self, 1 if index == 6 else index)
+
+    monkeypatch.setattr(FakeCorpus, "image", some)
+    monkeypatch.setattr(FakeCorpus, "caption", lambda self, i: "one and all")
+    metric = Given()
+    manifest = curate.cut(corpus, RULE, metric, tmp_path)
+    head = json.loads(manifest.path.read_text())
+    assert manifest.indices == (1, 2, 8) and 4 not in metric.seen
+    assert (head["of"], head["left_out"], head["duplicates"], head["count"]) == (10, 1, 1, 3)
+    # a share is one of the pairs that are left: 8 of the 10, without the score of the duplicate
+    assert curate.cut(corpus, RULE, metric, tmp_path, quantile=0.25).indices == (1, 8)
+    assert curate.cut(corpus, Subset("all"), None, tmp_path).indices == (0, 1, 2, 3, 5, 7, 8, 9)
+
+
+def test_scoring_reads_each_picture_once_for_hash_and_score(corpus, tmp_path, monkeypatch):
+    read, asked = FakeCorpus.read, []
+    monkeypatch.setattr(FakeCorpus, "read", lambda self, index: asked.append(index) or read(self, index))
+    curate.cut(corpus, RULE, Given(), tmp_path)
+    assert sorted(asked) == list(range(10))
+    curate.cut(corpus, Subset("all"), None, tmp_path)
+    assert len(asked) == 10
+
+
+# -- captions and tags -------------------------------------------------------------------------------------------------
+
+
+def test_a_subset_may_go_by_what_the_caption_says(corpus, tmp_path):
+    manifest = curate.cut(corpus, Subset("blue", caption=r"(?i)\bBLUE\b"), None, tmp_path)
+    assert manifest.indices == (1, 3, 6, 8) and manifest.threshold is None
+    assert all("blue" in corpus.caption(i) for i in manifest.indices)
+
+
+def test_a_subset_may_go_by_tags(corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr(FakeCorpus, "tags", lambda self, i: {"kind": "ui" if i % 2 else "poster", "n": str(i)})
+    assert curate.cut(corpus, Subset("ui", tags={"kind": "ui"}), None, tmp_path).indices == (1, 3, 5, 7, 9)
+    both = Subset("both", caption="circle", tags={"kind": "ui"})
+    assert curate.cut(corpus, both, None, tmp_path).indices == (3, 5)
+
+
+def test_a_share_is_one_of_the_pairs_that_the_caption_leaves(corpus, tmp_path):
+    rule = Subset("best_blue", role="aesthetic", caption="blue")  # scores .9 .4 .8 .6
+    assert curate.cut(corpus, rule, Given(), tmp_path, quantile=0.5).indices == (1, 6)
+    assert curate.cut(corpus, rule, Given(), tmp_path, threshold=0.55).indices == (1, 6, 8)
+
+
+def test_another_rule_under_the_same_name_makes_another_manifest(corpus, tmp_path):
+    blue, red = (curate.cut(corpus, Subset("x", caption=c), None, tmp_path) for c in ("blue", "red"))
+    assert blue.path != red.path and blue.indices != red.indices
+
+
+def test_a_rule_that_fits_nothing_or_is_none_ends_in_one_line(corpus, tmp_path):
+    with pytest.raises(BenchError, match="no pair of fake is in none: no caption and tags of its 10 usable pairs"):
+        curate.cut(corpus, Subset("none", caption="poster"), None, tmp_path)
+    with pytest.raises(BenchError, match="the caption rule of odd is no regular expression"):
+        curate.cut(corpus, Subset("odd", caption="("), None, tmp_path)
+    assert not list(tmp_path.rglob("manifest.json"))
+
+
+# -- several processes -------------------------------------------------------------------------------------------------
+
+
+def together(world_size: int, work: Callable[[int, Callable[[], None]], object]) -> list[object]:
+    """Results (or errors) of ``work(rank, barrier)`` in as many threads as there are ranks."""
+    barrier = threading.Barrier(world_size, timeout=20)
+
+    def one(rank: int) -> object:
+        try:
+            return work(rank, barrier.wait)
+        except BenchError as error:
+            return error
+
+    with ThreadPoolExecutor(world_size) as pool:
+        return list(pool.map(one, range(world_size)))
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 4])
+def test_processes_share_the_scoring_and_agree_on_the_subset(corpus, tmp_path, world_size):
+    alone = curate.cut(corpus, RULE, Given(), tmp_path / "alone")
+    metrics = [Given() for _ in range(world_size)]
+    manifests = together(
+        world_size,
+        lambda rank, barrier: curate.cut(
+            corpus, RULE, metrics[rank], tmp_path / "many", rank=rank, world_size=world_size, barrier=barrier
+        ),
+    )
+    assert {replace(m, path=alone.path) for m in manifests} == {alone}
+    assert sorted(index for metric in metrics for index in metric.seen) == list(range(10))
+    frames = together(
+        world_size,
+        lambda rank, barrier: scoring.score_corpus(
+            corpus, Given(), tmp_path / "again", rank=rank, world_size=world_size, barrier=barrier
+        ),
+    )
+    for frame in frames:
+        pd.testing.assert_frame_equal(frame, frames[0])
+
+
+def test_no_process_waits_for_ever_where_nothing_can_be_cut(corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr(parts, "PATIENCE", 0.1)
+    first, second = together(
+        2,
+        lambda rank, barrier: curate.cut(
+            corpus, RULE, Given(), tmp_path, threshold=2.0, rank=rank, world_size=2, barrier=barrier
+        ),
+    )
+    assert "no pair of fake is in bright" in str(first) and "process 0 cut no bright" in str(second)
+
+
+def test_a_manifest_that_is_there_is_read_by_all(corpus, tmp_path):
+    first = curate.cut(corpus, RULE, Given(), tmp_path)
+    metrics = [Given(), Given()]
+    found = together(
+        2,
+        lambda rank, barrier: curate.cut(
+            corpus, RULE, metrics[rank], tmp_path, rank=rank, world_size=2, barrier=barrier
+        ),
+    )
+    assert found == [first, first] and not metrics[0].seen + metrics[1].seen
+
+
+# -- cost --------------------------------------------------------------------------------------------------------------
+
+
+def test_the_cost_is_of_what_is_missing(corpus, tmp_path):
+    metric = Given()
+    whole = cost.estimate(corpus, metric, tmp_path)
+    assert whole.pictures == 10 and whole.disk == 10 * (cost.SCAN_BYTES + cost.SCORE_BYTES) and whole.seconds > 0
+    assert not list(tmp_path.iterdir())
+    assert cost.estimate(corpus, metric, tmp_path, rank=1, world_size=2).pictures == 4
+    scan.scan(corpus, tmp_path)
+    assert cost.estimate(corpus, None, tmp_path) is None
+    assert cost.estimate(corpus, metric, tmp_path).pictures == 10
+    scoring.score_parts(corpus, metric, tmp_path, rank=0, world_size=2)
+    assert cost.estimate(corpus, metric, tmp_path).pictures == 4
+    scoring.score_parts(corpus, metric, tmp_path)
+    assert cost.estimate(corpus, metric, tmp_path) is None
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(5, "5 s"), (600, "10 min"), (30_000, "8 h 20 min")])
+def test_the_cost_is_one_line_for_people(seconds, said):
+    line = str(cost.Cost("score x with y", 286_119, seconds, 30_000_000))
+    assert line == f"score x with y: 286,119 pictures, about {said}, 30.0 MB on disk"
 
 
 # -- damage ------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,74 @@
+"""Columns of pictures and captions, as Parquet files and saved datasets have them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+
+from bench.corpus import BadPair
+from bench.errors import BenchError
+from data_curation.listing import Row
+from data_curation.pictures import limited
+from data_curation.tables import tags_of
+
+IMAGES = ("image", "jpg", "jpeg", "png", "webp", "img", "picture")
+CAPTIONS = ("caption", "text", "caption_en", "prompt")
+"""Names looked for, in this order, where the user names no column."""
+
+
+def choose(schema: pa.Schema, image: str, caption: str, where: str) -> tuple[str, str]:
+    """The columns of pictures and captions: those that were named, or the first known ones.
+
+    Raises:
+        BenchError: there is none, or the column of pictures holds no encoded pictures.
+    """
+    chosen = []
+    for what, named, known in (("image", image, IMAGES), ("caption", caption, CAPTIONS)):
+        column = named or next((name for name in known if name in schema.names), "")
+        if column not in schema.names:
+            raise BenchError(
+                f"{where} has no column of {what}s{f' named {named!r}' if named else ''}; "
+                f"name one of its columns ({', '.join(schema.names)}) with ?{what}=COLUMN after the path"
+            )
+        chosen.append(column)
+    if not _holds_pictures(schema.field(chosen[0]).type):
+        raise BenchError(
+            f"the column {chosen[0]} of {where} holds {schema.field(chosen[0]).type}, not encoded pictures; "
+            "it takes bytes, or a struct with bytes as `datasets` writes it"
+        )
+    return chosen[0], chosen[1]
+
+
+def light(schema: pa.Schema, caption: str) -> list[str]:
+    """The columns that a listing needs: the caption, and every column of plain values for tags."""
+    plain = (pa.types.is_string, pa.types.is_large_string, pa.types.is_integer, pa.types.is_floating)
+    return [field.name for field in schema if field.name == caption or any(test(field.type) for test in plain)]
+
+
+def rows(batch: pa.RecordBatch, caption: str, label: str, source: int, first: int) -> Iterator[Row]:
+    """Rows of a batch of light columns, the first of which is row ``first`` of its file."""
+    for number, row in enumerate(batch.to_pylist(), first):
+        yield Row(f"{label}:{number}", row[caption], tags=tags_of(row, (caption,)), source=source, offset=number)
+
+
+def encoded(cell: pa.Scalar) -> bytes:
+    """The encoded picture in a cell. Raises BadPair where there is none."""
+    value: Any = cell
+    if pa.types.is_struct(cell.type):
+        if not cell.is_valid:
+            raise BadPair("its picture is missing")
+        value = cell["bytes"]
+        if not value.is_valid and "path" in {field.name for field in cell.type} and cell["path"].is_valid:
+            raise BadPair("its picture is given as a path outside the file, which is not followed")
+    if not value.is_valid:
+        raise BadPair("its picture is missing")
+    limited(value.as_buffer().size)
+    return bytes(value.as_py())
+
+
+def _holds_pictures(kind: pa.DataType) -> bool:
+    if pa.types.is_struct(kind):
+        return "bytes" in {field.name for field in kind} and _holds_pictures(kind.field("bytes").type)
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))

@@ -1,0 +1,115 @@
+"""The layout of SOAR's released corpus: JSON lines that name pictures by their MD5."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from bench.corpus import BadPair, Problem
+from bench.errors import BenchError, unknown
+from data_curation.file_corpus import FileCorpus
+from data_curation.listing import Row
+from data_curation.paths import Inside
+from data_curation.tables import read_jsonl, tags_of
+
+LENGTHS = ("long", "medium", "short")
+"""Captions that ``caption_en`` may hold, as a JSON object."""
+
+MD5 = re.compile(r"[0-9a-f]{32}")
+
+
+class HYSOAR(FileCorpus):
+    """SOAR's JSONL: lines {"md5", "caption_en", "bw", "bh"}, pictures as {md5}.jpg in a folder.
+
+    A line whose picture is not there, leaves the folder, or has another MD5 than its name says is listed and left out.
+    Keys other than these four are tags.
+
+    Args:
+        path: the ``.jsonl`` file, or a folder with one or several.
+        images: folder of the pictures; default: ``images`` beside the lines if there is one, else the lines' folder.
+        caption: which caption to take where ``caption_en`` is a JSON object: long, medium or short. The release does
+            not say which one it trains on; long is this project's default, since SD3's T5 reads 256 tokens and its
+            authors found detailed captions to help (arXiv:2403.03206, section 5.2.2).
+        aspect_buckets: ``bw`` and ``bh`` are the width and height of the release's own bucket; a pair goes to the
+            bucket of that aspect ratio. A line without them goes by its picture.
+    """
+
+    layout = 'a .jsonl of lines {"md5", "caption_en", "bw", "bh"} with pictures {md5}.jpg beside it or in images/'
+
+    def __init__(
+        self,
+        path: Path,
+        cache: Path,
+        resolution: int,
+        *,
+        aspect_buckets: bool = False,
+        images: str = "",
+        caption: str = "long",
+    ) -> None:
+        if caption not in LENGTHS:
+            raise unknown("caption length", caption, LENGTHS)
+        self._tables = _tables(path)
+        beside = self._tables[0].parent
+        folder = beside / images if images else beside / "images"
+        if images and not folder.is_dir():
+            raise BenchError(f"the folder of pictures {folder} is not there; images= takes one, e.g. {path}?images=DIR")
+        self._files, self._caption = Inside(folder if folder.is_dir() else beside), caption
+        super().__init__(path, cache, resolution, aspect_buckets=aspect_buckets)
+
+    @classmethod
+    def accepts(cls, path: Path) -> bool:
+        """Whether one of the first lines has an md5 and a caption_en."""
+        lines = itertools.chain.from_iterable(itertools.islice(read_jsonl(table), 10) for table in _tables(path))
+        return any(row is not None and {"md5", "caption_en"} <= row.keys() for _, row in lines)
+
+    def _rows(self) -> Iterator[Row | Problem]:
+        for table in self._tables:
+            for where, row in read_jsonl(table):
+                try:
+                    yield self._row(row)
+                except BadPair as problem:
+                    yield Problem(where, str(problem))
+
+    def _row(self, row: Mapping[str, Any] | None) -> Row:
+        if row is None or not isinstance(row.get("md5"), str) or "caption_en" not in row:
+            raise BadPair("no JSON line with md5 and caption_en")
+        if not MD5.fullmatch(row["md5"]):
+            raise BadPair("its md5 is not 32 hexadecimal digits")
+        name = f"{row['md5']}.jpg"
+        sides = [row.get("bw") or 0, row.get("bh") or 0]
+        if any(type(side) is not int or not 0 <= side < 1 << 16 for side in sides):
+            raise BadPair("its bw and bh are not a width and a height in pixels")
+        try:
+            length = self._files.length(name)
+        except BadPair as problem:
+            raise BadPair(f"{name}: {problem}") from problem
+        tags = tags_of(row, without=("md5", "caption_en", "bw", "bh"))
+        return Row(name, self._chosen(row["caption_en"]), length, sides[0], sides[1], tags)
+
+    def _chosen(self, caption: Any) -> Any:
+        if isinstance(caption, str) and caption.lstrip().startswith("{"):
+            try:
+                caption = json.loads(caption)
+            except (ValueError, RecursionError):
+                return caption  # a caption that happens to begin with a brace
+        if not isinstance(caption, dict):
+            return caption
+        if self._caption not in caption:
+            raise BadPair(f"its caption_en has no {self._caption!r} caption")
+        return caption[self._caption]
+
+    def _data(self, index: int) -> bytes:
+        name = self.label(index)
+        data = self._files.read(name)
+        if (found := hashlib.md5(data, usedforsecurity=False).hexdigest()) != Path(name).stem:
+            raise BadPair(f"its picture is another one: its MD5 is {found}, not what its name says")
+        return data
+
+
+def _tables(path: Path) -> list[Path]:
+    return sorted(path.glob("*.jsonl")) if path.is_dir() else [path] if path.suffix == ".jsonl" else []

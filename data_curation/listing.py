@@ -1,0 +1,125 @@
+"""A corpus's listing: one row per pair, on disk and memory-mapped, so that millions of captions take no memory."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from bench import records
+from bench.corpus import Problem
+
+BATCH = 4096
+"""Rows written at once, and so the most that are held while a corpus is listed."""
+
+SCHEMA = pa.schema(
+    {
+        "name": pa.string(),
+        "caption": pa.string(),
+        "length": pa.int64(),
+        "width": pa.int32(),
+        "height": pa.int32(),
+        "tags": pa.string(),
+        "source": pa.int32(),
+        "offset": pa.int64(),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One pair as listed.
+
+    Attributes:
+        name: what a person finds it by; a file name inside the corpus's folder where there is one.
+        length: bytes of the encoded picture (0: not known before it is read).
+        width, height: in pixels, where the listing says so (0: it does not).
+        source, offset: which file of several holds the picture, and where in it (a byte or a row).
+    """
+
+    name: str
+    caption: Any
+    length: int = 0
+    width: int = 0
+    height: int = 0
+    tags: Mapping[str, str] = field(default_factory=dict)
+    source: int = 0
+    offset: int = 0
+
+
+class Listing:
+    """Rows by index, read from a memory-mapped Arrow file that all processes share."""
+
+    def __init__(self, path: Path, fingerprint: str, problems: list[Problem]) -> None:
+        self.path, self.fingerprint, self.problems = path, fingerprint, problems
+        self._table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+
+    def __len__(self) -> int:
+        return int(self._table.num_rows)
+
+    def get(self, column: str, index: int) -> Any:
+        """One value."""
+        return self._table.column(column)[index].as_py()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Listing, (self.path, self.fingerprint, self.problems)
+
+
+def write_listing(folder: Path, identity: Mapping[str, Any], rows: Iterable[Row | Problem]) -> Listing:
+    """Write a corpus's rows and open them.
+
+    Args:
+        folder: where listings lie; each is named by its fingerprint.
+        identity: what else makes the corpus what it is (loader, resolution, …).
+        rows: pairs and problems in the corpus's order; a pair without a caption becomes a problem here.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f".{uuid.uuid4().hex}.partial"
+    hashed = hashlib.sha256(records.dumps(identity).encode())
+    problems: list[Problem] = []
+    batch: list[dict[str, Any]] = []
+    try:
+        with partial.open("wb") as file, pa.ipc.new_file(file, SCHEMA) as writer:
+            for row in rows:
+                if isinstance(row, Row) and (reason := _caption_problem(row)):
+                    row = Problem(row.name, reason)
+                if isinstance(row, Problem):
+                    problems.append(row)
+                    continue
+                values = vars(row) | {"caption": row.caption.strip(), "tags": json.dumps(row.tags) if row.tags else ""}
+                hashed.update(records.dumps(values).encode())
+                batch.append(values)
+                if len(batch) == BATCH:
+                    writer.write_batch(pa.RecordBatch.from_pylist(batch, SCHEMA))
+                    batch.clear()
+            writer.write_batch(pa.RecordBatch.from_pylist(batch, SCHEMA))
+        path = folder / f"{hashed.hexdigest()[:16]}.arrow"
+        if not path.exists():
+            partial.replace(path)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            message = f"the disk is full: could not write the listing in {folder}; free some space and run again"
+            raise records.DiskFull(message) from error
+        raise
+    finally:
+        partial.unlink(missing_ok=True)
+    return Listing(path, hashed.hexdigest(), problems)
+
+
+def _caption_problem(row: Row) -> str | None:
+    if not isinstance(row.caption, str):
+        return "its caption is no text"
+    if not row.caption.strip():
+        return "its caption is empty"
+    try:
+        f"{row.name}{row.caption}{dict(row.tags)}".encode()
+    except UnicodeEncodeError:
+        return "its name, caption or tags are no valid Unicode"
+    return None

@@ -1,0 +1,67 @@
+"""A corpus from what stands on the command line: a registered name, or a path whose layout is recognised."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from urllib.parse import parse_qsl
+
+from bench import registry
+from bench.corpus import Corpus
+from bench.errors import BenchError, unknown
+from data_curation.file_corpus import FileCorpus
+
+LAYOUTS = ("hy_soar", "saved_dataset", "folder", "webdataset", "parquet")
+"""Registered loaders in the order in which they are asked; the most particular ones come first."""
+
+
+def open_corpus(name: str, cache: Path, resolution: int, aspect_buckets: bool = False) -> Corpus:
+    """Open a corpus by registered name (world) or by path, and list what it holds; no picture is decoded.
+
+    Args:
+        name: a name, a path, or a path with settings of its loader after it: ``train.jsonl?caption=short&images=jpg``.
+        cache: where listings and rendered worlds go.
+        resolution: side of a square picture in pixels.
+        aspect_buckets: bring pictures to aspect-ratio buckets of about resolution² pixels, where the corpus can.
+
+    Raises:
+        BenchError: nothing of that name, a layout that is not known, an unknown setting, or no pair listed.
+    """
+    if name in registry.table("corpora"):
+        opened: Corpus = _named(name, cache)
+        if opened.size(0) != (resolution, resolution):
+            width, height = opened.size(0)
+            raise BenchError(
+                f"the corpus {name} has pictures of {width} x {height} px and {resolution} px are asked for; "
+                "choose another corpus or resolution"
+            )
+        return opened
+    path, settings = _split(name)
+    if not path.exists():
+        raise unknown("corpus (or path)", str(path), registry.table("corpora"))
+    loaders: list[type[FileCorpus]] = [registry.load("corpora", layout) for layout in LAYOUTS]
+    loader = next((loader for loader in loaders if loader.accepts(path)), None)
+    if loader is None:
+        accepted = "; ".join(loader.layout for loader in loaders)
+        raise BenchError(f"{path} is no corpus that can be read; accepted are: {accepted}")
+    known = set(inspect.signature(loader).parameters) - {"path", "cache", "resolution", "aspect_buckets"}
+    for key in settings:
+        if key not in known:
+            if not known:
+                raise BenchError(f"{path} takes no settings after the path, and {key!r} was given")
+            raise unknown("corpus setting", key, known)
+    return loader(path, cache, resolution, aspect_buckets=aspect_buckets, **settings)
+
+
+def _named(name: str, cache: Path) -> Corpus:
+    loader = registry.load("corpora", name)
+    if isinstance(loader, type) and issubclass(loader, FileCorpus):
+        raise BenchError(f"{name} is a layout; give the path of {loader.layout}, and it is recognised")
+    return loader(cache)  # type: ignore[no-any-return]
+
+
+def _split(name: str) -> tuple[Path, dict[str, str]]:
+    if Path(name).exists():
+        return Path(name), {}
+    path, _, settings = name.partition("?")
+    return Path(path), dict(parse_qsl(settings, keep_blank_values=True))

@@ -1,0 +1,81 @@
+"""Tables made in parts: shared out over processes, resumed at the first missing part, read a few columns at a time."""
+
+from __future__ import annotations
+
+import io
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bench import records
+from bench.errors import BenchError
+
+PART = 512
+"""Pairs in a part; a killed run loses at most one part per process."""
+
+PATIENCE = 30.0
+"""Seconds to wait for a file that another machine has written: network disks show it late."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A table of ``total`` rows in a folder, as ``part-<first row>.parquet``."""
+
+    folder: Path
+    total: int
+
+    def starts(self, rank: int = 0, world_size: int = 1) -> list[int]:
+        """First rows of the parts of one process of several."""
+        return list(range(0, self.total, PART)[rank::world_size])
+
+    def indices(self, start: int) -> range:
+        """Rows of the part."""
+        return range(start, min(start + PART, self.total))
+
+    def path(self, start: int) -> Path:
+        return self.folder / f"part-{start:09d}.parquet"
+
+    def missing(self, rank: int = 0, world_size: int = 1) -> list[int]:
+        """Those of ``starts`` that are not there yet."""
+        return [start for start in self.starts(rank, world_size) if not self.path(start).exists()]
+
+    def write(self, start: int, table: pa.Table) -> None:
+        """Write a part whole or not at all."""
+        buffer = io.BytesIO()
+        pq.write_table(table, buffer)
+        records.write_bytes(self.path(start), buffer.getvalue())
+
+    def read(self, columns: list[str]) -> pa.Table:
+        """These columns of all parts. A part that is missing or damaged ends in one line that names it."""
+        tables = []
+        for start in self.starts():
+            path, rows = self.path(start), len(self.indices(start))
+            try:
+                table = pq.read_table(path, columns=columns, partitioning=None)
+            except FileNotFoundError as error:
+                raise BenchError(f"{path} is not there; let every shard finish, then run this again") from error
+            except (pa.ArrowException, OSError) as error:
+                raise BenchError(f"{path} is damaged; delete it and its pairs are done again") from error
+            if table.num_rows != rows:
+                raise BenchError(
+                    f"{path} has {table.num_rows} rows instead of {rows}; delete it and its pairs are done again"
+                )
+            tables.append(table)
+        return pa.concat_tables(tables)
+
+
+def wait_for(path: Path, patience: float | None = None) -> bool:
+    """Whether a file that another process has written is there, or comes into sight within ``patience`` seconds."""
+    until = time.monotonic() + (PATIENCE if patience is None else patience)
+    while not path.exists():
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.2)
+    return True
+
+
+def alone() -> None:
+    """The barrier of a process that has no others to wait for."""

@@ -1,0 +1,72 @@
+"""WebDataset tars as a corpus: members are read where they lie, and nothing is unpacked."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bench.corpus import BadPair, Problem
+from data_curation.file_corpus import FileCorpus
+from data_curation.listing import Row
+from data_curation.pictures import limited
+from data_curation.tar_index import Sample, tar_index
+
+
+class WebDataset(FileCorpus):
+    """WebDataset tars: members NAME.jpg (.png, .webp) with NAME.txt, or NAME.json that holds caption or text.
+
+    The members' offsets are found once per tar and cached. A tar that was cut short keeps the pairs before the cut;
+    what is lost is listed. Further short values in NAME.json are tags.
+
+    Args:
+        path: a ``.tar``, or a folder with some, in it or below.
+    """
+
+    layout = "WebDataset .tar files, one or a folder of them, with NAME.jpg and NAME.txt or NAME.json"
+
+    def __init__(self, path: Path, cache: Path, resolution: int, *, aspect_buckets: bool = False) -> None:
+        self._tars, self._index = _tars(path), cache / "corpora" / "tars"
+        self._root = path if path.is_dir() else path.parent
+        super().__init__(path, cache, resolution, aspect_buckets=aspect_buckets)
+
+    @classmethod
+    def accepts(cls, path: Path) -> bool:
+        return bool(_tars(path))
+
+    def _identity(self) -> dict[str, Any]:
+        return {"tars": [[self._label(tar), tar.stat().st_size] for tar in self._tars]}
+
+    def _label(self, tar: Path) -> str:
+        return tar.relative_to(self._root).as_posix()
+
+    def _rows(self) -> Iterator[Row | Problem]:
+        for source, tar in enumerate(self._tars):
+            samples, problems = tar_index(tar, self._index)
+            yield from (self._row(sample, source, self._label(tar)) for sample in samples)
+            yield from problems
+
+    def _row(self, sample: Sample, source: int, tar: str) -> Row | Problem:
+        name = f"{tar}/{sample.key}"
+        if sample.offset < 0:
+            return Problem(name, "it has no picture")
+        if sample.caption is None:
+            return Problem(name, "it has no caption: no .txt and no .json with a caption that can be read")
+        try:
+            limited(sample.length)
+        except BadPair as problem:
+            return Problem(name, str(problem))
+        return Row(name, sample.caption, sample.length, tags=sample.tags, source=source, offset=sample.offset)
+
+    def _data(self, index: int) -> bytes:
+        length, offset = self._listing.get("length", index), self._listing.get("offset", index)
+        with self._tars[self._listing.get("source", index)].open("rb") as file:
+            data = os.pread(file.fileno(), length, offset)
+        if len(data) < length:
+            raise BadPair("its tar has become shorter since it was indexed")
+        return data
+
+
+def _tars(path: Path) -> list[Path]:
+    return sorted(path.rglob("*.tar")) if path.is_dir() else [path] if path.suffix == ".tar" else []

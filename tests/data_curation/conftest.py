@@ -1,0 +1,8 @@
+"""Test files here import ``pairs`` from ``support``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent / "support"))
