@@ -1,0 +1,190 @@
+"""FLOPs and memory of an experiment's jobs, evaluations and encoding."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench import records, registry
+from bench.budget import Budget
+from bench.config import ExperimentConfig, SubsetRule, method_config
+from bench.data import parse_size
+from bench.errors import BenchError
+from bench.experiment import Plan, plans, reward_metric
+from bench.flops import Cost, count, transformer_cost
+from bench.plan import Assumptions, JobPlan, memory, probe
+from bench.plan.architecture import find
+
+
+class Work:
+    """Works out each part once.
+
+    Attributes:
+        architecture: of the backbone.
+        suite: None where it cannot be read here.
+        problems: why that, or another number, is not known.
+    """
+
+    def __init__(self, config: ExperimentConfig, cache: Path, assumptions: Assumptions) -> None:
+        self.config, self.cache, self.assumptions = config, cache, assumptions
+        self.problems: list[str] = []
+        self._costs: dict[tuple[str, ...], Cost] = {}
+        self.suite: Any = None
+        try:
+            self.suite = registry.load("suites", config.suite)()
+        except BenchError as error:
+            self.problems.append(f"suite: {error}")
+        self.architecture = find(config, self.suite.sampler.resolution if self.suite else None)
+
+    @property
+    def low(self) -> bool:
+        """Whether matrix products are in bfloat16, as ``auto`` makes them on the GPUs planned for."""
+        return self.config.dtype != "float32"
+
+    # -- jobs ------------------------------------------------------------------------------------------------------
+
+    def jobs(self) -> tuple[JobPlan, ...]:
+        """Every job; those of one row differ in subset and seed alone, so a method is tried once for all of them."""
+        rows = {row: self._row(row) for row in self.config.methods}
+        return tuple(rows[job.method](job) for job in plans(self.config))
+
+    def _row(self, row: str) -> Callable[[Plan], JobPlan]:
+        config, architecture = self.config, self.architecture
+        method = registry.load("methods", config.method_of(row))
+        settings = method_config(method, architecture.scale, config.overrides_of(row))
+        try:
+            step = probe.one_step(method(settings), config.micro_batch, self.assumptions.gpus)
+            trained = probe.what_trains(method(settings), architecture, self._costs, low=self.low)
+        except BenchError as error:
+            problem = str(error)
+            return lambda job: JobPlan(job.name, problem=problem)
+        training = memory.training_memory(
+            trained,
+            step.graph_samples * self._activations,
+            layers=int(architecture.transformer["num_layers"]),
+            low=self.low,
+            adam_8bit=config.adam_8bit,
+            sharded=config.sharding == "fsdp",
+            gpus=self.assumptions.gpus,
+        ).total
+        # Text encoders are loaded alone while a cache is filled, and beside the model while text is encoded ahead.
+        encoders = (2 if self.low else 4) * architecture.text_parameters
+        state = (4 + (2 if config.adam_8bit else 8)) * trained.trained + trained.copies
+        model = step.forwards * trained.cost.forward + step.backwards * trained.cost.backward
+        model += step.images * self._vae_flops("decode", architecture.latent_shape()) if step.images else 0
+
+        def planned(job: Plan) -> JobPlan:
+            reward = reward_metric(job, method, self.suite) if self.suite else None
+            per_step = model + round(step.reward_calls * (self._metric_flops.get(reward, 0.0) if reward else 0.0))
+            steps = self._steps(per_step, step.updates)
+            return JobPlan(
+                name=job.name,
+                steps=steps,
+                updates=steps * step.updates,
+                step_flops=per_step,
+                flops=float(steps * per_step),
+                evaluation_flops=self.evaluation_flops and self.evaluation_flops * config.evaluations,
+                memory=training + encoders if self.ahead(job.subset) else max(training, encoders),
+                disk=state + 4 * trained.trained,
+            )
+
+        return planned
+
+    def _steps(self, flops: int, updates: int) -> int:
+        """Iterations that the budget pays for; a job stops before the one that would overshoot."""
+        budget = Budget.parse(self.config.budget)
+        rate = self.assumptions.peak * self.assumptions.utilisation
+        price = {"flops": flops, "steps": 1, "updates": updates, "device-seconds": flops / rate}[budget.currency]
+        return math.floor(budget.amount / price * (1 + 1e-9))
+
+    @cached_property
+    def _activations(self) -> int:
+        """Bytes that autograd saves for a sample."""
+        return memory.saved_for_backward(
+            self.architecture, low=self.low, checkpointing=self.config.gradient_checkpointing
+        )
+
+    # -- evaluations and encoding ----------------------------------------------------------------------------------
+
+    @cached_property
+    def evaluation_flops(self) -> float | None:
+        """Of one evaluation: sampling, decoding, and the metrics that know their cost. None: the suite is not known."""
+        if self.suite is None:
+            return None
+        sampler = self.suite.sampler
+        shape = self.architecture.latent_shape(sampler.resolution)
+        model = self.architecture.empty_transformer().requires_grad_(False)
+        forward = transformer_cost(model, shape, self.architecture.text_tokens).forward
+        branches = 1 if sampler.guidance_scale == 1 else 2
+        per_image = sampler.steps * branches * forward + self._vae_flops("decode", shape)
+        total = 0.0
+        for prompts in self.suite.prompt_sets:
+            metrics = sum(self._metric_flops.get(name, 0.0) for name in prompts.metrics)
+            total += len(prompts.prompts) * prompts.repeats * (per_image + metrics)
+        return total
+
+    @property
+    def images(self) -> int | None:
+        """Images of one evaluation; None: the suite is not known."""
+        return sum(len(s.prompts) * s.repeats for s in self.suite.prompt_sets) if self.suite else None
+
+    @cached_property
+    def shared_flops(self) -> float:
+        """The base's evaluation, and each pair of known subsets through the VAE and the text encoders once."""
+        total, pairs = self.evaluation_flops or 0.0, sum(self.pairs(name) or 0 for name in self.config.subsets)
+        if pairs:
+            side, architecture = self.architecture.resolution, self.architecture
+            text = 2 * architecture.text_parameters * architecture.max_sequence_length  # 2 FLOPs a weight and token
+            total += pairs * (self._vae_flops("encode", (3, side, side)) + text)
+        return total
+
+    def _vae_flops(self, direction: str, shape: tuple[int, int, int]) -> int:
+        vae = self.architecture.empty_vae()
+        with torch.no_grad():
+            return count(lambda: getattr(vae, direction)(torch.empty(1, *shape, device="meta")))
+
+    @cached_property
+    def _metric_flops(self) -> dict[str, float]:
+        """FLOPs of scoring a picture, for the suite's metrics that can tell here."""
+        found: dict[str, float] = {}
+        lacking: dict[str, list[str]] = {}
+        for name in dict.fromkeys(name for name, _ in self.suite.metrics()):
+            try:
+                found[name] = float(registry.load("metrics", name)().flops_per_image)
+            except BenchError as error:
+                lacking.setdefault(str(error), []).append(name)
+        self.problems += [f"{' and '.join(names)}: {why}" for why, names in lacking.items()]
+        return found
+
+    # -- pairs -----------------------------------------------------------------------------------------------------
+
+    def pairs(self, subset: str) -> int | None:
+        """Pairs of a subset: as last cut from this corpus, else as the experiment's source reports, else not known."""
+        rule = self.config.subset.get(subset, SubsetRule())
+        return _curated(self.cache, self.config.corpus, subset, rule) or getattr(rule, "pairs", None)
+
+    @property
+    def text_row(self) -> int:
+        """Bytes of a caption's embeddings in the cache, which keeps them in bfloat16."""
+        config, tokens = self.architecture.transformer, self.architecture.text_tokens
+        return 2 * int(tokens * config["joint_attention_dim"] + config["pooled_projection_dim"])
+
+    def ahead(self, subset: str) -> bool:
+        """Whether a subset's captions are too many for the cache, and are encoded ahead instead."""
+        return (self.pairs(subset) or 0) * self.text_row > parse_size(self.config.text_cache_limit)
+
+
+def _curated(cache: Path, corpus: str, subset: str, rule: SubsetRule) -> int | None:
+    """Pairs of the manifest last cut from a corpus of this name by this rule, if there is one."""
+    asked = {key: value for key, value in (("threshold", rule.threshold), ("quantile", rule.quantile)) if value}
+    found = []
+    for path in cache.glob("cuts/*/*/manifest.json"):
+        head = records.read_json(path)
+        if all(head.get(key) == value for key, value in {"corpus": corpus, "subset": subset, **asked}.items()):
+            found.append((path.stat().st_mtime, int(head["count"])))
+    return max(found)[1] if found else None
