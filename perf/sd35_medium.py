@@ -12,10 +12,9 @@ about SD3.5-Medium, and say so.
 from __future__ import annotations
 
 import argparse
+import gc
 import statistics
-from collections.abc import Callable
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any
 
 import _common as common
@@ -80,51 +79,64 @@ def matrix_rate(device: torch.device, dtype: torch.dtype, size: int) -> float:
     return 2 * size**3 / statistics.median(seconds)
 
 
-def steps(backbone: RandomBackbone, device: torch.device, arguments: argparse.Namespace) -> dict[str, Any]:
-    """A job each for SFT and SOAR on the same random data; they share no weights."""
-    from bench.backbone.loader import TextCondition
-    from bench.config import method_config
-    from bench.data import TrainingData
-    from bench.engine import Compute, Engine
-    from bench.job import Job
-    from methods.sft import SFT
-    from methods.soar import SOAR
+@dataclass
+class Cost:
+    """What a method's step costs: seconds, FLOPs, and bytes beyond weights and optimizer; and what it trains."""
 
-    count, config = 2 * arguments.batch, backbone.config
-    generator = torch.Generator().manual_seed(0)
+    seconds: float
+    flops: int
+    memory: int
+    parameters: int
+
+
+def training_data(backbone: RandomBackbone, pairs: int, tokens: int) -> tuple[Any, Any]:
+    """(random pairs with a caption each, an empty prompt's condition)."""
+    from bench.backbone.loader import TextCondition
+    from bench.data import TrainingData
+
+    generator, config = torch.Generator().manual_seed(0), backbone.config
 
     def text(rows: int) -> TextCondition:
-        tokens = torch.randn(rows, arguments.tokens, config["joint_attention_dim"], generator=generator)
-        return TextCondition(tokens, torch.randn(rows, config["pooled_projection_dim"], generator=generator))
+        embeds = torch.randn(rows, tokens, config["joint_attention_dim"], generator=generator)
+        return TextCondition(embeds, torch.randn(rows, config["pooled_projection_dim"], generator=generator))
 
     data = TrainingData(
-        latents=torch.randn(count, *backbone.latent_shape, generator=generator),
-        shapes=torch.tensor(backbone.latent_shape).expand(count, -1),
-        text=text(count),
+        latents=torch.randn(pairs, *backbone.latent_shape, generator=generator),
+        shapes=torch.tensor(backbone.latent_shape).expand(pairs, -1),
+        text=text(pairs),
         prompts=(),
-        text_of=torch.arange(count),
+        text_of=torch.arange(pairs),
     )
+    return data, text(1)
+
+
+def cost(name: str, backbone: Any, data: Any, null: Any, arguments: argparse.Namespace) -> Cost:
+    """A method's step, measured on a job of its own that is gone afterwards."""
+    from bench import registry
+    from bench.config import method_config
+    from bench.engine import Compute, Engine
+    from bench.job import Job
+
+    kind = registry.load("methods", name)
     compute = Compute(
         micro_batch=arguments.micro_batch,
         gradient_checkpointing=arguments.gradient_checkpointing,
         compile=arguments.compile,
     )
-    engine, made = Engine(device=device, dtype=getattr(torch, arguments.dtype)), {}
-    for name, kind in (("sft", SFT), ("soar", SOAR)):
-        stand_in: Any = backbone
-        job = Job(backbone=stand_in, null=text(1), data=data, seed=0, engine=engine, compute=compute)
-        method = kind(method_config(kind, "full", {"batch_size": arguments.batch}))
-        method.setup(job)
-        made[name] = SimpleNamespace(job=job, run=_stepper(method, job))
-    return made
+    engine = Engine(device=backbone.device, dtype=getattr(torch, arguments.dtype))
+    job = Job(backbone=backbone, null=null, data=data, seed=0, engine=engine, compute=compute)
+    method = kind(method_config(kind, "full", {"batch_size": arguments.batch}))
+    method.setup(job)
 
-
-def _stepper(method: Any, job: Any) -> Callable[[], None]:
-    def run() -> None:
+    def step() -> None:
         method.step(job)
         job.finish_step(0.0, 0)
 
-    return run
+    step()
+    flops = job.meter.flops
+    memory = common.peak_activation(step, backbone.device, job.parameters)
+    seconds = common.alternate({name: step}, arguments.repeats, backbone.device)[name]
+    return Cost(seconds, flops, memory, sum(p.numel() for p in job.parameters))
 
 
 def main() -> None:
@@ -154,27 +166,25 @@ def _figures(
     backbone: RandomBackbone, arguments: argparse.Namespace, device: torch.device, full: bool
 ) -> tuple[list[Figure], list[str]]:
     rate = matrix_rate(device, getattr(torch, arguments.dtype), 8192 if full else 1024)
-    made = steps(backbone, device, arguments)
-    made["sft"].run()
-    spent = made["sft"].job.meter.flops
-    runs = {name: side.run for name, side in made.items()}
-    memory = {
-        name: common.peak_activation(run, device, made[name].job.parameters) / 2**30 for name, run in runs.items()
-    }
-    seconds = common.alternate(runs, arguments.repeats, device)
-    parameters = sum(p.numel() for p in made["sft"].job.parameters)
-    what = "SD3.5-Medium" if full else "CPU stand-in"
-    goals = (">= 45", "<= 8") if full else ("", "")
+    data, null = training_data(backbone, 2 * arguments.batch, arguments.tokens)
+    costs = {}
+    for name in ("sft", "soar"):  # one after the other: weights and optimizer states of one are 27 GB
+        costs[name] = cost(name, backbone, data, null, arguments)
+        gc.collect()
+        if full:
+            torch.cuda.empty_cache()
+    sft, soar = costs["sft"], costs["soar"]
+    what, goals = ("SD3.5-Medium", (">= 45", "<= 8")) if full else ("CPU stand-in", ("", ""))
     figures = [
-        Figure(f"{what}: parameters", parameters / 1e9, "B"),
+        Figure(f"{what}: parameters", sft.parameters / 1e9, "B"),
         Figure(f"matrix rate, {arguments.dtype}", rate / 1e12, "TFLOP/s"),
-        Figure(f"{what}: SFT step", seconds["sft"], "s"),
-        Figure(f"{what}: SFT, samples per second", arguments.batch / seconds["sft"], "samples/s"),
-        Figure(f"{what}: SFT step, share of the matrix rate", 100 * spent / seconds["sft"] / rate, "%", goals[0]),
-        Figure(f"{what}: SOAR step", seconds["soar"], "s"),
-        Figure(f"{what}: SOAR step / SFT step", seconds["soar"] / seconds["sft"], "", goals[1]),
-        Figure(f"{what}: SFT, peak beyond weights and optimizer", memory["sft"], "GiB"),
-        Figure(f"{what}: SOAR, peak beyond weights and optimizer", memory["soar"], "GiB"),
+        Figure(f"{what}: SFT step", sft.seconds, "s"),
+        Figure(f"{what}: SFT, samples per second", arguments.batch / sft.seconds, "samples/s"),
+        Figure(f"{what}: SFT step, share of the matrix rate", 100 * sft.flops / sft.seconds / rate, "%", goals[0]),
+        Figure(f"{what}: SOAR step", soar.seconds, "s"),
+        Figure(f"{what}: SOAR step / SFT step", soar.seconds / sft.seconds, "", goals[1]),
+        Figure(f"{what}: SFT, peak beyond weights and optimizer", sft.memory / 2**30, "GiB"),
+        Figure(f"{what}: SOAR, peak beyond weights and optimizer", soar.memory / 2**30, "GiB"),
     ]
     notes = [f"{arguments.batch} pairs a step, {arguments.micro_batch} samples per forward"]
     if not full:

@@ -261,7 +261,7 @@ def main() -> None:
     """Compare losses, gradients, memory and speed; print a table; write JSON if asked to."""
     parser = common.parser(__doc__)
     parser.add_argument("--batch", type=int, default=32, help="pairs per update on both sides")
-    parser.add_argument("--micro-batch", type=int, default=8, help="samples per forward with a graph, in the harness")
+    parser.add_argument("--micro-batch", type=int, default=16, help="samples per forward with a graph, in the harness")
     parser.add_argument(
         "--reference-batch", type=int, default=RELEASED_BATCH, help="the reference's pairs per backward"
     )
