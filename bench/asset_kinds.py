@@ -108,7 +108,7 @@ class File(Asset):
         check_file(found, self.sha256)
 
     def download(self, cache: Path, *, anew: bool) -> None:  # pooch replaces a damaged copy in any case
-        import pooch  # type: ignore[import-untyped]
+        import pooch
         from requests import RequestException
 
         pooch.get_logger().setLevel("WARNING")

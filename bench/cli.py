@@ -65,6 +65,10 @@ def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
     return tuple(part.strip() for part in value.split(",") if part.strip()) if value is not None else None
 
 
+def _trackers(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    return () if value == "none" else _names(ctx, param, value)
+
+
 def _numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...] | None:
     if value is None:
         return None
@@ -74,8 +78,36 @@ def _numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> t
         raise BenchError(f"--seeds takes whole numbers with commas between, not {value!r}") from error
 
 
+def _shard(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    number, _, count = value.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise BenchError(f"--shard takes I/N with I from 1 to N, e.g. 1/8, not {value!r}")
+    return int(number) - 1, int(count)
+
+
+def _share_cache(ctx: click.Context, param: click.Parameter, value: Path) -> Path:
+    """Suites and metrics, and the processes a command starts, find their assets under the command's cache folder."""
+    before = os.environ.get("BENCH_CACHE")
+    os.environ["BENCH_CACHE"] = str(value)
+    if before is None:
+        ctx.call_on_close(lambda: os.environ.pop("BENCH_CACHE", None))
+    else:
+        ctx.call_on_close(lambda: os.environ.update(BENCH_CACHE=before))
+    return value
+
+
 _places = (
-    click.option("--cache", type=PATH, default="cache", show_default=True, help="Corpora, scores, latents."),
+    click.option(
+        "--cache",
+        type=PATH,
+        default="cache",
+        envvar="BENCH_CACHE",
+        show_default=True,
+        callback=_share_cache,
+        help="Corpora, scores, latents, assets. Also from BENCH_CACHE.",
+    ),
     click.option("--runs", type=PATH, default="runs", show_default=True, help="Records of runs."),
     click.option("--reports", type=PATH, default="reports", show_default=True, help="Rendered reports."),
 )
@@ -90,6 +122,34 @@ def _with(options: tuple[Any, ...]) -> Any:
     return wrap
 
 
+_model = (
+    click.option("--revision", help="Branch, tag or commit of a hub id."),
+    click.option("--offline", is_flag=True, default=None, help="Use the hub's cache alone."),
+    click.option("--resolution", type=int, help="Side of a training picture in pixels; default: the suite's."),
+    click.option("--max-sequence-length", type=int, help="T5 tokens; default: the backbone's."),
+    click.option("--buckets", "aspect_buckets", is_flag=True, default=None, help="Keep aspect ratios, in buckets."),
+    click.option("--text-cache-limit", metavar="SIZE", help="Cache text embeddings up to this, e.g. 200GB."),
+)
+_computing = (
+    click.option("--dtype", help="auto, bfloat16 or float32, of matrix products; weights that train stay float32."),
+    click.option("--micro-batch", type=int, help="Samples per forward with a graph: lowers memory, changes no result."),
+    click.option("--gradient-checkpointing", is_flag=True, default=None, help="Less memory, a third more time."),
+    click.option("--compile", is_flag=True, default=None, help="torch.compile the transformer's blocks."),
+    click.option("--adam-8bit", "adam_8bit", is_flag=True, default=None, help="Optimizer states in 8 bits."),
+    click.option("--evaluation-batch", type=int, help="Images sampled together in evaluations."),
+    click.option("--sharding", help="ddp or fsdp, where several processes share a full fine-tune."),
+    click.option("--trackers", callback=_trackers, help="tensorboard, wandb, or none."),
+)
+
+
+_planning = (
+    click.option("--dry-run", is_flag=True, help="Start nothing; print jobs, hours, memory, disk, what is missing."),
+    click.option("--utilisation", type=click.FloatRange(0, 1, min_open=True), help="Of a dry run; default: 0.45."),
+    click.option("--peak-tflops", type=click.FloatRange(0, min_open=True), help="Of a GPU in a dry run; default: 989."),
+    click.option("--gpus", type=click.IntRange(1), help="That share a job in a dry run; default: 8."),
+)
+
+
 @main.command()
 @click.argument("experiment", type=PATH, required=False)
 @click.option("--methods", callback=_names, help="Methods with commas between, e.g. sft,soar.")
@@ -97,13 +157,17 @@ def _with(options: tuple[Any, ...]) -> Any:
 @click.option("--seeds", callback=_numbers, help="Seeds with commas between.")
 @click.option("--budget", help="Per job: flops=1e13, steps=200 or device-seconds=60.")
 @click.option("--evaluations", type=int, help="Evaluations per job, at equal shares of the budget.")
-@click.option("--backbone", help="tiny-sd3 or a local diffusers folder of the SD3 family.")
-@click.option("--corpus", help="world or a folder of pictures with captions.")
+@click.option("--backbone", help="tiny-sd3, a hub id, or a local diffusers folder of the SD3 family.")
+@click.option("--corpus", help="world, or the path of a corpus (see docs/add-a-subset.md for the layouts).")
 @click.option("--suite", help="Evaluation suite.")
+@click.option("--context", callback=_names, help="Pipelines evaluated beside the base and never trained.")
 @click.option("--name", help="Name of the run folder and of the report.")
+@_with(_model)
+@_with(_computing)
 @click.option(
     "--set", "settings", multiple=True, metavar="NAME.KEY=VALUE", help="A setting of a method or subset; repeatable."
 )
+@_with(_planning)
 @click.option("--quiet", is_flag=True, help="Print nothing but errors and the report's path.")
 @_with(_places)
 def run(
@@ -113,6 +177,10 @@ def run(
     cache: Path,
     runs: Path,
     reports: Path,
+    dry_run: bool,
+    utilisation: float | None,
+    peak_tflops: float | None,
+    gpus: int | None,
     **flags: Any,
 ) -> None:
     """Train every method on every subset with every seed under one budget, evaluate, and render the report.
@@ -126,6 +194,11 @@ def run(
     from bench.config import read_experiment
 
     config = read_experiment(experiment, flags, settings)
+    if dry_run:
+        from bench.plan.show import print_plan
+
+        print_plan(config, cache, runs, peak_tflops=peak_tflops, utilisation=utilisation, gpus=gpus)
+        return
     from bench.experiment import Workspace, run_experiment
     from bench.progress import Progress
 
@@ -177,52 +250,28 @@ def export(job: Path, out: Path, backbone: str | None, transformer_only: bool) -
 
 
 @main.command()
-@click.option("--corpus", default="world", show_default=True, help="world or a folder of pictures with captions.")
+@click.option("--corpus", default="world", show_default=True, help="world, or the path of a corpus.")
 @click.option("--subset", "names", callback=_names, default="high_aesthetic,high_clipscore", show_default=True)
 @click.option("--suite", default="embedded", show_default=True, help="Whose metrics score the corpus.")
 @click.option("--threshold", type=float, help="Least score kept, instead of the subset's own.")
 @click.option("--quantile", type=click.FloatRange(0, 1, min_open=True), help="Share of the corpus to keep, best first.")
 @click.option("--metric", help="Only score the corpus with this metric and show how the scores lie.")
-@click.option("--resolution", type=int, default=64, show_default=True, help="Side of a folder's pictures.")
+@click.option("--resolution", type=int, default=64, show_default=True, help="Side of the pictures in pixels.")
+@click.option("--buckets", "aspect_buckets", is_flag=True, help="Keep aspect ratios, in buckets.")
+@click.option("--shard", callback=_shard, metavar="I/N", help="Do just the I-th of N shares of the work; cut nothing.")
 @_with(_places[:1])
-def curate(
-    corpus: str,
-    names: tuple[str, ...],
-    suite: str,
-    threshold: float | None,
-    quantile: float | None,
-    metric: str | None,
-    resolution: int,
-    cache: Path,
-) -> None:
+def curate(corpus: str, names: tuple[str, ...], suite: str, cache: Path, **settings: Any) -> None:
     """Score a corpus once and cut subsets from it into manifests. `bench run` does this on its own when needed.
 
     \b
         bench curate --subset high_aesthetic,high_clipscore
         bench curate --subset high_aesthetic --quantile 0.1
         bench curate --metric world_clipscore
+    Share a large corpus out over processes, then run the command without --shard to cut:
+        bench curate --corpus train.jsonl --subset high_aesthetic --shard 1/8
     Then `bench run --set high_aesthetic.quantile=0.1` trains on that cut.
     """
-    from bench.experiment import cut_subset, open_corpus
-    from bench.progress import Progress
-
-    progress = Progress()
-    judged = registry.load("suites", suite)()
-    metrics = {name: registry.load("metrics", name)() for name, _ in judged.metrics()}
-    opened = open_corpus(corpus, cache, resolution)
-    for problem in opened.problems():
-        progress.say(f"left out: {problem.item}: {problem.reason}")
-    if metric is not None:
-        score = registry.load("curation", "score")
-        with progress.task(f"score with {metric}", len(opened)) as task:
-            scores = score(opened, registry.load("metrics", metric)(), cache, task.advance)["score"]
-        for share in (0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99):
-            click.echo(f"{share:>5.0%} of {scores.count()} pairs score at most {scores.quantile(share):.4f}")
-        return
-    for name in names:
-        manifest = cut_subset(opened, name, judged, metrics, cache, progress, threshold=threshold, quantile=quantile)
-        rule = "no rule" if manifest.threshold is None else f"{manifest.metric} of at least {manifest.threshold:.4f}"
-        click.echo(f"{name}: {manifest.count} of {manifest.of} pairs, {rule}, {manifest.path}")
+    registry.load("curation", "command")(corpus, names, suite, cache, **settings)
 
 
 @main.command("list")
@@ -251,30 +300,8 @@ def assets() -> None:
     """
 
 
-def _share_cache(ctx: click.Context, param: click.Parameter, value: Path) -> Path:
-    """Suites and metrics, and the processes a command starts, find their assets under the command's cache folder."""
-    before = os.environ.get("BENCH_CACHE")
-    os.environ["BENCH_CACHE"] = str(value)
-    if before is None:
-        ctx.call_on_close(lambda: os.environ.pop("BENCH_CACHE", None))
-    else:
-        ctx.call_on_close(lambda: os.environ.update(BENCH_CACHE=before))
-    return value
-
-
-_asset_cache = click.option(
-    "--cache",
-    type=PATH,
-    default="cache",
-    envvar="BENCH_CACHE",
-    show_default=True,
-    callback=_share_cache,
-    help="Cache folder; assets lie in its assets/. Also from BENCH_CACHE.",
-)
-
-
 @assets.command("list")
-@_asset_cache
+@_with(_places[:1])
 def list_assets(cache: Path) -> None:
     """Every asset: whether it is here, its size, what it is, its licence and its source."""
     from bench import assets as store
@@ -289,7 +316,7 @@ def list_assets(cache: Path) -> None:
 @assets.command("fetch")
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--from", "source", type=PATH, help="Folder of this machine to copy from, instead of the network.")
-@_asset_cache
+@_with(_places[:1])
 def fetch_assets(names: tuple[str, ...], source: Path | None, cache: Path) -> None:
     """Fetch NAMEs, or every file where none is given; models of several GB are fetched by name only."""
     from bench import assets as store
@@ -309,7 +336,7 @@ def fetch_assets(names: tuple[str, ...], source: Path | None, cache: Path) -> No
 
 @assets.command("verify")
 @click.argument("names", nargs=-1, metavar="[NAME]...")
-@_asset_cache
+@_with(_places[:1])
 def verify_assets(names: tuple[str, ...], cache: Path) -> None:
     """Hash what is here. Ends with status 1 where something differs or a NAMEd asset is missing."""
     from bench import assets as store

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -22,6 +23,7 @@ class SubsetRule(BaseModel):
 
     threshold: float | None = Field(None, description="least score kept")
     quantile: float | None = Field(None, gt=0, le=1, description="share of the corpus kept, best first")
+    pairs: int | None = Field(None, gt=0, description="pairs that the experiment's source reports, for `--dry-run`")
 
 
 class ExperimentConfig(BaseModel):
@@ -37,17 +39,52 @@ class ExperimentConfig(BaseModel):
     )
     subsets: tuple[str, ...] = Field(("high_aesthetic",), min_length=1)
     seeds: tuple[int, ...] = Field((0,), min_length=1)
-    backbone: str = "tiny-sd3"
-    corpus: str = "world"
+    backbone: str = Field("tiny-sd3", description="registered name, hub id or local diffusers folder")
+    revision: str | None = Field(None, description="branch, tag or commit of a hub id")
+    offline: bool = Field(False, description="use the hub's cache alone")
+    dtype: Literal["auto", "bfloat16", "float32"] = Field(
+        "auto", description="of matrix products; auto: bfloat16 where a CUDA device has it, else float32"
+    )
+    resolution: int | None = Field(None, gt=0, description="side of a training picture; default: the suite's")
+    max_sequence_length: int | None = Field(None, gt=0, description="T5 tokens; default: the backbone's, 256 for SD3.5")
+    corpus: str = Field("world", description="registered name or path")
+    aspect_buckets: bool = Field(False, description="keep aspect ratios in buckets instead of cropping squares")
+    text_cache_limit: str = Field("100GB", description="above this, captions are encoded ahead instead of cached")
+    context: tuple[str, ...] = Field((), description="hub ids or folders evaluated beside the base, never trained")
     suite: str = "embedded"
     budget: str = Field("flops=7.07e12", description="equal for every job; currencies: flops, steps, device-seconds")
     evaluations: int = Field(3, ge=1, description="evaluations per job, at equal shares of the budget")
+    micro_batch: int | None = Field(None, gt=0, description="samples per forward with a graph; default: a whole share")
+    gradient_checkpointing: bool = False
+    compile: bool = Field(False, description="torch.compile the transformer's blocks")
+    adam_8bit: bool = Field(False, description="optimizer states in 8 bits (bitsandbytes)")
+    evaluation_batch: int = Field(48, gt=0, description="images sampled together in evaluations")
+    sharding: Literal["ddp", "fsdp"] = Field("ddp", description="what several processes do with a full fine-tune")
+    trackers: tuple[Literal["tensorboard", "wandb"], ...] = ("tensorboard",)
     method: dict[str, dict[str, Any]] = Field({}, description="per method: overrides of its configuration")
+    variant: dict[str, dict[str, Any]] = Field(
+        {}, description="further rows: a name → `method` and overrides of its configuration"
+    )
     subset: dict[str, SubsetRule] = Field({}, description="per subset: threshold or quantile")
 
     @property
     def run_name(self) -> str:
         return self.name or "-".join(self.subsets)
+
+    def method_of(self, name: str) -> str:
+        """The method behind a name of ``methods``: a variant's, or the name itself."""
+        return str(self.variant[name]["method"]) if name in self.variant else name
+
+    def overrides_of(self, name: str) -> dict[str, Any]:
+        """Configuration that this experiment gives a method or variant; a variant starts from its method's."""
+        own = {key: value for key, value in self.variant.get(name, {}).items() if key != "method"}
+        return self.method.get(self.method_of(name), {}) | own
+
+    @property
+    def compute(self) -> dict[str, Any]:
+        """Arguments of ``bench.engine.Compute``: how jobs compute, whatever they compute."""
+        names = ("micro_batch", "gradient_checkpointing", "compile", "adam_8bit", "evaluation_batch")
+        return {name: getattr(self, name) for name in names}
 
     @property
     def fractions(self) -> tuple[float, ...]:
@@ -73,18 +110,29 @@ def read_experiment(path: Path | None, flags: Mapping[str, Any], settings: Seque
     for key in values:
         if key not in ExperimentConfig.model_fields:
             raise unknown("experiment key", key, ExperimentConfig.model_fields)
-    rules = [setting for setting in settings if setting.partition(".")[0] in registry.table("subsets")]
-    values["subset"] = _overlay("subset", values.get("subset", {}), rules)
-    values["method"] = _overlay("method", values.get("method", {}), [s for s in settings if s not in rules])
+    values["variant"] = _overlay("variant", values.get("variant", {}), ())
+    kinds = {**dict.fromkeys(registry.table("subsets"), "subset"), **dict.fromkeys(values["variant"], "variant")}
+    for kind in ("subset", "variant", "method"):
+        own = [setting for setting in settings if kinds.get(setting.partition(".")[0], "method") == kind]
+        values[kind] = _overlay(kind, values.get(kind, {}), own)
     config: ExperimentConfig = _validated(ExperimentConfig, values, "experiment")
-    for kind, names in (("methods", config.methods), ("subsets", config.subsets), ("suites", (config.suite,))):
+    for name, variant in config.variant.items():
+        if not re.fullmatch(r"\w[\w.]*", name) or name in registry.table("methods"):
+            raise BenchError(f"a variant needs a name of its own, of letters, digits, _ and .; not {name!r}")
+        if "method" not in variant:
+            raise BenchError(f'[variant.{name}] says of no method what it varies; add method = "…"')
+    methods = tuple(config.method_of(name) for name in config.methods)
+    unused = [name for name in config.variant if name not in config.methods]
+    if unused:
+        raise unknown("variant without a place in methods", unused[0], config.methods)
+    for kind, names in (("methods", methods), ("subsets", config.subsets), ("suites", (config.suite,))):
         for name in names:
             if name not in registry.table(kind):
                 raise unknown(kind.rstrip("s"), name, registry.table(kind))
     for field in ("methods", "subsets", "seeds"):
         if len(set(getattr(config, field))) < len(getattr(config, field)):
             raise BenchError(f"{field} names something twice: {', '.join(map(str, getattr(config, field)))}")
-    for kind, tables, chosen in (("method", config.method, config.methods), ("subset", config.subset, config.subsets)):
+    for kind, tables, chosen in (("method", config.method, methods), ("subset", config.subset, config.subsets)):
         for name in tables:
             if name not in chosen:
                 raise unknown(f"{kind} in settings", name, chosen)

@@ -31,9 +31,15 @@ REQUIRED = (
     "matplotlib",
     "scipy",
     "rapidocr-onnxruntime",
+    "accelerate",
+    "huggingface-hub",
+    "pooch",
+    "submitit",
+    "tensorboard",
 )
 OPTIONAL = {
-    "accelerate": "many GPUs: pip install accelerate",
+    "bitsandbytes": "for --adam-8bit: pip install bitsandbytes",
+    "wandb": "for --trackers wandb: pip install wandb",
 }
 
 

@@ -1,4 +1,4 @@
-"""Evaluate a policy on a suite: generate, keep images and seeds, score, and write one record per image."""
+"""Evaluate a painter on a suite: generate, keep images and seeds, score, and write one record per image."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -15,71 +15,124 @@ from PIL import Image
 from bench import records
 from bench.backbone.loader import Backbone, TextCondition
 from bench.backbone.policy import Policy
+from bench.engine import Compute, Engine
 from bench.metric import Metric
 from bench.rng import torch_generator
-from bench.suite import Prompt, PromptSet, Suite
+from bench.suite import Prompt, PromptSet, Sampler, Suite
 
-BATCH = 48
-"""Images sampled together. Noise does not depend on it."""
+
+class Painter(Protocol):
+    """What draws a suite's images: the policy of a job, the base model, or another pipeline for context."""
+
+    def draw(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[np.ndarray]:
+        """uint8 (H, W, 3) pictures, one per prompt and seed of its starting noise."""
+        ...
+
+
+class PolicyPainter:
+    """Draws with a policy, by the suite's sampler. Conditions of prompts are encoded once."""
+
+    def __init__(self, policy: Policy, backbone: Backbone, sampler: Sampler, conditions: Conditions) -> None:
+        self._policy, self._backbone, self._sampler, self._conditions = policy, backbone, sampler, conditions
+
+    def draw(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[np.ndarray]:
+        shape = self._backbone.latent_shape_of(self._sampler.resolution, self._sampler.resolution)
+        noise = torch.stack([torch.randn(shape, generator=torch_generator(seed)) for seed in seeds])
+        device, text = self._policy.engine.device, self._conditions[[p.text for p in prompts]]
+        latents = self._policy.sample(
+            noise.to(device), text.to(device), steps=self._sampler.steps, guidance_scale=self._sampler.guidance_scale
+        )
+        return list(self._backbone.decode(latents))
+
+
+class Conditions:
+    """Conditions of a suite's prompts by text, encoded together."""
+
+    def __init__(self, backbone: Backbone, texts: Sequence[str]) -> None:
+        distinct = sorted(set(texts))
+        self._row = {text: i for i, text in enumerate(distinct)}
+        self._text = backbone.encode_prompts(distinct)
+
+    def __getitem__(self, texts: Sequence[str]) -> TextCondition:
+        return self._text[torch.tensor([self._row[text] for text in texts])]
 
 
 class Evaluator:
     """Holds what every evaluation of an experiment shares: the suite's prompts, their conditions, its metrics."""
 
-    def __init__(self, suite: Suite, backbone: Backbone, metrics: dict[str, Metric]) -> None:
+    def __init__(
+        self,
+        suite: Suite,
+        backbone: Backbone,
+        metrics: dict[str, Metric],
+        engine: Engine | None = None,
+        compute: Compute | None = None,
+    ) -> None:
         self.suite, self.backbone, self.metrics = suite, backbone, metrics
-        self._text: dict[str, TextCondition] = {}
-        for prompts in suite.prompt_sets:
-            self._text[prompts.name] = backbone.encode_prompts([p.text for p in prompts.prompts])
+        self.engine, self._batch = engine or Engine(), (compute or Compute()).evaluation_batch
+        self._conditions = Conditions(backbone, [p.text for s in suite.prompt_sets for p in s.prompts])
 
     def images(self) -> int:
         """Images per evaluation."""
         return sum(len(s.prompts) * s.repeats for s in self.suite.prompt_sets)
 
+    def painter(self, policy: Policy) -> Painter:
+        """A painter for a policy, with this suite's sampler."""
+        return PolicyPainter(policy, self.backbone, self.suite.sampler, self._conditions)
+
     def run(
         self,
-        policy: Policy,
+        painter: Painter,
         folder: Path,
         *,
         header: dict[str, Any],
         tick: Callable[[int], None] = lambda images: None,
     ) -> None:
-        """Evaluate into ``folder``, which appears only when it is complete.
+        """Evaluate into ``folder``, which appears only when it is complete. Every process must call it.
 
         Args:
             header: written to ``evaluation.json`` (step, fraction, what was spent).
             tick: called with the number of images just drawn.
         """
-        if (folder / "evaluation.json").exists():
+        main, partial = self.engine.is_main, folder.with_name(f".{folder.name}.partial")
+        if self.engine.broadcast((folder / "evaluation.json").exists()):
             return
-        partial = folder.with_name(f".{folder.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        (partial / "images").mkdir(parents=True)
+        if main:
+            shutil.rmtree(partial, ignore_errors=True)
+            (partial / "images").mkdir(parents=True)
+        self.engine.barrier()
         rows: list[dict[str, Any]] = []
-        for prompts in self.suite.prompt_sets:
-            rows += self._prompt_set(policy, prompts, partial, tick)
-        records.write_lines(partial / "samples.jsonl", rows)
-        records.write_json(partial / "evaluation.json", {"v": records.VERSION, **header})
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
+        with self.backbone.vae_loaded():
+            for prompts in self.suite.prompt_sets:
+                rows += self._prompt_set(painter, prompts, partial, tick)
+        if main:
+            records.write_lines(partial / "samples.jsonl", rows)
+            records.write_json(partial / "evaluation.json", {"v": records.VERSION, **header})
+            shutil.rmtree(folder, ignore_errors=True)
+            partial.rename(folder)
+        self.engine.barrier()
 
     def _prompt_set(
-        self, policy: Policy, prompts: PromptSet, folder: Path, tick: Callable[[int], None]
+        self, painter: Painter, prompts: PromptSet, folder: Path, tick: Callable[[int], None]
     ) -> list[dict[str, Any]]:
-        drawn = [(i, prompt, repeat) for i, prompt in enumerate(prompts.prompts) for repeat in range(prompts.repeats)]
-        sampler, images = self.suite.sampler, []
-        for start in range(0, len(drawn), BATCH):
-            part = drawn[start : start + BATCH]
-            noise = torch.stack([self._noise(prompts.name, prompt, repeat) for _, prompt, repeat in part])
-            text = self._text[prompts.name][torch.tensor([i for i, _, _ in part])]
-            latents = policy.sample(noise, text, steps=sampler.steps, guidance_scale=sampler.guidance_scale)
-            images += list(self.backbone.decode(latents))
-            tick(len(part))
-        scores = {
-            name: score_each(self.metrics[name], images, [prompt for _, prompt, _ in drawn]) for name in prompts.metrics
-        }
+        """Records of one prompt set. Processes take turns at whole batches, so that batches never depend on them."""
+        drawn = [(prompt, repeat) for prompt in prompts.prompts for repeat in range(prompts.repeats)]
+        batches = [drawn[start : start + self._batch] for start in range(0, len(drawn), self._batch)]
+        mine = []
+        for number in range(self.engine.rank, len(batches), self.engine.world_size):
+            mine.append((number, self._draw_and_score(painter, prompts, batches[number], folder)))
+            tick(len(batches[number]) * self.engine.world_size)
+        return [row for _, rows in sorted(self.engine.gather_rows(mine), key=lambda part: part[0]) for row in rows]
+
+    def _draw_and_score(
+        self, painter: Painter, prompts: PromptSet, batch: Sequence[tuple[Prompt, int]], folder: Path
+    ) -> list[dict[str, Any]]:
+        drawn = [prompt for prompt, _ in batch]
+        seeds = [self.suite.noise_seed(prompts.name, prompt, repeat) for prompt, repeat in batch]
+        images = painter.draw(drawn, seeds)
+        scores = {name: score_each(self.metrics[name], images, drawn) for name in prompts.metrics}
         rows = []
-        for number, (_, prompt, repeat) in enumerate(drawn):
+        for number, (prompt, repeat) in enumerate(batch):
             file = f"images/{prompts.name}-{prompt.id}-{repeat}.png"
             Image.fromarray(images[number]).save(folder / file)
             rows.append(
@@ -90,16 +143,12 @@ class Evaluator:
                     "prompt": prompt.text,
                     "group": prompt.group,
                     "repeat": repeat,
-                    "seed": self.suite.noise_seed(prompts.name, prompt, repeat),
+                    "seed": seeds[number],
                     "image": file,
                     "scores": {name: scores[name][number] for name in prompts.metrics},
                 }
             )
         return rows
-
-    def _noise(self, prompt_set: str, prompt: Prompt, repeat: int) -> torch.Tensor:
-        generator = torch_generator(self.suite.noise_seed(prompt_set, prompt, repeat))
-        return torch.randn(self.backbone.latent_shape, generator=generator)
 
 
 def score_each(metric: Metric, images: Sequence[np.ndarray], prompts: Sequence[Prompt]) -> list[dict[str, Any]]:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import re
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench import records, registry
 from bench.budget import Budget
 from bench.config import ExperimentConfig, SubsetRule, method_config
-from bench.errors import BenchError, unknown
+from bench.errors import BenchError
 from bench.progress import Progress
 from bench.versions import git_state, versions
 
-BASE = "base"
+if TYPE_CHECKING:
+    from bench.engine import Engine
 
 
 @dataclass(frozen=True)
@@ -53,90 +57,162 @@ def plans(config: ExperimentConfig) -> list[Plan]:
     return [Plan(m, sub, seed) for seed, sub, m in product(config.seeds, config.subsets, config.methods)]
 
 
-def run_experiment(config: ExperimentConfig, workspace: Workspace, progress: Progress) -> Outcome:
-    """Run every job that is not finished; the same command resumes. A failed job does not stop the others."""
+def run_experiment(
+    config: ExperimentConfig,
+    workspace: Workspace,
+    progress: Progress,
+    *,
+    engine: Engine | None = None,
+    only: Sequence[str] | None = None,
+) -> Outcome:
+    """Run every job that is not finished; the same command resumes. A failed job does not stop the others.
+
+    Args:
+        engine: of this process; every process of a group calls this. None: the environment's.
+        only: folders to do: ``base`` (data, the base and the context rows) or names of jobs. None: all of them.
+    """
     from bench.backbone import loader
-    from bench.backbone.cache import training_data
+    from bench.engine import Compute, Engine
     from bench.evaluation import Evaluator
     from bench.runner import read_status
 
-    methods = {name: registry.load("methods", name) for name in config.methods}
+    engine = engine or Engine.from_environment(dtype=config.dtype, sharding=config.sharding)
+    methods = {name: registry.load("methods", config.method_of(name)) for name in config.methods}
     suite = registry.load("suites", config.suite)()
-    backbone = loader.find(config.backbone)
-    if backbone.spec.resolution != suite.sampler.resolution:
-        raise BenchError(
-            f"the suite {suite.name} is for {suite.sampler.resolution} px and {backbone.spec.name} draws "
-            f"{backbone.spec.resolution} px; choose another suite or backbone"
+    backbone = engine.main_first(  # which may download it
+        lambda: loader.find(
+            config.backbone,
+            revision=config.revision,
+            offline=config.offline,
+            resolution=config.resolution or suite.sampler.resolution,
+            max_sequence_length=config.max_sequence_length,
+            engine=engine,
         )
-    configs = {n: method_config(m, backbone.spec.scale, config.method.get(n, {})) for n, m in methods.items()}
+    )
+    configs = {n: method_config(m, backbone.spec.scale, config.overrides_of(n)) for n, m in methods.items()}
     metrics = {name: registry.load("metrics", name)() for name, _ in suite.metrics()}
-    folder = workspace.runs / config.run_name
-    jobs = plans(config)
-    _write_experiment(folder, config, suite, backbone, metrics, jobs)
+    for metric in metrics.values():
+        metric.prepare()
+    folder, jobs = workspace.runs / config.run_name, plans(config)
+    if engine.is_main:
+        _write_experiment(folder, config, suite, backbone, metrics, jobs)
+    engine.barrier()
 
-    corpus = open_corpus(config.corpus, workspace.cache, backbone.spec.resolution)
+    data, manifests = _prepare(config, workspace, progress, engine, backbone, suite, metrics)
+    compute = Compute(**config.compute)
+    evaluator = Evaluator(suite, backbone, metrics, engine, compute)
+    shared = _Shared(config, progress, engine, compute, backbone, evaluator, suite, metrics)
+    if engine.is_main:
+        for job in jobs:  # every configuration is checked before the first job spends anything
+            _write_job(folder / job.name, _job_record(config, job, methods, configs, manifests, suite))
+    engine.barrier()
+    failed = {}
+    wanted = [job for job in jobs if only is None or job.name in only]
+    with progress.experiment(len(wanted), config.evaluations):
+        if only is None or records.BASE in only:
+            shared.evaluate_base(folder / records.BASE)
+            for name in config.context:
+                shared.evaluate_context(folder, name)
+        for number, job in enumerate(wanted):
+            if engine.broadcast(read_status(folder / job.name)["status"]) == "finished":
+                progress.skip(job.name)
+            elif reason := shared.run(
+                job, methods[job.method](configs[job.method]), data[job.subset], folder / job.name
+            ):
+                failed[job.name] = reason
+            if job.subset not in {later.subset for later in wanted[number + 1 :]}:
+                data[job.subset].close()
+    return Outcome(folder, failed)
+
+
+def _prepare(
+    config: ExperimentConfig,
+    workspace: Workspace,
+    progress: Progress,
+    engine: Engine,
+    backbone: Any,
+    suite: Any,
+    metrics: dict[str, Any],
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Training data and manifest of each subset: curated and encoded now, or read from the caches."""
+    from bench.backbone.cache import training_data
+    from bench.data import parse_size
+    cache, limit = workspace.cache, parse_size(config.text_cache_limit)
+    corpus = engine.main_first(
+        lambda: open_corpus(config.corpus, cache, backbone.spec.resolution, config.aspect_buckets)
+    )
     data, manifests = {}, {}
     for name in config.subsets:
-        rule = config.subset.get(name, SubsetRule())
-        manifests[name] = manifest = cut_subset(
-            corpus, name, suite, metrics, workspace.cache, progress, **rule.model_dump()
-        )
+        rule = config.subset.get(name, SubsetRule()).model_dump(exclude={"pairs"})
+        manifests[name] = manifest = cut_subset(corpus, name, suite, metrics, cache, progress, engine, **rule)
         with progress.task(f"encode {name}", manifest.count) as task:
-            data[name] = training_data(backbone, corpus, manifest, workspace.cache, task.advance)
+            data[name] = training_data(
+                backbone,
+                corpus,
+                manifest,
+                cache,
+                text_limit=limit,
+                rank=engine.rank,
+                world_size=engine.world_size,
+                barrier=engine.barrier,
+                tick=task.advance,
+                say=progress.say,
+            )
         progress.say(
             f"{name}: {manifest.count} of {manifest.of} pairs"
             + (f", {manifest.metric} of at least {manifest.threshold:.3f}" if manifest.threshold is not None else "")
         )
-    del corpus  # its pictures are encoded by now
-    evaluator = Evaluator(suite, backbone, metrics)
-    null = backbone.encode_prompts([""])
-    shared = _Shared(config, workspace, progress, backbone, null, evaluator, suite, metrics)
-
-    for job in jobs:  # every configuration is checked before the first job spends anything
-        _write_job(folder / job.name, _job_record(config, job, methods, configs, manifests, suite))
-    failed = {}
-    with progress.experiment(len(jobs), config.evaluations):
-        shared.evaluate_base(folder / BASE)
-        for job in jobs:
-            if read_status(folder / job.name)["status"] == "finished":
-                progress.skip(job.name)
-                continue
-            reason = shared.run(job, methods[job.method](configs[job.method]), data[job.subset], folder / job.name)
-            if reason is not None:
-                failed[job.name] = reason
-    return Outcome(folder, failed)
+    return data, manifests
 
 
-def open_corpus(name: str, cache: Path, resolution: int) -> Any:
-    """A corpus by registered name, or an image folder by path."""
-    if name in registry.table("corpora"):
-        return registry.load("corpora", name)(cache)
-    if Path(name).is_dir():
-        return registry.load("corpora", "folder")(Path(name), resolution)
-    raise unknown("corpus (or folder)", name, registry.table("corpora"))
+def open_corpus(name: str, cache: Path, resolution: int, aspect_buckets: bool = False) -> Any:
+    """A corpus by registered name or by path. Opening lists it and decodes no picture."""
+    return registry.load("curation", "open")(name, cache, resolution, aspect_buckets)
 
 
 def cut_subset(
-    corpus: Any, name: str, suite: Any, metrics: dict[str, Any], cache: Path, progress: Progress, **rule: float | None
+    corpus: Any,
+    name: str,
+    suite: Any,
+    metrics: dict[str, Any],
+    cache: Path,
+    progress: Progress,
+    engine: Engine,
+    **rule: float | None,
 ) -> Any:
-    """A subset's manifest, curated now if it is missing."""
+    """A subset's manifest, curated now if it is missing, by all processes together."""
     curate = registry.load("curation", "cut")
     subset = registry.load("subsets", name)
     metric = metrics[suite.roles[subset.role]] if subset.role else None
     with progress.task(f"curate {name}", len(corpus)) as task:
-        return curate(corpus, subset, metric, cache, tick=task.advance, **rule)
+        return curate(
+            corpus,
+            subset,
+            metric,
+            cache,
+            tick=task.advance,
+            rank=engine.rank,
+            world_size=engine.world_size,
+            barrier=engine.barrier,
+            **rule,
+        )
 
 
 def _write_experiment(
     folder: Path, config: ExperimentConfig, suite: Any, backbone: Any, metrics: dict[str, Any], jobs: list[Plan]
 ) -> None:
     """Write ``experiment.json``, or add jobs to it if everything that makes jobs comparable is the same."""
+    from bench.backbone import hub
+
     path = folder / "experiment.json"
     fixed = {
         "v": records.VERSION,
         "name": config.run_name,
         "backbone": backbone.spec.name,
+        "resolution": backbone.spec.resolution,
+        "max_sequence_length": backbone.spec.max_sequence_length,
         "backbone_hash": backbone.fingerprint,
+        "backbone_commit": hub.commit(backbone.folder),
         "corpus": config.corpus,
         "notice": suite.notice,
         "suite": {
@@ -159,6 +235,7 @@ def _write_experiment(
         _refuse_another(folder, old, fixed, fixed)
         names = earlier + [name for name in names if name not in earlier]
     records.write_json(path, fixed | {"jobs": names})
+    records.write_json(folder / "config.json", config.model_dump(mode="json"))
 
 
 def _job_record(
@@ -170,6 +247,7 @@ def _job_record(
         "v": records.VERSION,
         "job": job.name,
         "method": job.method,
+        "variant_of": config.method_of(job.method) if job.method in config.variant else None,
         "subset": job.subset,
         "seed": job.seed,
         "config": configs[job.method].model_dump(mode="json"),
@@ -213,62 +291,72 @@ class _Shared:
     """What the jobs of an experiment share."""
 
     config: ExperimentConfig
-    workspace: Workspace
     progress: Progress
+    engine: Engine
+    compute: Any
     backbone: Any
-    null: Any
     evaluator: Any
     suite: Any
     metrics: dict[str, Any]
 
+    @cached_property
+    def null(self) -> Any:
+        """The empty prompt's condition."""
+        return self.backbone.encode_prompts([""])
+
     def evaluate_base(self, folder: Path) -> None:
         """Evaluate the pretrained model: row zero of every table."""
         from bench.backbone.policy import Policy
+
+        def painter() -> Any:
+            policy = Policy(self.backbone.transformer(), self.backbone.scheduler(), self.null, self.engine)
+            return self.evaluator.painter(policy)
+
+        self._evaluate_once(folder, {"job": records.BASE, "method": records.BASE}, painter)
+
+    def evaluate_context(self, runs: Path, name: str) -> None:
+        """Evaluate a pipeline that is never trained, through diffusers: a row beside the base."""
+        from bench.backbone.context import ContextPipeline
+
+        slug = re.sub(r"[^\w.-]+", "-", name.strip("/").rpartition("/")[2]).lower()
+        job = f"{records.CONTEXT}--{slug}"
+        pipeline = ContextPipeline(
+            name, offline=self.config.offline, device=self.engine.device, dtype=self.engine.dtype
+        )  # fmt: skip
+        head = {"job": job, "method": records.CONTEXT, "label": name.rpartition("/")[2]}
+        try:
+            self._evaluate_once(runs / job, head | {"context": pipeline.describe()}, lambda: pipeline)
+        finally:
+            pipeline.close()
+
+    def _evaluate_once(self, folder: Path, head: dict[str, Any], painter: Callable[[], Any]) -> None:
         from bench.meter import Meter
         from bench.runner import write_status
 
-        if (folder / "evaluations" / "0" / "evaluation.json").exists():
-            self.progress.skip(BASE)
+        main, name = self.engine.is_main, head["job"]
+        if self.engine.broadcast((folder / "evaluations" / "0" / "evaluation.json").exists()):
+            self.progress.skip(name)
             return
-        record: dict[str, Any] = {"v": records.VERSION, "job": BASE, "method": BASE}
-        record |= {"config": {}, "needs": {}, "traits": {}}
+        record: dict[str, Any] = {"v": records.VERSION, **head, "config": {}, "needs": {}, "traits": {}}
         record |= dict.fromkeys(("subset", "seed", "reward", "subset_hash", "subset_count"))
-        records.write_json(folder / "job.json", record | {"versions": versions(), "git": git_state()})
-        write_status(folder, "started")
-        policy = Policy(self.backbone.transformer(), self.backbone.scheduler(), self.null)
-        with self.progress.job(BASE, self.evaluator.images()) as task:
+        if main:
+            records.write_json(folder / "job.json", record | {"versions": versions(), "git": git_state()})
+            write_status(folder, "started")
+        with self.progress.job(name, self.evaluator.images()) as task:
             header = {"step": 0, "fraction": 0.0, "spent": Meter().counts()}
-            self.evaluator.run(policy, folder / "evaluations" / "0", header=header, tick=task.drew)
-        write_status(folder, "finished")
+            self.evaluator.run(painter(), folder / "evaluations" / "0", header=header, tick=task.drew)
+        if main:
+            write_status(folder, "finished")
 
     def run(self, plan: Plan, method: Any, data: Any, folder: Path) -> str | None:
         """Run one job; returns the reason if it failed."""
-        from bench.job import Job, JobFailure
-        from bench.runner import JobRun, write_status
+        from bench.job import JobFailure
 
-        write_status(folder, "started")
-        reward = reward_metric(plan, method, self.suite)
+        self._status(folder, "started")
         try:
-            job = Job(
-                backbone=self.backbone,
-                null=self.null,
-                data=_declared(data, method.needs),
-                seed=plan.seed,
-                reward=self.metrics[reward] if reward else None,
-            )
-            with self.progress.job(plan.name, self.evaluator.images()) as task:
-                JobRun(
-                    folder=folder,
-                    method=method,
-                    job=job,
-                    budget=Budget.parse(self.config.budget),
-                    fractions=self.config.fractions,
-                    evaluator=self.evaluator,
-                    progress=task.trained,
-                    tick=task.drew,
-                ).run()
+            self._run(plan, method, data, folder)
         except KeyboardInterrupt:
-            write_status(folder, "interrupted", "stopped by the user; the same command resumes it")
+            self._status(folder, "interrupted", "stopped by the user; the same command resumes it")
             raise
         except JobFailure as error:
             reason = str(error)
@@ -279,12 +367,58 @@ class _Shared:
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
             records.write_bytes(folder / "traceback.txt", traceback.format_exc().encode())
+            if self.engine.world_size > 1:  # the others wait for this process and cannot know; the launcher ends them
+                self._status(folder, "failed", reason, force=True)
+                raise
         else:
-            write_status(folder, "finished")
+            self._status(folder, "finished")
             return None
-        write_status(folder, "failed", reason)
+        self._status(folder, "failed", reason)
         self.progress.say(f"{plan.name} failed: {reason}")
         return reason
+
+    def _status(self, folder: Path, status: str, reason: str | None = None, *, force: bool = False) -> None:
+        from bench.runner import write_status
+
+        if self.engine.is_main or force:
+            write_status(folder, status, reason)
+
+    def _run(self, plan: Plan, method: Any, data: Any, folder: Path) -> None:
+        from bench.job import Job
+        from bench.runner import JobRun
+        from bench.trackers import tracking
+
+        reward = reward_metric(plan, method, self.suite)
+        job = Job(
+            backbone=self.backbone,
+            null=self.null,
+            data=_declared(data, method.needs),
+            seed=plan.seed,
+            reward=self.metrics[reward] if reward else None,
+            engine=self.engine,
+            compute=self.compute,
+        )
+        trackers = self.config.trackers if self.engine.is_main else ()
+        with (
+            self.progress.job(plan.name, self.evaluator.images()) as task,
+            tracking(trackers, folder) as track,
+            self.backbone.vae_loaded() if reward else nullcontext(),
+        ):
+            JobRun(
+                folder=folder,
+                method=method,
+                job=job,
+                budget=Budget.parse(self.config.budget),
+                fractions=self.config.fractions,
+                evaluator=self.evaluator,
+                progress=task.trained,
+                tick=task.drew,
+                track=track,
+            ).run()
+        if self.engine.is_main:
+            from bench.model_card import write_card
+
+            write_card(folder)
 
 
 def _declared(data: Any, needs: Any) -> Any:

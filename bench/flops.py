@@ -21,16 +21,16 @@ from torch.utils.flop_counter import FlopCounterMode
 class Cost:
     """FLOPs per sample of one forward, and of the backward that goes with it."""
 
-    forward: float
-    backward: float
+    forward: int
+    backward: int
 
 
-def count(function: Callable[[], Any]) -> float:
+def count(function: Callable[[], Any]) -> int:
     """FLOPs of the matrix products and convolutions that ``function`` runs on meta tensors."""
     counter = FlopCounterMode(display=False)
     with counter, sdpa_kernel(SDPBackend.MATH):
         function()
-    return float(counter.get_total_flops())
+    return int(counter.get_total_flops())
 
 
 def meta_twin(module: torch.nn.Module) -> torch.nn.Module:
@@ -44,7 +44,7 @@ def meta_twin(module: torch.nn.Module) -> torch.nn.Module:
     return copy.deepcopy(module, memo)
 
 
-def transformer_cost(transformer: torch.nn.Module, latent_shape: tuple[int, int, int], text_tokens: int) -> Cost:
+def transformer_cost(transformer: torch.nn.Module, latent_shape: tuple[int, ...], text_tokens: int) -> Cost:
     """Cost of an SD3 transformer per sample, with the parameters that train as they are now.
 
     Args:
@@ -63,6 +63,7 @@ def transformer_cost(transformer: torch.nn.Module, latent_shape: tuple[int, int,
     with torch.no_grad():
         forward = count(lambda: twin(**inputs, return_dict=False))
     if not any(p.requires_grad for p in twin.parameters()):
-        return Cost(forward, 0.0)
-    both = count(lambda: twin(**inputs, return_dict=False)[0].sum().backward())
+        return Cost(forward, 0)
+    with torch.enable_grad():
+        both = count(lambda: twin(**inputs, return_dict=False)[0].sum().backward())
     return Cost(forward, both - forward)

@@ -25,14 +25,13 @@ def shift_time(u: Tensor, shift: float) -> Tensor:
     return shift * u / (1 + (shift - 1) * u)
 
 
-def sample_time(count: int, generator: torch.Generator, *, table: int = 1000) -> Tensor:
-    """Logit-normal(0, 1) times on the scheduler's table: (count,) values in {1/table, …, 1}.
+def logit_normal_time(normal: Tensor, *, table: int = 1000) -> Tensor:
+    """Logit-normal(0, 1) times on the scheduler's table, in {1/table, …, 1}, from standard normal draws of any shape.
 
     Source: Esser et al. 2024 (SD3), ``logit_normal``; snapping to the table of 1000 training timesteps follows
     diffusers' SD3 training script, so that every timestep given to the model is one it was trained on.
     """
-    u = torch.sigmoid(torch.randn(count, generator=generator))
-    return ((u * table).floor().clamp(0, table - 1) + 1) / table
+    return ((torch.sigmoid(normal) * table).floor().clamp(0, table - 1) + 1) / table
 
 
 def interpolate(z0: Tensor, z1: Tensor, sigma: Tensor | float) -> Tensor:

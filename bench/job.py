@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from bench import flow
 from bench.backbone.loader import Backbone, TextCondition
 from bench.backbone.policy import Policy
+from bench.batches import Pairs, Part, PromptBatch, Shape, cut, deal, deal_shares
+from bench.data import Prefetch, TrainingData
+from bench.engine import Compute, Engine, spread, whole
 from bench.errors import BenchError
 from bench.flops import Cost, count, meta_twin, transformer_cost
 from bench.meter import Meter
@@ -23,56 +27,26 @@ from bench.suite import Prompt
 if TYPE_CHECKING:
     from bench.metric import Metric
 
+METERED = ("flops", "forwards", "backwards", "images", "reward_calls", "pairs")
+"""Counts to which each process adds its part; steps and updates are the same on all of them."""
+
 
 class JobFailure(Exception):
     """The method did something that ends this job and no other: the reason goes into its status."""
 
 
-@dataclass(frozen=True)
-class Pairs:
-    """A batch of training pairs: clean latents (N, C, H, W), their prompts' conditions, and corpus indices (N,)."""
-
-    latents: Tensor
-    text: TextCondition
-    indices: Tensor
-
-    def __len__(self) -> int:
-        return len(self.latents)
-
-
-@dataclass(frozen=True)
-class PromptBatch:
-    """A batch of training prompts: conditions and the prompts themselves (for rewards)."""
-
-    text: TextCondition
-    prompts: tuple[Prompt, ...]
-
-    def __len__(self) -> int:
-        return len(self.prompts)
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    """What every method of an experiment shares: cached latents, captions and their conditions.
-
-    A method that did not declare ``pairs`` gets no latents, one that did not declare ``prompts`` gets no prompts.
-    """
-
-    latents: Tensor | None
-    text: TextCondition
-    prompts: tuple[Prompt, ...]
-    text_of: Tensor
-    """(pairs,) row of ``text`` and ``prompts`` that belongs to each pair."""
-
-
 class Job:
     """The only door to data, models, rewards and randomness. A method sees nothing else.
 
+    A step works on a *global* batch. Each process gets its share of it in micro-batches; gradients are summed over all
+    of them and divided by the number of items they stand for. So a method is written as if there were one process.
+
     Attributes:
         policy: the model being trained, as a velocity field.
-        meter: what has been spent.
+        meter: what has been spent, by all processes together.
         step: index of the current iteration, from 0.
         parameters: what trains, in a fixed order.
+        device: where tensors live.
     """
 
     def __init__(
@@ -83,79 +57,191 @@ class Job:
         data: TrainingData,
         seed: int,
         reward: Metric | None = None,
-        rank: int = 0,
+        engine: Engine | None = None,
+        compute: Compute | None = None,
     ) -> None:
-        self.seed, self.rank, self.step = seed, rank, 0
+        self.engine, self.compute = engine or Engine(), compute or Compute()
+        self.device = self.engine.device
+        self.seed, self.step = seed, 0
         self.meter = Meter()
-        self.latent_shape = backbone.latent_shape
+        self.latent_shape: Shape = backbone.latent_shape
         self._backbone, self._data, self._reward = backbone, data, reward
-        self.policy = Policy(backbone.transformer(), backbone.scheduler(), null, self._charge_forward)
-        self.policy.transformer.requires_grad_(False)
+        transformer = backbone.transformer().requires_grad_(False)
+        self.policy = Policy(transformer, backbone.scheduler(), null, self.engine, self._charge_forward)
         self.parameters: list[torch.nn.Parameter] = []
         self.optimizer: torch.optim.Optimizer | None = None
         self._max_grad_norm = math.inf
-        self._cost = Cost(0.0, 0.0)
-        self._decode_cost: float | None = None
+        self._twin: torch.nn.Module | None = None
+        self._costs: dict[Shape, Cost] = {}
+        self._decode_cost: int | None = None
         self._cursor = 0  # pairs read so far, over all epochs
         self._prompt_cursor = 0
         self._order: tuple[str, int, Tensor] | None = None
+        self._prefetch = Prefetch(self._read)
+        self._items = 0.0
+        self._part_size = 1
+        self._padding = False
+        self._logged: dict[str, tuple[Tensor | float, float]] = {}
+        self._synced = self.meter.counts()
+        self._ema: list[Tensor] | None = None
+        self._ema_settings = (0.0, 1)
+        self._ema_steps = 0
 
     # -- what trains ---------------------------------------------------------------------------------------------
 
-    def train_full(self, *, lr: float, betas: tuple[float, float], weight_decay: float, max_grad_norm: float) -> None:
-        """Train every parameter of the transformer with AdamW."""
-        self.policy.transformer.requires_grad_(True)
-        self._make_optimizer(lr, betas, weight_decay, max_grad_norm)
+    def train_full(self, **optimizer: Any) -> None:
+        """Train every parameter of the transformer, in float32.
 
-    def train_lora(
+        Args:
+            optimizer: lr, betas, weight_decay, max_grad_norm, ema_decay and ema_every: ``AdamWConfig.adamw()``.
+        """
+        self.policy.transformer.requires_grad_(True)
+        self._start_training(shard=True, **optimizer)
+
+    def train_lora(self, *, rank: int, alpha: float, target_modules: Sequence[str], **optimizer: Any) -> None:
+        """Train a PEFT LoRA adapter in float32 (gaussian initialisation); the pretrained weights stay as they are.
+
+        Args:
+            optimizer: as for ``train_full``.
+        """
+        from peft import LoraConfig
+
+        transformer = self.policy.transformer
+        config = LoraConfig(r=rank, lora_alpha=alpha, init_lora_weights="gaussian", target_modules=list(target_modules))
+        with torch.random.fork_rng(devices=[]):  # PEFT draws the initial values from the global generator
+            torch.manual_seed(self.rng("lora-init").initial_seed())
+            transformer.add_adapter(config)
+        for parameter in transformer.parameters():
+            if not parameter.requires_grad:  # what stays as it is needs no more than the precision it computes in
+                parameter.data = parameter.data.to(self.engine.dtype)
+        self._start_training(shard=False, **optimizer)
+
+    def _start_training(
         self,
         *,
-        rank: int,
-        alpha: float,
-        target_modules: Sequence[str],
+        shard: bool,
         lr: float,
         betas: tuple[float, float],
         weight_decay: float,
         max_grad_norm: float,
+        ema_decay: float = 0.0,
+        ema_every: int = 1,
     ) -> None:
-        """Train a PEFT LoRA adapter (gaussian initialisation) with AdamW; the pretrained weights stay as they are."""
-        from peft import LoraConfig
-
-        config = LoraConfig(r=rank, lora_alpha=alpha, init_lora_weights="gaussian", target_modules=list(target_modules))
-        with torch.random.fork_rng(devices=[]):  # PEFT draws the initial values from the global generator
-            torch.manual_seed(self.rng("lora-init").initial_seed())
-            self.policy.transformer.add_adapter(config)
-        self._make_optimizer(lr, betas, weight_decay, max_grad_norm)
-
-    def _make_optimizer(self, lr: float, betas: tuple[float, float], weight_decay: float, max_grad_norm: float) -> None:
-        self.parameters = [p for p in self.policy.transformer.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(self.parameters, lr=lr, betas=betas, weight_decay=weight_decay)
+        transformer = self.policy.transformer
+        self._twin = meta_twin(transformer)
+        if self.compute.gradient_checkpointing:
+            transformer.train()  # diffusers checkpoints in training mode only; SD3 has no dropout
+            transformer.enable_gradient_checkpointing()
+        if self.compute.compile:
+            transformer.compile_repeated_blocks()
+        self.policy.module = self.engine.wrap(transformer, list(transformer.transformer_blocks), shard=shard)
+        self.parameters = [p for p in transformer.parameters() if p.requires_grad]
+        kind = _adam_8bit() if self.compute.adam_8bit else torch.optim.AdamW
+        self.optimizer = kind(self.parameters, lr=lr, betas=betas, weight_decay=weight_decay)
         self._max_grad_norm = max_grad_norm
-        tokens = self.policy.null.prompt_embeds.shape[1]
-        self._cost = transformer_cost(self.policy.transformer, self.latent_shape, tokens)
+        self._ema_settings = (ema_decay, ema_every)
+        self._ema = [p.detach().clone() for p in self.parameters] if ema_decay else None
 
-    # -- doors ---------------------------------------------------------------------------------------------------
+    # -- doors: data ---------------------------------------------------------------------------------------------
 
-    def rng(self, stream: str) -> torch.Generator:
-        """A generator for this (seed, step, rank, stream). Asking twice in a step gives the same draws twice."""
-        return torch_generator(self.seed, self.step, self.rank, stream)
+    def pairs(self, count: int) -> Iterator[Pairs]:
+        """This process's micro-batches of the next ``count`` training pairs. Use it in a ``for`` loop.
 
-    def pairs(self, count: int) -> Pairs:
-        """The next ``count`` training pairs: epochs are shuffled, and each visits every pair once."""
+        Epochs are shuffled, and each visits every pair once. Pairs of different latent shapes come in different
+        micro-batches.
+        """
         if self._data.latents is None:
             raise JobFailure("the method asked for training pairs but did not declare needs.pairs")
-        index = self._take("pairs", self._cursor, count, len(self._data.text_of))
+        mine, after = self._pair_parts(self._cursor, count), self._pair_parts(self._cursor + count, count)
         self._cursor += count
-        self.meter.pairs += count
-        return Pairs(self._data.latents[index], self._data.text[self._data.text_of[index]], index)
+        keys = [tuple(index.tolist()) for _, index in [*mine, after[0]]]
+        for number, (part, index) in enumerate(mine):
+            latents, text = self._prefetch.get(keys[number], keys[number + 1])
+            with self._turn(part, last=number == len(mine) - 1):
+                self._charge("pairs", len(index))
+                yield Pairs(latents.to(self.device), text.to(self.device), index, part.rows)
 
-    def prompts(self, count: int) -> PromptBatch:
-        """The next ``count`` training prompts (different captions of the subset), in shuffled epochs."""
+    def _pair_parts(self, start: int, count: int) -> list[tuple[Part, Tensor]]:
+        """This process's micro-batches of the pairs from ``start`` on, with the pairs' indices."""
+        index = self._take("pairs", start, count, len(self._data.text_of))
+        share = math.ceil(count / self.engine.world_size)
+        self._part_size = min(self.compute.micro_batch or share, share)
+        parts = deal(cut(self._data.shapes[index], self._part_size), self.engine.rank, self.engine.world_size)
+        return [(part, index[part.rows]) for part in parts]
+
+    def _read(self, key: tuple[int, ...]) -> tuple[Tensor, TextCondition]:
+        index = torch.tensor(key)
+        assert self._data.latents is not None
+        return self._data.latents[index], self._data.text[self._data.text_of[index]]
+
+    def prompts(self, count: int, *, repeat: int = 1) -> PromptBatch:
+        """This process's share of the next ``count`` training prompts (different captions), in shuffled epochs.
+
+        Args:
+            repeat: rows per prompt, one after the other and never apart: a group of samples stays on one process.
+        """
         if not self._data.prompts:
             raise JobFailure("the method asked for prompts but did not declare needs.prompts")
         index = self._take("prompts", self._prompt_cursor, count, len(self._data.prompts))
         self._prompt_cursor += count
-        return PromptBatch(self._data.text[index], tuple(self._data.prompts[i] for i in index.tolist()))
+        world = self.engine.world_size
+        if count < world:
+            raise JobFailure(f"{count} prompts cannot be shared by {world} processes; use fewer processes")
+        bounds = [rank * count // world for rank in range(world + 1)]
+        low, high = bounds[self.engine.rank], bounds[self.engine.rank + 1]
+        mine = index[low:high]
+        return PromptBatch(
+            self._data.text[mine].repeat(repeat).to(self.device),
+            tuple(self._data.prompts[i] for i in mine.tolist() for _ in range(repeat)),
+            torch.arange(low * repeat, high * repeat),
+            tuple((first * repeat, end * repeat) for first, end in pairwise(bounds)),
+            self.latent_shape,
+        )
+
+    def parts(self, batch: PromptBatch, rows: Tensor | None = None) -> Iterator[Tensor]:
+        """Micro-batches of this process's share, as positions in ``batch``. Use it in a ``for`` loop.
+
+        Args:
+            rows: global rows to visit, the same on every process; each visits those of its share. None: all.
+        """
+        total = batch.shares[-1][1]
+        rows = torch.arange(total) if rows is None else rows
+        parts = deal_shares(rows, batch.shares, self.compute.micro_batch or total, self.engine.rank)
+        for number, part in enumerate(parts):
+            with self._turn(part, last=number == len(parts) - 1):
+                yield part.rows
+
+    @contextmanager
+    def _turn(self, part: Part, *, last: bool) -> Iterator[None]:
+        """One micro-batch. Gradients are shared between processes at the last one; padding counts for nothing."""
+        before = self._padding
+        with self.more(not last):
+            self._padding = before or part.padding
+            try:
+                yield
+            finally:
+                self._padding = before
+
+    def more(self, coming: bool = True) -> AbstractContextManager[None]:
+        """Context for a forward and its backward that others follow in the same micro-batch (if ``coming``).
+
+        Only saves communication: inside it, gradients are not shared between processes yet.
+        """
+        return self.engine.without_sync(self.policy.module) if coming else nullcontext()
+
+    def pieces(self, count: int, *, per_row: int) -> Iterator[Tensor]:
+        """Positions of ``count`` samples made from a micro-batch's rows, split by ``micro_batch``. Use it in a loop.
+
+        Args:
+            per_row: most samples that one row can give. It sets the number of pieces, which is the same on every
+                process, whatever the length of its micro-batch, as sharded weights require.
+        """
+        size = self.compute.micro_batch
+        number = math.ceil(per_row * self._part_size / size) if size else 1
+        for turn, piece in enumerate(torch.arange(count, device=self.device).tensor_split(number)):
+            part = Part(piece) if len(piece) else Part(piece.new_zeros(1), padding=True)
+            with self._turn(part, last=turn == number - 1):
+                yield part.rows
 
     def _take(self, stream: str, start: int, count: int, size: int) -> Tensor:
         parts, position = [], start
@@ -169,9 +255,34 @@ class Job:
             position += len(part)
         return torch.cat(parts)
 
-    def noise(self, count: int, stream: str) -> Tensor:
-        """Gaussian latents (count, C, H, W) for this step."""
-        return torch.randn(count, *self.latent_shape, generator=self.rng(stream))
+    # -- doors: randomness ---------------------------------------------------------------------------------------
+
+    def rng(self, stream: str) -> torch.Generator:
+        """A generator for this (seed, step, stream), the same on every process: for what all must agree on."""
+        return torch_generator(self.seed, self.step, 0, stream)
+
+    def normal(self, batch: Pairs | PromptBatch, stream: str, *shape: int) -> Tensor:
+        """Standard normal draws (N, *shape): one generator per row, named (seed, step, row, stream)."""
+        return self._draw(torch.randn, batch, stream, shape)
+
+    def uniform(self, batch: Pairs | PromptBatch, stream: str, *shape: int) -> Tensor:
+        """Uniform draws in [0, 1), as ``normal``."""
+        return self._draw(torch.rand, batch, stream, shape)
+
+    def noise(self, batch: Pairs | PromptBatch, stream: str) -> Tensor:
+        """Gaussian latents (N, C, H, W) for a batch's rows."""
+        return self.normal(batch, stream, *batch.latent_shape)
+
+    def _draw(self, draw: Any, batch: Pairs | PromptBatch, stream: str, shape: Shape) -> Tensor:
+        # Drawn on the CPU, so that the numbers are the same on every device. The stream's name is a part of its own,
+        # so that no row of one stream can share a generator with ``rng``.
+        rows = [
+            draw(shape, generator=torch_generator(self.seed, self.step, row, "row", stream))
+            for row in batch.rows.tolist()
+        ]
+        return torch.stack(rows).to(self.device)
+
+    # -- doors: model and reward ---------------------------------------------------------------------------------
 
     def sample(self, noise: Tensor, text: TextCondition, *, steps: int, guidance_scale: float) -> Tensor:
         """Latents sampled from the policy by the ODE, without a graph."""
@@ -179,44 +290,83 @@ class Job:
 
     def decode(self, latents: Tensor) -> np.ndarray:
         """uint8 (N, H, W, 3) images of latents."""
-        self.meter.images += len(latents)
         if self._decode_cost is None:
             self._decode_cost = _vae_decode_cost(self._backbone)
-        self.meter.flops += self._decode_cost * len(latents)
+        self._charge("images", len(latents))
+        self._charge("flops", self._decode_cost * len(latents))
         return self._backbone.decode(latents)
 
     def reward(self, images: np.ndarray, prompts: Sequence[Prompt]) -> Tensor:
-        """Scores of images by the reward this job was given: (N,) float32."""
+        """Scores of images by the reward this job was given: (N,) float32. Every process must call it alike."""
         if self._reward is None:
             raise JobFailure("the method asked for a reward but did not declare needs.reward")
-        self.meter.reward_calls += len(images)
-        self.meter.flops += self._reward.flops_per_image * len(images)
+        self._charge("reward_calls", len(images))
+        self._charge("flops", round(self._reward.flops_per_image * len(images)))
         scores = torch.tensor(self._reward.score(list(images), prompts), dtype=torch.float32)
+        problem = None
         if scores.shape != (len(images),):
-            raise JobFailure(f"the reward returned shape {tuple(scores.shape)} for {len(images)} images")
-        if not torch.isfinite(scores).all():
-            raise JobFailure(f"the reward {self._reward.name} returned NaN or infinity")
-        return scores
+            problem = f"the reward returned shape {tuple(scores.shape)} for {len(images)} images"
+        elif not torch.isfinite(scores).all():
+            problem = f"the reward {self._reward.name} returned NaN or infinity"
+        self.engine.fail_together(problem, JobFailure)
+        return scores.to(self.device)
 
-    def accumulate(self, loss: Tensor) -> None:
-        """Backward without an update; gradients add up until ``update``."""
-        if not torch.isfinite(loss):
-            raise JobFailure(f"the loss is {loss.item()} at step {self.step}; lower the learning rate")
-        loss.backward()
+    def gather(self, values: Tensor, batch: PromptBatch) -> Tensor:
+        """Every process's (n,) values of its share, as (total,) in the order of rows: the same on each."""
+        everyone = values.new_zeros(batch.shares[-1][1])
+        everyone[batch.rows] = values
+        return self.engine.sum(everyone)
 
-    def update(self, loss: Tensor | None = None) -> float:
-        """Backward of ``loss`` (if given), clip the gradient, one optimizer step. Returns the gradient norm."""
-        if loss is not None:
-            self.accumulate(loss)
+    # -- doors: learning -----------------------------------------------------------------------------------------
+
+    def accumulate(self, loss: Tensor, items: float) -> None:
+        """Backward of a loss that is a *sum* over ``items`` samples (or weights of samples).
+
+        ``update`` divides the gradients by the items of all micro-batches and processes. The mean is logged as "loss".
+        """
+        (loss * 0 if self._padding else loss).backward()
+        if not self._padding:
+            self._items += items
+        self.log("loss", loss, items)
+
+    def update(self) -> None:
+        """Average the gradients over the items, clip, take one optimizer step. The norm is logged as "grad_norm"."""
         if self.optimizer is None:
             raise JobFailure("the method updates but its setup chose nothing to train")
-        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self._max_grad_norm))
-        if not math.isfinite(norm):
-            raise JobFailure(f"the gradient norm is {norm} at step {self.step}; lower the learning rate")
+        items = float(self.engine.sum(torch.tensor(self._items, dtype=torch.float64)))
+        self._items = 0.0
+        if items == 0:
+            raise JobFailure("the method called job.update() without job.accumulate(loss, items) before it")
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        torch._foreach_mul_(gradients, self.engine.world_size / items)  # data parallelism averages over processes
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self._max_grad_norm)
+        size = float(whole(norm))
+        if not math.isfinite(size):
+            raise JobFailure(f"the gradient norm is {size} at step {self.step}; lower the learning rate")
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.meter.updates += 1
-        return norm
+        self._logged["grad_norm"] = (size * self.engine.world_size, float(self.engine.world_size))
+        self._step_ema()
+
+    def _step_ema(self) -> None:
+        cap, every = self._ema_settings
+        self._ema_steps += 1
+        if self._ema is not None and self._ema_steps % every == 0:
+            decay = min(cap, (1 + self._ema_steps) / (10 + self._ema_steps))
+            flow.ema_update(self._ema, self.parameters, decay)
+
+    def averaged_weights(self) -> AbstractContextManager[None]:
+        """Context with the moving average of the weights in place, if the method asked for one; else nothing."""
+        return nullcontext() if self._ema is None else self.swapped(self._ema)
+
+    def log(self, name: str, total: Tensor | float, count: float = 1.0) -> None:
+        """Add to a scalar of this step: ``total`` is a sum over ``count`` things; the mean over all is logged."""
+        if self._padding:
+            return
+        value = total.detach().double() if isinstance(total, Tensor) else total
+        before, seen = self._logged.get(name, (0.0, 0.0))
+        self._logged[name] = (before + value, seen + count)
 
     @contextmanager
     def swapped(self, values: Sequence[Tensor]) -> Iterator[None]:
@@ -235,12 +385,25 @@ class Job:
 
     # -- the harness's side --------------------------------------------------------------------------------------
 
-    def _charge_forward(self, samples: int, graph: bool) -> None:
-        self.meter.forwards += samples
-        self.meter.flops += samples * self._cost.forward
+    def _charge(self, count: str, amount: int) -> None:
+        if not self._padding:
+            setattr(self.meter, count, getattr(self.meter, count) + amount)
+
+    def _charge_forward(self, latents: Tensor, graph: bool) -> None:
+        samples, cost = len(latents), self._cost(tuple(latents.shape[1:]))
+        self._charge("forwards", samples)
+        self._charge("flops", samples * cost.forward)
         if graph:  # charged with the forward, so that a graph that is built and thrown away is paid for
-            self.meter.backwards += samples
-            self.meter.flops += samples * self._cost.backward
+            self._charge("backwards", samples)
+            self._charge("flops", samples * cost.backward)
+
+    def _cost(self, shape: Shape) -> Cost:
+        if self._twin is None:
+            return Cost(0, 0)
+        if shape not in self._costs:
+            tokens = self.policy.null.prompt_embeds.shape[1]
+            self._costs[shape] = transformer_cost(self._twin, shape, tokens)
+        return self._costs[shape]
 
     @contextmanager
     def unmetered(self) -> Iterator[None]:
@@ -251,8 +414,37 @@ class Job:
         finally:
             self.policy._charge = charge
 
+    def close(self) -> None:
+        """End the thread that reads ahead."""
+        self._prefetch.close()
+
+    def finish_step(self, seconds: float, memory: int) -> dict[str, float]:
+        """Close a step: add up what all processes spent, and return the scalars logged by all of them.
+
+        Args:
+            seconds: this process's time in the step.
+            memory: this process's peak in bytes.
+        """
+        engine, meter, names = self.engine, self.meter, sorted(self._logged)
+        counts = meter.counts()
+        spent = torch.tensor([counts[name] - self._synced[name] for name in METERED], dtype=torch.int64)
+        for name, total in zip(METERED, engine.sum(spent).tolist(), strict=True):
+            setattr(meter, name, self._synced[name] + total)
+        self._synced = meter.counts()
+        peaks = torch.zeros(engine.world_size, dtype=torch.float64)
+        peaks[engine.rank] = memory
+        logged = [float(part) for name in names for part in self._logged[name]]
+        sums = engine.sum(torch.tensor([*peaks.tolist(), seconds, *logged], dtype=torch.float64)).tolist()
+        meter.peak_memory = max(meter.peak_memory, *map(int, sums[: engine.world_size]))
+        meter.seconds += sums[engine.world_size]
+        totals = iter(sums[engine.world_size + 1 :])
+        self._logged = {}
+        self.step += 1
+        meter.steps += 1
+        return {name: total / count for name, total, count in zip(names, totals, totals, strict=True) if count}
+
     def state_dict(self) -> dict[str, Any]:
-        """Everything a resumed job needs, but for the method's own state."""
+        """Everything a resumed job needs, but for the method's own state. Every process must call it."""
         assert self.optimizer is not None
         return {
             "step": self.step,
@@ -261,25 +453,43 @@ class Job:
             "meter": self.meter.state(),
             "optimizer": self.optimizer.state_dict(),
             "parameters": [p.detach() for p in self.parameters],
+            "ema": self._ema,
+            "ema_steps": self._ema_steps,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore ``state_dict``; called after the method's ``setup``."""
+        """Restore ``state_dict``, made by any number of processes; called after the method's ``setup``."""
         assert self.optimizer is not None
         if [p.shape for p in state["parameters"]] != [p.shape for p in self.parameters]:
             raise BenchError("the checkpoint's parameters have other shapes; it belongs to another configuration")
         self.step, self._cursor, self._prompt_cursor = state["step"], state["cursor"], state["prompt_cursor"]
         self.meter.load(state["meter"])
+        self._synced = self.meter.counts()
+        moments = state["optimizer"]["state"]
+        for number, parameter in enumerate(self.parameters):
+            for name, value in moments.get(number, {}).items():
+                if getattr(value, "shape", None) == parameter.shape:
+                    moments[number][name] = spread(value, parameter)
         self.optimizer.load_state_dict(state["optimizer"])
-        self._fill(state["parameters"])
+        self._fill(spread(state["parameters"], self.parameters))
+        self._ema, self._ema_steps = spread(state["ema"], self._ema), state["ema_steps"]
 
 
-def _free(samples: int, graph: bool) -> None:
+def _free(latents: Tensor, graph: bool) -> None:
     """Charge nothing."""
 
 
-def _vae_decode_cost(backbone: Backbone) -> float:
-    twin = meta_twin(backbone.vae)
+def _adam_8bit() -> Any:
+    try:
+        from bitsandbytes.optim import AdamW8bit
+    except ImportError as error:
+        raise BenchError("adam_8bit needs bitsandbytes: pip install bitsandbytes") from error
+    return AdamW8bit
+
+
+def _vae_decode_cost(backbone: Backbone) -> int:
+    with backbone.vae_loaded() as vae:
+        twin = meta_twin(vae)
     latents = torch.empty(1, *backbone.latent_shape, device="meta")
     decode: Callable[[Tensor], Any] = twin.decode  # type: ignore[assignment]
     with torch.no_grad():

@@ -19,11 +19,11 @@ class Meter:
         images: images decoded by the method.
         reward_calls: images scored by the method's reward.
         pairs: training pairs read.
-        seconds: device time of training, evaluation excluded.
-        peak_memory: bytes; device memory on CUDA, resident set on CPU.
+        seconds: device-seconds of training (wall time of every process added up), evaluation excluded.
+        peak_memory: bytes, of the process with most; device memory on CUDA, resident set on CPU.
     """
 
-    flops: float = 0.0
+    flops: int = 0
     steps: int = 0
     updates: int = 0
     forwards: int = 0
@@ -40,7 +40,7 @@ class Meter:
 
     def spent(self, currency: str) -> float:
         """Amount spent in a budget's currency."""
-        return float({"flops": self.flops, "steps": self.steps, "device-seconds": self.seconds}[currency])
+        return float(self.seconds if currency == "device-seconds" else getattr(self, currency))
 
     def load(self, state: dict[str, Any]) -> None:
         for field in fields(self):

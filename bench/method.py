@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -27,6 +27,10 @@ class AdamWConfig(MethodConfig):
     betas: tuple[float, float] = Field((0.9, 0.999), description="AdamW's defaults, unchanged in the released command")
     weight_decay: float = Field(1e-2, ge=0, description="released command")
     max_grad_norm: float = Field(1.0, gt=0, description="released command")
+    ema_decay: float = Field(
+        0.0, ge=0, lt=1, description="cap of min(decay, (1 + n) / (10 + n)) of the weights evaluated; 0: no average"
+    )
+    ema_every: int = Field(1, gt=0, description="updates between EMA steps")
 
     def adamw(self) -> dict[str, Any]:
         """Arguments for ``job.train_full`` and ``job.train_lora``."""
@@ -79,12 +83,12 @@ class PostTrainingMethod(ABC):
         """Choose what trains (``job.train_full`` or ``job.train_lora``) and make extra copies."""
 
     @abstractmethod
-    def step(self, job: Job) -> dict[str, float]:
-        """One iteration: forwards, backwards and updates through ``job``. Returns scalars to log."""
+    def step(self, job: Job) -> None:
+        """One iteration: forwards, backwards and updates through ``job``. Scalars are logged with ``job.log``."""
 
     def evaluation_weights(self, job: Job) -> AbstractContextManager[None]:
-        """Context in which the weights to be evaluated are in place (an EMA, say). Default: the trained weights."""
-        return nullcontext()
+        """Context in which the weights to be evaluated are in place. Default: the EMA if there is one."""
+        return job.averaged_weights()
 
     def state_dict(self) -> dict[str, Any]:
         """What must survive a resume beyond weights, optimizer and meter. Tensors and plain values only."""

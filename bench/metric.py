@@ -35,6 +35,10 @@ class Metric(ABC):
     flops_per_image: float = 0.0
     """Charged when the metric is a training reward; 0 for rule-based metrics, whose cost shows in seconds."""
 
+    def prepare(self) -> None:
+        """Load what scoring needs. Raises BenchError, with how to get what is missing, before a run spends anything."""
+        return
+
     @abstractmethod
     def score(self, images: Sequence[np.ndarray], prompts: Sequence[Prompt]) -> list[float]:
         """Score uint8 (H, W, 3) images against their prompts, in order. May raise; the harness then goes one by one."""

@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
+from bench import records
+
 PLAIN_SECONDS = 30.0
 """Where the output is no terminal, a line this often instead of bars."""
 
@@ -119,12 +121,17 @@ class Progress:
         """A job that was finished before."""
         self.say(f"{name}: finished before, kept")
         if self._whole:
-            self._whole.advance(EVALUATION if name == "base" else self._job_total)
+            self._whole.advance(self._weight(name))
+
+    def _weight(self, name: str) -> float:
+        """What a folder of an experiment weighs in the bar: the base and context rows are evaluated and not trained."""
+        untrained = name.partition("--")[0] in (records.BASE, records.CONTEXT)
+        return EVALUATION if untrained else self._job_total
 
     @contextmanager
     def job(self, name: str, images: int) -> Iterator[JobTask]:
         """The bar of one job; the experiment's bar moves with it."""
-        total = EVALUATION if name == "base" else self._job_total
+        total = self._weight(name)
         whole, begun, start = self._whole, self._whole.done if self._whole else 0.0, time.monotonic()
 
         def move(done: float) -> None:

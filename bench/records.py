@@ -6,9 +6,9 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from bench.errors import BenchError
 
@@ -40,13 +40,13 @@ def _disk_full(path: Path) -> DiskFull:
     return DiskFull(f"the disk is full: could not write {path}; free some space and run the same command")
 
 
-def write_bytes(path: Path, data: bytes | memoryview) -> None:
-    """Write a file whole or not at all. A full disk ends in one line and leaves the old file."""
+def write_with(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Write a file whole or not at all, through ``write(file)``. A full disk ends in one line, the old file stays."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("wb") as file:
-            file.write(data)
+            write(file)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
@@ -55,6 +55,11 @@ def write_bytes(path: Path, data: bytes | memoryview) -> None:
         if error.errno == errno.ENOSPC:
             raise _disk_full(path) from error
         raise
+
+
+def write_bytes(path: Path, data: bytes | memoryview) -> None:
+    """Write a file's bytes as ``write_with`` does."""
+    write_with(path, lambda file: file.write(data))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -93,13 +98,20 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 class Log:
-    """An append-only JSON-lines file that can be cut back to a step on resume."""
+    """An append-only JSON-lines file that can be cut back to a step on resume.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    Args:
+        write: False in the processes whose main process keeps the log.
+    """
+
+    def __init__(self, path: Path, *, write: bool = True) -> None:
+        self.path, self._write = path, write
         path.parent.mkdir(parents=True, exist_ok=True)
 
     def append(self, row: Mapping[str, Any]) -> None:
+        """Add a row."""
+        if not self._write:
+            return
         try:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(dumps({"v": VERSION, **row}) + "\n")
@@ -110,7 +122,7 @@ class Log:
 
     def cut_after(self, step: int) -> None:
         """Drop rows of later steps, and a last line that a kill left half-written."""
-        if not self.path.exists():
+        if not self._write or not self.path.exists():
             return
         kept = []
         for line in self.path.read_bytes().split(b"\n"):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
-import io
 import math
 import resource
 import signal
@@ -20,12 +19,16 @@ import torch
 
 from bench import records
 from bench.budget import Budget
+from bench.engine import spread, whole
 from bench.errors import BenchError
 from bench.evaluation import Evaluator
 from bench.job import Job, JobFailure
 from bench.method import PostTrainingMethod
+from bench.weights import save_weights
 
 CHECKPOINT_SECONDS = 20.0
+CHECKPOINT_SHARE = 20.0
+"""Time between checkpoints is at least this many times what writing one takes, so that it costs 5 % at most."""
 
 
 @dataclass
@@ -36,6 +39,7 @@ class JobRun:
         fractions: shares of the budget at which the job is evaluated, the last one 1.0.
         progress: called with the share of the budget spent and the latest scalars.
         tick: called with images drawn in evaluations.
+        track: called with each step and its scalars, for experiment trackers.
     """
 
     folder: Path
@@ -46,31 +50,47 @@ class JobRun:
     evaluator: Evaluator
     progress: Callable[[float, dict[str, float]], None] = lambda share, scalars: None
     tick: Callable[[int], None] = lambda images: None
+    track: Callable[[int, dict[str, float]], None] = lambda step, scalars: None
 
     def run(self) -> None:
         """Train to the end of the budget. Raises JobFailure with the reason if the method breaks a promise."""
-        self._train_log = records.Log(self.folder / "train.jsonl")
-        self._meter_log = records.Log(self.folder / "meter.jsonl")
-        self._clock_log = records.Log(self.folder / "clock.jsonl")
+        try:
+            self._run()
+        finally:
+            self.job.close()
+
+    def _run(self) -> None:
+        main = self.job.engine.is_main
+        self._train_log = records.Log(self.folder / "train.jsonl", write=main)
+        self._meter_log = records.Log(self.folder / "meter.jsonl", write=main)
+        self._clock_log = records.Log(self.folder / "clock.jsonl", write=main)
         self.method.setup(self.job)
         if not self.job.parameters:
             raise JobFailure("the method's setup chose nothing to train")
         self._largest_step, self._evaluated = 0.0, 0
         reset_peak_memory()
         self._resume()
-        saved = time.monotonic()
+        saved, every = time.monotonic(), CHECKPOINT_SECONDS
         with _stop_between_steps() as stopped:
             while self._affords_another():
                 self._step()
                 evaluated = self._evaluate_due()
-                if evaluated or stopped() or time.monotonic() - saved > CHECKPOINT_SECONDS:
+                due, stop = self._agree(time.monotonic() - saved > every, stopped())
+                if evaluated or due or stop:
+                    start = time.monotonic()
                     self.save()
                     saved = time.monotonic()
-                if stopped():
+                    every = max(CHECKPOINT_SECONDS, CHECKPOINT_SHARE * (saved - start))
+                if stop:
                     raise KeyboardInterrupt
         self._evaluate(self.fractions[-1])
         self.save()
         self._export()
+
+    def _agree(self, due: bool, stop: bool) -> tuple[bool, bool]:
+        """Whether to save and whether to stop, for all processes: when one has heard a signal, all stop."""
+        flags = self.job.engine.sum(torch.tensor([due and self.job.engine.is_main, stop], dtype=torch.int64))
+        return bool(flags[0]), bool(flags[1])
 
     # -- training --------------------------------------------------------------------------------------------------
 
@@ -81,11 +101,11 @@ class JobRun:
 
     def _step(self) -> None:
         job, before, start = self.job, self.job.meter.spent(self.budget.currency), time.monotonic()
-        scalars = self.method.step(job)
-        job.meter.steps += 1
-        job.meter.seconds += time.monotonic() - start
-        job.meter.peak_memory = max(job.meter.peak_memory, peak_memory())
-        job.step += 1
+        try:
+            self.method.step(job)
+        except torch.OutOfMemoryError as error:
+            raise JobFailure(_out_of_memory(job)) from error
+        scalars = job.finish_step(time.monotonic() - start, peak_memory())
         self._largest_step = max(self._largest_step, job.meter.spent(self.budget.currency) - before)
         if job.step == 1 and self._largest_step > self.budget.amount * (1 + 1e-9):
             raise JobFailure(
@@ -95,6 +115,7 @@ class JobRun:
         for name, value in scalars.items():
             if not math.isfinite(value):
                 raise JobFailure(f"the method logged {name} = {value} at step {job.step}")
+        self.track(job.step, scalars)
         self._train_log.append({"step": job.step, **scalars})
         self._meter_log.append({"step": job.step, **job.meter.counts()})
         self._clock_log.append(
@@ -120,7 +141,8 @@ class JobRun:
         job = self.job
         header = {"step": job.step, "fraction": fraction, "spent": job.meter.counts()}
         with job.unmetered(), self.method.evaluation_weights(job), torch.no_grad():
-            self.evaluator.run(job.policy, self.folder / "evaluations" / str(job.step), header=header, tick=self.tick)
+            painter = self.evaluator.painter(job.policy)
+            self.evaluator.run(painter, self.folder / "evaluations" / str(job.step), header=header, tick=self.tick)
         release_memory()
 
     # -- state -----------------------------------------------------------------------------------------------------
@@ -134,39 +156,53 @@ class JobRun:
             "largest_step": self._largest_step,
             "evaluated": self._evaluated,
         }
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        records.write_bytes(self.folder / "checkpoint.pt", buffer.getbuffer())
+        state = whole(state, keep=self.job.engine.is_main)
+        if self.job.engine.is_main:
+            records.write_with(self.folder / "checkpoint.pt", lambda file: torch.save(state, file))
 
     def _resume(self) -> None:
         path = self.folder / "checkpoint.pt"
-        for unfinished in self.folder.glob(".*.partial"):  # a kill while writing left it
-            if unfinished.is_file():
-                unfinished.unlink()
+        if self.job.engine.is_main:
+            for unfinished in self.folder.glob(".*.partial"):  # a kill while writing left it
+                if unfinished.is_file():
+                    unfinished.unlink()
         if path.exists():
             try:
-                state = torch.load(path, weights_only=True)
+                state = torch.load(path, weights_only=True, mmap=True)
             except Exception as error:
                 raise BenchError(f"{path} is damaged; delete it to start the job again") from error
             self.job.load_state_dict(state["job"])
-            self.method.load_state_dict(state["method"])
+            self.method.load_state_dict(spread(state["method"], self.method.state_dict()))
             self._largest_step, self._evaluated = state["largest_step"], state["evaluated"]
+        self.job.engine.barrier()  # every process has read what the next checkpoint replaces
         for log in (self._train_log, self._meter_log, self._clock_log):
             log.cut_after(self.job.step)
 
     def _export(self) -> None:
         """Leave the evaluated weights in a form that diffusers and PEFT read."""
-        transformer, folder = self.job.policy.transformer, self.folder / "weights"
+        transformer, folder, main = self.job.policy.transformer, self.folder / "weights", self.job.engine.is_main
         with self.method.evaluation_weights(self.job):
-            if getattr(transformer, "peft_config", None):
-                from diffusers import StableDiffusion3Pipeline
-                from peft.utils import get_peft_model_state_dict
+            weights = None if getattr(transformer, "peft_config", None) else whole(transformer.state_dict(), keep=main)
+            if main:
+                save_weights(transformer, folder, weights)
+        self.job.engine.barrier()
 
-                StableDiffusion3Pipeline.save_lora_weights(
-                    folder, transformer_lora_layers=get_peft_model_state_dict(transformer)
-                )
-            else:
-                transformer.save_pretrained(folder / "transformer")
+
+def _out_of_memory(job: Job) -> str:
+    """What lowers memory, by what is not used yet."""
+    compute, knobs = job.compute, []
+    if compute.micro_batch != 1:
+        knobs.append(f"a smaller --micro-batch (now {compute.micro_batch or 'the whole share'})")
+    if not compute.gradient_checkpointing:
+        knobs.append("--gradient-checkpointing")
+    if job.engine.sharding == "ddp" and job.engine.world_size > 1:
+        knobs.append("--sharding fsdp")
+    if not compute.adam_8bit:
+        knobs.append("--adam-8bit")
+    return (
+        f"out of memory on {job.device} at step {job.step}; lower it with {', '.join(knobs) or 'a larger device'}; "
+        "the same command with it goes on from the last checkpoint"
+    )
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
-PACKAGES = ("torch", "diffusers", "transformers", "peft", "accelerate", "numpy", "rapidocr-onnxruntime")
+PACKAGES = ("torch", "diffusers", "transformers", "peft", "accelerate", "numpy", "pillow", "rapidocr-onnxruntime")
 
 
 @cache

@@ -60,15 +60,18 @@ def save_weights(transformer: Any, folder: Path, state_dict: Mapping[str, torch.
 def _save_lora(transformer: Any, folder: Path, state_dict: Mapping[str, torch.Tensor] | None) -> None:
     from diffusers import StableDiffusion3Pipeline
     from peft.utils import get_peft_model_state_dict
+    from safetensors.torch import save_file
 
     # Without its configuration an adapter loads with alpha equal to its rank, which scales it wrongly. PEFT holds
     # names in sets, whose order differs from process to process; a list keeps equal runs equal byte for byte.
     config = transformer.peft_config["default"].to_dict()
     config = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
+    packed = json.dumps({f"{TRANSFORMER}.{key}": value for key, value in config.items()}, sort_keys=True)
     StableDiffusion3Pipeline.save_lora_weights(
         folder,
         transformer_lora_layers=get_peft_model_state_dict(transformer, state_dict=state_dict),
-        transformer_lora_adapter_metadata=config,
+        # One entry, where diffusers would write two: the file format stores entries in no fixed order.
+        save_function=lambda tensors, path: save_file(tensors, path, metadata={ADAPTER_KEY: packed}),
     )
 
 

@@ -63,7 +63,7 @@ def base_quality(backbone: Backbone) -> dict[str, Any]:
     policy = Policy(backbone.transformer(), backbone.scheduler(), backbone.encode_prompts([""]))
     scores: dict[tuple[str, str], list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        evaluator.run(policy, Path(folder) / "0", header={})
+        evaluator.run(evaluator.painter(policy), Path(folder) / "0", header={})
         for row in records.read_lines(Path(folder) / "0" / "samples.jsonl"):
             for metric, cell in row["scores"].items():
                 scores.setdefault((metric, row["group"]), []).append(cell["score"])

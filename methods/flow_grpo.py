@@ -6,10 +6,8 @@ group, and takes clipped policy-gradient updates over the sampling steps. Formul
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from pydantic import Field
@@ -20,7 +18,7 @@ from bench.method import AdamWConfig, Needs, PostTrainingMethod, Traits
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from bench.backbone.loader import TextCondition
+    from bench.batches import PromptBatch
     from bench.job import Job
 
 LORA_TARGETS = tuple(
@@ -46,9 +44,7 @@ class FlowGRPOConfig(AdamWConfig):
     lora_alpha: float = Field(64, gt=0)
     lr: float = Field(3e-4, gt=0, description="AdamW, constant")
     weight_decay: float = Field(1e-4, ge=0)
-    ema_decay: float = Field(
-        0.9, ge=0, lt=1, description="cap of min(decay, (1 + n) / (10 + n)); EMA weights are evaluated"
-    )
+    ema_decay: float = Field(0.9, ge=0, lt=1, description="EMA weights are evaluated")
     ema_every: int = Field(8, gt=0, description="updates between EMA steps")
 
 
@@ -86,35 +82,38 @@ class FlowGRPO(PostTrainingMethod):
     def setup(self, job: Job) -> None:
         c = self.config
         job.train_lora(rank=c.lora_rank, alpha=c.lora_alpha, target_modules=LORA_TARGETS, **c.adamw())
-        self._ema = [p.detach().clone() for p in job.parameters]
-        self._ema_steps = 0
 
-    def step(self, job: Job) -> dict[str, float]:
+    def step(self, job: Job) -> None:
         c = self.config
-        batch = job.prompts(c.prompts)
-        text = batch.text.repeat(c.group_size)
-        paths = self._sample(job, job.noise(len(text), "start"), text)
-        images = job.decode(paths.latents[-1])
-        rewards = job.reward(images, [p for p in batch.prompts for _ in range(c.group_size)])
+        batch = job.prompts(c.prompts, repeat=c.group_size)
+        paths = self._sample(job, batch)
+        rewards = job.gather(job.reward(job.decode(paths.latents[-1]), batch.prompts), batch)
         advantages = flow.group_advantages(rewards.view(c.prompts, c.group_size), clip=c.advantage_clip).flatten()
-        kept = torch.nonzero(advantages).flatten()
-        log = {"reward": rewards.mean().item(), "reward_std": rewards.std().item(), "kept": float(len(kept))}
+        kept = torch.nonzero(advantages).flatten().cpu()
+        job.log("reward", rewards.mean())
+        job.log("reward_std", rewards.std())
+        job.log("kept", float(len(kept)))
         order = kept[torch.randperm(len(kept), generator=job.rng("order"))]
         for update, rows in enumerate(order.tensor_split(min(c.updates, max(len(order), 1)))):
             if len(rows):
-                log |= self._update(job, paths, text, advantages, rows, on_policy=update == 0)
-        return log
+                self._update(job, batch, paths, advantages[batch.rows], rows, on_policy=update == 0)
 
     @torch.no_grad()
-    def _sample(self, job: Job, noise: Tensor, text: TextCondition) -> Trajectories:
-        c, sigmas = self.config, job.policy.sigmas(self.config.sampling_steps)
-        latents, log_probs = [noise], []
-        for i in range(c.sampling_steps):
-            velocity = job.policy.guided_velocity(latents[-1], sigmas[i], text, c.guidance_scale)
-            mean, std = self._moments(latents[-1], velocity, sigmas, i)
-            latents.append(mean + std * job.noise(len(noise), f"sde-{i}"))
-            log_probs.append(flow.gaussian_log_prob(latents[-1], mean, std))
-        return Trajectories(torch.stack(latents), torch.stack(log_probs))
+    def _sample(self, job: Job, batch: PromptBatch) -> Trajectories:
+        c, sigmas, paths = self.config, job.policy.sigmas(self.config.sampling_steps), []
+        for part in job.parts(batch):
+            share = batch[part]
+            latents, log_probs = [job.noise(share, "start")], []
+            for i in range(c.sampling_steps):
+                velocity = job.policy.guided_velocity(latents[-1], sigmas[i], share.text, c.guidance_scale)
+                mean, std = self._moments(latents[-1], velocity, sigmas, i)
+                latents.append(mean + std * job.noise(share, f"sde-{i}"))
+                log_probs.append(flow.gaussian_log_prob(latents[-1], mean, std))
+            paths.append(Trajectories(torch.stack(latents), torch.stack(log_probs)))
+        return Trajectories(
+            torch.cat([p.latents for p in paths], 1)[:, : len(batch)],
+            torch.cat([p.log_probs for p in paths], 1)[:, : len(batch)],
+        )
 
     def _moments(self, z: Tensor, velocity: Tensor, sigmas: Tensor, i: int) -> tuple[Tensor, Tensor]:
         return flow.flow_sde_moments(
@@ -122,52 +121,36 @@ class FlowGRPO(PostTrainingMethod):
         )
 
     def _update(
-        self, job: Job, paths: Trajectories, text: TextCondition, advantages: Tensor, rows: Tensor, *, on_policy: bool
-    ) -> dict[str, float]:
+        self, job: Job, batch: PromptBatch, paths: Trajectories, advantages: Tensor, rows: Tensor, *, on_policy: bool
+    ) -> None:
+        """One optimizer update on the samples in ``rows``; ``advantages`` are those of this process's samples."""
         c, sigmas = self.config, job.policy.sigmas(self.config.sampling_steps)
         trained = range(c.sampling_steps - 1)
-        advantage, losses, clipped, drift, first_ratio = advantages[rows], 0.0, 0.0, 0.0, 1.0
-        for i in trained:
-            z, z_next = paths.latents[i, rows], paths.latents[i + 1, rows]
-            velocity = job.policy.guided_velocity(z, sigmas[i], text[rows], c.guidance_scale)
-            mean, std = self._moments(z, velocity, sigmas, i)
-            log_prob = flow.gaussian_log_prob(z_next, mean, std)
-            # Right after sampling the old policy is this policy. Taking its log-probability from this very forward
-            # makes the ratio exactly 1 there, where a forward of another batch size would differ in the last bits.
-            old = log_prob.detach() if on_policy else paths.log_probs[i, rows]
-            ratio = torch.exp(log_prob - old)
-            if i == 0:
-                first_ratio = ratio.mean().item()
-            policy_loss = torch.maximum(
-                -advantage * ratio, -advantage * ratio.clamp(1 - c.clip_range, 1 + c.clip_range)
-            )
-            divergence = torch.zeros(())
-            if c.kl_weight:
-                with torch.no_grad(), job.policy.reference():
-                    frozen = job.policy.guided_velocity(z, sigmas[i], text[rows], c.guidance_scale)
-                reference_mean, _ = self._moments(z, frozen, sigmas, i)
-                spread = std / (sigmas[i] - sigmas[i + 1]).sqrt()
-                divergence = ((mean - reference_mean) ** 2 / (2 * spread**2)).mean()
-            loss = (policy_loss.mean() + c.kl_weight * divergence) / len(trained)
-            job.accumulate(loss)
-            losses += loss.item()
-            clipped += ((ratio - 1).abs() > c.clip_range).float().mean().item() / len(trained)
-            drift += divergence.item() / len(trained)
-        norm = job.update()
-        self._step_ema(job)
-        return {"loss": losses, "clipped": clipped, "kl": drift, "ratio": first_ratio, "grad_norm": norm}
-
-    def _step_ema(self, job: Job) -> None:
-        self._ema_steps += 1
-        if self._ema_steps % self.config.ema_every == 0:
-            decay = min(self.config.ema_decay, (1 + self._ema_steps) / (10 + self._ema_steps))
-            flow.ema_update(self._ema, job.parameters, decay)
-
-    def evaluation_weights(self, job: Job) -> AbstractContextManager[None]:
-        return job.swapped(self._ema)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"ema": self._ema, "ema_steps": self._ema_steps}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._ema, self._ema_steps = list(state["ema"]), int(state["ema_steps"])
+        for part in job.parts(batch, rows):
+            advantage, text = advantages[part], batch.text[part]
+            for i in trained:
+                with job.more(i < trained[-1]):
+                    z, z_next = paths.latents[i, part], paths.latents[i + 1, part]
+                    velocity = job.policy.guided_velocity(z, sigmas[i], text, c.guidance_scale)
+                    mean, std = self._moments(z, velocity, sigmas, i)
+                    log_prob = flow.gaussian_log_prob(z_next, mean, std)
+                    # Right after sampling the old policy is this policy. Taking its log-probability from this very
+                    # forward makes the ratio exactly 1 there, where a forward of another batch size would differ in
+                    # the last bits.
+                    old = log_prob.detach() if on_policy else paths.log_probs[i, part]
+                    ratio = torch.exp(log_prob - old)
+                    clipped = ratio.clamp(1 - c.clip_range, 1 + c.clip_range)
+                    loss = torch.maximum(-advantage * ratio, -advantage * clipped).sum()
+                    if c.kl_weight:
+                        with torch.no_grad(), job.policy.reference():
+                            frozen = job.policy.guided_velocity(z, sigmas[i], text, c.guidance_scale)
+                        reference_mean, _ = self._moments(z, frozen, sigmas, i)
+                        spread = std / (sigmas[i] - sigmas[i + 1]).sqrt()
+                        divergence = ((mean - reference_mean) ** 2 / (2 * spread**2)).flatten(1).mean(1).sum()
+                        loss = loss + c.kl_weight * divergence
+                        job.log("kl", divergence, len(part))
+                    job.accumulate(loss, len(part))
+                job.log("clipped", ((ratio - 1).abs() > c.clip_range).sum(), len(part))
+                if i == 0:
+                    job.log("ratio", ratio.sum(), len(part))
+        job.update()

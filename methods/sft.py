@@ -39,11 +39,10 @@ class SFT(PostTrainingMethod):
     def setup(self, job: Job) -> None:
         job.train_full(**self.config.adamw())
 
-    def step(self, job: Job) -> dict[str, float]:
-        pairs = job.pairs(self.config.batch_size)
-        z1 = job.noise(len(pairs), "noise")
-        sigma = flow.shift_time(flow.sample_time(len(pairs), job.rng("time")), job.policy.shift)
-        velocity = job.policy.velocity(flow.interpolate(pairs.latents, z1, sigma), sigma, pairs.text)
-        loss = flow.velocity_error(velocity, z1 - pairs.latents).sum() / len(pairs)
-        norm = job.update(loss)
-        return {"loss": loss.item(), "grad_norm": norm}
+    def step(self, job: Job) -> None:
+        for pairs in job.pairs(self.config.batch_size):
+            z1 = job.noise(pairs, "noise")
+            sigma = flow.shift_time(flow.logit_normal_time(job.normal(pairs, "time")), job.policy.shift)
+            velocity = job.policy.velocity(flow.interpolate(pairs.latents, z1, sigma), sigma, pairs.text)
+            job.accumulate(flow.velocity_error(velocity, z1 - pairs.latents).sum(), len(pairs))
+        job.update()

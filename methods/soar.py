@@ -17,6 +17,7 @@ from bench.method import AdamWConfig, Needs, PostTrainingMethod, Traits
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from bench.batches import Pairs
     from bench.job import Job
 
 
@@ -54,33 +55,35 @@ class SOAR(PostTrainingMethod):
     def setup(self, job: Job) -> None:
         job.train_full(**self.config.adamw())
 
-    def step(self, job: Job) -> dict[str, float]:
+    def step(self, job: Job) -> None:
+        for pairs in job.pairs(self.config.batch_size):
+            z0, z1 = pairs.latents, job.noise(pairs, "noise")
+            u = flow.logit_normal_time(job.normal(pairs, "time"))
+            sigma = flow.shift_time(u, job.policy.shift)
+            z = flow.interpolate(z0, z1, sigma)
+            with job.more(self.config.aux_weight > 0):
+                velocity = job.policy.velocity(z, sigma, pairs.text)
+                base = flow.velocity_error(velocity, z1 - z0).sum()
+                job.accumulate(base, len(pairs))  # frees the base loss's graph before a larger one is built
+            if self.config.aux_weight:
+                job.log("base_loss", base, len(pairs))
+                self._correct(job, pairs, *self._auxiliary(job, pairs, z, z1, u, velocity.detach()))
+        job.update()
+
+    def _correct(self, job: Job, pairs: Pairs, states: Tensor, levels: Tensor, rows: Tensor) -> None:
+        """The correction loss, in as many forwards as memory asks for."""
         c = self.config
-        pairs = job.pairs(c.batch_size)
-        z0, z1 = pairs.latents, job.noise(len(pairs), "noise")
-        u = flow.sample_time(len(pairs), job.rng("time"))
-        sigma = flow.shift_time(u, job.policy.shift)
-        z = flow.interpolate(z0, z1, sigma)
-        velocity = job.policy.velocity(z, sigma, pairs.text)
-        base = flow.velocity_error(velocity, z1 - z0).sum()
-        if c.aux_weight == 0:
-            loss = base / len(pairs)
-            return {"loss": loss.item(), "grad_norm": job.update(loss)}
-        states, levels, rows = self._auxiliary(job, z, z1, u, velocity.detach())
-        items = len(pairs) + c.aux_weight * len(states)
-        job.accumulate(base / items)  # frees the base loss's graph before the larger one is built
-        target = (states - z0[rows]) / flow.per_sample(levels, states)
-        correction = flow.velocity_error(job.policy.velocity(states, levels, pairs.text[rows]), target).sum()
-        norm = job.update(c.aux_weight * correction / items)
-        return {
-            "loss": (base.item() + c.aux_weight * correction.item()) / items,
-            "base_loss": base.item() / len(pairs),
-            "correction_loss": correction.item() / len(states),
-            "grad_norm": norm,
-        }
+        for piece in job.pieces(len(states), per_row=c.aux_points * (1 + c.sde_branches)):
+            z, sigma, row = states[piece], levels[piece], rows[piece]
+            target = (z - pairs.latents[row]) / flow.per_sample(sigma, z)
+            loss = flow.velocity_error(job.policy.velocity(z, sigma, pairs.text[row]), target).sum()
+            job.accumulate(c.aux_weight * loss, c.aux_weight * len(piece))
+            job.log("correction_loss", loss, len(piece))
 
     @torch.no_grad()
-    def _auxiliary(self, job: Job, z: Tensor, z1: Tensor, u: Tensor, velocity: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _auxiliary(
+        self, job: Job, pairs: Pairs, z: Tensor, z1: Tensor, u: Tensor, velocity: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Re-noised off-trajectory states (M, C, H, W), their noise levels (M,), and the pair each comes from (M,).
 
         ``velocity`` is the conditional velocity at ``z``, which the base loss has already paid for.
@@ -92,15 +95,15 @@ class SOAR(PostTrainingMethod):
             velocity = flow.guide(job.policy.unconditional_velocity(z, sigma), velocity, c.guidance_scale)
         landings = [flow.euler(z, velocity, sigma, sigma_next)]
         for branch in range(c.sde_branches):
-            noise = job.noise(len(z), f"branch-{branch}")
+            noise = job.noise(pairs, f"branch-{branch}")
             landings.append(flow.stochastic_step(c.sde_kind, z, velocity, sigma, sigma_next, noise, c.sde_scale))
         states, levels, rows = [], [], []
         for path, landing in enumerate(landings):
             # A sampler's last step is deterministic, so a stochastic branch has no point where u' = 0.
-            kept = torch.arange(len(z)) if path == 0 else torch.nonzero(sigma_next > 0).flatten()
-            anchor = job.noise(len(z), f"fresh-{path}") if c.fresh_noise else z1
-            draws = torch.rand(c.aux_points, len(z), generator=job.rng(f"levels-{path}"))
-            for draw in draws:
+            kept = torch.arange(len(z), device=z.device) if path == 0 else torch.nonzero(sigma_next > 0).flatten()
+            anchor = job.noise(pairs, f"fresh-{path}") if c.fresh_noise else z1
+            draws = job.uniform(pairs, f"levels-{path}", c.aux_points)
+            for draw in draws.T:
                 low = sigma_next[kept]
                 level = low + (1 - low) * draw[kept].clamp_min(1e-3)  # at sigma'' = 0 no velocity leads anywhere
                 states.append(flow.interpolate(landing[kept], anchor[kept], (level - low) / (1 - low)))

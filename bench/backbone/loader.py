@@ -1,38 +1,51 @@
-"""The one loader of SD3-family pipelines: the embedded ``tiny-sd3`` or a local diffusers folder.
+"""The one loader of SD3-family pipelines: the embedded ``tiny-sd3``, a model of the hub, or a local diffusers folder.
 
-Text encoders are loaded only while prompts are encoded, the VAE when it is first used; the transformer is the caller's.
+Text encoders and VAE are loaded while something is encoded or decoded and freed after it; the transformer is the
+caller's.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
-from bench.errors import BenchError, unknown
+from bench.backbone import hub, loading
+from bench.backbone.family import check_family
+from bench.engine import Engine
 
 if TYPE_CHECKING:
     import torch
-    from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
+    from diffusers import (
+        AutoencoderKL,
+        FlowMatchEulerDiscreteScheduler,
+        SD3Transformer2DModel,
+        StableDiffusion3Pipeline,
+    )
 
-FAMILY = ("StableDiffusion3Pipeline",)
+
+M = TypeVar("M")
 
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """Where a backbone lies and how it is used.
+    """A backbone and how it is used.
 
     Attributes:
-        source: local diffusers folder.
+        name: as given; stands in records and reports.
+        source: local diffusers folder, or hub id.
         max_sequence_length: T5 tokens (256 for SD3.5 at evaluation; see ``docs/protocol.md``).
-        resolution: side of a picture in pixels.
+        resolution: side of a training picture in pixels.
         scale: ``embedded`` picks the methods' overrides for tiny models, ``full`` the paper's values.
+        revision: of a hub id.
+        offline: never ask the hub, only its cache.
     """
 
     name: str
@@ -40,6 +53,8 @@ class BackboneSpec:
     max_sequence_length: int
     resolution: int
     scale: str
+    revision: str | None = None
+    offline: bool = False
 
 
 TINY_SD3 = BackboneSpec("tiny-sd3", str(Path(__file__).parent / "tiny_sd3"), 12, 64, "embedded")
@@ -58,6 +73,10 @@ class TextCondition:
 
     def __getitem__(self, index: Any) -> TextCondition:
         return TextCondition(self.prompt_embeds[index], self.pooled_prompt_embeds[index])
+
+    def to(self, device: torch.device) -> TextCondition:
+        """The same on a device."""
+        return TextCondition(self.prompt_embeds.to(device), self.pooled_prompt_embeds.to(device))
 
     def repeat(self, times: int) -> TextCondition:
         """Each prompt ``times`` times in a row: a, a, b, b, …"""
@@ -78,42 +97,38 @@ class TextCondition:
         )
 
 
-def find(name: str) -> Backbone:
-    """A backbone by registered name or local folder. Raises BenchError with what to do for anything else."""
+def find(
+    name: str,
+    *,
+    revision: str | None = None,
+    offline: bool = False,
+    resolution: int | None = None,
+    max_sequence_length: int | None = None,
+    engine: Engine | None = None,
+) -> Backbone:
+    """A backbone by registered name, hub id or local folder.
+
+    Args:
+        revision: branch, tag or commit of a hub id.
+        resolution: side of a training picture; None: what the transformer was made for.
+        max_sequence_length: T5 tokens; None: 256, or what the registered backbone says.
+
+    Raises:
+        BenchError: one line with what to do, for anything that is no SD3-family pipeline that can be had here.
+    """
     from bench import registry
 
     if name in registry.table("backbones"):
         spec = registry.load("backbones", name)
-    elif Path(name).is_dir():
-        folder = Path(name).resolve()
-        sample_size = _read(folder / "transformer" / "config.json").get("sample_size", 64)
-        blocks = len(_read(folder / "vae" / "config.json").get("block_out_channels", [0] * 4))
-        spec = BackboneSpec(folder.name, str(folder), 256, sample_size * 2 ** (blocks - 1), "full")
     else:
-        raise unknown("backbone (or folder)", name, registry.table("backbones"))
-    return Backbone(spec)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise BenchError(
-            f"{path.parents[1]} is no SD3 pipeline folder: {path.name} of {path.parent.name}/ is not there"
-        ) from error
-    except json.JSONDecodeError as error:
-        raise BenchError(f"{path} is damaged: {error}") from error
-    return dict(content)
-
-
-def folder_digest(folder: Path) -> str:
-    """SHA-256 over the names and contents of a folder's weights, tokenizers and configuration."""
-    whole, kept = hashlib.sha256(), (".json", ".safetensors", ".txt", ".model")
-    for path in sorted(p for p in folder.rglob("*") if p.suffix in kept and p.name != "quality.json"):
-        with path.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-        whole.update(f"{path.relative_to(folder).as_posix()}\0{content}\n".encode())
-    return whole.hexdigest()
+        local = Path(name).is_dir()
+        spec = BackboneSpec(Path(name).resolve().name if local else name, name, 256, 0, "full", revision, offline)
+    spec = replace(
+        spec,
+        resolution=resolution or spec.resolution,
+        max_sequence_length=max_sequence_length or spec.max_sequence_length,
+    )
+    return Backbone(spec, engine)
 
 
 def quiet() -> None:
@@ -132,40 +147,83 @@ def to_tensor(pixels: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.array(pixels)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def encode_images(vae: AutoencoderKL, images: np.ndarray, *, batch: int = 64) -> torch.Tensor:
-    """Latents ``(posterior mean - shift_factor) * scaling_factor`` of uint8 (N, H, W, 3) pictures: float32."""
+def at_once(height: int, width: int) -> int:
+    """Pictures that go through the VAE together: 64, or as many as have the pixels of 16 at 512 px."""
+    return max(1, min(64, 2**22 // (height * width)))
+
+
+def encode_images(vae: AutoencoderKL, images: np.ndarray) -> torch.Tensor:
+    """Latents ``(posterior mean - shift_factor) * scaling_factor`` of uint8 (N, H, W, 3) pictures: float32, CPU."""
     import torch
 
-    config, out = vae.config, []
+    config, out, batch = vae.config, [], at_once(*images.shape[1:3])
     with torch.no_grad():
         for start in range(0, len(images), batch):
-            mean = vae.encode(to_tensor(images[start : start + batch])).latent_dist.mean
-            out.append((mean - config.shift_factor) * config.scaling_factor)
+            mean = vae.encode(to_tensor(images[start : start + batch]).to(vae.device)).latent_dist.mean
+            out.append(((mean - config.shift_factor) * config.scaling_factor).cpu())
     return torch.cat(out)
 
 
-class Backbone:
-    """Loads the parts of one pipeline folder on demand."""
+class _Held(Generic[M]):
+    """A model that several holders share: loaded for the first and freed after the last, from any thread."""
 
-    def __init__(self, spec: BackboneSpec) -> None:
+    def __init__(self, device: torch.device) -> None:
+        self._device, self._lock = device, threading.Lock()
+        self._model: M | None = None
+        self._holders = 0
+
+    @contextmanager
+    def held(self, load: Callable[[], M]) -> Iterator[M]:
+        with self._lock:
+            model = self._model = self._model or load()
+            self._holders += 1
+        try:
+            yield model
+        finally:
+            del model
+            with self._lock:
+                self._holders -= 1
+                if not self._holders:
+                    self._model = None
+                    loading.release(self._device)
+
+
+class Backbone:
+    """One pipeline, whose parts are loaded on demand.
+
+    Attributes:
+        folder: where the pipeline lies on this machine.
+    """
+
+    def __init__(self, spec: BackboneSpec, engine: Engine | None = None) -> None:
         quiet()
-        self.spec = spec
-        self.folder = Path(spec.source)
-        family = _read_index(self.folder)
-        if family not in FAMILY:
-            raise BenchError(f"{self.folder} holds a {family}; the harness trains the SD3 family ({', '.join(FAMILY)})")
+        self.engine = engine or Engine()
+        self.folder = hub.resolve(spec.source, revision=spec.revision, offline=spec.offline)
+        check_family(self.folder)
+        self._vae: _Held[AutoencoderKL] = _Held(self.engine.device)
+        self._encoders: _Held[StableDiffusion3Pipeline] = _Held(self.engine.device)
+        self._encoding = threading.Lock()
+        side = self._config("transformer").get("sample_size", 64) * self._factor
+        self.spec = replace(spec, resolution=spec.resolution or side)
+
+    def _config(self, part: str) -> dict[str, Any]:
+        return dict(json.loads((self.folder / part / "config.json").read_text()))
+
+    @cached_property
+    def _factor(self) -> int:
+        """Pixels per latent."""
+        return int(2 ** (len(self._config("vae").get("block_out_channels", [0] * 4)) - 1))
 
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over the names and contents of the pipeline's weights and configuration."""
-        return folder_digest(self.folder)
+        return hub.fingerprint(self.folder)
 
     def transformer(self) -> SD3Transformer2DModel:
-        """A fresh copy of the pretrained transformer, in float32 and evaluation mode."""
-        from diffusers import SD3Transformer2DModel
+        """A fresh copy of the pretrained transformer on the engine's device, in float32 and evaluation mode."""
+        import torch
 
-        model: SD3Transformer2DModel = SD3Transformer2DModel.from_pretrained(self.folder, subfolder="transformer")
-        return model.eval()
+        return loading.load_transformer(self.folder, torch.float32, self.engine.device)
 
     def scheduler(self) -> FlowMatchEulerDiscreteScheduler:
         """The pipeline's scheduler."""
@@ -173,28 +231,41 @@ class Backbone:
 
         return FlowMatchEulerDiscreteScheduler.from_pretrained(self.folder, subfolder="scheduler")
 
-    @cached_property
-    def vae(self) -> AutoencoderKL:
-        """The VAE, loaded when first used."""
-        from diffusers import AutoencoderKL
-
-        return AutoencoderKL.from_pretrained(self.folder, subfolder="vae").eval().requires_grad_(False)
-
-    @cached_property
+    @property
     def latent_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of one picture's latents."""
-        config = _read(self.folder / "vae" / "config.json")
-        side = self.spec.resolution // 2 ** (len(config["block_out_channels"]) - 1)
-        return int(config["latent_channels"]), side, side
+        """(C, H, W) of the latents of a square picture at the training resolution."""
+        return self.latent_shape_of(self.spec.resolution, self.spec.resolution)
 
-    def encode_prompts(self, texts: Sequence[str], *, batch: int = 256) -> TextCondition:
-        """prompt_embeds and pooled_prompt_embeds of texts, through the pipeline's own ``encode_prompt``."""
+    @cached_property
+    def _channels(self) -> int:
+        return int(self._config("vae")["latent_channels"])
+
+    def latent_shape_of(self, width: int, height: int) -> tuple[int, int, int]:
+        """(C, H, W) of the latents of a picture."""
+        return self._channels, height // self._factor, width // self._factor
+
+    @contextmanager
+    def vae_loaded(self) -> Iterator[AutoencoderKL]:
+        """The VAE, in float32 on the engine's device. Loaded for the first holder, and freed after the last."""
         import torch
-        from diffusers import StableDiffusion3Pipeline
 
-        pipeline = StableDiffusion3Pipeline.from_pretrained(self.folder, transformer=None, vae=None)
+        with self._vae.held(lambda: loading.load_vae(self.folder, torch.float32, self.engine.device)) as vae:
+            yield vae
+
+    @contextmanager
+    def text_encoders(self) -> Iterator[StableDiffusion3Pipeline]:
+        """The pipeline with its text encoders alone, loaded and freed as the VAE is, in the engine's precision."""
+        load = partial(loading.load_text_pipeline, self.folder, self.engine.dtype, self.engine.device)
+        with self._encoders.held(load) as pipeline:
+            yield pipeline
+
+    def encode_prompts(self, texts: Sequence[str], *, batch: int = 64) -> TextCondition:
+        """prompt_embeds and pooled_prompt_embeds of texts, float32 on the CPU, by the pipeline's ``encode_prompt``."""
+        import torch
+
         parts = []
-        with torch.no_grad():
+        # Tokenizers of one pipeline are not for two threads at once, and captions may be encoded ahead on another.
+        with self.text_encoders() as pipeline, self._encoding, torch.no_grad():
             for start in range(0, len(texts), batch):
                 chunk = list(texts[start : start + batch])
                 embeds, _, pooled, _ = pipeline.encode_prompt(
@@ -202,27 +273,23 @@ class Backbone:
                     do_classifier_free_guidance=False,
                     max_sequence_length=self.spec.max_sequence_length,
                 )  # fmt: skip
-                parts.append(TextCondition(embeds.float(), pooled.float()))
+                parts.append(TextCondition(embeds.float().cpu(), pooled.float().cpu()))
         return TextCondition.cat(parts)
 
-    def encode_images(self, images: np.ndarray, *, batch: int = 64) -> torch.Tensor:
-        """Latents ``(posterior mean - shift_factor) * scaling_factor`` of uint8 (N, H, W, 3) pictures: float32."""
-        return encode_images(self.vae, images, batch=batch)
+    def encode_images(self, images: np.ndarray) -> torch.Tensor:
+        """Latents of uint8 (N, H, W, 3) pictures: float32, on the CPU."""
+        with self.vae_loaded() as vae:
+            return encode_images(vae, images)
 
-    def decode(self, latents: torch.Tensor, *, batch: int = 64) -> np.ndarray:
+    def decode(self, latents: torch.Tensor) -> np.ndarray:
         """uint8 (N, H, W, 3) pictures of latents."""
         import torch
 
-        config, out = self.vae.config, []
-        with torch.no_grad():
+        out, batch = [], at_once(latents.shape[2] * self._factor, latents.shape[3] * self._factor)
+        with self.vae_loaded() as vae, torch.no_grad():
             for start in range(0, len(latents), batch):
-                scaled = latents[start : start + batch].float() / config.scaling_factor + config.shift_factor
-                pixels = (self.vae.decode(scaled).sample.clamp(-1, 1) + 1) * 127.5
+                part = latents[start : start + batch].to(vae.device).float()
+                scaled = part / vae.config.scaling_factor + vae.config.shift_factor
+                pixels = (vae.decode(scaled).sample.clamp(-1, 1) + 1) * 127.5
                 out.append(pixels.round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy())
         return np.concatenate(out)
-
-
-def _read_index(folder: Path) -> str:
-    if not (folder / "model_index.json").exists():
-        raise BenchError(f"{folder} is no diffusers pipeline folder: model_index.json is not there")
-    return str(json.loads((folder / "model_index.json").read_text()).get("_class_name"))

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bench import flow
 from bench.backbone.loader import TextCondition
+from bench.engine import Engine
 
 if TYPE_CHECKING:
     from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
@@ -23,7 +24,11 @@ class Policy:
         transformer: the weights.
         scheduler: gives the timestep shift and the sampling schedule.
         null: the empty prompt's condition (1 row), for guidance.
-        charge: called with the number of samples of each forward and whether a graph is built.
+        engine: where it computes; the weights and ``null`` are moved there.
+        charge: called with the latents of each forward and whether a graph is built.
+
+    Attributes:
+        module: what is called in a forward: the transformer, or what a data-parallel engine wraps around it.
     """
 
     def __init__(
@@ -31,11 +36,14 @@ class Policy:
         transformer: SD3Transformer2DModel,
         scheduler: FlowMatchEulerDiscreteScheduler,
         null: TextCondition,
-        charge: Callable[[int, bool], None] = lambda samples, graph: None,
+        engine: Engine | None = None,
+        charge: Callable[[Tensor, bool], None] = lambda latents, graph: None,
     ) -> None:
-        self.transformer = transformer
+        self.engine = engine or Engine()
+        self.transformer = transformer.to(self.engine.device)
+        self.module: torch.nn.Module = transformer
         self.scheduler = scheduler
-        self.null = null
+        self.null = null.to(self.engine.device)
         self._charge = charge
 
     @property
@@ -47,7 +55,7 @@ class Policy:
         """The scheduler's sampling schedule: (steps + 1,) noise levels from 1 down to 0."""
         self.scheduler.set_timesteps(steps)
         sigmas: Tensor = self.scheduler.sigmas
-        return sigmas.float()
+        return sigmas.float().to(self.engine.device)
 
     def velocity(self, latents: Tensor, sigma: Tensor | float, text: TextCondition) -> Tensor:
         """Conditional velocity.
@@ -60,16 +68,20 @@ class Policy:
         Returns:
             (N, C, H, W) in float32.
         """
-        self._charge(len(latents), torch.is_grad_enabled())
-        timestep = (1000 * torch.as_tensor(sigma, dtype=torch.float32)).expand(len(latents))
-        velocity: Tensor = self.transformer(
-            hidden_states=latents,
-            encoder_hidden_states=text.prompt_embeds,
-            pooled_projections=text.pooled_prompt_embeds,
-            timestep=timestep,
-            return_dict=False,
-        )[0]
+        self._charge(latents, torch.is_grad_enabled())
+        timestep = (1000 * self._level(sigma)).expand(len(latents))
+        with self.engine.autocast():
+            velocity: Tensor = self.module(
+                hidden_states=latents,
+                encoder_hidden_states=text.prompt_embeds,
+                pooled_projections=text.pooled_prompt_embeds,
+                timestep=timestep,
+                return_dict=False,
+            )[0]
         return velocity.float()
+
+    def _level(self, sigma: Tensor | float) -> Tensor:
+        return torch.as_tensor(sigma, dtype=torch.float32, device=self.engine.device)
 
     def unconditional_velocity(self, latents: Tensor, sigma: Tensor | float) -> Tensor:
         """Velocity for the empty prompt."""
@@ -81,7 +93,7 @@ class Policy:
         """Velocity with classifier-free guidance, both branches in one call of the model. Scale 1: one branch only."""
         if guidance_scale == 1.0:
             return self.velocity(latents, sigma, text)
-        level = torch.as_tensor(sigma, dtype=torch.float32).expand(len(latents)).repeat(2)
+        level = self._level(sigma).expand(len(latents)).repeat(2)
         both = self.velocity(
             latents.repeat(2, 1, 1, 1), level, TextCondition.cat([self.null.expand(len(latents)), text])
         )

@@ -166,7 +166,7 @@ class Work:
     def pairs(self, subset: str) -> int | None:
         """Pairs of a subset: as last cut from this corpus, else as the experiment's source reports, else not known."""
         rule = self.config.subset.get(subset, SubsetRule())
-        return _curated(self.cache, self.config.corpus, subset, rule) or getattr(rule, "pairs", None)
+        return _curated(self.cache, self.config.corpus, subset, rule) or rule.pairs
 
     @property
     def text_row(self) -> int:

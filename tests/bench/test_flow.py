@@ -106,7 +106,7 @@ def test_the_shift_keeps_both_ends_and_the_order(shift):
 
 
 def test_sampled_times_lie_on_the_table():
-    u = flow.sample_time(4096, torch.Generator().manual_seed(0))
+    u = flow.logit_normal_time(torch.randn(4096, generator=torch.Generator().manual_seed(0)))
     on_grid = torch.arange(1, 1001) / 1000
     assert torch.isin(u, on_grid).all()
     table = FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=3.0).sigmas
@@ -115,18 +115,15 @@ def test_sampled_times_lie_on_the_table():
 
 
 def test_sampled_times_are_logit_normal():
-    u = flow.sample_time(40_000, torch.Generator().manual_seed(0)).double() - 0.0005  # middles of the table's cells
-    logits = torch.logit(u)
+    u = flow.logit_normal_time(torch.randn(40_000, generator=torch.Generator().manual_seed(0))).double()
+    logits = torch.logit(u - 0.0005)  # middles of the table's cells
     assert abs(logits.mean().item()) < 5 / 200
     assert abs(logits.std().item() - 1) < 5 / 200 / math.sqrt(2)
 
 
 def test_sampled_times_reach_neither_below_the_table_nor_above():
     for values, expected in (([-100.0, 100.0], [0.001, 1.0]), ([0.0], [0.501])):
-        drawn = torch.tensor(values)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(torch, "randn", lambda *a, drawn=drawn, **k: drawn)
-            assert torch.equal(flow.sample_time(len(values), torch.Generator()), torch.tensor(expected))
+        assert torch.equal(flow.logit_normal_time(torch.tensor(values)), torch.tensor(expected))
 
 
 # -- stochastic steps --------------------------------------------------------------------------------------------------

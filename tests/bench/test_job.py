@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from fakes import CAPTIONS, Brightness, same, weights
+from fakes import CAPTIONS, Brightness, rows, same, take, weights
 
 from bench import flow
 from bench.errors import BenchError
@@ -36,7 +36,7 @@ def lora(world) -> Job:
 
 
 def forward(job: Job, count: int = 3) -> torch.Tensor:
-    pairs = job.pairs(count)
+    pairs = take(job, count)
     return job.policy.velocity(pairs.latents, 0.5, pairs.text)
 
 
@@ -45,14 +45,14 @@ def forward(job: Job, count: int = 3) -> torch.Tensor:
 
 @pytest.mark.parametrize("batch", [1, 5, 12, 31])
 def test_every_epoch_visits_every_pair_once_and_in_another_order(job, batch):
-    order = torch.cat([job.pairs(batch).indices for _ in range(-(-4 * PAIRS // batch))])[: 4 * PAIRS]
+    order = torch.cat([take(job, batch).indices for _ in range(-(-4 * PAIRS // batch))])[: 4 * PAIRS]
     epochs = order.view(4, PAIRS).tolist()
     assert all(sorted(epoch) == list(range(PAIRS)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 4
 
 
 def test_pairs_bring_their_own_latents_and_captions(job, world):
-    pairs = job.pairs(5)
+    pairs = take(job, 5)
     for row, index in enumerate(pairs.indices.tolist()):
         caption = index % len(CAPTIONS)  # as the corpus deals them out
         assert torch.equal(pairs.latents[row], world.data.latents[index])
@@ -62,9 +62,9 @@ def test_pairs_bring_their_own_latents_and_captions(job, world):
 
 def test_the_order_depends_on_the_seed_and_not_on_the_batch(world):
     one, two, other = world.job(), world.job(), world.job(seed=1)
-    in_sevens = torch.cat([one.pairs(7).indices for _ in range(6)])
-    assert torch.equal(in_sevens, torch.cat([two.pairs(3).indices for _ in range(14)]))
-    assert not torch.equal(in_sevens, torch.cat([other.pairs(7).indices for _ in range(6)]))
+    in_sevens = torch.cat([take(one, 7).indices for _ in range(6)])
+    assert torch.equal(in_sevens, torch.cat([take(two, 3).indices for _ in range(14)]))
+    assert not torch.equal(in_sevens, torch.cat([take(other, 7).indices for _ in range(6)]))
 
 
 def test_every_epoch_of_prompts_visits_every_prompt_once(world):
@@ -85,14 +85,14 @@ def test_pairs_and_prompts_do_not_disturb_each_other(world):
     mixed, pure, prompts = world.job(), world.job(), world.job()
     for _ in range(7):
         asked = mixed.prompts(2).prompts
-        assert torch.equal(mixed.pairs(5).indices, pure.pairs(5).indices)
+        assert torch.equal(take(mixed, 5).indices, take(pure, 5).indices)
         assert asked == prompts.prompts(2).prompts
 
 
 def test_a_method_that_declared_no_pairs_gets_none(world):
     job = world.job(data=replace(world.data, latents=None))
     with pytest.raises(JobFailure, match=r"did not declare needs\.pairs"):
-        job.pairs(1)
+        take(job, 1)
 
 
 def test_a_method_that_declared_no_prompts_gets_none(world):
@@ -103,16 +103,32 @@ def test_a_method_that_declared_no_prompts_gets_none(world):
 # -- noise -------------------------------------------------------------------------------------------------------------
 
 
-def test_noise_is_a_function_of_seed_step_rank_and_stream(world):
-    def draw(seed: int = 0, step: int = 0, rank: int = 0, stream: str = "a") -> torch.Tensor:
-        job = world.job(seed=seed, rank=rank)
+def test_noise_is_a_function_of_seed_step_row_and_stream(world):
+    def draw(seed: int = 0, step: int = 0, stream: str = "a") -> torch.Tensor:
+        job = world.job(seed=seed)
         job.step = step
-        return job.noise(2, stream)
+        return job.noise(rows(2), stream)
 
     assert torch.equal(draw(), draw())
-    variants = [draw(), draw(seed=1), draw(step=1), draw(rank=1), draw(stream="b")]
-    assert len({tuple(v.flatten().tolist()) for v in variants}) == 5
+    variants = [*draw(), *draw(seed=1), *draw(step=1), *draw(stream="b")]
+    assert len({tuple(v.flatten().tolist()) for v in variants}) == 8
     assert draw().shape == (2, 4, 4, 4)
+
+
+def test_a_row_draws_the_same_in_any_micro_batch(world):
+    job, whole = world.job(), rows(6)
+    for draw in (job.normal, job.uniform):
+        parts = [draw(replace(whole, rows=part), "x", 3) for part in whole.rows.split(4)]
+        assert torch.equal(draw(whole, "x", 3), torch.cat(parts))
+    assert not torch.equal(job.normal(whole, "x", 3), job.uniform(whole, "x", 3))
+
+
+def test_draws_have_the_distribution_they_say(world):
+    job, many = world.job(), rows(4000)
+    normal, uniform = job.normal(many, "n", 4).double(), job.uniform(many, "u", 4).double()
+    assert abs(normal.mean()) < 0.04 and abs(normal.var() - 1) < 0.06 and abs(normal.pow(4).mean() - 3) < 0.4
+    assert uniform.min() >= 0 and uniform.max() < 1 and abs(uniform.mean() - 0.5) < 0.012
+    assert abs(torch.corrcoef(normal.T).triu(1)).max() < 0.08
 
 
 def test_doors_leave_the_global_generators_alone(world):
@@ -121,7 +137,7 @@ def test_doors_leave_the_global_generators_alone(world):
     job.train_lora(
         rank=2, alpha=4, target_modules=["attn.to_q"], lr=0.1, betas=(0.9, 0.999), weight_decay=0.0, max_grad_norm=1.0
     )
-    job.pairs(3), job.prompts(3), job.noise(2, "x"), job.decode(job.noise(1, "y"))
+    take(job, 3), job.prompts(3), job.noise(rows(2), "x"), job.decode(job.noise(rows(1), "y"))
     assert torch.equal(torch.get_rng_state(), torch_state)
     assert (np.random.get_state()[1] == numpy_state).all()
 
@@ -145,7 +161,8 @@ def test_a_lora_adapter_starts_the_same_for_a_seed_whatever_the_global_generator
 
 def test_a_training_forward_is_charged_with_its_backward(job):
     cost = transformer_cost(job.policy.transformer, job.latent_shape, job.policy.null.prompt_embeds.shape[1])
-    job.update(forward(job, 3).mean())
+    job.accumulate(forward(job, 3).mean(), 1)
+    job.update()
     meter = job.meter
     assert (meter.pairs, meter.forwards, meter.backwards, meter.updates) == (3, 3, 3, 1)
     assert meter.flops == 3 * (cost.forward + cost.backward) > 0
@@ -160,14 +177,14 @@ def test_without_a_graph_only_the_forward_is_charged(job):
 
 def test_guidance_is_charged_twice_and_scale_one_once(job, world):
     with torch.no_grad():
-        job.policy.guided_velocity(job.noise(3, "x"), 0.5, world.text(3), 4.5)
+        job.policy.guided_velocity(job.noise(rows(3), "x"), 0.5, world.text(3), 4.5)
         assert job.meter.forwards == 6
-        job.policy.guided_velocity(job.noise(3, "x"), 0.5, world.text(3), 1.0)
+        job.policy.guided_velocity(job.noise(rows(3), "x"), 0.5, world.text(3), 1.0)
     assert job.meter.forwards == 9
 
 
 def test_guidance_joins_both_branches(job, world):
-    z, text = job.noise(3, "x"), world.text(3)
+    z, text = job.noise(rows(3), "x"), world.text(3)
     with torch.no_grad():
         guided = job.policy.guided_velocity(z, torch.tensor([0.2, 0.5, 0.9]), text, 4.5)
         conditional = job.policy.velocity(z, torch.tensor([0.2, 0.5, 0.9]), text)
@@ -177,7 +194,7 @@ def test_guidance_joins_both_branches(job, world):
 
 
 def test_sampling_is_charged_per_step_and_follows_the_schedule(job, world):
-    noise, text = job.noise(2, "x"), world.text(2)
+    noise, text = job.noise(rows(2), "x"), world.text(2)
     latents = job.sample(noise, text, steps=3, guidance_scale=2.0)
     assert (job.meter.forwards, job.meter.backwards) == (2 * 2 * 3, 0)
     sigmas, expected = job.policy.sigmas(3), noise
@@ -190,7 +207,7 @@ def test_sampling_is_charged_per_step_and_follows_the_schedule(job, world):
 
 
 def test_decoding_and_rewards_are_charged(job):
-    images = job.decode(job.noise(3, "x"))
+    images = job.decode(job.noise(rows(3), "x"))
     decoding = job.meter.flops
     assert images.shape == (3, 16, 16, 3) and images.dtype == np.uint8
     assert job.meter.images == 3 and decoding > 0
@@ -201,9 +218,9 @@ def test_decoding_and_rewards_are_charged(job):
 
 
 def test_decoding_costs_the_same_per_image_however_many(job):
-    job.decode(job.noise(1, "x"))
+    job.decode(job.noise(rows(1), "x"))
     one = job.meter.flops
-    job.decode(job.noise(5, "x"))
+    job.decode(job.noise(rows(5), "x"))
     assert job.meter.flops == 6 * one
 
 
@@ -215,21 +232,83 @@ def test_evaluation_is_never_charged(job):
     assert job.meter.forwards == 2
 
 
+def test_charges_are_whole_numbers_however_large(job):
+    job.meter.flops = 10**20
+    with torch.no_grad():
+        forward(job, 1)
+    cost = transformer_cost(job.policy.transformer, job.latent_shape, job.policy.null.prompt_embeds.shape[1])
+    assert job.meter.flops == 10**20 + cost.forward
+
+
+# -- micro-batches -----------------------------------------------------------------------------------------------------
+
+
+def test_micro_batches_are_the_batch_in_pieces(world):
+    whole, pieces = world.job(), world.job(micro_batch=4)
+    for _ in range(3):
+        expected, found = take(whole, 10), list(pieces.pairs(10))
+        assert [len(p) for p in found] == [4, 4, 2]
+        assert torch.equal(torch.cat([p.indices for p in found]), expected.indices)
+        assert torch.equal(torch.cat([p.rows for p in found]), expected.rows)
+        assert torch.equal(torch.cat([p.latents for p in found]), expected.latents)
+    assert whole.meter.counts() == pieces.meter.counts()
+
+
+def test_pairs_of_different_shapes_come_apart_and_none_is_lost(world):
+    shapes = torch.tensor([[4, 4, 6] if i % 3 == 0 else [4, 4, 4] for i in range(PAIRS)])
+
+    class Latents:
+        def __getitem__(self, index: torch.Tensor) -> torch.Tensor:
+            (shape,) = shapes[index].unique(dim=0).tolist()
+            return index.float().view(-1, 1, 1, 1).expand(-1, *shape)
+
+    job = world.job(data=replace(world.data, latents=Latents(), shapes=shapes), micro_batch=3)
+    parts = list(job.pairs(PAIRS))
+    assert sorted(i for p in parts for i in p.indices.tolist()) == list(range(PAIRS))
+    assert {p.latent_shape for p in parts} == {(4, 4, 6), (4, 4, 4)} and max(map(len, parts)) == 3
+    assert all(torch.equal(p.latents[:, 0, 0, 0], p.indices.float()) for p in parts)
+    job.train_full(lr=1e-3, betas=(0.9, 0.999), weight_decay=0.0, max_grad_norm=1.0)
+    with torch.no_grad():
+        costs = []
+        for part in (parts[0], parts[-1]):
+            before = job.meter.flops
+            job.policy.velocity(part.latents, 0.5, part.text)
+            costs.append((job.meter.flops - before) / len(part))
+    assert costs[0] != costs[1]  # a larger picture is charged more
+
+
+def test_prompts_are_repeated_and_kept_together(world):
+    batch = world.job().prompts(2, repeat=3)
+    assert [p.text for p in batch.prompts] == [batch.prompts[0].text] * 3 + [batch.prompts[3].text] * 3
+    assert batch.rows.tolist() == list(range(6)) and batch.shares == ((0, 6),) and len(batch.text) == 6
+
+
+def test_parts_of_a_share_visit_the_rows_asked_for_once(world):
+    job = world.job(micro_batch=4)
+    batch = job.prompts(3, repeat=4)
+    asked = torch.tensor([9, 2, 7, 3, 0, 11])
+    parts = [part.tolist() for part in job.parts(batch, asked)]
+    assert parts == [[2, 3, 0], [7], [9, 11]]
+    assert [p.tolist() for p in job.parts(batch)] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
+
+
 # -- updates -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_loss_that_is_not_finite_fails_the_job_and_moves_nothing(job, value):
     before = weights(job)
-    with pytest.raises(JobFailure, match=rf"the loss is {value} at step 0"):
-        job.update(forward(job).pow(2).mean() * value)
+    job.accumulate(forward(job).pow(2).mean() * value, 1)
+    with pytest.raises(JobFailure, match="the gradient norm is nan at step 0; lower the learning rate"):
+        job.update()
     assert same(before, weights(job)) and job.meter.updates == 0
 
 
 def test_a_gradient_that_is_not_finite_fails_the_job_and_moves_nothing(job):
     before = weights(job)
+    job.accumulate(forward(job).abs().mul(0).sum().sqrt(), 1)  # sqrt has an infinite slope at 0
     with pytest.raises(JobFailure, match="the gradient norm is"):
-        job.update(forward(job).abs().mul(0).sum().sqrt())  # sqrt has an infinite slope at 0
+        job.update()
     assert same(before, weights(job)) and job.meter.updates == 0
 
 
@@ -238,15 +317,24 @@ def test_an_update_without_trained_parameters_fails_the_job(world):
         world.job().update()
 
 
-def test_accumulated_gradients_add_up_to_one_update(world):
+def test_an_update_without_a_loss_fails_the_job(job):
+    with pytest.raises(JobFailure, match=r"without job\.accumulate"):
+        job.update()
+
+
+def test_accumulated_gradients_are_averaged_over_their_items(world):
     jobs = [world.job(), world.job()]
     for job in jobs:
         job.train_full(lr=1e-3, betas=(0.9, 0.999), weight_decay=0.0, max_grad_norm=1.0)
     parameter = [job.parameters[0] for job in jobs]
-    jobs[0].accumulate(parameter[0].sum())
-    jobs[0].accumulate(2 * parameter[0].sum())
-    norm = jobs[0].update()
-    assert norm == jobs[1].update(3 * parameter[1].sum()) == pytest.approx(3 * parameter[0].numel() ** 0.5)
+    jobs[0].accumulate(parameter[0].sum(), 1)
+    jobs[0].accumulate(5 * parameter[0].sum(), 2)
+    jobs[1].accumulate(2 * parameter[1].sum(), 1)
+    norms = []
+    for job in jobs:
+        job.update()
+        norms.append(job.finish_step(seconds=0, memory=0)["grad_norm"])
+    assert norms[0] == norms[1] == pytest.approx(2 * parameter[0].numel() ** 0.5)
     assert same(weights(jobs[0]), weights(jobs[1]))
     assert all(p.grad is None for p in jobs[0].parameters)
 
@@ -255,7 +343,8 @@ def test_the_update_is_adamw_on_the_clipped_gradient(world):
     job = world.job()
     job.train_full(lr=0.1, betas=(0.9, 0.999), weight_decay=0.0, max_grad_norm=0.5)
     parameter, before = job.parameters[0], job.parameters[0].detach().double().clone()
-    job.update(parameter.sum())
+    job.accumulate(parameter.sum(), 1)
+    job.update()
     # after one step both moments cancel: the update is lr * g / (|g| + 1e-8), whatever the clipped size
     size = 0.5 / parameter.numel() ** 0.5
     torch.testing.assert_close(parameter.double(), before - 0.1 * size / (size + 1e-8), rtol=1e-5, atol=1e-6)
@@ -308,10 +397,15 @@ def velocity(job: Job, world) -> torch.Tensor:
         return job.policy.velocity(torch.ones(2, 4, 4, 4), 0.5, world.text(2))
 
 
+def learn(job: Job) -> None:
+    for _ in range(2):
+        job.accumulate(forward(job).pow(2).mean(), 1)
+        job.update()
+
+
 def test_a_loras_reference_is_the_pretrained_model_bit_for_bit(lora, world):
     base = velocity(world.job(), world)
-    lora.update(forward(lora).pow(2).mean())
-    lora.update(forward(lora).pow(2).mean())
+    learn(lora)
     trained = velocity(lora, world)
     assert not torch.equal(trained, base)
     with lora.policy.reference():
@@ -320,8 +414,7 @@ def test_a_loras_reference_is_the_pretrained_model_bit_for_bit(lora, world):
 
 
 def test_the_reference_ends_with_an_error_too(lora, world):
-    lora.update(forward(lora).pow(2).mean())
-    lora.update(forward(lora).pow(2).mean())
+    learn(lora)
     trained = velocity(lora, world)
     with pytest.raises(RuntimeError), lora.policy.reference():
         raise RuntimeError
@@ -345,9 +438,10 @@ def test_a_restored_job_goes_on_as_if_nothing_had_happened(world):
 
     def go_on(job: Job, steps: int) -> None:
         for _ in range(steps):
-            job.update((forward(job, 5) - job.noise(5, "n")).pow(2).mean())
+            job.accumulate((forward(job, 5) - job.noise(rows(5), "n")).pow(2).mean(), 1)
+            job.update()
             job.prompts(2)
-            job.step += 1
+            job.finish_step(seconds=0, memory=0)
 
     whole, first, second = fresh(), fresh(), fresh()
     go_on(whole, 4)
@@ -356,7 +450,7 @@ def test_a_restored_job_goes_on_as_if_nothing_had_happened(world):
     go_on(second, 2)
     assert same(weights(whole), weights(second))
     assert whole.meter.counts() == second.meter.counts()
-    assert torch.equal(whole.pairs(3).indices, second.pairs(3).indices)
+    assert torch.equal(take(whole, 3).indices, take(second, 3).indices)
 
 
 def test_a_checkpoint_of_another_configuration_is_refused(job, lora):

@@ -128,7 +128,7 @@ def test_exported_lora_weights_are_the_evaluated_ones(world, tmp_path):
     run.run()
     exported = load_file(tmp_path / "weights" / "pytorch_lora_weights.safetensors")
     kept = {tuple(v.flatten().tolist()) for v in exported.values()}
-    assert kept == {tuple(v.flatten().tolist()) for v in run.method._ema}
+    assert kept == {tuple(v.flatten().tolist()) for v in run.job._ema}
 
 
 # -- budget ------------------------------------------------------------------------------------------------------------
@@ -184,7 +184,7 @@ def test_few_steps_still_end_in_an_evaluation_of_the_whole_budget(world, tmp_pat
 
 
 def test_a_nan_loss_fails_the_job_and_keeps_what_is_recorded(world, tmp_path):
-    with pytest.raises(JobFailure, match="the loss is nan at step 2"):
+    with pytest.raises(JobFailure, match="the gradient norm is nan at step 2"):
         job_run(world, tmp_path, "NaNLoss").run()
     assert [row["step"] for row in rows(tmp_path, "train")] == [1, 2]
     assert [e["step"] for e in evaluations(tmp_path)] == [2]
@@ -192,7 +192,7 @@ def test_a_nan_loss_fails_the_job_and_keeps_what_is_recorded(world, tmp_path):
 
 def test_a_logged_nan_fails_the_job(world, tmp_path):
     run = job_run(world, tmp_path)
-    run.method.step = lambda job: {"loss": float("nan")}
+    run.method.step = lambda job: job.log("loss", float("nan"))
     with pytest.raises(JobFailure, match="logged loss = nan at step 1"):
         run.run()
 
@@ -220,10 +220,9 @@ def test_a_job_stopped_inside_a_step_resumes_byte_for_byte(world, tmp_path, monk
     update = broken.job.update
 
     def killed(*arguments):
-        norm = update(*arguments)
+        update(*arguments)
         if broken.job.step == step:
             raise Killed
-        return norm
 
     broken.job.update = killed
     with pytest.raises(Killed):
@@ -362,7 +361,7 @@ def test_an_experiment_runs_every_method_on_every_subset_with_every_seed(experim
 
 def test_a_nan_loss_fails_its_job_and_the_others_go_on(experiment):
     outcome = experiment(methods=("nan", "sft"))
-    assert outcome.failed == {"nan--half--s0": "the loss is nan at step 2; lower the learning rate"}
+    assert outcome.failed == {"nan--half--s0": "the gradient norm is nan at step 2; lower the learning rate"}
     failed = status(outcome.folder, "nan--half--s0")
     assert (failed["status"], failed["reason"]) == ("failed", outcome.failed["nan--half--s0"])
     assert status(outcome.folder, "sft--half--s0")["status"] == "finished"

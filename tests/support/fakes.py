@@ -14,9 +14,12 @@ from torch import Tensor
 
 from bench import registry
 from bench.backbone.loader import Backbone, BackboneSpec, TextCondition
+from bench.batches import Pairs
 from bench.corpus import Corpus, Subset
+from bench.data import TrainingData
+from bench.engine import Compute, Engine
 from bench.evaluation import Evaluator
-from bench.job import Job, TrainingData
+from bench.job import Job
 from bench.method import MethodConfig, Needs, PostTrainingMethod, Traits
 from bench.metric import Metric
 from bench.records import digest
@@ -150,18 +153,20 @@ class NaNLoss(PostTrainingMethod):
     def setup(self, job: Job) -> None:
         job.train_full(lr=1e-3, betas=(0.9, 0.999), weight_decay=0.0, max_grad_norm=1.0)
 
-    def step(self, job: Job) -> dict[str, float]:
-        pairs = job.pairs(2)
-        loss = job.policy.velocity(pairs.latents, 0.5, pairs.text).pow(2).mean()
-        return {"grad_norm": job.update(loss * float("nan") if job.step == 2 else loss)}
+    def step(self, job: Job) -> None:
+        for pairs in job.pairs(2):
+            loss = job.policy.velocity(pairs.latents, 0.5, pairs.text).pow(2).mean()
+            job.accumulate(loss * float("nan") if job.step == 2 else loss, 1)
+        job.update()
 
 
 class Growing(NaNLoss):
     """Step i costs i + 1 forwards, as Flow-GRPO's does when more samples keep an advantage."""
 
-    def step(self, job: Job) -> dict[str, float]:
-        pairs = job.pairs(2 * (job.step + 1))
-        return {"grad_norm": job.update(job.policy.velocity(pairs.latents, 0.5, pairs.text).pow(2).mean())}
+    def step(self, job: Job) -> None:
+        for pairs in job.pairs(2 * (job.step + 1)):
+            job.accumulate(job.policy.velocity(pairs.latents, 0.5, pairs.text).pow(2).mean(), 1)
+        job.update()
 
 
 ENTRIES = {
@@ -192,20 +197,28 @@ SPEC: BackboneSpec
 class World:
     """Everything that jobs share, made once per session."""
 
-    def __init__(self, folder: Path) -> None:
-        self.backbone = Backbone(spec(folder))
+    def __init__(self, folder: Path, engine: Engine | None = None) -> None:
+        self.engine = engine or Engine()
+        self.backbone = Backbone(spec(folder), self.engine)
         corpus = FakeCorpus()
+        latents = self.backbone.encode_images(np.stack([corpus.image(i) for i in range(len(corpus))]))
         self.data = TrainingData(
-            latents=self.backbone.encode_images(np.stack([corpus.image(i) for i in range(len(corpus))])),
+            latents=latents,
+            shapes=torch.tensor(latents.shape[1:]).expand(len(latents), 3),
             text=self.backbone.encode_prompts(CAPTIONS),
             prompts=tuple(Prompt(str(i), text) for i, text in enumerate(CAPTIONS)),
             text_of=torch.tensor([i % len(CAPTIONS) for i in range(len(corpus))]),
         )
         self.null = self.backbone.encode_prompts([""])
-        self.evaluator = Evaluator(suite(), self.backbone, {"brightness": Brightness()})
+        self.evaluator = Evaluator(suite(), self.backbone, {"brightness": Brightness()}, self.engine)
 
     def job(
-        self, *, seed: int = 0, rank: int = 0, reward: Metric | None = None, data: TrainingData | None = None
+        self,
+        *,
+        seed: int = 0,
+        reward: Metric | None = None,
+        data: TrainingData | None = None,
+        micro_batch: int | None = None,
     ) -> Job:
         """A fresh job; it rewards by brightness unless told otherwise."""
         return Job(
@@ -213,8 +226,9 @@ class World:
             null=self.null,
             data=data or self.data,
             seed=seed,
-            rank=rank,
             reward=reward or Brightness(),
+            engine=self.engine,
+            compute=Compute(micro_batch=micro_batch),
         )
 
     def text(self, count: int) -> TextCondition:
@@ -231,6 +245,31 @@ def small(name: str, **overrides: Any) -> PostTrainingMethod:
     tiny = dict(TINY_GRPO) if name == "flow_grpo" else {"batch_size": 4, "lr": 1e-3}
     result: PostTrainingMethod = method(method.Config(**(tiny | overrides)))
     return result
+
+
+def rows(count: int, shape: tuple[int, ...] = (4, 4, 4)) -> Pairs:
+    """A batch of rows for draws, without pictures or captions."""
+    return Pairs(
+        torch.zeros(count, *shape),
+        TextCondition(torch.zeros(count, 0), torch.zeros(count, 0)),
+        torch.arange(count),
+        torch.arange(count),
+    )
+
+
+def take(job: Job, count: int) -> Pairs:
+    """The first micro-batch of a step's pairs: all of them, without a micro-batch size."""
+    (pairs,) = job.pairs(count)
+    return pairs
+
+
+def advance(job: Job, method: PostTrainingMethod, steps: int) -> list[dict[str, float]]:
+    """Steps as the runner takes them; returns what each logged."""
+    logs = []
+    for _ in range(steps):
+        method.step(job)
+        logs.append(job.finish_step(seconds=1.0, memory=1))
+    return logs
 
 
 def weights(job: Job) -> list[Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from pathlib import Path
 from typing import Any
@@ -39,13 +40,14 @@ def policy(out: Path, minutes: float | None) -> None:
     """
     from diffusers import AutoencoderKL
 
-    from bench.backbone.loader import encode_images, folder_digest
+    from bench.backbone.loader import encode_images
     from bench.backbone.pretrain.policy import assemble, train_policy
 
     world = corpus(out)
     captions, words = captions_and_words(world)
     autoencoder = AutoencoderKL.from_pretrained(out / "vae").eval()
-    saved = out / f"latents-{folder_digest(out / 'vae')[:16]}.pt"  # a VAE trained anew has other latents
+    weights = (out / "vae" / "diffusion_pytorch_model.safetensors").read_bytes()
+    saved = out / f"latents-{hashlib.sha256(weights).hexdigest()[:16]}.pt"  # a VAE trained anew has other latents
     if not saved.exists():
         torch.save(encode_images(autoencoder, world.images), saved)
     latents = torch.load(saved, weights_only=True)

@@ -1,0 +1,227 @@
+"""Where a job computes: its device, its precision, and the processes that share its work.
+
+Processes, gathering and DDP come from accelerate, sharding from torch's FSDP2 (the call that accelerate makes too, but
+not on a CPU). One process needs none of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import torch
+from torch import Tensor
+
+from bench.backbone.loading import check_dtype
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+T = TypeVar("T")
+Sharding = Literal["ddp", "fsdp"]
+DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+
+
+@dataclass(frozen=True)
+class Compute:
+    """How a job computes. Nothing here changes what is computed, but for rounding.
+
+    Attributes:
+        micro_batch: samples per forward with a graph; None: a process's whole share of the batch.
+        gradient_checkpointing: keep no activations inside a block, compute them again in the backward. The second
+            forward is not charged: a budget does not depend on how memory is saved.
+        compile: ``torch.compile`` the transformer's repeated blocks.
+        adam_8bit: optimizer states in 8 bits (bitsandbytes), a quarter of their memory.
+        evaluation_batch: images sampled together in an evaluation.
+    """
+
+    micro_batch: int | None = None
+    gradient_checkpointing: bool = False
+    compile: bool = False
+    adam_8bit: bool = False
+    evaluation_batch: int = 48
+
+
+class Engine:
+    """Device, precision and processes.
+
+    Attributes:
+        rank, world_size: this process's number and how many share the work.
+        device: where tensors live.
+        dtype: of matrix products; weights that train and targets stay float32.
+        sharding: ``ddp`` keeps the whole model on each device; ``fsdp`` spreads weights, gradients and optimizer
+            states of a full fine-tune (an adapter is small enough to be kept whole).
+    """
+
+    def __init__(
+        self,
+        *,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        sharding: Sharding = "ddp",
+        accelerator: Accelerator | None = None,
+    ) -> None:
+        self.device, self.dtype, self.sharding = torch.device(device), dtype, sharding
+        self._accelerator = accelerator
+        self._unshared = 0
+        self.rank = accelerator.process_index if accelerator else 0
+        self.world_size = accelerator.num_processes if accelerator else 1
+
+    @classmethod
+    def from_environment(cls, *, dtype: str = "auto", sharding: Sharding = "ddp") -> Engine:
+        """The engine of this process, in the group that torchrun's environment describes, or alone.
+
+        Args:
+            dtype: ``auto`` (bfloat16 on CUDA, float32 elsewhere), ``bfloat16`` or ``float32``.
+        """
+        from accelerate import Accelerator
+
+        accelerator = Accelerator(cpu=not torch.cuda.is_available())
+        device = accelerator.device
+        auto = torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported(False) else torch.float32
+        chosen = auto if dtype == "auto" else DTYPES[dtype]
+        check_dtype(chosen, device)
+        return cls(device=device, dtype=chosen, sharding=sharding, accelerator=accelerator)
+
+    @property
+    def is_main(self) -> bool:
+        """True in the one process that writes records."""
+        return self.rank == 0
+
+    @property
+    def _together(self) -> bool:
+        return self.world_size > 1
+
+    # -- talking to the other processes ------------------------------------------------------------------------------
+
+    def barrier(self) -> None:
+        """Wait until every process is here."""
+        if self._together:
+            assert self._accelerator is not None
+            self._accelerator.wait_for_everyone()
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Sum over processes, the same on each. Integers stay exact."""
+        if not self._together:
+            return values
+        held = values.to(self.device, copy=True)
+        torch.distributed.all_reduce(held)
+        return held.to(values.device)
+
+    def broadcast(self, value: T) -> T:
+        """Rank 0's value."""
+        if not self._together:
+            return value
+        from accelerate.utils import broadcast_object_list
+
+        held = [value]
+        broadcast_object_list(held)
+        return held[0]
+
+    def gather_rows(self, rows: list[T]) -> list[T]:
+        """Every process's list, one after the other in rank order."""
+        if not self._together:
+            return rows
+        from accelerate.utils import gather_object
+
+        return list(gather_object(rows))
+
+    def fail_together(self, problem: str | None, error: Callable[[str], Exception]) -> None:
+        """Raise on every process if there is a problem on one, so that none waits for another that has left."""
+        problems = [p for p in self.gather_rows([problem]) if p]
+        if problems:
+            raise error(problems[0])
+
+    def main_first(self, action: Callable[[], T]) -> T:
+        """Run something that fills a cache on rank 0, then on the others, which find it filled."""
+        if not self.is_main:
+            self.barrier()
+        result = action()
+        if self.is_main:
+            self.barrier()
+        return result
+
+    # -- the model that trains ---------------------------------------------------------------------------------------
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Context in which matrix products run in ``dtype``."""
+        if self.dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)
+
+    def wrap(self, model: torch.nn.Module, blocks: list[torch.nn.Module], *, shard: bool) -> torch.nn.Module:
+        """The module to call in training: ``model`` itself, sharded in place, or inside DDP.
+
+        Args:
+            blocks: the repeated layers, each sharded by itself.
+            shard: whether there is enough that trains for sharding to pay.
+        """
+        if not self._together:
+            return model
+        assert self._accelerator is not None
+        if self.sharding == "fsdp" and shard:
+            from torch.distributed.device_mesh import init_device_mesh
+            from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+            mesh = init_device_mesh(self.device.type, (self.world_size,))
+            low = None if self.dtype == torch.float32 else self.dtype
+            # Inputs are not cast: a timestep of 1000 sigma has no room in bfloat16.
+            policy = MixedPrecisionPolicy(param_dtype=low, reduce_dtype=torch.float32, cast_forward_inputs=False)
+            for block in blocks:
+                fully_shard(block, mesh=mesh, mp_policy=policy)
+            fully_shard(model, mesh=mesh, mp_policy=policy)
+            return model
+        wrapped: torch.nn.Module = self._accelerator.prepare_model(model)
+        return wrapped
+
+    @contextmanager
+    def without_sync(self, module: torch.nn.Module) -> Iterator[None]:
+        """Context in which gradients add up on each process; the next backward outside shares them. May be nested."""
+        if not self._together:
+            yield
+            return
+        self._unshared += 1
+        _share_gradients(module, False)
+        try:
+            yield
+        finally:
+            self._unshared -= 1
+            _share_gradients(module, self._unshared == 0)
+
+
+def _share_gradients(module: Any, share: bool) -> None:
+    if hasattr(module, "set_requires_gradient_sync"):  # FSDP2
+        module.set_requires_gradient_sync(share)
+    else:
+        module.require_backward_grad_sync = share  # what DDP's own no_sync sets
+
+
+def whole(value: Any, *, keep: bool = True) -> Any:
+    """A state with sharded tensors put together on the CPU. Every process must call it; those with ``keep`` get it."""
+    match value:
+        case Tensor():
+            full = value.full_tensor() if hasattr(value, "full_tensor") else value
+            return full.detach().cpu() if keep else None
+        case dict():
+            return {key: whole(part, keep=keep) for key, part in value.items()}
+        case list() | tuple():
+            return type(value)(whole(part, keep=keep) for part in value)
+    return value
+
+
+def spread(value: Any, like: Any) -> Any:
+    """The reverse of ``whole``: ``value`` with each tensor on the device and in the shards of its twin in ``like``."""
+    match value, like:
+        case Tensor(), Tensor():
+            from torch.distributed.tensor import DTensor, distribute_tensor
+
+            if isinstance(like, DTensor):
+                return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
+            return value.to(like.device)
+        case dict(), dict():
+            return {key: spread(part, like.get(key)) for key, part in value.items()}
+        case ((list() | tuple()), (list() | tuple())) if len(value) == len(like):
+            return type(value)(spread(part, twin) for part, twin in zip(value, like, strict=True))
+    return value

@@ -1,0 +1,75 @@
+"""One process and two give the same loss and weights on the same global batch, with DDP and with FSDP."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+SCRIPT = Path(__file__).parents[1] / "support" / "ranks.py"
+CASES = ("sft", "sft-micro", "soar", "soar-micro", "soar-ema", "grpo", "grpo-uneven")
+ROUNDING = 2e-6
+"""Relative, of logged scalars: float32 sums in another order."""
+PIXELS = 3e-3
+"""The same where rewards come from images: one pixel that rounds the other way moves every advantage a little."""
+
+
+@pytest.fixture(scope="module")
+def results(tiny_pipeline, tmp_path_factory) -> dict[str, dict[str, dict[str, Any]]]:
+    """Kind of run → case → what it left."""
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    found = {}
+    for kind, launch, sharding in (("one", (), "ddp"), ("ddp", torchrun, "ddp"), ("fsdp", torchrun, "fsdp")):
+        out = tmp_path_factory.mktemp(kind)
+        done = subprocess.run(
+            [sys.executable, *launch, str(SCRIPT), str(tiny_pipeline), str(out), sharding],
+            capture_output=True,
+            text=True,
+            timeout=600,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        found[kind] = {case: torch.load(out / f"{case}.pt") for case in CASES}
+    return found
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+@pytest.mark.parametrize("case", CASES)
+def test_two_processes_train_as_one(results, kind, case):
+    one, two = results["one"][case], results[kind][case]
+    images = case.startswith("grpo")
+    for step, (a, b) in enumerate(zip(one["logs"], two["logs"], strict=True)):
+        if images and step == 0:  # before any update, sampling agrees to the last pixel
+            assert {n: b[n] for n in ("reward", "kept")} == {n: a[n] for n in ("reward", "kept")}
+        assert b == pytest.approx(a, rel=PIXELS if images else ROUNDING)
+    for kept in ("weights", "evaluated"):
+        expected, found = moved(one, kept), moved(two, kept)
+        assert (found - expected).norm() < (PIXELS if images else 1e-4) * expected.norm() > 0
+
+
+def moved(result: dict[str, Any], kept: str) -> torch.Tensor:
+    """How far training moved each weight. Single ones differ more: Adam makes a step of a gradient that is rounding."""
+    return torch.cat([(a - b).flatten().double() for a, b in zip(result[kept], result["before"], strict=True)])
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+@pytest.mark.parametrize("case", CASES)
+def test_two_processes_are_charged_as_one(results, kind, case):
+    assert results[kind][case]["meter"] == results["one"][case]["meter"]
+
+
+@pytest.mark.parametrize("kind", ["one", "ddp", "fsdp"])
+@pytest.mark.parametrize("case", CASES)
+def test_a_checkpoint_resumes_bit_for_bit(results, kind, case):
+    assert results[kind][case]["resumed"]
+
+
+def test_the_comparison_would_notice_a_rank_that_draws_the_same_noise(results):
+    """The tolerance is far below what one wrong row changes."""
+    whole, micro = results["one"]["sft"], results["one"]["sft-micro"]  # batches of 4 and of 7
+    assert abs(whole["logs"][0]["loss"] / micro["logs"][0]["loss"] - 1) > 1000 * ROUNDING

@@ -1,0 +1,69 @@
+"""Trains every method for three steps under torchrun or alone, for test_ranks.py. Usage: ranks.py PIPELINE OUT SHARDING
+
+Rank 0 leaves OUT/<case>.pt: what was logged, the meter, the weights, and whether a resume from a checkpoint agreed.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+from pathlib import Path
+
+import fakes
+import torch
+
+from bench.engine import Engine, spread, whole
+
+CASES = {
+    "sft": ("sft", {}, None),
+    "sft-micro": ("sft", {"batch_size": 7}, 2),
+    "soar": ("soar", {"sde_branches": 1, "rollout_steps": 3}, None),
+    "soar-micro": ("soar", {"batch_size": 7, "sde_branches": 1, "rollout_steps": 3}, 2),
+    "soar-ema": ("soar", {"ema_decay": 0.9}, None),
+    "grpo": ("flow_grpo", {"clip_range": 0.9}, None),
+    "grpo-uneven": ("flow_grpo", {"prompts": 3, "clip_range": 0.9}, 2),
+}
+"""Name → method, overrides, micro-batch. Uneven shares and odd batches need padding with two processes.
+
+A wide clip range, since a clipped objective jumps where rounding crosses the range."""
+
+
+def state_of(job, method) -> dict:
+    return copy.deepcopy(whole({"job": job.state_dict(), "method": method.state_dict()}))
+
+
+def main(pipeline: Path, out: Path, sharding: str) -> None:
+    torch.set_num_threads(1)
+    engine = Engine.from_environment(sharding=sharding)
+    world = fakes.World(pipeline, engine)
+    for name, (method_name, overrides, micro_batch) in CASES.items():
+        job, method = world.job(micro_batch=micro_batch), fakes.small(method_name, **overrides)
+        method.setup(job)
+        before = whole(fakes.weights(job))
+        logs = fakes.advance(job, method, 2)
+        state = state_of(job, method)
+        logs += fakes.advance(job, method, 1)
+        again, twin = world.job(micro_batch=micro_batch), fakes.small(method_name, **overrides)
+        twin.setup(again)
+        again.load_state_dict(state["job"])
+        twin.load_state_dict(spread(state["method"], twin.state_dict()))
+        relogged = fakes.advance(again, twin, 1)
+        with method.evaluation_weights(job):
+            evaluated = whole(fakes.weights(job))
+        result = {
+            "logs": logs,
+            "resumed": relogged == logs[2:],
+            "meter": job.meter.counts(),
+            "before": before,
+            "weights": whole([p.detach() for p in job.parameters]),
+            "evaluated": evaluated,
+        }
+        if engine.is_main:
+            torch.save(result, out / f"{name}.pt")
+        for one in (job, again):
+            one.close()
+        engine.barrier()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])
