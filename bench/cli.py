@@ -150,6 +150,31 @@ _planning = (
 )
 
 
+_launching = (
+    click.option(
+        "--launcher",
+        type=click.Choice(["local", "accelerate", "slurm"]),
+        default="local",
+        show_default=True,
+        help="This process, several on this machine, or jobs of a cluster (docs/launchers.md).",
+    ),
+    click.option("--processes", type=int, help="Processes per machine; default: one per GPU."),
+    click.option("--nodes", type=int, help="Machines per job (slurm)."),
+    click.option("--gpus-per-node", type=int, help="GPUs that Slurm gives on each machine."),
+    click.option("--partition", help="Slurm partition."),
+    click.option("--account", help="Slurm account."),
+    click.option("--minutes", "time_minutes", type=int, help="Time limit of a Slurm job, which then is queued again."),
+    click.option("--cluster", help="slurm, or local: submitit's stand-in on this machine."),
+    click.option("--wait/--no-wait", "wait", default=None, help="Wait for the Slurm jobs, or print their ids."),
+    click.option("--launch-file", type=PATH, help="TOML file of launcher settings; flags go over it."),
+    click.option("--sbatch", multiple=True, metavar="OPTION=VALUE", help="A further sbatch option; repeatable."),
+)
+
+
+LAUNCHING = ("processes", "nodes", "gpus_per_node", "partition", "account", "time_minutes", "cluster", "wait")
+"""Options of `run` that are launcher settings of the same name."""
+
+
 @main.command()
 @click.argument("experiment", type=PATH, required=False)
 @click.option("--methods", callback=_names, help="Methods with commas between, e.g. sft,soar.")
@@ -168,6 +193,7 @@ _planning = (
     "--set", "settings", multiple=True, metavar="NAME.KEY=VALUE", help="A setting of a method or subset; repeatable."
 )
 @_with(_planning)
+@_with(_launching)
 @click.option("--quiet", is_flag=True, help="Print nothing but errors and the report's path.")
 @_with(_places)
 def run(
@@ -178,9 +204,9 @@ def run(
     runs: Path,
     reports: Path,
     dry_run: bool,
-    utilisation: float | None,
-    peak_tflops: float | None,
-    gpus: int | None,
+    launcher: str,
+    launch_file: Path | None,
+    sbatch: tuple[str, ...],
     **flags: Any,
 ) -> None:
     """Train every method on every subset with every seed under one budget, evaluate, and render the report.
@@ -190,19 +216,28 @@ def run(
     \b
         bench run --methods sft,soar,flow_grpo --subset high_aesthetic
         bench run experiments/embedded_steps.toml --seeds 0,1
+        bench run experiments/paper_main.toml --dry-run
+        bench run experiments/paper_main.toml --launcher accelerate --processes 8
     """
     from bench.config import read_experiment
 
+    planning = {name: flags.pop(name) for name in ("utilisation", "peak_tflops", "gpus")}
+    launching = {name: flags.pop(name) for name in LAUNCHING}
     config = read_experiment(experiment, flags, settings)
     if dry_run:
         from bench.plan.show import print_plan
 
-        print_plan(config, cache, runs, peak_tflops=peak_tflops, utilisation=utilisation, gpus=gpus)
+        print_plan(config, cache, runs, **planning)
         return
-    from bench.experiment import Workspace, run_experiment
+    from bench.experiment import Workspace
+    from bench.launch import launch
+    from bench.launch.settings import read_settings
     from bench.progress import Progress
 
-    outcome = run_experiment(config, Workspace(cache, runs), Progress(quiet=quiet))
+    machine = read_settings(launch_file, launching, sbatch)
+    outcome = launch(launcher, config, Workspace(cache, runs), machine, Progress(quiet=quiet))
+    if outcome is None:  # handed to a cluster and not waited for
+        return
     from bench.report import render_report  # here, since plotting takes memory that training may want
 
     target = reports / config.run_name

@@ -133,7 +133,10 @@ class Job:
             transformer.train()  # diffusers checkpoints in training mode only; SD3 has no dropout
             transformer.enable_gradient_checkpointing()
         if self.compute.compile:
-            transformer.compile_repeated_blocks()
+            # Adapter on and off, with and without a graph, kinds of blocks, sizes of batches: more than the default 8.
+            torch._dynamo.config.recompile_limit = 64
+            for block in transformer.transformer_blocks:
+                block.compile()
         self.policy.module = self.engine.wrap(transformer, list(transformer.transformer_blocks), shard=shard)
         self.parameters = [p for p in transformer.parameters() if p.requires_grad]
         kind = _adam_8bit() if self.compute.adam_8bit else torch.optim.AdamW

@@ -54,7 +54,8 @@ class JobTask:
     def trained(self, share: float, scalars: dict[str, float]) -> None:
         """Called after each step with the share of the budget spent."""
         self.share = share
-        self._set("  ".join(f"{name} {value:.4g}" for name, value in list(scalars.items())[:2]))
+        shown = sorted(scalars, key=lambda name: (name not in ("loss", "reward"), name))[:2]
+        self._set("  ".join(f"{name} {scalars[name]:.4g}" for name in shown))
 
     def drew(self, images: int) -> None:
         """Called with images just drawn by an evaluation."""

@@ -18,6 +18,7 @@ from bench.method import AdamWConfig, Needs, PostTrainingMethod, Traits
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from bench.backbone.loader import TextCondition
     from bench.batches import PromptBatch
     from bench.job import Job
 
@@ -36,6 +37,9 @@ class FlowGRPOConfig(AdamWConfig):
     updates: int = Field(2, gt=0, description="optimizer updates per epoch")
     sampling_steps: int = Field(10, gt=1, description="T, steps of the training sampler; all but the last are trained")
     guidance_scale: float = Field(4.5, ge=1, description="in sampling and in training")
+    detach_unconditional: bool = Field(
+        True, description="no gradient through guidance's unconditional branch; later flow_grpo (74db691) has one"
+    )
     noise_level: float = Field(0.7, gt=0, description="a of the SDE step")
     clip_range: float = Field(1e-4, gt=0, description="of the ratio; tiny because log-probabilities are means")
     advantage_clip: float = Field(5.0, gt=0)
@@ -50,10 +54,12 @@ class FlowGRPOConfig(AdamWConfig):
 
 @dataclass(frozen=True)
 class Trajectories:
-    """Sampled paths: latents (T + 1, N, C, H, W) and log-probabilities of each step (T, N)."""
+    """Sampled paths: latents (T + 1, N, C, H, W); of each step, log-probabilities (T, N) and the unconditional
+    velocity (T, N, C, H, W)."""
 
     latents: Tensor
     log_probs: Tensor
+    unconditional: Tensor
 
 
 class FlowGRPO(PostTrainingMethod):
@@ -103,17 +109,34 @@ class FlowGRPO(PostTrainingMethod):
         c, sigmas, paths = self.config, job.policy.sigmas(self.config.sampling_steps), []
         for part in job.parts(batch):
             share = batch[part]
-            latents, log_probs = [job.noise(share, "start")], []
+            latents, log_probs, unconditional = [job.noise(share, "start")], [], []
             for i in range(c.sampling_steps):
-                velocity = job.policy.guided_velocity(latents[-1], sigmas[i], share.text, c.guidance_scale)
+                if c.guidance_scale == 1:
+                    free = velocity = job.policy.velocity(latents[-1], sigmas[i], share.text)
+                else:
+                    free, bound = job.policy.branches(latents[-1], sigmas[i], share.text)
+                    velocity = flow.guide(free, bound, c.guidance_scale)
                 mean, std = self._moments(latents[-1], velocity, sigmas, i)
                 latents.append(mean + std * job.noise(share, f"sde-{i}"))
                 log_probs.append(flow.gaussian_log_prob(latents[-1], mean, std))
-            paths.append(Trajectories(torch.stack(latents), torch.stack(log_probs)))
-        return Trajectories(
-            torch.cat([p.latents for p in paths], 1)[:, : len(batch)],
-            torch.cat([p.log_probs for p in paths], 1)[:, : len(batch)],
-        )
+                unconditional.append(free)
+            paths.append([torch.stack(latents), torch.stack(log_probs), torch.stack(unconditional)])
+        return Trajectories(*(torch.cat(kind, 1)[:, : len(batch)] for kind in zip(*paths, strict=True)))
+
+    def _velocity(
+        self, job: Job, z: Tensor, sigma: Tensor, text: TextCondition, unconditional: Tensor | None
+    ) -> Tensor:
+        """Guided velocity with the gradient that the configuration asks for.
+
+        ``unconditional`` is the sampling policy's, which spares a forward while the policy is still that one.
+        """
+        c = self.config
+        if c.guidance_scale == 1 or not c.detach_unconditional:
+            return job.policy.guided_velocity(z, sigma, text, c.guidance_scale)
+        if unconditional is None:
+            with torch.no_grad():
+                unconditional = job.policy.unconditional_velocity(z, sigma)
+        return flow.guide(unconditional, job.policy.velocity(z, sigma, text), c.guidance_scale)
 
     def _moments(self, z: Tensor, velocity: Tensor, sigmas: Tensor, i: int) -> tuple[Tensor, Tensor]:
         return flow.flow_sde_moments(
@@ -131,8 +154,8 @@ class FlowGRPO(PostTrainingMethod):
             for i in trained:
                 with job.more(i < trained[-1]):
                     z, z_next = paths.latents[i, part], paths.latents[i + 1, part]
-                    velocity = job.policy.guided_velocity(z, sigmas[i], text, c.guidance_scale)
-                    mean, std = self._moments(z, velocity, sigmas, i)
+                    known = paths.unconditional[i, part] if on_policy else None
+                    mean, std = self._moments(z, self._velocity(job, z, sigmas[i], text, known), sigmas, i)
                     log_prob = flow.gaussian_log_prob(z_next, mean, std)
                     # Right after sampling the old policy is this policy. Taking its log-probability from this very
                     # forward makes the ratio exactly 1 there, where a forward of another batch size would differ in

@@ -93,12 +93,16 @@ class Policy:
         """Velocity with classifier-free guidance, both branches in one call of the model. Scale 1: one branch only."""
         if guidance_scale == 1.0:
             return self.velocity(latents, sigma, text)
+        return flow.guide(*self.branches(latents, sigma, text), guidance_scale)
+
+    def branches(self, latents: Tensor, sigma: Tensor | float, text: TextCondition) -> tuple[Tensor, Tensor]:
+        """Unconditional and conditional velocity, in one call of the model."""
         level = self._level(sigma).expand(len(latents)).repeat(2)
         both = self.velocity(
             latents.repeat(2, 1, 1, 1), level, TextCondition.cat([self.null.expand(len(latents)), text])
         )
         unconditional, conditional = both.chunk(2)
-        return flow.guide(unconditional, conditional, guidance_scale)
+        return unconditional, conditional
 
     @torch.no_grad()
     def sample(self, noise: Tensor, text: TextCondition, *, steps: int, guidance_scale: float) -> Tensor:

@@ -39,8 +39,8 @@ def test_a_mistyped_currency_gets_the_nearest_name():
 
 
 def test_the_meter_knows_every_currency():
-    meter = Meter(flops=3.0, steps=4, seconds=5.0)
-    assert [meter.spent(currency) for currency in CURRENCIES] == [3.0, 4.0, 5.0]
+    meter = Meter(flops=3, updates=7, steps=4, seconds=5.0)
+    assert [meter.spent(currency) for currency in CURRENCIES] == [3.0, 7.0, 4.0, 5.0]
 
 
 def test_the_meters_counts_hold_no_clock_and_no_memory():

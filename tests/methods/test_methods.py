@@ -308,13 +308,14 @@ def update(job, method, *arguments, **options) -> dict[str, float]:
 
 def test_paths_follow_the_sde_and_keep_their_log_probabilities(world, monkeypatch):
     job, method = prepare(world, "flow_grpo")
-    noises, calls = record(job, "noise", monkeypatch), record(job.policy, "guided_velocity", monkeypatch)
+    noises, calls = record(job, "noise", monkeypatch), record(job.policy, "branches", monkeypatch)
     paths = method._sample(job, job.prompts(2, repeat=3))
     sigmas = wide(job.policy.sigmas(3))
     for i in range(3):
-        (z, sigma, _, scale), velocity = calls[i]
-        assert torch.equal(z, paths.latents[i]) and float(sigma) == sigmas[i] and scale == 4.5
-        mean, s = moments(wide(z), wide(velocity), sigmas, i, 0.7)
+        (z, sigma, _), (free, bound) = calls[i]
+        assert torch.equal(z, paths.latents[i]) and float(sigma) == sigmas[i]
+        assert torch.equal(free, paths.unconditional[i])
+        mean, s = moments(wide(z), wide(free) + 4.5 * (wide(bound) - wide(free)), sigmas, i, 0.7)
         std = s * math.sqrt(sigmas[i] - sigmas[i + 1])
         after, eps = wide(paths.latents[i + 1]), wide(noises[i + 1][1])
         np.testing.assert_allclose(after, mean + std * eps, rtol=1e-4, atol=1e-5)
@@ -330,36 +331,53 @@ def test_the_kept_log_probabilities_are_those_of_the_sampling_policy(world):
 
 
 @pytest.mark.parametrize(
-    "overrides", [{}, {"kl_weight": 0.0}, {"kl_weight": 0.5, "noise_level": 0.4}, {"clip_range": 1e-3}]
+    "overrides",
+    [
+        {},
+        {"kl_weight": 0.0},
+        {"kl_weight": 0.5, "noise_level": 0.4},
+        {"clip_range": 1e-3},
+        {"detach_unconditional": False},
+        {"guidance_scale": 1.0},
+    ],
 )
 def test_the_clipped_loss_and_the_divergence_follow_the_protocol(world, monkeypatch, overrides):
     job, method, batch, paths = sampled(world, **overrides)
     c = method.config
     everything = torch.arange(6)
     update(job, method, batch, paths, torch.tensor([1.0, -2.0, 0.5, 3.0, -1.0, -0.5]), everything, on_policy=True)
-    calls = record(job.policy, "guided_velocity", monkeypatch)
+    calls, references = record(method, "_velocity", monkeypatch), []
+    guided = job.policy.guided_velocity
+    monkeypatch.setattr(
+        job.policy,
+        "guided_velocity",
+        lambda z, *rest: (
+            (references.append((z, guided(z, *rest))) or references[-1][1])
+            if not torch.is_grad_enabled()
+            else guided(z, *rest)
+        ),
+    )
     advantages, chosen = torch.tensor([0.0, 1.5, -0.7, 0.0, 2.0, -5.0]), torch.tensor([4, 1, 5, 2])
     log = update(job, method, batch, paths, advantages, chosen, on_policy=False)
 
     sigmas, a = wide(job.policy.sigmas(c.sampling_steps)), wide(advantages[chosen])
     losses, divergences, clipped = [], [], []
-    per_step = 2 if c.kl_weight else 1
     for i in range(c.sampling_steps - 1):  # all but the last step
-        (z, _, _, _), velocity = calls[per_step * i]
+        (_, z, *_), velocity = calls[i]
         mean, s = moments(wide(z), wide(velocity), sigmas, i, c.noise_level)
         std, after = s * math.sqrt(sigmas[i] - sigmas[i + 1]), wide(paths.latents[i + 1, chosen])
         ratio = np.exp(log_prob(after, mean, std) - wide(paths.log_probs[i, chosen]))
         loss = np.maximum(-a * ratio, -a * np.clip(ratio, 1 - c.clip_range, 1 + c.clip_range)).mean()
         divergence = 0.0
         if c.kl_weight:
-            (z_again, _, _, _), frozen = calls[per_step * i + 1]
+            z_again, frozen = references[i]
             assert torch.equal(z, z_again) and not frozen.requires_grad
             divergence = ((mean - moments(wide(z), wide(frozen), sigmas, i, c.noise_level)[0]) ** 2).mean() / (2 * s**2)
             assert divergence > 0
         losses.append(loss + c.kl_weight * divergence)
         divergences.append(divergence)
         clipped.append((np.abs(ratio - 1) > c.clip_range).mean())
-    assert len(calls) == per_step * (c.sampling_steps - 1)
+    assert len(calls) == c.sampling_steps - 1 and len(references) == (len(calls) if c.kl_weight else 0)
     assert np.mean(clipped) > 0
     assert log["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
     assert log.get("kl", 0.0) == pytest.approx(np.mean(divergences), rel=1e-3)
@@ -450,5 +468,32 @@ def test_flow_grpo_is_charged_for_rollouts_images_and_rewards(world):
     samples, steps, trained = 6, TINY_GRPO["sampling_steps"], TINY_GRPO["sampling_steps"] - 1
     assert log["kept"] == samples
     assert job.meter.images == job.meter.reward_calls == samples
-    assert job.meter.backwards == 2 * samples * trained
-    assert job.meter.forwards == 2 * samples * (steps + 2 * trained)  # rollout, policy, reference; two branches each
+    assert job.meter.backwards == samples * trained  # the unconditional branch has no gradient
+    rollout, reference, policy = 2 * samples * steps, 2 * samples * trained, samples * trained
+    unconditional = samples // 2 * trained  # known from the rollout until the first update
+    assert job.meter.forwards == rollout + reference + policy + unconditional
+
+
+def test_the_unconditional_branch_is_detached_unless_asked(world, monkeypatch):
+    """Detached, the gradient is that of guidance with the sampled unconditional velocity as a constant."""
+    grads = {}
+    for detached in (True, False):
+        job, method, batch, paths = sampled(world, detach_unconditional=detached)
+        monkeypatch.setattr(job, "update", lambda: None)
+        method._update(job, batch, paths, torch.ones(6), torch.arange(6), on_policy=True)
+        grads[detached] = torch.cat([p.grad.flatten().double() for p in job.parameters])
+    job, method, batch, paths = sampled(world, detach_unconditional=False)
+    frozen = iter(paths.unconditional)
+    monkeypatch.setattr(job, "update", lambda: None)
+    monkeypatch.setattr(
+        job.policy,
+        "guided_velocity",
+        lambda z, sigma, text, w: flow.guide(
+            next(frozen) if torch.is_grad_enabled() else paths.unconditional[0], job.policy.velocity(z, sigma, text), w
+        ),
+    )
+    method.config = method.config.model_copy(update={"kl_weight": 0.0})
+    method._update(job, batch, paths, torch.ones(6), torch.arange(6), on_policy=True)
+    expected = torch.cat([p.grad.flatten().double() for p in job.parameters])
+    assert (grads[True] - expected).norm() < 1e-4 * expected.norm()
+    assert (grads[False] - expected).norm() > 0.1 * expected.norm()

@@ -70,7 +70,6 @@ def test_flow_grpo_and_its_reference_have_one_loss(world: World, batch: int, mic
     assert abs(ours.loss - theirs.loss) < ROUND_OFF * scale
 
 
-@pytest.mark.xfail(strict=True, reason="the method lets a gradient through the unconditional branch; ac4c86e does not")
 def test_flow_grpo_and_its_reference_have_one_gradient(world: World) -> None:
     reference, job, method = flow_grpo.both_sides(world.backbone, CPU, settings=SETTINGS, prompts=4)
     theirs, ours = flow_grpo.first_updates(reference, method, job)
