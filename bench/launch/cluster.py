@@ -1,0 +1,123 @@
+"""An experiment as cluster jobs: one that prepares, then an array with one element for each job of the experiment."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench import records
+from bench.errors import BenchError
+from bench.launch import ends
+from bench.launch.command import launch_folder, worker_command, write_config
+from bench.launch.queues import ENDED_BADLY, OVER, LocalQueue, Queue, SlurmQueue, said
+from bench.launch.rank import Rank
+from bench.launch.settings import LaunchSettings
+
+if TYPE_CHECKING:
+    from bench.config import ExperimentConfig
+    from bench.experiment import Outcome, Workspace
+    from bench.progress import Progress
+
+PREPARATION = "preparation"
+"""Name, in what is printed, of the cluster job that curates, encodes and evaluates the base."""
+
+
+def run_on_cluster(
+    config: ExperimentConfig, workspace: Workspace, settings: LaunchSettings, progress: Progress
+) -> Outcome | None:
+    """Submit what is not finished and not queued yet, and wait until all of it has ended; None without waiting.
+
+    Raises:
+        BenchError: no Slurm here, a submission that Slurm refuses, or a preparation that failed.
+        KeyboardInterrupt: Ctrl-C; Slurm's jobs go on, those of the local cluster stop with a checkpoint.
+    """
+    from bench.experiment import plans
+
+    folder = workspace.runs.absolute() / config.run_name
+    names = [plan.name for plan in plans(config)]
+    logs = launch_folder(folder) / settings.cluster
+    queue: Queue = SlurmQueue(logs, settings) if settings.cluster == "slurm" else LocalQueue(logs, settings)
+    path = write_config(folder, config)
+
+    def rank(only: str) -> Rank:
+        command = worker_command(path, workspace, [only], quiet=progress.console.quiet)
+        return Rank(command, folder, () if only == records.BASE else (only,))
+
+    jobs = _queued(folder, queue)
+    todo = _unfinished(folder, [name for name in names if name not in jobs])
+    if todo or (PREPARATION not in jobs and _unfinished(folder, [records.BASE])):
+        label = f"bench-{config.run_name}"
+        if PREPARATION not in jobs:
+            [jobs[PREPARATION]] = queue.submit([rank(records.BASE)], label)
+        if todo:
+            jobs |= zip(todo, queue.submit([rank(name) for name in todo], label, jobs[PREPARATION]), strict=True)
+        if settings.cluster == "slurm":
+            records.write_json(launch_folder(folder) / "queued.json", jobs)
+    for name, job in jobs.items():
+        progress.say(f"{name}: job {job}")
+    if not settings.wait:
+        return None
+    try:
+        ended = _wait(queue, jobs, settings.poll_seconds, progress)
+    except KeyboardInterrupt:
+        progress.say(queue.leave(list(jobs.values())))
+        raise
+    return _Gathered(folder, queue, jobs, ended).outcome(names)
+
+
+def _unfinished(folder: Path, names: Sequence[str]) -> list[str]:
+    from bench.runner import read_status
+
+    return [name for name in names if read_status(folder / name)["status"] != "finished"]
+
+
+def _queued(folder: Path, queue: Queue) -> dict[str, str]:
+    """Jobs that an earlier command submitted and that are not over: name to id."""
+    path = launch_folder(folder) / "queued.json"
+    jobs: dict[str, str] = records.read_json(path) if path.exists() and isinstance(queue, SlurmQueue) else {}
+    states = queue.states(list(jobs.values())) if jobs else {}
+    return {name: job for name, job in jobs.items() if states[job] not in OVER}
+
+
+def _wait(queue: Queue, jobs: dict[str, str], seconds: float, progress: Progress) -> dict[str, str]:
+    """Look at the queue until every job is over, and say what changes; returns each name's last state."""
+    last: dict[str, str] = {}
+    while True:
+        states = queue.states(list(jobs.values()))
+        for name, job in jobs.items():
+            if states[job] not in ("UNKNOWN", last.get(name)):
+                last[name] = states[job]
+                progress.say(f"{name}: {last[name].lower().replace('_', ' ')}")
+        if all(last.get(name) in OVER for name in jobs):
+            return last
+        time.sleep(seconds)
+
+
+@dataclass(frozen=True)
+class _Gathered:
+    """What is known when all cluster jobs are over: name to id, and name to last state."""
+
+    folder: Path
+    queue: Queue
+    jobs: dict[str, str]
+    ended: dict[str, str]
+
+    def outcome(self, names: Sequence[str]) -> Outcome:
+        """From the records, once every job that the cluster killed is marked there."""
+        for name, job in self.jobs.items():
+            if self.ended[name] != "COMPLETED":
+                ends.blame(self.folder, self._of(name), self._why(name, job))
+        if self.ended.get(PREPARATION) in ENDED_BADLY:
+            raise BenchError(f"the preparation failed: {self._why(PREPARATION, self.jobs[PREPARATION])}")
+        return ends.outcome(self.folder, names)
+
+    def _of(self, name: str) -> list[str]:
+        return ends.preparations(self.folder) if name == PREPARATION else [name]
+
+    def _why(self, name: str, job: str) -> str:
+        state = self.ended[name]
+        logs = self.queue.logs(job)
+        return said(logs) or f"the cluster ended job {job} ({state}); its logs are {logs}*"

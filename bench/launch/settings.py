@@ -1,0 +1,107 @@
+"""How much machine a launcher takes. Nothing here changes what is computed."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from bench.errors import BenchError, unknown
+
+_SET_HERE = {
+    "account": "account",
+    "cpus-per-task": "cpus_per_task",
+    "gpus-per-node": "gpus_per_node",
+    "nodes": "nodes",
+    "ntasks-per-node": "processes",
+    "partition": "partition",
+    "time": "time_minutes",
+}
+"""sbatch options that have a setting of their own."""
+
+_TAKEN = {"array", "dependency", "error", "job-name", "kill-on-invalid-dep", "open-mode", "output", "requeue", "signal"}
+"""sbatch options that the launcher needs for itself."""
+
+
+class LaunchSettings(BaseModel):
+    """Settings of the launchers; ``local`` reads none of them. The defaults are ours: no source has any."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    processes: int | None = Field(None, ge=1, description="processes on each machine; default: one per GPU, else one")
+    nodes: int = Field(1, ge=1, description="machines per job (slurm)")
+    gpus_per_node: int = Field(0, ge=0, description="GPUs that Slurm gives on each machine")
+    cpus_per_task: int | None = Field(None, ge=1, description="cores that Slurm gives to each process")
+    partition: str | None = Field(None, description="Slurm partition; default: the cluster's")
+    account: str | None = Field(None, description="Slurm account; default: the user's")
+    time_minutes: int = Field(24 * 60, ge=1, description="time limit of a Slurm job, which is queued again at its end")
+    time_outs: int = Field(20, ge=0, description="times that a job may reach its time limit and still go on")
+    signal_seconds: int = Field(
+        120, ge=1, description="from the call to stop to the kill: room for one step and its checkpoint"
+    )
+    array_parallelism: int | None = Field(
+        None, ge=1, description="jobs side by side; default: all on Slurm, one at a time on the local cluster"
+    )
+    setup: tuple[str, ...] = Field((), description="shell lines that a Slurm job runs first, e.g. 'module load cuda'")
+    sbatch: dict[str, str | int | bool] = Field({}, description="further sbatch options, e.g. {qos = 'high'}")
+    cluster: Literal["slurm", "local"] = Field("slurm", description="local: submitit's stand-in on this machine")
+    wait: bool = Field(True, description="wait for the Slurm jobs; without it their ids are printed and that is all")
+    poll_seconds: float = Field(15.0, gt=0, description="seconds between two looks at the queue")
+
+    @field_validator("sbatch")
+    @classmethod
+    def _leaves_ours_alone(cls, value: dict[str, str | int | bool]) -> dict[str, str | int | bool]:
+        options = {key.lstrip("-").replace("_", "-"): held for key, held in value.items()}
+        for key in options:
+            if key in _TAKEN:
+                raise ValueError(f"the sbatch option {key} is the launcher's own; leave it out")
+            if key in _SET_HERE:
+                raise ValueError(f"the sbatch option {key} has a setting of its own: {_SET_HERE[key]}")
+        return options
+
+    @property
+    def tasks_per_node(self) -> int:
+        """Processes that Slurm starts on each machine."""
+        return self.processes or max(self.gpus_per_node, 1)
+
+
+def read_settings(path: Path | None, flags: Mapping[str, Any], sbatch: Iterable[str] = ()) -> LaunchSettings:
+    """Read a TOML file of settings (if any) and lay flags that are not None and ``option=value`` pairs over it.
+
+    Raises:
+        BenchError: one line for a missing file, an unknown key (with the nearest known one) or a value that cannot be.
+    """
+    values: dict[str, Any] = {}
+    if path is not None:
+        try:
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise BenchError(f"the launch file {path} is not there") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise BenchError(f"the launch file {path} is no valid TOML: {error}") from error
+    values |= {key: value for key, value in flags.items() if value is not None}
+    for key in values:
+        if key not in LaunchSettings.model_fields:
+            raise unknown("launch setting", key, LaunchSettings.model_fields)
+    if pairs := list(sbatch):
+        options = values.get("sbatch", {})
+        if not isinstance(options, Mapping):
+            raise BenchError("launch setting sbatch takes a table, e.g. [sbatch] with qos = 'high'")
+        values["sbatch"] = dict(options) | dict(map(_option, pairs))
+    try:
+        return LaunchSettings(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        message = first["msg"].removeprefix("Value error, ")
+        where = ".".join(str(part) for part in first["loc"])
+        raise BenchError(f"launch setting {where}: {message} (got {first.get('input')!r})") from error
+
+
+def _option(text: str) -> tuple[str, str | bool]:
+    key, equals, value = text.partition("=")
+    if not key.strip("- "):
+        raise BenchError(f"--sbatch takes option=value, not {text!r}")
+    return key.strip(), value.strip() if equals else True
