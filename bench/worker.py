@@ -66,10 +66,11 @@ def work(path: Path, cache: Path, runs: Path, only: tuple[str, ...], *, quiet: b
 def _explain(error: Exception, path: Path) -> int:
     """Leave an error's line, and a traceback unless it is one that the user can mend; returns the exit code."""
     from bench.job import JobFailure
+    from bench.runner import OutOfMemory
 
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         error = DiskFull(f"the disk is full ({error.filename}); free some space and run the same command")
-    if isinstance(error, (BenchError, JobFailure)):
+    if isinstance(error, (BenchError, JobFailure, OutOfMemory)):
         _say(str(error))
     else:
         rank = os.environ.get("RANK", "0")

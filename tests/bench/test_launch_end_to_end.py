@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import os
 import shutil
 import signal
@@ -18,7 +17,6 @@ from PIL import Image
 
 from bench import records
 from bench.config import ExperimentConfig
-from bench.engine import Engine
 from bench.experiment import Outcome, Workspace, plans
 from bench.launch import launch
 from bench.launch.settings import LaunchSettings
@@ -28,11 +26,6 @@ from data_curation.world.render import render
 from data_curation.world.scene import TrainingPrompts
 
 __all__ = ["slurm"]
-
-pytestmark = pytest.mark.skipif(
-    "broadcast_buffers" not in inspect.getsource(Engine),
-    reason="DDP exchanges buffers in every forward, and in evaluations processes do unequally many: they would hang",
-)
 
 COMPARED = ("train.jsonl", "meter.jsonl", "evaluations/*/samples.jsonl", "job.json")
 FAST = {"poll_seconds": 0.5, "time_minutes": 30}

@@ -20,6 +20,7 @@ from bench.launch import ends
 from bench.launch.command import worker_command, write_config
 from bench.launch.signals import STOP_SIGNALS, stop_signals
 from bench.records import DiskFull
+from bench.runner import OutOfMemory
 
 
 @pytest.fixture
@@ -73,7 +74,8 @@ def broken(error: BaseException):
     ("error", "code", "line"),
     [
         (BenchError("no such model;\nlog in"), ends.BROKEN, "no such model; log in"),
-        (JobFailure("out of memory"), ends.BROKEN, "out of memory"),
+        (JobFailure("loss is NaN"), ends.BROKEN, "loss is NaN"),
+        (OutOfMemory("out of memory; --micro-batch lowers it"), ends.BROKEN, "out of memory; --micro-batch lowers it"),
         (DiskFull("the disk is full"), ends.DISK_FULL, "the disk is full"),
         (
             OSError(28, "No space", "a.npy"),
