@@ -48,14 +48,16 @@ class PromptBatch:
     """This process's share of the training prompts of a step, each ``repeat`` times in a row.
 
     Attributes:
-        text: conditions (N rows).
+        distinct: conditions of the different prompts. Text is large, so a row's is looked up when it is asked for.
+        of: (N,) row of ``distinct`` for each row.
         prompts: the prompts themselves, for rewards.
         rows: (N,) positions in the step's global batch, as in ``Pairs``.
         shares: (first, end) row of each process.
         latent_shape: (C, H, W) of the images to sample.
     """
 
-    text: TextCondition
+    distinct: TextCondition
+    of: Tensor
     prompts: tuple[Prompt, ...]
     rows: Tensor
     shares: tuple[tuple[int, int], ...]
@@ -66,7 +68,12 @@ class PromptBatch:
 
     def __getitem__(self, index: Tensor) -> PromptBatch:
         chosen = tuple(self.prompts[i] for i in index.tolist())
-        return PromptBatch(self.text[index], chosen, self.rows[index], self.shares, self.latent_shape)
+        return PromptBatch(self.distinct, self.of[index], chosen, self.rows[index], self.shares, self.latent_shape)
+
+    @property
+    def text(self) -> TextCondition:
+        """Conditions of the rows (N)."""
+        return self.distinct[self.of]
 
 
 @dataclass(frozen=True)

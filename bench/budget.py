@@ -10,7 +10,7 @@ from bench.errors import BenchError, unknown
 CURRENCIES = {
     "flops": "training FLOPs: forwards, backwards, rollouts, reward models, discarded samples",
     "updates": "optimizer updates (what papers call training steps, where an iteration takes several)",
-    "steps": "iterations of the method (the paper's protocol)",
+    "steps": "iterations of the method",
     "device-seconds": "seconds of training on the device, evaluation excluded",
 }
 

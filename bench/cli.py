@@ -180,7 +180,7 @@ LAUNCHING = ("processes", "nodes", "gpus_per_node", "partition", "account", "tim
 @click.option("--methods", callback=_names, help="Methods with commas between, e.g. sft,soar.")
 @click.option("--subset", "subsets", callback=_names, help="Subsets with commas between, e.g. high_aesthetic.")
 @click.option("--seeds", callback=_numbers, help="Seeds with commas between.")
-@click.option("--budget", help="Per job: flops=1e13, steps=200 or device-seconds=60.")
+@click.option("--budget", help="Per job: flops=1e13, updates=200, steps=200 or device-seconds=60.")
 @click.option("--evaluations", type=int, help="Evaluations per job, at equal shares of the budget.")
 @click.option("--backbone", help="tiny-sd3, a hub id, or a local diffusers folder of the SD3 family.")
 @click.option("--corpus", help="world, or the path of a corpus (see docs/add-a-subset.md for the layouts).")

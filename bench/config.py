@@ -52,7 +52,9 @@ class ExperimentConfig(BaseModel):
     text_cache_limit: str = Field("100GB", description="above this, captions are encoded ahead instead of cached")
     context: tuple[str, ...] = Field((), description="hub ids or folders evaluated beside the base, never trained")
     suite: str = "embedded"
-    budget: str = Field("flops=7.07e12", description="equal for every job; currencies: flops, steps, device-seconds")
+    budget: str = Field(
+        "flops=7.07e12", description="equal for every job; currencies: flops, updates, steps, device-seconds"
+    )
     evaluations: int = Field(3, ge=1, description="evaluations per job, at equal shares of the budget")
     micro_batch: int | None = Field(None, gt=0, description="samples per forward with a graph; default: a whole share")
     gradient_checkpointing: bool = False

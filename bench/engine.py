@@ -76,9 +76,11 @@ class Engine:
         Args:
             dtype: ``auto`` (bfloat16 on CUDA, float32 elsewhere), ``bfloat16`` or ``float32``.
         """
-        from accelerate import Accelerator
+        from accelerate import Accelerator, DistributedDataParallelKwargs
 
-        accelerator = Accelerator(cpu=not torch.cuda.is_available())
+        # SD3's only buffer, the position table, never changes; sharing it would be a collective in every first forward.
+        replication = DistributedDataParallelKwargs(broadcast_buffers=False)
+        accelerator = Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=[replication])
         device = accelerator.device
         auto = torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported(False) else torch.float32
         chosen = auto if dtype == "auto" else DTYPES[dtype]
@@ -171,7 +173,8 @@ class Engine:
             policy = MixedPrecisionPolicy(param_dtype=low, reduce_dtype=torch.float32, cast_forward_inputs=False)
             for block in blocks:
                 fully_shard(block, mesh=mesh, mp_policy=policy)
-            fully_shard(model, mesh=mesh, mp_policy=policy)
+            # Whole parameters must not outlive a forward: an EMA may be swapped in between two of them.
+            fully_shard(model, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
             return model
         wrapped: torch.nn.Module = self._accelerator.prepare_model(model)
         return wrapped

@@ -119,17 +119,27 @@ class Evaluator:
         drawn = [(prompt, repeat) for prompt in prompts.prompts for repeat in range(prompts.repeats)]
         batches = [drawn[start : start + self._batch] for start in range(0, len(drawn), self._batch)]
         mine = []
-        for number in range(self.engine.rank, len(batches), self.engine.world_size):
-            mine.append((number, self._draw_and_score(painter, prompts, batches[number], folder)))
-            tick(len(batches[number]) * self.engine.world_size)
+        for first in range(0, len(batches), self.engine.world_size):
+            number = first + self.engine.rank
+            if number < len(batches):
+                mine.append((number, self._draw_and_score(painter, prompts, batches[number], folder)))
+            else:  # weights that are spread over processes draw with all of them or not at all
+                self._draw(painter, prompts, batches[0])
+            tick(sum(map(len, batches[first : first + self.engine.world_size])))
         return [row for _, rows in sorted(self.engine.gather_rows(mine), key=lambda part: part[0]) for row in rows]
+
+    def _draw(
+        self, painter: Painter, prompts: PromptSet, batch: Sequence[tuple[Prompt, int]]
+    ) -> tuple[list[np.ndarray], list[int]]:
+        """Pictures of a batch, and the seeds of their noise."""
+        seeds = [self.suite.noise_seed(prompts.name, prompt, repeat) for prompt, repeat in batch]
+        return painter.draw([prompt for prompt, _ in batch], seeds), seeds
 
     def _draw_and_score(
         self, painter: Painter, prompts: PromptSet, batch: Sequence[tuple[Prompt, int]], folder: Path
     ) -> list[dict[str, Any]]:
         drawn = [prompt for prompt, _ in batch]
-        seeds = [self.suite.noise_seed(prompts.name, prompt, repeat) for prompt, repeat in batch]
-        images = painter.draw(drawn, seeds)
+        images, seeds = self._draw(painter, prompts, batch)
         scores = {name: score_each(self.metrics[name], images, drawn) for name in prompts.metrics}
         rows = []
         for number, (prompt, repeat) in enumerate(batch):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -75,6 +75,7 @@ def run_experiment(
     from bench.engine import Compute, Engine
     from bench.evaluation import Evaluator
     from bench.runner import read_status
+    from bench.trackers import check_trackers
 
     engine = engine or Engine.from_environment(dtype=config.dtype, sharding=config.sharding)
     methods = {name: registry.load("methods", config.method_of(name)) for name in config.methods}
@@ -93,6 +94,7 @@ def run_experiment(
     metrics = {name: registry.load("metrics", name)() for name, _ in suite.metrics()}
     for metric in metrics.values():
         metric.prepare()
+    check_trackers(config.trackers)
     folder, jobs = workspace.runs / config.run_name, plans(config)
     if engine.is_main:
         _write_experiment(folder, config, suite, backbone, metrics, jobs)
@@ -105,6 +107,7 @@ def run_experiment(
     if engine.is_main:
         for job in jobs:  # every configuration is checked before the first job spends anything
             _write_job(folder / job.name, _job_record(config, job, methods, configs, manifests, suite))
+        records.write_json(folder / "config.json", config.model_dump(mode="json"))
     engine.barrier()
     failed = {}
     wanted = [job for job in jobs if only is None or job.name in only]
@@ -137,6 +140,7 @@ def _prepare(
     """Training data and manifest of each subset: curated and encoded now, or read from the caches."""
     from bench.backbone.cache import training_data
     from bench.data import parse_size
+
     cache, limit = workspace.cache, parse_size(config.text_cache_limit)
     corpus = engine.main_first(
         lambda: open_corpus(config.corpus, cache, backbone.spec.resolution, config.aspect_buckets)
@@ -211,6 +215,8 @@ def _write_experiment(
         "backbone": backbone.spec.name,
         "resolution": backbone.spec.resolution,
         "max_sequence_length": backbone.spec.max_sequence_length,
+        "aspect_buckets": config.aspect_buckets,
+        "dtype": str(backbone.engine.dtype).removeprefix("torch."),
         "backbone_hash": backbone.fingerprint,
         "backbone_commit": hub.commit(backbone.folder),
         "corpus": config.corpus,
@@ -235,7 +241,6 @@ def _write_experiment(
         _refuse_another(folder, old, fixed, fixed)
         names = earlier + [name for name in names if name not in earlier]
     records.write_json(path, fixed | {"jobs": names})
-    records.write_json(folder / "config.json", config.model_dump(mode="json"))
 
 
 def _job_record(
@@ -308,35 +313,41 @@ class _Shared:
         """Evaluate the pretrained model: row zero of every table."""
         from bench.backbone.policy import Policy
 
-        def painter() -> Any:
-            policy = Policy(self.backbone.transformer(), self.backbone.scheduler(), self.null, self.engine)
-            return self.evaluator.painter(policy)
-
-        self._evaluate_once(folder, {"job": records.BASE, "method": records.BASE}, painter)
+        if self._evaluated(folder):
+            return
+        policy = Policy(self.backbone.transformer(), self.backbone.scheduler(), self.null, self.engine)
+        head = {"job": records.BASE, "method": records.BASE}
+        self._evaluate(folder, head, self.evaluator.painter(policy))
 
     def evaluate_context(self, runs: Path, name: str) -> None:
         """Evaluate a pipeline that is never trained, through diffusers: a row beside the base."""
         from bench.backbone.context import ContextPipeline
 
-        slug = re.sub(r"[^\w.-]+", "-", name.strip("/").rpartition("/")[2]).lower()
-        job = f"{records.CONTEXT}--{slug}"
-        pipeline = ContextPipeline(
-            name, offline=self.config.offline, device=self.engine.device, dtype=self.engine.dtype
-        )  # fmt: skip
-        head = {"job": job, "method": records.CONTEXT, "label": name.rpartition("/")[2]}
+        job = f"{records.CONTEXT}--" + re.sub(r"[^\w.-]+", "-", name.strip("/")).lower()
+        if self._evaluated(runs / job):
+            return
+        pipeline = self.engine.main_first(
+            lambda: ContextPipeline(
+                name, offline=self.config.offline, device=self.engine.device, dtype=self.engine.dtype
+            )
+        )
+        head = {"job": job, "method": records.CONTEXT, "label": name.strip("/").rpartition("/")[2]}
         try:
-            self._evaluate_once(runs / job, head | {"context": pipeline.describe()}, lambda: pipeline)
+            self._evaluate(runs / job, head | {"context": pipeline.describe()}, pipeline)
         finally:
             pipeline.close()
 
-    def _evaluate_once(self, folder: Path, head: dict[str, Any], painter: Callable[[], Any]) -> None:
+    def _evaluated(self, folder: Path) -> bool:
+        done = self.engine.broadcast((folder / "evaluations" / "0" / "evaluation.json").exists())
+        if done:
+            self.progress.skip(folder.name)
+        return done
+
+    def _evaluate(self, folder: Path, head: dict[str, Any], painter: Any) -> None:
         from bench.meter import Meter
         from bench.runner import write_status
 
         main, name = self.engine.is_main, head["job"]
-        if self.engine.broadcast((folder / "evaluations" / "0" / "evaluation.json").exists()):
-            self.progress.skip(name)
-            return
         record: dict[str, Any] = {"v": records.VERSION, **head, "config": {}, "needs": {}, "traits": {}}
         record |= dict.fromkeys(("subset", "seed", "reward", "subset_hash", "subset_count"))
         if main:
@@ -344,13 +355,14 @@ class _Shared:
             write_status(folder, "started")
         with self.progress.job(name, self.evaluator.images()) as task:
             header = {"step": 0, "fraction": 0.0, "spent": Meter().counts()}
-            self.evaluator.run(painter(), folder / "evaluations" / "0", header=header, tick=task.drew)
+            self.evaluator.run(painter, folder / "evaluations" / "0", header=header, tick=task.drew)
         if main:
             write_status(folder, "finished")
 
     def run(self, plan: Plan, method: Any, data: Any, folder: Path) -> str | None:
         """Run one job; returns the reason if it failed."""
         from bench.job import JobFailure
+        from bench.runner import OutOfMemory
 
         self._status(folder, "started")
         try:
@@ -362,20 +374,30 @@ class _Shared:
             reason = str(error)
         except records.DiskFull:
             raise
-        except BenchError as error:
-            reason = str(error)
         except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
-            records.write_bytes(folder / "traceback.txt", traceback.format_exc().encode())
+            foreseen = isinstance(error, (BenchError, OutOfMemory))
+            reason = str(error) if foreseen else f"{type(error).__name__}: {error}"
+            if not foreseen:
+                records.write_bytes(folder / "traceback.txt", traceback.format_exc().encode())
             if self.engine.world_size > 1:  # the others wait for this process and cannot know; the launcher ends them
                 self._status(folder, "failed", reason, force=True)
                 raise
         else:
             self._status(folder, "finished")
+            if self.engine.is_main:
+                self._write_card(folder)
             return None
         self._status(folder, "failed", reason)
         self.progress.say(f"{plan.name} failed: {reason}")
         return reason
+
+    def _write_card(self, folder: Path) -> None:
+        from bench.model_card import write_card
+
+        try:
+            write_card(folder)
+        except BenchError as error:  # the job is whole without it
+            self.progress.say(f"{folder.name}: no model card: {error}")
 
     def _status(self, folder: Path, status: str, reason: str | None = None, *, force: bool = False) -> None:
         from bench.runner import write_status
@@ -415,10 +437,6 @@ class _Shared:
                 tick=task.drew,
                 track=track,
             ).run()
-        if self.engine.is_main:
-            from bench.model_card import write_card
-
-            write_card(folder)
 
 
 def _declared(data: Any, needs: Any) -> Any:

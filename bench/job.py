@@ -128,7 +128,7 @@ class Job:
         ema_every: int = 1,
     ) -> None:
         transformer = self.policy.transformer
-        self._twin = meta_twin(transformer)
+        self._twin = meta_twin(transformer).float()  # counted in one precision, whatever it computes in
         if self.compute.gradient_checkpointing:
             transformer.train()  # diffusers checkpoints in training mode only; SD3 has no dropout
             transformer.enable_gradient_checkpointing()
@@ -194,7 +194,8 @@ class Job:
         low, high = bounds[self.engine.rank], bounds[self.engine.rank + 1]
         mine = index[low:high]
         return PromptBatch(
-            self._data.text[mine].repeat(repeat).to(self.device),
+            self._data.text[mine].to(self.device),
+            torch.arange(len(mine)).repeat_interleave(repeat),
             tuple(self._data.prompts[i] for i in mine.tolist() for _ in range(repeat)),
             torch.arange(low * repeat, high * repeat),
             tuple((first * repeat, end * repeat) for first, end in pairwise(bounds)),
@@ -204,12 +205,17 @@ class Job:
     def parts(self, batch: PromptBatch, rows: Tensor | None = None) -> Iterator[Tensor]:
         """Micro-batches of this process's share, as positions in ``batch``. Use it in a ``for`` loop.
 
+        Without a graph they are as large as an evaluation's batches, where those are larger.
+
         Args:
             rows: global rows to visit, the same on every process; each visits those of its share. None: all.
         """
-        total = batch.shares[-1][1]
+        total, size = batch.shares[-1][1], self.compute.micro_batch
+        if size and not torch.is_grad_enabled():
+            size = max(size, self.compute.evaluation_batch)
         rows = torch.arange(total) if rows is None else rows
-        parts = deal_shares(rows, batch.shares, self.compute.micro_batch or total, self.engine.rank)
+        self._part_size = min(size or total, max(end - first for first, end in batch.shares))
+        parts = deal_shares(rows, batch.shares, size or total, self.engine.rank)
         for number, part in enumerate(parts):
             with self._turn(part, last=number == len(parts) - 1):
                 yield part.rows
@@ -365,11 +371,10 @@ class Job:
 
     def log(self, name: str, total: Tensor | float, count: float = 1.0) -> None:
         """Add to a scalar of this step: ``total`` is a sum over ``count`` things; the mean over all is logged."""
-        if self._padding:
-            return
-        value = total.detach().double() if isinstance(total, Tensor) else total
-        before, seen = self._logged.get(name, (0.0, 0.0))
-        self._logged[name] = (before + value, seen + count)
+        before, seen = self._logged.setdefault(name, (0.0, 0.0))  # in padding too: the same names on every process
+        if not self._padding:
+            value = total.detach().double() if isinstance(total, Tensor) else total
+            self._logged[name] = (before + value, seen + count)
 
     @contextmanager
     def swapped(self, values: Sequence[Tensor]) -> Iterator[None]:

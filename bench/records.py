@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, Final
@@ -43,7 +44,7 @@ def _disk_full(path: Path) -> DiskFull:
 def write_with(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Write a file whole or not at all, through ``write(file)``. A full disk ends in one line, the old file stays."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.partial")
     try:
         with partial.open("wb") as file:
             write(file)

@@ -1,7 +1,8 @@
 """Named random generators. Every random draw in the harness comes from here.
 
-A generator is a function of ``(seed, step, rank, stream)``, so a resumed job draws what an uninterrupted
-one would have drawn, no two ranks share noise, and adding a draw to one stream moves no other stream.
+A generator is a function of ``(seed, step, row, stream)``, where a row is a position in a step's global batch. So a
+resumed job draws what an uninterrupted one would have drawn; no two rows, and so no two ranks, share noise; the number
+of ranks changes nothing; and adding a draw to one stream moves no other stream.
 """
 
 from __future__ import annotations

@@ -31,6 +31,14 @@ CHECKPOINT_SHARE = 20.0
 """Time between checkpoints is at least this many times what writing one takes, so that it costs 5 % at most."""
 
 
+IDLE_STEPS = 100
+"""A job that spends nothing for so long would never end: its budget counts what the method no longer does."""
+
+
+class OutOfMemory(Exception):
+    """A device is full: what lowers memory. It strikes one process, and the others cannot know."""
+
+
 @dataclass
 class JobRun:
     """One job and its folder.
@@ -56,6 +64,8 @@ class JobRun:
         """Train to the end of the budget. Raises JobFailure with the reason if the method breaks a promise."""
         try:
             self._run()
+        except torch.OutOfMemoryError as error:
+            raise OutOfMemory(_out_of_memory(self.job)) from error
         finally:
             self.job.close()
 
@@ -67,7 +77,7 @@ class JobRun:
         self.method.setup(self.job)
         if not self.job.parameters:
             raise JobFailure("the method's setup chose nothing to train")
-        self._largest_step, self._evaluated = 0.0, 0
+        self._largest_step, self._evaluated, self._idle = 0.0, 0, 0
         reset_peak_memory()
         self._resume()
         saved, every = time.monotonic(), CHECKPOINT_SECONDS
@@ -101,11 +111,14 @@ class JobRun:
 
     def _step(self) -> None:
         job, before, start = self.job, self.job.meter.spent(self.budget.currency), time.monotonic()
-        try:
-            self.method.step(job)
-        except torch.OutOfMemoryError as error:
-            raise JobFailure(_out_of_memory(job)) from error
+        self.method.step(job)
         scalars = job.finish_step(time.monotonic() - start, peak_memory())
+        self._idle = self._idle + 1 if job.meter.spent(self.budget.currency) == before else 0
+        if self._idle == IDLE_STEPS:
+            raise JobFailure(
+                f"{IDLE_STEPS} steps in a row spent none of the budget {self.budget}; the method has stopped learning "
+                "(in policy gradients: rewards that no longer differ within a prompt)"
+            )
         self._largest_step = max(self._largest_step, job.meter.spent(self.budget.currency) - before)
         if job.step == 1 and self._largest_step > self.budget.amount * (1 + 1e-9):
             raise JobFailure(
@@ -197,6 +210,8 @@ def _out_of_memory(job: Job) -> str:
         knobs.append("--gradient-checkpointing")
     if job.engine.sharding == "ddp" and job.engine.world_size > 1:
         knobs.append("--sharding fsdp")
+    if compute.evaluation_batch > 1:
+        knobs.append(f"a smaller --evaluation-batch (now {compute.evaluation_batch}) if it was in an evaluation")
     if not compute.adam_8bit:
         knobs.append("--adam-8bit")
     return (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,13 @@ from bench.errors import BenchError
 Track = Callable[[int, dict[str, float]], None]
 
 
+def check_trackers(names: Sequence[str]) -> None:
+    """BenchError for a tracker whose package is not installed."""
+    for name in names:
+        if importlib.util.find_spec(name) is None:
+            raise BenchError(f"the tracker {name} is not installed: pip install {name}, or --trackers none")
+
+
 @contextmanager
 def tracking(names: Sequence[str], folder: Path) -> Iterator[Track]:
     """A function that takes (step, scalars) and hands them to each tracker.
@@ -18,10 +26,8 @@ def tracking(names: Sequence[str], folder: Path) -> Iterator[Track]:
     Args:
         names: ``tensorboard`` (event files under ``<experiment>/tensorboard/<job>``) and ``wandb`` (project ``bench``).
         folder: of the job; its name is the run's.
-
-    Raises:
-        BenchError: a tracker's package is not installed.
     """
+    check_trackers(names)
     if not names:
         yield lambda step, scalars: None
         return
@@ -30,14 +36,11 @@ def tracking(names: Sequence[str], folder: Path) -> Iterator[Track]:
     opened = []
     for name in names:
         kind = LOGGER_TYPE_TO_CLASS[name]
-        try:
-            if kind is TensorBoardTracker:
-                tracker = kind(folder.name, logging_dir=folder.parent / "tensorboard")
-            else:
-                tracker = kind("bench", name=folder.name, group=folder.parent.name, dir=str(folder.parent))
-            tracker.start()
-        except ImportError as error:
-            raise BenchError(f"the tracker {name} is not installed: pip install {name}, or --trackers none") from error
+        if kind is TensorBoardTracker:
+            tracker = kind(folder.name, logging_dir=folder.parent / "tensorboard")
+        else:
+            tracker = kind("bench", name=folder.name, group=folder.parent.name, dir=str(folder.parent))
+        tracker.start()
         opened.append(tracker)
 
     def track(step: int, scalars: dict[str, float]) -> None:

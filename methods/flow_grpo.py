@@ -150,7 +150,7 @@ class FlowGRPO(PostTrainingMethod):
         c, sigmas = self.config, job.policy.sigmas(self.config.sampling_steps)
         trained = range(c.sampling_steps - 1)
         for part in job.parts(batch, rows):
-            advantage, text = advantages[part], batch.text[part]
+            advantage, text = advantages[part], batch[part].text
             for i in trained:
                 with job.more(i < trained[-1]):
                     z, z_next = paths.latents[i, part], paths.latents[i + 1, part]

@@ -31,7 +31,8 @@ def test_the_worked_method_trains(world: fakes.World) -> None:
     job = world.job()
     method.setup(job)
     before = [p.detach().clone() for p in job.parameters]
-    scalars = method.step(job)
+    method.step(job)
+    scalars = job.finish_step(seconds=1.0, memory=1)
     assert job.meter.updates >= 1
     assert job.meter.reward_calls == 4
     assert any(not a.equal(b.detach()) for a, b in zip(before, job.parameters, strict=True))

@@ -139,8 +139,9 @@ def test_a_step_of_sft_and_soar_is_counted_without_a_model():
 
 def test_a_step_of_flow_grpo_is_sampling_two_updates_and_the_reference():
     step = probe.one_step(small("flow_grpo", prompts=3, group_size=4), None)
-    sampled, trained = 12 * 10 * 2, 12 * 9 * 2  # both branches of guidance in each
-    assert (step.forwards, step.backwards) == (sampled + 2 * trained, trained)
+    sampled, reference, trained = 12 * 10 * 2, 12 * 9 * 2, 12 * 9
+    unconditional = 6 * 9  # for the second update; the first knows it from sampling
+    assert (step.forwards, step.backwards) == (sampled + reference + trained + unconditional, trained)
     assert (step.images, step.reward_calls, step.updates) == (12, 12, 2)
 
 
@@ -352,7 +353,7 @@ def test_a_dry_run_prints_the_plan_and_what_is_missing(paper_main, monkeypatch, 
 def test_the_default_run_is_planned_as_it_ran(absent, tmp_path):
     plan = plan_experiment(read_experiment(None, {}), Workspace(tmp_path / "cache", tmp_path / "runs"), Assumptions())
     updates = {job.name.partition("--")[0]: job.updates for job in plan.jobs}
-    assert updates == {"sft": 308, "soar": 42, "flow_grpo": 36}  # reports/high_aesthetic/compute.md
+    assert updates == {"sft": 308, "soar": 42, "flow_grpo": 44}  # reports/high_aesthetic/compute.md
     assert not [line for line in plan.missing if not line.startswith(("disk", "package"))]
     assert not any(tmp_path.iterdir())
 

@@ -47,6 +47,7 @@ def test_two_processes_train_as_one(results, kind, case):
         if images and step == 0:  # before any update, sampling agrees to the last pixel
             assert {n: b[n] for n in ("reward", "kept")} == {n: a[n] for n in ("reward", "kept")}
         assert b == pytest.approx(a, rel=PIXELS if images else ROUNDING)
+    assert two["seen"] == pytest.approx(one["seen"], rel=1e-3, abs=1e-3)
     for kept in ("weights", "evaluated"):
         expected, found = moved(one, kept), moved(two, kept)
         assert (found - expected).norm() < (PIXELS if images else 1e-4) * expected.norm() > 0

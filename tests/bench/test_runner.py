@@ -51,6 +51,11 @@ def job_run(world, folder: Path, name: str = "sft", budget: str = "steps=6", fra
     return JobRun(folder, method, world.job(), Budget.parse(budget), fractions, world.evaluator)
 
 
+def checkpoint_every_step(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(runner, "CHECKPOINT_SECONDS", -1)
+    patch.setattr(runner, "CHECKPOINT_SHARE", -1)
+
+
 def records_of(folder: Path) -> dict[str, bytes]:
     """Everything a job leaves but for clocks, and the checkpoint, which holds one."""
     files = {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
@@ -214,7 +219,7 @@ class Killed(BaseException):
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("step", [0, 2, 5])
 def test_a_job_stopped_inside_a_step_resumes_byte_for_byte(world, tmp_path, monkeypatch, name, step):
-    monkeypatch.setattr(runner, "CHECKPOINT_SECONDS", -1)
+    checkpoint_every_step(monkeypatch)
     job_run(world, tmp_path / "whole", name).run()
     broken = job_run(world, tmp_path / "broken", name)
     update = broken.job.update
@@ -377,6 +382,25 @@ def test_a_crash_in_a_method_fails_its_job_and_leaves_a_traceback(experiment, mo
     assert outcome.failed == {"nan--half--s0": "ZeroDivisionError: oh no"}
     assert "oh no" in (outcome.folder / "nan--half--s0" / "traceback.txt").read_text()
     assert status(outcome.folder, "sft--half--s0")["status"] == "finished"
+
+
+def test_out_of_memory_says_what_lowers_it_and_keeps_the_state(experiment, monkeypatch):
+    step = registry.load("methods", "sft").step
+
+    def full(self, job):
+        if job.step == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        step(self, job)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(registry.load("methods", "sft"), "step", full)
+        checkpoint_every_step(patch)
+        outcome = experiment(methods=("sft", "soar"))
+    (reason,) = outcome.failed.values()
+    assert "out of memory on cpu at step 2" in reason and "--micro-batch (now the whole share)" in reason
+    assert "--gradient-checkpointing" in reason and "goes on from the last checkpoint" in reason
+    assert torch.load(outcome.folder / "sft--half--s0" / "checkpoint.pt")["job"]["step"] == 2
+    assert experiment(methods=("sft",), micro_batch=2).failed == {}
 
 
 def test_a_budget_too_small_for_one_method_fails_that_one(experiment, world, tmp_path):

@@ -219,6 +219,7 @@ class World:
         reward: Metric | None = None,
         data: TrainingData | None = None,
         micro_batch: int | None = None,
+        **compute: Any,
     ) -> Job:
         """A fresh job; it rewards by brightness unless told otherwise."""
         return Job(
@@ -228,7 +229,7 @@ class World:
             seed=seed,
             reward=reward or Brightness(),
             engine=self.engine,
-            compute=Compute(micro_batch=micro_batch),
+            compute=Compute(micro_batch=micro_batch, **compute),
         )
 
     def text(self, count: int) -> TextCondition:

@@ -142,7 +142,7 @@ def child(world: fakes.World, method: str, folder: Path, seconds: float, kill: C
     if pid == 0:
         status = 1
         try:
-            runner.CHECKPOINT_SECONDS = seconds
+            runner.CHECKPOINT_SECONDS, runner.CHECKPOINT_SHARE = seconds, -1
             kill()
             job_run(world, method, folder).run()
             status = 0
