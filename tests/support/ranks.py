@@ -42,8 +42,8 @@ def main(pipeline: Path, out: Path, sharding: str) -> None:
         before = whole(fakes.weights(job))
         logs = fakes.advance(job, method, 2)
         state = state_of(job, method)
-        with method.evaluation_weights(job), job.unmetered(), torch.no_grad():  # as an evaluation between two steps
-            seen = job.policy.velocity(torch.ones(1, *job.latent_shape), 0.5, world.text(1)).sum().item()
+        with method.evaluation_weights(job), job.unmetered(), torch.no_grad():  # one batch: the second rank has none
+            world.evaluator.run(world.evaluator.painter(job.policy), out / name, header={})
         logs += fakes.advance(job, method, 1)
         again, twin = world.job(micro_batch=micro_batch), fakes.small(method_name, **overrides)
         twin.setup(again)
@@ -54,7 +54,6 @@ def main(pipeline: Path, out: Path, sharding: str) -> None:
             evaluated = whole(fakes.weights(job))
         result = {
             "logs": logs,
-            "seen": seen,
             "resumed": relogged == logs[2:],
             "meter": job.meter.counts(),
             "before": before,
