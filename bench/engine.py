@@ -96,6 +96,12 @@ class Engine:
     def _together(self) -> bool:
         return self.world_size > 1
 
+    def close(self) -> None:
+        """Leave the group, after every process has come this far: threads of gloo that outlive it abort the process."""
+        if self._together:
+            self.barrier()
+            torch.distributed.destroy_process_group()
+
     # -- talking to the other processes ------------------------------------------------------------------------------
 
     def barrier(self) -> None:

@@ -59,7 +59,7 @@ def work(path: Path, cache: Path, runs: Path, only: tuple[str, ...], *, quiet: b
     engine = Engine.from_environment(dtype=config.dtype, sharding=config.sharding)
     progress = Progress(quiet=quiet or not engine.is_main)
     outcome = run_experiment(config, Workspace(cache, runs), progress, engine=engine, only=only or None)
-    engine.barrier()  # rank 0 has written everything before any rank is gone
+    engine.close()  # rank 0 has written everything before any rank is gone
     return ends.SOME_FAILED if outcome.failed else ends.FINE
 
 

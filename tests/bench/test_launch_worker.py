@@ -28,7 +28,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Run a worker whose experiment is a function."""
     monkeypatch.setenv("BENCH_CACHE", "")  # put back afterwards
     monkeypatch.delenv("TORCHELASTIC_ERROR_FILE", raising=False)
-    here = SimpleNamespace(is_main=True, barrier=lambda: None)
+    here = SimpleNamespace(is_main=True, close=lambda: None)
     monkeypatch.setattr(engine.Engine, "from_environment", lambda **arguments: here)
     config = ExperimentConfig(name="x", methods=("sft",), dtype="float32")
     workspace = Workspace(tmp_path / "cache", tmp_path / "runs")

@@ -51,7 +51,8 @@ def test_two_processes_train_as_one(results, kind, case):
     for step, (a, b) in enumerate(zip(one["logs"], two["logs"], strict=True)):
         if images and step == 0:  # before any update, sampling agrees to the last pixel
             assert {n: b[n] for n in ("reward", "kept")} == {n: a[n] for n in ("reward", "kept")}
-        assert b == pytest.approx(a, rel=PIXELS if images else ROUNDING)
+        # A policy gradient's loss is a sum that nearly cancels.
+        assert b == pytest.approx(a, rel=PIXELS if images else ROUNDING, abs=1e-6 if images else 0)
     for kept in ("weights", "evaluated"):
         expected, found = moved(one, kept), moved(two, kept)
         assert (found - expected).norm() < (PIXELS if images else 1e-4) * expected.norm() > 0
@@ -66,9 +67,10 @@ def moved(result: dict[str, Any], kept: str) -> torch.Tensor:
 @pytest.mark.parametrize("case", CASES)
 def test_two_processes_evaluate_as_one(results, kind, case):
     one, two = results["one"][case]["samples"], results[kind][case]["samples"]
-    scores = [[row.pop("scores")["brightness"]["score"] for row in rows] for rows in (one, two)]
-    assert one == two and len(one) == 4
-    assert scores[1] == pytest.approx(scores[0], abs=1e-3)
+    assert len(one) == len(two) == 4
+    for a, b in zip(one, two, strict=True):
+        assert a | {"scores": None} == b | {"scores": None}
+        assert b["scores"]["brightness"]["score"] == pytest.approx(a["scores"]["brightness"]["score"], abs=1e-3)
 
 
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])

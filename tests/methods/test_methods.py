@@ -388,7 +388,7 @@ def test_the_divergence_is_to_the_pretrained_model(world):
     job, method, batch, paths = sampled(world, updates=1)
     first = update(job, method, batch, paths, torch.ones(6), torch.arange(6), on_policy=True)
     second = update(job, method, batch, paths, torch.ones(6), torch.arange(6), on_policy=True)
-    assert first["kl"] == 0.0 < second["kl"]  # a LoRA adapter starts as nothing
+    assert first["kl"] < 1e-6 * second["kl"]  # a LoRA adapter starts as nothing, but for rounding
 
 
 def test_the_reward_sees_every_image_with_the_prompt_it_was_drawn_for(world, monkeypatch):

@@ -65,6 +65,7 @@ def main(pipeline: Path, out: Path, sharding: str) -> None:
         for one in (job, again):
             one.close()
         engine.barrier()
+    engine.close()
 
 
 if __name__ == "__main__":
