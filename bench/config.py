@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from bench import registry
 from bench.budget import Budget
 from bench.errors import BenchError, unknown
 from bench.method import MethodConfig
+from bench.settings import read_values, validated
 
 
 class SubsetRule(BaseModel):
@@ -83,12 +84,6 @@ class ExperimentConfig(BaseModel):
         return self.method.get(self.method_of(name), {}) | own
 
     @property
-    def compute(self) -> dict[str, Any]:
-        """Arguments of ``bench.engine.Compute``: how jobs compute, whatever they compute."""
-        names = ("micro_batch", "gradient_checkpointing", "compile", "adam_8bit", "evaluation_batch")
-        return {name: getattr(self, name) for name in names}
-
-    @property
     def fractions(self) -> tuple[float, ...]:
         """Shares of the budget at which a job is evaluated."""
         return tuple(round((i + 1) / self.evaluations, 6) for i in range(self.evaluations))
@@ -100,24 +95,13 @@ def read_experiment(path: Path | None, flags: Mapping[str, Any], settings: Seque
     Raises:
         BenchError: one line for an unknown key, method, subset or suite, with the nearest known name.
     """
-    values: dict[str, Any] = {}
-    if path is not None:
-        try:
-            values = tomllib.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise BenchError(f"the experiment file {path} is not there") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise BenchError(f"the experiment file {path} is no valid TOML: {error}") from error
-    values |= {key: value for key, value in flags.items() if value is not None}
-    for key in values:
-        if key not in ExperimentConfig.model_fields:
-            raise unknown("experiment key", key, ExperimentConfig.model_fields)
+    values = read_values(path, flags, ExperimentConfig, file="experiment file", key="experiment key")
     values["variant"] = _overlay("variant", values.get("variant", {}), ())
     kinds = {**dict.fromkeys(registry.table("subsets"), "subset"), **dict.fromkeys(values["variant"], "variant")}
     for kind in ("subset", "variant", "method"):
         own = [setting for setting in settings if kinds.get(setting.partition(".")[0], "method") == kind]
         values[kind] = _overlay(kind, values.get(kind, {}), own)
-    config: ExperimentConfig = _validated(ExperimentConfig, values, "experiment")
+    config: ExperimentConfig = validated(ExperimentConfig, values, "experiment: ")
     for name, variant in config.variant.items():
         if not re.fullmatch(r"\w[\w.]*", name) or name in registry.table("methods"):
             raise BenchError(f"a variant needs a name of its own, of letters, digits, _ and .; not {name!r}")
@@ -165,14 +149,5 @@ def method_config(method: Any, scale: str, overrides: Mapping[str, Any]) -> Meth
     for key in overrides:
         if key not in method.Config.model_fields:
             raise unknown("configuration key", key, method.Config.model_fields)
-    config: MethodConfig = _validated(method.Config, base | dict(overrides), method.Config.__name__)
+    config: MethodConfig = validated(method.Config, base | dict(overrides), f"{method.Config.__name__}: ")
     return config
-
-
-def _validated(model: type[Any], values: Mapping[str, Any], what: str) -> Any:
-    try:
-        return model(**values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise BenchError(f"{what}: {where}: {first['msg']} (got {first.get('input')!r})") from error

@@ -6,7 +6,7 @@ import re
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from itertools import product
 from pathlib import Path
@@ -101,7 +101,7 @@ def run_experiment(
     engine.barrier()
 
     data, manifests = _prepare(config, workspace, progress, engine, backbone, suite, metrics)
-    compute = Compute(**config.compute)
+    compute = Compute(**{field.name: getattr(config, field.name) for field in fields(Compute)})
     evaluator = Evaluator(suite, backbone, metrics, engine, compute)
     shared = _Shared(config, progress, engine, compute, backbone, evaluator, suite, metrics)
     if engine.is_main:

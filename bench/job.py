@@ -158,11 +158,11 @@ class Job:
         mine, after = self._pair_parts(self._cursor, count), self._pair_parts(self._cursor + count, count)
         self._cursor += count
         keys = [tuple(index.tolist()) for _, index in [*mine, after[0]]]
-        for number, (part, index) in enumerate(mine):
+        for number, part in enumerate(self._turns([part for part, _ in mine])):
             latents, text = self._prefetch.get(keys[number], keys[number + 1])
-            with self._turn(part, last=number == len(mine) - 1):
-                self._charge("pairs", len(index))
-                yield Pairs(latents.to(self.device), text.to(self.device), index, part.rows)
+            index = mine[number][1]
+            self._charge("pairs", len(index))
+            yield Pairs(latents.to(self.device), text.to(self.device), index, part.rows)
 
     def _pair_parts(self, start: int, count: int) -> list[tuple[Part, Tensor]]:
         """This process's micro-batches of the pairs from ``start`` on, with the pairs' indices."""
@@ -215,21 +215,19 @@ class Job:
             size = max(size, self.compute.evaluation_batch)
         rows = torch.arange(total) if rows is None else rows
         self._part_size = min(size or total, max(end - first for first, end in batch.shares))
-        parts = deal_shares(rows, batch.shares, size or total, self.engine.rank)
-        for number, part in enumerate(parts):
-            with self._turn(part, last=number == len(parts) - 1):
-                yield part.rows
+        for part in self._turns(deal_shares(rows, batch.shares, size or total, self.engine.rank)):
+            yield part.rows
 
-    @contextmanager
-    def _turn(self, part: Part, *, last: bool) -> Iterator[None]:
-        """One micro-batch. Gradients are shared between processes at the last one; padding counts for nothing."""
+    def _turns(self, parts: list[Part]) -> Iterator[Part]:
+        """Micro-batches in turn. Gradients are shared between processes at the last; padding counts for nothing."""
         before = self._padding
-        with self.more(not last):
-            self._padding = before or part.padding
-            try:
-                yield
-            finally:
-                self._padding = before
+        for number, part in enumerate(parts):
+            with self.more(number < len(parts) - 1):
+                self._padding = before or part.padding
+                try:
+                    yield part
+                finally:
+                    self._padding = before
 
     def more(self, coming: bool = True) -> AbstractContextManager[None]:
         """Context for a forward and its backward that others follow in the same micro-batch (if ``coming``).
@@ -247,10 +245,9 @@ class Job:
         """
         size = self.compute.micro_batch
         number = math.ceil(per_row * self._part_size / size) if size else 1
-        for turn, piece in enumerate(torch.arange(count, device=self.device).tensor_split(number)):
-            part = Part(piece) if len(piece) else Part(piece.new_zeros(1), padding=True)
-            with self._turn(part, last=turn == number - 1):
-                yield part.rows
+        pieces = torch.arange(count, device=self.device).tensor_split(number)
+        for part in self._turns([Part(p) if len(p) else Part(p.new_zeros(1), padding=True) for p in pieces]):
+            yield part.rows
 
     def _take(self, stream: str, start: int, count: int, size: int) -> Tensor:
         parts, position = [], start

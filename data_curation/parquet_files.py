@@ -15,6 +15,7 @@ from bench.corpus import BadPair, Problem
 from data_curation import columns
 from data_curation.file_corpus import FileCorpus
 from data_curation.listing import Row
+from data_curation.paths import files_of
 from data_curation.tables import open_parquet
 
 GROUPS = 2
@@ -44,7 +45,7 @@ class ParquetFiles(FileCorpus):
         image: str = "",
         caption: str = "",
     ) -> None:
-        self._paths = _parquets(path)
+        self._paths = files_of(path, ".parquet")
         self._root = path if path.is_dir() else path.parent
         with open_parquet(self._paths[0]) as first:
             self._image, self._caption = columns.choose(first.schema_arrow, image, caption, str(self._paths[0]))
@@ -53,7 +54,7 @@ class ParquetFiles(FileCorpus):
 
     @classmethod
     def accepts(cls, path: Path) -> bool:
-        return bool(_parquets(path))
+        return bool(files_of(path, ".parquet"))
 
     def _identity(self) -> dict[str, Any]:
         return {"files": [[self._label(path), path.stat().st_size] for path in self._paths], "image": self._image}
@@ -125,7 +126,3 @@ def _reraise_disk_trouble(error: Exception) -> None:
     """Let through what the system reported; Arrow raises OSError for damaged data too, without an errno."""
     if isinstance(error, OSError) and error.errno is not None:
         raise error
-
-
-def _parquets(path: Path) -> list[Path]:
-    return sorted(path.rglob("*.parquet")) if path.is_dir() else [path] if path.suffix == ".parquet" else []

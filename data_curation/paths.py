@@ -13,6 +13,11 @@ from data_curation.pictures import limited
 LEAVES = "its file name leaves the folder"
 
 
+def files_of(path: Path, suffix: str) -> list[Path]:
+    """The files of a suffix in a folder or below, sorted; a file itself, if it has the suffix."""
+    return sorted(path.rglob(f"*{suffix}")) if path.is_dir() else [path] if path.suffix == suffix else []
+
+
 class Inside:
     """A folder whose files are found by name. Nothing outside it is ever opened, links that lead out included."""
 

@@ -10,6 +10,7 @@ from typing import Any
 from bench.corpus import BadPair, Problem
 from data_curation.file_corpus import FileCorpus
 from data_curation.listing import Row
+from data_curation.paths import files_of
 from data_curation.pictures import limited
 from data_curation.tar_index import Sample, tar_index
 
@@ -27,13 +28,13 @@ class WebDataset(FileCorpus):
     layout = "WebDataset .tar files, one or a folder of them, with NAME.jpg and NAME.txt or NAME.json"
 
     def __init__(self, path: Path, cache: Path, resolution: int, *, aspect_buckets: bool = False) -> None:
-        self._tars, self._index = _tars(path), cache / "corpora" / "tars"
+        self._tars, self._index = files_of(path, ".tar"), cache / "corpora" / "tars"
         self._root = path if path.is_dir() else path.parent
         super().__init__(path, cache, resolution, aspect_buckets=aspect_buckets)
 
     @classmethod
     def accepts(cls, path: Path) -> bool:
-        return bool(_tars(path))
+        return bool(files_of(path, ".tar"))
 
     def _identity(self) -> dict[str, Any]:
         return {"tars": [[self._label(tar), tar.stat().st_size] for tar in self._tars]}
@@ -66,7 +67,3 @@ class WebDataset(FileCorpus):
         if len(data) < length:
             raise BadPair("its tar has become shorter since it was indexed")
         return data
-
-
-def _tars(path: Path) -> list[Path]:
-    return sorted(path.rglob("*.tar")) if path.is_dir() else [path] if path.suffix == ".tar" else []

@@ -35,6 +35,24 @@ class Figure:
     target: str = ""
 
 
+def speeds(seconds: Mapping[str, float], count: int, unit: str, target: str) -> list[Figure]:
+    """How many things a second each side does, and the harness's gain over the reference, compiled too if it ran.
+
+    Args:
+        seconds: of one run of each side, as ``alternate`` gives them.
+        count: things in a run.
+        unit: their name, in plural.
+        target: of the gain.
+    """
+    figures = [Figure("speed, reference", count / seconds["reference"], f"{unit}/s")]
+    for side, label in {"harness": "harness", "compiled": "harness with --compile"}.items():
+        if side in seconds:
+            gain = seconds["reference"] / seconds[side]
+            figures.append(Figure(f"speed, {label}", count / seconds[side], f"{unit}/s"))
+            figures.append(Figure(f"speed, {label} / reference", gain, "", target))
+    return figures
+
+
 # -- measuring -------------------------------------------------------------------------------------------------------
 
 

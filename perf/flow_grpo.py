@@ -337,24 +337,15 @@ def _figures(arguments: Any, device: torch.device, backbone: Any, settings: dict
         runs["compiled"] = lambda: epoch(other, compiled)
     seconds = common.alternate(runs, arguments.repeats, device, cpu_time=arguments.cpu_time)
     images = reference.config.prompts * reference.config.group_size
-    figures = [
+    return [
         Figure("loss of the first update, reference", theirs.loss),
         Figure("loss of the first update, harness", ours.loss),
         Figure("difference of the losses / mean |advantage|", abs(ours.loss - theirs.loss) / scale, "", "round-off"),
         Figure("relative difference of the gradients", common.distance(theirs, ours), "", "round-off"),
         Figure("peak activation memory, reference", held["reference"] / 2**20, "MiB"),
         Figure("peak activation memory, harness", held["harness"] / 2**20, "MiB"),
-        Figure("speed, reference", images / seconds["reference"], "images/s"),
-        Figure("speed, harness", images / seconds["harness"], "images/s"),
-        Figure("speed, harness / reference", seconds["reference"] / seconds["harness"], "", ">= 1.5"),
+        *common.speeds(seconds, images, "images", ">= 1.5"),
     ]
-    if "compiled" in seconds:
-        gain = seconds["reference"] / seconds["compiled"]
-        figures += [
-            Figure("speed, harness with --compile", images / seconds["compiled"], "images/s"),
-            Figure("speed, harness with --compile / reference", gain, "", ">= 1.5"),
-        ]
-    return figures
 
 
 def first_updates(reference: Reference, method: Any, job: Any) -> tuple[common.Update, common.Update]:

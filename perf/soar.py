@@ -296,8 +296,7 @@ def _figures(arguments: Any, device: torch.device, backbone: Any) -> list[Figure
         _, compiled, other = sides(True)
         runs["compiled"] = lambda: step(other, compiled)
     seconds = common.alternate(runs, arguments.repeats, device, cpu_time=arguments.cpu_time)
-    count = arguments.batch
-    figures = [
+    return [
         Figure("loss of the first step, reference", theirs.loss),
         Figure("loss of the first step, harness", ours.loss),
         Figure("relative difference of the losses", abs(ours.loss - theirs.loss) / theirs.loss, "", "round-off"),
@@ -305,17 +304,8 @@ def _figures(arguments: Any, device: torch.device, backbone: Any) -> list[Figure
         Figure("peak activation memory, reference", held / 2**20, "MiB"),
         Figure("peak activation memory, harness", needed / 2**20, "MiB"),
         Figure("peak activation memory, harness / reference", needed / held, "", "<= 0.5"),
-        Figure("speed, reference", count / seconds["reference"], "samples/s"),
-        Figure("speed, harness", count / seconds["harness"], "samples/s"),
-        Figure("speed, harness / reference", seconds["reference"] / seconds["harness"], "", ">= 2"),
+        *common.speeds(seconds, arguments.batch, "samples", ">= 2"),
     ]
-    if "compiled" in seconds:
-        gain = seconds["reference"] / seconds["compiled"]
-        figures += [
-            Figure("speed, harness with --compile", count / seconds["compiled"], "samples/s"),
-            Figure("speed, harness with --compile / reference", gain, "", ">= 2"),
-        ]
-    return figures
 
 
 def first_updates(reference: Reference, method: Any, job: Any) -> tuple[common.Update, common.Update]:

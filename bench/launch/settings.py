@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic_core import PydanticCustomError
 
-from bench.errors import BenchError, unknown
+from bench.errors import BenchError
+from bench.settings import read_values, validated
 
 _SET_HERE = {
     "account": "account",
@@ -57,9 +58,15 @@ class LaunchSettings(BaseModel):
         options = {key.lstrip("-").replace("_", "-"): held for key, held in value.items()}
         for key in options:
             if key in _TAKEN:
-                raise ValueError(f"the sbatch option {key} is the launcher's own; leave it out")
+                raise PydanticCustomError(
+                    "sbatch", "the sbatch option {key} is the launcher's own; leave it out", {"key": key}
+                )
             if key in _SET_HERE:
-                raise ValueError(f"the sbatch option {key} has a setting of its own: {_SET_HERE[key]}")
+                raise PydanticCustomError(
+                    "sbatch",
+                    "the sbatch option {key} has a setting of its own: {own}",
+                    {"key": key, "own": _SET_HERE[key]},
+                )
         return options
 
     @property
@@ -74,30 +81,14 @@ def read_settings(path: Path | None, flags: Mapping[str, Any], sbatch: Iterable[
     Raises:
         BenchError: one line for a missing file, an unknown key (with the nearest known one) or a value that cannot be.
     """
-    values: dict[str, Any] = {}
-    if path is not None:
-        try:
-            values = tomllib.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise BenchError(f"the launch file {path} is not there") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise BenchError(f"the launch file {path} is no valid TOML: {error}") from error
-    values |= {key: value for key, value in flags.items() if value is not None}
-    for key in values:
-        if key not in LaunchSettings.model_fields:
-            raise unknown("launch setting", key, LaunchSettings.model_fields)
+    values = read_values(path, flags, LaunchSettings, file="launch file", key="launch setting")
     if pairs := list(sbatch):
         options = values.get("sbatch", {})
         if not isinstance(options, Mapping):
             raise BenchError("launch setting sbatch takes a table, e.g. [sbatch] with qos = 'high'")
         values["sbatch"] = dict(options) | dict(map(_option, pairs))
-    try:
-        return LaunchSettings(**values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        message = first["msg"].removeprefix("Value error, ")
-        where = ".".join(str(part) for part in first["loc"])
-        raise BenchError(f"launch setting {where}: {message} (got {first.get('input')!r})") from error
+    settings: LaunchSettings = validated(LaunchSettings, values, "launch setting ")
+    return settings
 
 
 def _option(text: str) -> tuple[str, str | bool]:
