@@ -5,11 +5,10 @@ from __future__ import annotations
 import _thread
 import json
 import subprocess
-import threading
 from pathlib import Path
 
 import pytest
-from launching import CONFIG, SFT, SOAR, Stubbed, slurm, wait_until
+from launching import CONFIG, SFT, SOAR, Stubbed, once, slurm, wait_until
 
 from bench.errors import BenchError
 from bench.launch import launch
@@ -99,15 +98,8 @@ def test_a_preparation_that_fails_ends_in_one_line_and_starts_no_job(
 def test_ctrl_c_stops_the_jobs_of_this_machine_with_a_checkpoint(stubbed: Stubbed) -> None:
     stubbed.behave(sft="wait")
 
-    def press() -> None:
-        wait_until(lambda: (stubbed.folder / SFT / "status.json").exists())
-        _thread.interrupt_main()
-
-    thread = threading.Thread(target=press)
-    thread.start()
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt), once(lambda: stubbed.started(SFT, ranks=2), _thread.interrupt_main):
         run(stubbed, two(LOCAL))
-    thread.join()
     assert stubbed.said[-1] == "the running jobs were stopped; the same command resumes them"
     assert stubbed.status(SFT)[0] == "interrupted"
     assert {path.name for path in (stubbed.folder / SFT).glob("checkpoint-*")} == {"checkpoint-0", "checkpoint-1"}
@@ -150,18 +142,10 @@ def test_jobs_run_side_by_side_and_are_found_again_by_the_same_command(stubbed: 
     array = jobs[SFT].partition("_")[0]
     assert jobs[SOAR].startswith(f"{array}_")
     assert stubbed.said == [f"{name}: job {job}" for name, job in jobs.items()]
-    started = [stubbed.folder / name / "status.json" for name in (SFT, SOAR)]
-    wait_until(lambda: all(path.exists() for path in started))  # both run, though neither has ended
+    wait_until(lambda: stubbed.started(SFT) and stubbed.started(SOAR))  # both run, though neither has ended
 
-    def press() -> None:
-        wait_until(lambda: f"{SOAR}: running" in stubbed.said)
-        _thread.interrupt_main()
-
-    thread = threading.Thread(target=press)
-    thread.start()
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt), once(lambda: f"{SOAR}: running" in stubbed.said, _thread.interrupt_main):
         run(stubbed, SLURM)
-    thread.join()
     assert stubbed.said[-1].endswith(f"to stop them: scancel {array}")
     for name in (SFT, SOAR):
         (stubbed.folder / name / "checkpoint-0").touch()  # lets the stub go on
@@ -172,7 +156,7 @@ def test_jobs_run_side_by_side_and_are_found_again_by_the_same_command(stubbed: 
 def test_preemption_stops_a_job_with_a_checkpoint_and_it_goes_on_later(stubbed: Stubbed, slurm: Path) -> None:
     stubbed.behave(sft="wait")
     run(stubbed, two(SLURM).model_copy(update={"wait": False}))
-    wait_until(lambda: (stubbed.folder / SFT / "status.json").exists())
+    wait_until(lambda: stubbed.started(SFT, ranks=2))
     subprocess.run(
         ["sbatch", "--partition=urgent", "--ntasks=2", "--output=/dev/null", "--wrap=sleep 1"],
         check=True,
@@ -189,7 +173,7 @@ def test_the_signal_ahead_of_a_time_limit_queues_the_job_again(stubbed: Stubbed,
     stubbed.behave(sft="wait")
     run(stubbed, two(SLURM).model_copy(update={"wait": False}))
     job = queued(stubbed)[SFT]
-    wait_until(lambda: (stubbed.folder / SFT / "status.json").exists())
+    wait_until(lambda: stubbed.started(SFT, ranks=2))
     subprocess.run(["scancel", "--signal=USR2", job], check=True)  # what --signal=USR2@seconds sends
     start_again(job)
     assert run(stubbed, two(SLURM)).failed == {}
@@ -201,7 +185,7 @@ def test_a_job_that_slurm_kills_is_marked(stubbed: Stubbed, slurm: Path) -> None
     stubbed.behave(sft="deaf")
     run(stubbed, SLURM.model_copy(update={"wait": False}))
     job = queued(stubbed)[SFT]
-    wait_until(lambda: (stubbed.folder / SFT / "status.json").exists())
+    wait_until(lambda: stubbed.started(SFT))
     subprocess.run(["scancel", "--signal=KILL", job], check=True)
     failed = run(stubbed, SLURM).failed
     assert list(failed) == [SFT]
@@ -212,7 +196,7 @@ def test_a_job_that_slurm_kills_is_marked(stubbed: Stubbed, slurm: Path) -> None
 def test_scancel_leaves_a_checkpoint_and_the_job_is_not_queued_again(stubbed: Stubbed, slurm: Path) -> None:
     stubbed.behave(sft="wait")
     run(stubbed, SLURM.model_copy(update={"wait": False}))
-    wait_until(lambda: (stubbed.folder / SFT / "status.json").exists())
+    wait_until(lambda: stubbed.started(SFT))
     subprocess.run(["scancel", queued(stubbed)[SFT]], check=True)
     assert run(stubbed, SLURM).failed == {SFT: "interrupted; the same command resumes it"}
     assert (stubbed.folder / SFT / "checkpoint-0").exists()

@@ -6,13 +6,12 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from launching import CONFIG, SFT, SOAR, Stubbed
+from launching import CONFIG, SFT, SOAR, Stubbed, once
 
 from bench.errors import BenchError
 from bench.launch import ends, launch
@@ -96,18 +95,12 @@ def test_a_job_that_failed_in_an_earlier_command_is_not_blamed_for_a_later_death
 def test_sigterm_reaches_the_workers_which_stop_with_a_checkpoint(stubbed: Stubbed) -> None:
     stubbed.behave(sft="wait")
 
-    def stop() -> None:
-        while not (stubbed.folder / SFT / "status.json").exists():
-            time.sleep(0.05)
-        time.sleep(0.5)
-        os.kill(os.getpid(), signal.SIGTERM)
-
     usual = signal.getsignal(signal.SIGTERM)
-    thread = threading.Thread(target=stop)
-    thread.start()
-    with pytest.raises(KeyboardInterrupt):
+    with (
+        pytest.raises(KeyboardInterrupt),
+        once(lambda: stubbed.started(SFT, ranks=2), lambda: os.kill(os.getpid(), signal.SIGTERM)),
+    ):
         run(stubbed)
-    thread.join()
     assert signal.getsignal(signal.SIGTERM) == usual
     assert stubbed.status(SFT)[0] == "interrupted"
     assert {path.name for path in (stubbed.folder / SFT).glob("checkpoint-*")} == {"checkpoint-0", "checkpoint-1"}

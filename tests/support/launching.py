@@ -7,8 +7,10 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,11 @@ class Stubbed:
         path = self.workspace.runs / "trace.jsonl"
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
+    def started(self, name: str, ranks: int = 1) -> bool:
+        """Whether a job has begun on that many ranks, each of which now hears signals."""
+        heard = [line for line in self.trace() if line["only"] in ([name], [])]  # [] is a worker of every job
+        return len(heard) >= ranks and (self.folder / name / "status.json").exists()
+
     def status(self, name: str) -> tuple[str, str | None]:
         held = json.loads((self.folder / name / "status.json").read_text())
         return held["status"], held["reason"]
@@ -74,6 +81,24 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def _find(name: str) -> str | None:
     return shutil.which(name, path=os.environ["PATH"] + ":/usr/sbin:/sbin")
+
+
+@contextmanager
+def once(true: Callable[[], bool], act: Callable[[], object]) -> Iterator[None]:
+    """Do something from another thread as soon as something is so; also when it never is, so that no test hangs."""
+
+    def watch() -> None:
+        try:
+            wait_until(true)
+        finally:
+            act()
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
 
 
 def wait_until(true: Callable[[], bool], seconds: float = 60) -> None:
