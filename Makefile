@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PYTEST ?= --numprocesses=auto --maxprocesses=4 --dist=loadfile
 STAMP := $(VENV)/.installed
 
-.PHONY: run test lint coverage clean
+.PHONY: run test lint coverage parity clean
 
 run: $(STAMP)
 	$(BIN)/bench run --methods sft,soar,flow_grpo --subset high_aesthetic
@@ -16,6 +16,17 @@ test: $(STAMP)
 
 coverage:
 	$(MAKE) test PYTEST="$(PYTEST) --cov --cov-report=term:skip-covered"
+
+# Metrics against the packages they stand for, each of which lives in an environment of its own.
+PARITY := $(notdir $(patsubst %/requirements.txt,%,$(wildcard parity/*/requirements.txt)))
+parity: $(STAMP) $(PARITY:%=.venv-parity-%/.installed)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest parity
+
+.venv-parity-%/.installed: parity/%/requirements.txt
+	$(PYTHON) -m venv --clear $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	if [ -f parity/$*/setup.sh ]; then VENV=$(@D) sh parity/$*/setup.sh; fi
+	@touch $@
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

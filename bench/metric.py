@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from bench.suite import Prompt
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Metric(ABC):
@@ -20,7 +23,12 @@ class Metric(ABC):
         low, high: the range of a score (None: unbounded).
         digits: decimals in tables.
         grouped: average within ``Prompt.group`` first, then over groups (GenEval).
+        ranked: False for a quantity that is neither good nor bad (brightness): shown, never ranked.
+        per_prompt: ``score`` is given all pictures of one prompt together and returns the same number for each
+            (diversity). The other metrics must return the same number whatever stands beside a picture.
         needs_facts: the prompt's ``facts`` that must be there, so that a corpus without them is refused early.
+        assets: of ``bench assets`` that it needs.
+        differentiable: has ``differentiable_score``.
     """
 
     name: ClassVar[str]
@@ -31,7 +39,11 @@ class Metric(ABC):
     digits: ClassVar[int] = 3
     higher_is_better: ClassVar[bool] = True
     grouped: ClassVar[bool] = False
+    ranked: ClassVar[bool] = True
+    per_prompt: ClassVar[bool] = False
     needs_facts: ClassVar[tuple[str, ...]] = ()
+    assets: ClassVar[tuple[str, ...]] = ()
+    differentiable: ClassVar[bool] = False
     flops_per_image: float = 0.0
     """Charged when the metric is a training reward; 0 for rule-based metrics, whose cost shows in seconds."""
 
@@ -42,6 +54,17 @@ class Metric(ABC):
     @abstractmethod
     def score(self, images: Sequence[np.ndarray], prompts: Sequence[Prompt]) -> list[float]:
         """Score uint8 (H, W, 3) images against their prompts, in order. May raise; the harness then goes one by one."""
+
+    def differentiable_score(self, pixels: Tensor, prompts: Sequence[Prompt]) -> Tensor:
+        """Scores (N,) of pictures (N, 3, H, W) in [0, 1], on any device, with a gradient to them.
+
+        Preparation stays in tensors and is not rounded to 8 bits, so that values differ a little from ``score``'s.
+        """
+        raise NotImplementedError(f"{self.name} has no gradient")
+
+    def release(self) -> None:
+        """Free what ``prepare`` loaded; the next use loads it again."""
+        return
 
     def describe(self) -> dict[str, Any]:
         """The part of a record that makes a score comparable."""
@@ -54,4 +77,5 @@ class Metric(ABC):
             "high": self.high,
             "format": f".{self.digits}f",
             "grouped": self.grouped,
+            "ranked": self.ranked,
         }
