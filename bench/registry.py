@@ -39,8 +39,12 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "world_clipscore": "benchmarks.metrics.world_clipscore:WorldClipScore",
         "world_aesthetic": "benchmarks.metrics.world_aesthetic:WorldAesthetic",
         "ocr_rapid": "benchmarks.metrics.ocr_rapid:RapidOCRAccuracy",
+        "ocr_paddle": "benchmarks.metrics.ocr_paddle:PaddleOCRAccuracy",
         "clipscore": "benchmarks.metrics.clipscore:ClipScore",
         "aesthetic": "benchmarks.metrics.aesthetic:Aesthetic",
+        "brightness": "benchmarks.metrics.brightness:Brightness",
+        "saturation": "benchmarks.metrics.saturation:Saturation",
+        "contrast": "benchmarks.metrics.contrast:Contrast",
     },
     "corpora": {
         "world": "data_curation.world.corpus:WorldCorpus",

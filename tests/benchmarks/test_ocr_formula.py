@@ -5,15 +5,21 @@ from __future__ import annotations
 import functools
 from functools import cache
 from itertools import product
+from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
+from PIL import Image, ImageDraw, ImageFont
 
 from bench.rng import numpy_generator
 from bench.suite import Prompt
-from benchmarks.metrics.ocr_rapid import RapidOCRAccuracy, levenshtein, normalise, ocr_accuracy, wanted_text
+from benchmarks.metrics.ocr_rapid import RapidOCRAccuracy
+from benchmarks.ocr import levenshtein, normalise, ocr_accuracy, wanted_text
 from data_curation.world import scene as S
 from data_curation.world.render import render
+
+FONT = str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf")
 
 
 @cache
@@ -64,7 +70,17 @@ def test_the_wanted_text_stands_in_the_first_quotes():
     assert wanted_text('"New York" and "Paris"') == "New York"
 
 
-@pytest.mark.parametrize("prompt", ["a red circle", 'a "half quote', 'empty "" quotes', "single 'quotes'"])
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "a red circle",
+        'a "half quote',
+        'empty "" quotes',
+        'blank " " quotes',
+        'an empty "" and "more"',
+        "single 'quotes'",
+    ],
+)
 def test_a_prompt_without_quoted_text_is_refused(prompt):
     with pytest.raises(ValueError, match="no text in double quotes"):
         wanted_text(prompt)
@@ -107,3 +123,22 @@ def test_the_engine_marks_wrong_words_down(metric, signs):
 def test_an_empty_picture_reads_as_nothing(metric):
     assert metric.read(np.full((64, 64, 3), 190, np.uint8)) == ""
     assert metric.score([np.full((64, 64, 3), 190, np.uint8)], [Prompt("0", 'a sign saying "no"')]) == [0.0]
+
+
+def test_a_picture_of_the_papers_size_is_not_shrunk(metric):
+    """Letters of 12 px on 512 px would be 6 px at half the size, which the engine does not read."""
+    text = "Exit 47"
+    picture = Image.new("RGB", (512, 512), (185, 190, 180))
+    ImageDraw.Draw(picture).text((60, 300), text, fill=(20, 30, 60), font=ImageFont.truetype(FONT, 12))
+    prompt = Prompt("0", f'a sign saying "{text}"')
+    assert metric.score([np.asarray(picture)], [prompt]) == [1.0]
+    half = picture.resize((256, 256), Image.Resampling.BICUBIC)
+    assert metric.score([np.asarray(half)], [prompt])[0] < 1.0
+
+
+def test_released_it_reads_again():
+    metric = RapidOCRAccuracy()
+    metric.__dict__["_engine"] = lambda _: ([[None, "note"]], None)
+    assert metric.read(np.zeros((256, 256, 3), np.uint8)) == "note"
+    metric.release()
+    assert "_engine" not in metric.__dict__

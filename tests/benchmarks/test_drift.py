@@ -1,0 +1,96 @@
+"""Brightness, saturation and contrast: values by hand, against PIL and colorsys, and never ranked."""
+
+from __future__ import annotations
+
+import colorsys
+
+import numpy as np
+import pytest
+from PIL import Image, ImageStat
+
+from bench import registry
+from bench.metric import Metric
+from bench.rng import numpy_generator
+from bench.suite import Prompt
+from data_curation.world import scene
+from data_curation.world import vocabulary as V
+from data_curation.world.render import render
+
+PINNED = {"brightness": (1, 0.795422), "contrast": (1, 0.135631), "saturation": (1, 0.214107)}
+"""Metric → version, mean score of ``drawn``."""
+PROMPT = Prompt("0", "a red circle")
+
+
+def drawn() -> list[np.ndarray]:
+    """24 scenes of the world, four per task."""
+    rng = numpy_generator(5, 0, 0, "drift")
+    prompts = [prompt for tag in V.TASKS for prompt in scene.all_prompts(tag)[:: len(scene.all_prompts(tag)) // 4][:4]]
+    return [render(scene.compose(prompt, rng, style=0.7)) for prompt in prompts]
+
+
+def metric(name: str) -> Metric:
+    made: Metric = registry.load("metrics", name)()
+    return made
+
+
+def scores(name: str, images: list[np.ndarray]) -> list[float]:
+    return metric(name).score(images, [PROMPT] * len(images))
+
+
+def flat(*colour: int) -> np.ndarray:
+    return np.full((40, 60, 3), colour, np.uint8)
+
+
+def halves(left: tuple[int, int, int], right: tuple[int, int, int]) -> np.ndarray:
+    return np.concatenate([flat(*left), flat(*right)], axis=1)
+
+
+@pytest.mark.parametrize("name", sorted(PINNED))
+def test_the_value_on_committed_inputs_is_pinned(name: str) -> None:
+    version, value = PINNED[name]
+    assert metric(name).version == version
+    assert np.mean(scores(name, drawn())) == pytest.approx(value, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", sorted(PINNED))
+def test_a_quantity_that_is_neither_good_nor_bad_is_not_ranked(name: str) -> None:
+    assert metric(name).describe()["ranked"] is False
+
+
+@pytest.mark.parametrize(
+    ("name", "image", "expected"),
+    [
+        ("brightness", flat(0, 0, 0), 0.0),
+        ("brightness", flat(255, 255, 255), 1.0),
+        ("brightness", flat(0, 255, 0), 0.587),
+        ("brightness", halves((255, 0, 0), (0, 0, 255)), (0.299 + 0.114) / 2),
+        ("contrast", flat(90, 200, 10), 0.0),
+        ("contrast", halves((0, 0, 0), (255, 255, 255)), 0.5),
+        ("saturation", flat(0, 0, 0), 0.0),
+        ("saturation", flat(77, 77, 77), 0.0),
+        ("saturation", flat(10, 0, 0), 1.0),
+        ("saturation", halves((200, 100, 100), (255, 255, 255)), 0.25),
+    ],
+)
+def test_values_by_hand(name: str, image: np.ndarray, expected: float) -> None:
+    assert scores(name, [image]) == pytest.approx([expected], abs=1e-12)
+
+
+def test_luma_is_pils() -> None:
+    """PIL rounds to 8 bits, hence the tolerances."""
+    images = drawn()
+    statistics = [ImageStat.Stat(Image.fromarray(image).convert("L")) for image in images]
+    np.testing.assert_allclose(scores("brightness", images), [s.mean[0] / 255 for s in statistics], atol=0.5 / 255)
+    np.testing.assert_allclose(scores("contrast", images), [s.stddev[0] / 255 for s in statistics], atol=0.3 / 255)
+
+
+def test_saturation_is_that_of_hsv() -> None:
+    image = numpy_generator(4, 0, 0, "saturation").integers(0, 256, (12, 7, 3)).astype(np.uint8)
+    expected = np.mean([colorsys.rgb_to_hsv(*pixel)[1] for pixel in image.reshape(-1, 3) / 255])
+    assert scores("saturation", [image]) == pytest.approx([expected], abs=1e-12)
+
+
+@pytest.mark.parametrize("name", sorted(PINNED))
+def test_every_picture_has_its_own_score_whatever_stands_beside_it(name: str) -> None:
+    images = [*drawn()[:3], flat(1, 2, 3)]
+    assert scores(name, images) == [scores(name, [image])[0] for image in images]
