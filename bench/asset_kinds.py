@@ -1,15 +1,14 @@
 """How a thing from outside is found, fetched, copied and checked: a file by URL, a model of the hub.
 
-Files come through ``pooch`` into ``<cache>/assets/``, hub models through ``huggingface_hub`` into its own cache, which
-other programs share. Files that arrived whole are kept; neither package resumes within a file (pooch 1.9,
-huggingface_hub 2.4), so one that was cut off starts again.
+Files come into ``<cache>/assets/``, hub models into the cache of ``huggingface_hub``, which other programs share. Large
+files go on where a download broke off (``bench.download``).
 """
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
+import re
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -17,10 +16,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from bench import download
 from bench.errors import BenchError
-
-RETRIES = 2
-"""Further attempts at a download that broke off or came with another hash."""
 
 
 class Differs(Exception):
@@ -67,8 +64,8 @@ class Asset(ABC):
 
     @property
     @abstractmethod
-    def hashed(self) -> bool:
-        """True if every file of it is pinned by a hash."""
+    def verdict(self) -> str:
+        """What ``verify`` says of a copy that ``check`` lets pass: ``ok``, and what could not be checked."""
 
     @abstractmethod
     def download(self, cache: Path, *, anew: bool) -> None:
@@ -81,14 +78,28 @@ class Asset(ABC):
 
 @dataclass(frozen=True)
 class File(Asset):
-    """A file by URL, pinned by SHA-256."""
+    """A file by URL, pinned by SHA-256.
+
+    Attributes:
+        sha256: all 64 digits; or at least the first 8, where the source publishes no more than those. OpenMMLab and
+            torchvision put them into the file's name. Eight digits tell a damaged file from a whole one, and editions
+            from each other; they do not protect against somebody who makes a file to match.
+    """
 
     url: str
     sha256: str
 
+    def __post_init__(self) -> None:
+        if not re.fullmatch("[0-9a-f]{8,64}", self.sha256):
+            raise ValueError(f"{self.name}: {self.sha256!r} is neither a SHA-256 nor 8 or more of its first digits")
+
     @property
-    def hashed(self) -> bool:
-        return True
+    def _whole(self) -> bool:
+        return len(self.sha256) == download.WHOLE_SHA256
+
+    @property
+    def verdict(self) -> str:
+        return "ok" if self._whole else "ok, hash prefix only"
 
     @property
     def source(self) -> str:
@@ -96,7 +107,7 @@ class File(Asset):
 
     @property
     def identity(self) -> str:
-        return f"sha256:{self.sha256}"
+        return f"sha256:{self.sha256}" if self._whole else f"sha256 prefix:{self.sha256}"
 
     def home(self, cache: Path) -> Path:
         return cache / "assets" / f"{self.name}{Path(self.url).suffix}"
@@ -107,35 +118,30 @@ class File(Asset):
     def check(self, found: Path) -> None:
         check_file(found, self.sha256)
 
-    def download(self, cache: Path, *, anew: bool) -> None:  # pooch replaces a damaged copy in any case
-        import pooch
+    def download(self, cache: Path, *, anew: bool) -> None:  # a damaged copy is replaced in any case
         from requests import RequestException
 
-        pooch.get_logger().setLevel("WARNING")
         home = self.home(cache)
-        fetcher = pooch.create(
-            path=home.parent,
-            base_url="",
-            registry={home.name: f"sha256:{self.sha256}"},
-            urls={home.name: self.url},
-            retry_if_failed=RETRIES,
-        )
         try:
-            fetcher.fetch(home.name)
-        except ValueError as error:  # pooch's word for another hash
-            raise BenchError(
-                f"{self.url} no longer sends the {self.name} with SHA-256 {self.sha256[:12]}…; nothing was kept; "
-                f"find a copy and run `bench assets fetch {self.name} --from FOLDER`"
-            ) from error
+            download.fetch(
+                self.url,
+                home,
+                self.sha256,
+                self.size,
+                what=self.name,
+                lock=home.parent / ".locks" / f"{home.name}.lock",
+            )
+        except ValueError as error:
+            raise _another(self, self.url, self.sha256) from error
         except RequestException as error:
             raise _unreachable(self, error) from error
 
     def copy(self, folder: Path, cache: Path) -> None:
         """Found by content, since two sources may call their files the same (``test.txt``)."""
         home = self.home(cache)
+        names = (home.name, Path(self.url).name)
         for candidate in sorted(path for path in folder.rglob("*") if path.is_file()):
-            same_size = candidate.stat().st_size == self.size
-            if not same_size and candidate.name != home.name:
+            if candidate.stat().st_size != self.size and candidate.name not in names:
                 continue
             try:
                 self.check(candidate)
@@ -168,8 +174,8 @@ class HubModel(Asset):
     ignored: tuple[str, ...] = ()
 
     @property
-    def hashed(self) -> bool:
-        return all(self.files.values())
+    def verdict(self) -> str:
+        return "ok" if all(self.files.values()) else "ok, weights not hashed"
 
     @property
     def source(self) -> str:
@@ -190,7 +196,11 @@ class HubModel(Asset):
         found = self.home(cache)
         if not found.is_dir():
             try:
-                found = Path(snapshot_download(self.repo, revision=self.revision, local_files_only=True))
+                found = Path(
+                    snapshot_download(
+                        self.repo, revision=self.revision, local_files_only=True, allow_patterns=list(self.files)
+                    )
+                )
             except LocalEntryNotFoundError:
                 return None
         return found if all((found / file).is_file() for file in self.files) else None
@@ -201,33 +211,75 @@ class HubModel(Asset):
                 check_file(found / file, sha256)
 
     def download(self, cache: Path, *, anew: bool) -> None:
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import GatedRepoError, HfHubHTTPError
+        from huggingface_hub.errors import GatedRepoError
 
         try:
-            snapshot_download(
-                self.repo,
-                revision=self.revision,
-                allow_patterns=list(self.patterns or self.files),
-                ignore_patterns=list(self.ignored),
-                force_download=anew,
-            )
+            self._download(anew)
         except GatedRepoError as error:
             raise BenchError(
                 f"{self.repo} is gated: accept its licence on its page on the hub, log in with `hf auth login`, "
                 f"and run `bench assets fetch {self.name}` again"
             ) from error
-        except (HfHubHTTPError, OSError) as error:
-            if error.errno == errno.ENOSPC:
+        except BenchError:
+            raise
+        except Exception as error:  # the transport's errors have no lasting class: requests, httpx and httpx2 in turn
+            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
                 raise
             raise _unreachable(self, error) from error
         shutil.rmtree(self.home(cache), ignore_errors=True)  # a damaged copy there would go before the hub's cache
 
+    def _download(self, anew: bool) -> None:
+        """Large files first and by ``bench.download``, since the hub's client (2.4) forgets what it has of a file.
+
+        It finds them in its cache, links to them and brings the rest. Large is what the hub keeps in git LFS; the cache
+        names such a file by its SHA-256.
+        """
+        from huggingface_hub import HfApi, constants, snapshot_download
+        from huggingface_hub.file_download import repo_folder_name
+        from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]
+
+        wanted, ignored = list(self.patterns or self.files), list(self.ignored)
+        listed = HfApi().model_info(self.repo, revision=self.revision, files_metadata=True).siblings or []
+        chosen = list(
+            filter_repo_objects(listed, allow_patterns=wanted, ignore_patterns=ignored, key=lambda file: file.rfilename)
+        )
+        store = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=self.repo, repo_type="model")
+        for file in chosen:
+            if anew:  # there may be a damaged copy where a link should be
+                (store / "snapshots" / self.revision / file.rfilename).unlink(missing_ok=True)
+            if file.lfs is not None:
+                self._download_large(file.rfilename, file.lfs.sha256, file.lfs.size, store)
+        small = [file.rfilename for file in chosen if file.lfs is None]
+        if anew and small:
+            snapshot_download(self.repo, revision=self.revision, allow_patterns=small, force_download=True)
+        snapshot_download(self.repo, revision=self.revision, allow_patterns=wanted, ignore_patterns=ignored)
+
+    def _download_large(self, file: str, sha256: str, size: int, store: Path) -> None:
+        from huggingface_hub import get_hf_file_metadata, get_token, hf_hub_url
+
+        if self.files.get(file) not in (None, sha256):
+            raise _another(self, f"{self.repo}/{file}", str(self.files[file]))
+        url = hf_hub_url(self.repo, file, revision=self.revision)
+        get_hf_file_metadata(url)  # raises the hub's own errors
+        try:
+            download.fetch(
+                url,
+                store / "blobs" / sha256,
+                sha256,
+                size,
+                what=file,
+                lock=store.parent / ".locks" / store.name / f"{sha256}.lock",  # the hub's own
+                headers={"Authorization": f"Bearer {get_token()}"} if get_token() else {},
+            )
+        except ValueError as error:
+            raise _another(self, url, sha256) from error
+
     def copy(self, folder: Path, cache: Path) -> None:
-        if not self.hashed:
+        if not all(self.files.values()):
             raise BenchError(
-                f"{self.name} has no pinned hashes to check a copy by; give its folder where it is used instead "
-                "(`--backbone FOLDER`)"
+                f"{self.name} has no pinned hashes to check a copy by; copy the folder "
+                f"models--{self.repo.replace('/', '--')} of another machine's hub cache into this one's, "
+                "$HF_HOME/hub, instead"
             )
         named = (folder, folder / self.name, folder / self.repo.partition("/")[2])
         whole = [place for place in named if all((place / file).is_file() for file in self.files)]
@@ -243,6 +295,13 @@ class HubModel(Asset):
             _copy_file(whole[0] / file, partial / file, sha256)
         shutil.rmtree(self.home(cache), ignore_errors=True)
         partial.rename(self.home(cache))
+
+
+def _another(asset: Asset, source: str, sha256: str) -> BenchError:
+    return BenchError(
+        f"{source} no longer sends the {asset.name} with SHA-256 {sha256[:12]}…; nothing was kept; "
+        f"find a copy and run `bench assets fetch {asset.name} --from FOLDER`"
+    )
 
 
 def _unreachable(asset: Asset, error: Exception) -> BenchError:
@@ -266,9 +325,9 @@ def _copy_file(source: Path, target: Path, sha256: str) -> None:
 
 
 def check_file(path: Path, sha256: str) -> None:
-    """Raises Differs if the file's SHA-256 is another one."""
+    """Raises Differs if the file's SHA-256 does not begin with ``sha256``."""
     found = sha256_of(path)
-    if found != sha256:
+    if not found.startswith(sha256):
         raise Differs(f"SHA-256 of {path} is {found[:12]}… and not {sha256[:12]}…")
 
 
@@ -281,5 +340,4 @@ def sha256_of(path: Path) -> str:
 @cache
 def _hashed(path: Path, size: int, changed: int) -> str:
     """Hashed once per process and state of the file, since a large model is asked for by several metrics."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return download.hash_of(path)

@@ -154,7 +154,7 @@ def identity(name: str) -> str:
 
 
 def state(name: str, cache: Path, *, hashed: bool) -> str:
-    """``present`` or ``missing``; ``hashed`` reads it whole: ``ok``, ``ok, weights not hashed`` or ``differs: …``."""
+    """``present`` or ``missing``; ``hashed`` reads it whole: ``differs: …``, or the kind's word for a good copy."""
     asset = get(name)
     found = asset.find(cache)
     if found is None or not hashed:
@@ -163,7 +163,7 @@ def state(name: str, cache: Path, *, hashed: bool) -> str:
         asset.check(found)
     except Differs as error:
         return f"differs: {error}"
-    return "ok" if asset.hashed else "ok, weights not hashed"
+    return asset.verdict
 
 
 def fetch(name: str, cache: Path, source: Path | None = None) -> Path:

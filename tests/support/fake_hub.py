@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from file_server import answer_range
+
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -27,11 +29,16 @@ class Model:
 
 @dataclass
 class FakeHub:
-    """``models`` by id; ``down``: every answer is 503; ``requests``: what was asked."""
+    """``models`` by id; ``down``: every answer is 503; ``requests``: what was asked.
+
+    ``cuts``: after how many bytes the next answers with a large file break off; ``ranges``: those that were asked for.
+    """
 
     models: dict[str, Model] = field(default_factory=dict)
     down: bool = False
     requests: list[str] = field(default_factory=list)
+    cuts: list[int] = field(default_factory=list)
+    ranges: list[str] = field(default_factory=list)
     url: str = ""
 
     def files_sent(self) -> set[str]:
@@ -93,7 +100,8 @@ class _Handler(BaseHTTPRequestHandler):
         elif rest and rest[0] not in (COMMIT, *model.branches):
             self._send(404, b"", {"X-Error-Code": "RevisionNotFound"})
         elif verb == "revision":
-            self._send(200, json.dumps({"_id": "0", "id": name, "sha": COMMIT, "siblings": []}).encode())
+            siblings = [_sibling(_entry(model.folder, p)) for p in _files(model.folder)]
+            self._send(200, json.dumps({"_id": "0", "id": name, "sha": COMMIT, "siblings": siblings}).encode())
         elif verb == "tree":
             self._send(200, json.dumps([_entry(model.folder, p) for p in _files(model.folder)]).encode())
         elif model.gated and token != "granted":
@@ -106,16 +114,20 @@ class _Handler(BaseHTTPRequestHandler):
                 if "lfs" in entry
                 else {}
             )
-            self._send(200, content, {"X-Repo-Commit": COMMIT, "ETag": f'"{entry["oid"]}"', **linked})
+            status, content, span = answer_range(content, self.headers.get("Range"))
+            cut = self.hub.cuts.pop(0) if self.hub.cuts and linked and self.command == "GET" else None
+            if self.headers.get("Range"):
+                self.hub.ranges.append(self.headers["Range"])
+            self._send(status, content, {"X-Repo-Commit": COMMIT, "ETag": f'"{entry["oid"]}"', **linked, **span}, cut)
 
-    def _send(self, status: int, content: bytes, headers: dict[str, str] | None = None) -> None:
+    def _send(self, status: int, content: bytes, headers: dict[str, str] | None = None, cut: int | None = None) -> None:
         self.send_response(status)
         for key, value in (headers or {}).items():
             self.send_header(key, value)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(content)
+            self.wfile.write(content[:cut])
 
 
 def _files(folder: Path) -> list[Path]:
@@ -133,3 +145,10 @@ def _entry(folder: Path, path: Path) -> dict[str, Any]:
     if path.suffix in (".safetensors", ".bin"):  # large files: git LFS
         entry["lfs"] = {"oid": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 130}
     return entry
+
+
+def _sibling(entry: dict[str, Any]) -> dict[str, Any]:
+    """The same file as model info lists it, which has other words."""
+    lfs = entry.get("lfs")
+    named = {"rfilename": entry["path"], "size": entry["size"], "blobId": entry["oid"]}
+    return named | ({"lfs": {**lfs, "sha256": lfs["oid"]}} if lfs else {})
