@@ -22,6 +22,9 @@ BASE: Final = "base"
 CONTEXT: Final = "context"
 """Method of a model that is evaluated beside the base and never trained; its folder is ``context--<slug>``."""
 
+EVALUATED: Final = "evaluated"
+"""Method of weights or images that are only evaluated; their folder is ``evaluated--<slug>``."""
+
 
 def dumps(value: Any) -> str:
     """Canonical JSON: sorted keys, no NaN (a NaN in a record is a bug, not a value)."""
