@@ -1,42 +1,69 @@
-"""The report: tables, plots and one page, drawn from what runs left behind."""
+"""The report: tables, plots and one page, drawn from what runs left behind; and the paper's numbers alone."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from bench import records
 
-__all__ = ["render_report"]
+__all__ = ["render_published", "render_report"]
 
 
-def render_report(runs: list[Path], out: Path) -> list[Path]:
+def render_report(runs: list[Path], out: Path, published: bool | None = None) -> list[Path]:
     """Draw the report of one or more run folders into ``out`` and return what was written.
 
     Several runs are merged; BenchError where they are not comparable or a record is damaged. Equal records give equal
-    bytes: nothing here depends on the time, the machine or what ``out`` held before.
+    bytes: nothing here depends on the time, the machine or what ``out`` held before. Where nothing was trained there
+    are neither dynamics nor paradigms nor costs.
+
+    Args:
+        published: whether to set the rows beside the paper's, apart from every ranking; by default where the suite
+            follows the paper's protocol. Under another suite the section says that nothing compares.
     """
-    from bench.report import page, plots, tables  # here, since a training process reads records but never plots
+    from bench.report import page, paradigms, plots, tables  # here: a training process reads records but never plots
+    from bench.report.published.compare import SUITES, compare, comparison_csv, comparison_markdown
     from bench.report.read import read_study
 
     study = read_study(runs)
     sections = tables.main_sections(study)
-    lines = plots.dynamics(study)
-    png, svg = plots.dynamics_figures(study, lines)
-    samples = {subset: picture for subset in study.subsets or [""] if (picture := plots.samples_image(study, subset))}
     files: dict[str, str | bytes] = {
         "main_results.md": tables.main_markdown(study, sections),
         "main_results.csv": tables.main_csv(study, sections),
         "main_results.tex": tables.main_tex(study, sections),
-        "paradigms.md": tables.paradigms_markdown(study),
-        "compute.md": tables.compute_markdown(study),
-        "compute.csv": tables.compute_csv(study),
-        "training_dynamics.png": png,
-        "training_dynamics.svg": svg,
-        "training_dynamics.csv": plots.dynamics_csv(study, lines),
-        "index.html": page.page(study, sections, svg, samples),
     }
+    svg = b""
+    if study.jobs:
+        lines = plots.dynamics(study)
+        png, svg = plots.dynamics_figures(study, lines)
+        files |= {
+            "paradigms.md": paradigms.paradigms_markdown(study),
+            "compute.md": tables.compute_markdown(study),
+            "compute.csv": tables.compute_csv(study),
+            "training_dynamics.png": png,
+            "training_dynamics.svg": svg,
+            "training_dynamics.csv": plots.dynamics_csv(study, lines),
+        }
+    comparison = None
+    if study.experiment.suite.name in SUITES if published is None else published:
+        comparison = compare(study, sections)
+        files["published.md"] = comparison_markdown(study, comparison)
+        files |= {"published.csv": comparison_csv(comparison)} if comparison.pairs else {}
+    samples = {subset: picture for subset in study.subsets or [""] if (picture := plots.samples_image(study, subset))}
+    files["index.html"] = page.page(study, sections, svg, samples, comparison)
     for number, (subset, picture) in enumerate(samples.items()):
         files["samples.png" if number == 0 else f"samples-{subset}.png"] = picture
+    return _write(files, out)
+
+
+def render_published(out: Path) -> list[Path]:
+    """Write the paper's Tables 2 and 3 and the end points of its Figure 3 into ``out``; needs no run."""
+    from bench.report.published import alone
+
+    return _write(alone.files(), out)
+
+
+def _write(files: Mapping[str, str | bytes], out: Path) -> list[Path]:
     for name, content in files.items():
         records.write_bytes(out / name, content.encode() if isinstance(content, str) else content)
     return [out / name for name in files]

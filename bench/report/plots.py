@@ -63,7 +63,7 @@ def dynamics(study: Study) -> dict[tuple[str, str, str], list[Point]]:
     """Points of each line, by subset, method and metric. Every line starts at the base, which spent nothing."""
     lines = {}
     for metric in study.metrics:
-        start = Point(0.0, 0.0, make_cell((study.base,), 0.0, metric))
+        start = Point(0.0, 0.0, make_cell(study.start, 0.0, metric))
         for subset in study.subsets:
             for row in study.rows(subset):
                 points = [Point(_share(study, row, f), f, make_cell(row.jobs, f, metric)) for f in study.fractions]
@@ -125,7 +125,7 @@ def _draw_dynamics(study: Study, lines: dict[tuple[str, str, str], list[Point]])
 def _draw_panel(
     axis: Axes, study: Study, subset: str, metric: Metric, lines: dict[tuple[str, str, str], list[Point]]
 ) -> None:
-    base = make_cell((study.base,), 0.0, metric).estimate
+    base = make_cell(study.start, 0.0, metric).estimate
     if base:
         axis.axhline(base.mean, color="#80868b", linewidth=1, linestyle=(0, (4, 3)), zorder=1)
     ends = []
@@ -177,32 +177,45 @@ def _label_ends(axis: Axes, ends: list[tuple[float, float, str, str]]) -> None:
         )
 
 
-PROMPTS = 6
+PROMPTS, REPEATS = 6, 4
 GAP = 4
 INK, GREY, PAPER, TILE_GREY = "#202124", "#6b7075", "#ffffff", "#e3e5e8"
 
 
-def samples_image(study: Study, subset: str) -> bytes | None:
-    """A block for each of a few prompts: same prompt and noise, a row per method, a column per checkpoint.
+@dataclass(frozen=True)
+class Line:
+    """A line of a block of samples: a name in its colour, and for each tile the evaluation and the repeat it shows."""
 
-    Shows each method's first seed. None while the study holds no sample at all.
+    name: str
+    colour: str
+    tiles: list[tuple[Evaluation | None, int]]
+
+
+def samples_image(study: Study, subset: str) -> bytes | None:
+    """A block for each of a few prompts. None while the study holds no sample at all.
+
+    With jobs: same prompt and noise, a row per method (its first seed), a column per checkpoint. Where nothing was
+    trained: a row per model, a column per repeat.
     """
     jobs = [row.jobs[0] for row in study.rows(subset)]
-    prompts = _choose_prompts([study.base, *jobs])
+    prompts = _choose_prompts([*study.start, *jobs] if jobs else study.untrained)
     if not prompts:
         return None
     tile = 128 if study.experiment.suite.sampler.resolution <= 128 else 192
-    blocks = [_block(study, jobs, prompt, tile) for prompt in prompts]
-    columns = min(len(blocks), 2)
-    width, height, margin, space = blocks[0].width, blocks[0].height, 24, 28
-    rows = -(-len(blocks) // columns)
+    blocks = []
+    for prompt in prompts:
+        lines, columns = _checkpoints(study, jobs) if jobs else _repeats(study, prompt)
+        blocks.append(_block(lines, columns, prompt, tile))
+    across = min(len(blocks), 2)
+    width, height, margin, space = max(block.width for block in blocks), blocks[0].height, 24, 28
+    rows = -(-len(blocks) // across)
     page = Image.new(
         "RGB",
-        (2 * margin + columns * width + (columns - 1) * space, 2 * margin + 20 + rows * (height + space)),
+        (2 * margin + across * width + (across - 1) * space, 2 * margin + 20 + rows * (height + space)),
         PAPER,
     )
     for i, block in enumerate(blocks):
-        page.paste(block, (margin + i % columns * (width + space), margin + i // columns * (height + space)))
+        page.paste(block, (margin + i % across * (width + space), margin + i // across * (height + space)))
     pen = ImageDraw.Draw(page)
     notice = _fit(study.experiment.notice, page.width - 2 * margin, 12)
     pen.text((margin, page.height - margin - 14), notice, GREY, _font(12))
@@ -223,31 +236,46 @@ def _choose_prompts(jobs: Sequence[Job]) -> list[Sample]:
     return [by_set[i][turn] for i, turn in chosen]
 
 
-def _block(study: Study, jobs: Sequence[Job], prompt: Sample, tile: int) -> Image.Image:
-    checkpoints = [0.0, *study.fractions]
-    names = [job.method for job in jobs] or [BASE]
-    left = max(int(_font(13, bold=True).getlength(name)) for name in names) + 12
+def _checkpoints(study: Study, jobs: Sequence[Job]) -> tuple[list[Line], list[str]]:
+    base = study.base.at(0.0) if study.base else None
+    lines = []
+    for job in jobs:
+        colour = PALETTE[study.methods.index(job.method) % len(PALETTE)]
+        lines.append(Line(job.method, colour, [(base, 0), *((job.at(f), 0) for f in study.fractions)]))
+    return lines, [BASE, *(percent(fraction).replace(".0", "") for fraction in study.fractions)]
+
+
+def _repeats(study: Study, prompt: Sample) -> tuple[list[Line], list[str]]:
+    models = [(BASE if job is study.base else job.label, job.at(0.0)) for job in study.untrained]
+    samples = [sample for _, evaluation in models if evaluation for sample in evaluation.samples]
+    key = (prompt.prompt_set, prompt.prompt_id)
+    repeats = sorted({s.repeat for s in samples if (s.prompt_set, s.prompt_id) == key})[:REPEATS]
+    colours = [GREY if name == BASE else PALETTE[i % len(PALETTE)] for i, (name, _) in enumerate(models)]
+    lines = [Line(n, c, [(e, repeat) for repeat in repeats]) for (n, e), c in zip(models, colours, strict=True)]
+    return lines, [f"image {repeat + 1}" for repeat in repeats]
+
+
+def _block(lines: Sequence[Line], columns: Sequence[str], prompt: Sample, tile: int) -> Image.Image:
+    left = max(int(_font(13, bold=True).getlength(line.name)) for line in lines) + 12
     left, top = min(left, 150), 46
-    width = left + len(checkpoints) * (tile + GAP) - GAP
-    block = Image.new("RGB", (width, top + len(names) * (tile + GAP) - GAP), PAPER)
+    width = left + len(columns) * (tile + GAP) - GAP
+    block = Image.new("RGB", (width, top + len(lines) * (tile + GAP) - GAP), PAPER)
     pen = ImageDraw.Draw(block)
     pen.text((0, 0), _fit(prompt.prompt, width, 15, bold=True), INK, _font(15, bold=True))
-    for column, fraction in enumerate(checkpoints):
-        label = BASE if fraction == 0 else percent(fraction).replace(".0", "")
+    for column, label in enumerate(columns):
         pen.text((left + column * (tile + GAP) + tile / 2, 36), label, GREY, _font(12), anchor="mm")
-    for line, name in enumerate(names):
-        y = top + line * (tile + GAP)
-        colour = PALETTE[study.methods.index(name) % len(PALETTE)] if jobs else GREY
-        pen.text((0, y + tile / 2), _fit(name, left - 10, 13, bold=True), colour, _font(13, bold=True), anchor="lm")
-        for column, fraction in enumerate(checkpoints):
-            source = jobs[line] if jobs and fraction else study.base
-            block.paste(_tile(source.at(fraction), prompt, tile), (left + column * (tile + GAP), y))
+    for number, line in enumerate(lines):
+        y = top + number * (tile + GAP)
+        name = _fit(line.name, left - 10, 13, bold=True)
+        pen.text((0, y + tile / 2), name, line.colour, _font(13, bold=True), anchor="lm")
+        for column, (evaluation, repeat) in enumerate(line.tiles):
+            block.paste(_tile(evaluation, prompt, repeat, tile), (left + column * (tile + GAP), y))
     return block
 
 
-def _tile(evaluation: Evaluation | None, prompt: Sample, size: int) -> Image.Image:
+def _tile(evaluation: Evaluation | None, prompt: Sample, repeat: int, size: int) -> Image.Image:
     """The evaluation's image of a prompt, or a grey tile that says it is missing."""
-    key = (prompt.prompt_set, prompt.prompt_id, prompt.repeat)
+    key = (prompt.prompt_set, prompt.prompt_id, repeat)
     samples = evaluation.samples if evaluation else []
     path = next((s.image for s in samples if (s.prompt_set, s.prompt_id, s.repeat) == key), None)
     if path is None or not path.exists():

@@ -8,17 +8,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from bench import records
 from bench.budget import Budget
 from bench.errors import BenchError, unknown
 from bench.meter import Meter
-from bench.records import BASE, CONTEXT
+from bench.records import BASE, CONTEXT, EVALUATED
 
 
 class Metric(BaseModel):
-    """A column of the suite. ``images`` is how many scored samples one evaluation owes it."""
+    """A column of the suite. ``images`` is how many scored samples one evaluation owes it.
+
+    A metric that is not ``ranked`` (a drift) has no better direction; ``weights`` names the files it computes with.
+    """
 
     model_config = ConfigDict(frozen=True)
     name: str
@@ -31,6 +34,8 @@ class Metric(BaseModel):
     prompt_set: str
     images: int
     grouped: bool
+    ranked: bool = True
+    weights: Any = None
 
     @field_validator("format")
     @classmethod
@@ -40,8 +45,8 @@ class Metric(BaseModel):
 
     @property
     def heading(self) -> str:
-        """Label with the direction that is better."""
-        return f"{self.label} {'↑' if self.higher_is_better else '↓'}"
+        """Label with the direction that is better, where one is."""
+        return f"{self.label} {'↑' if self.higher_is_better else '↓'}" if self.ranked else self.label
 
     def text(self, value: float, sign: str = "") -> str:
         """``value`` with the metric's precision; ``sign="+"`` always shows the sign."""
@@ -58,11 +63,12 @@ class Sampler(BaseModel):
 
 
 class Suite(BaseModel):
-    """Prompt sets, metrics and sampling settings under one version."""
+    """Prompt sets, metrics and sampling settings under one version; records of 0.2.0 do not hold the ``seed``."""
 
     model_config = ConfigDict(frozen=True)
     name: str
     version: int
+    seed: int | None = None
     metrics: list[Metric] = Field(min_length=1)
     sampler: Sampler
 
@@ -84,20 +90,27 @@ class _Record(BaseModel):
 class Experiment(_Record):
     """``experiment.json``: what was compared, under which budget, and which jobs that makes.
 
-    ``resolution`` is the side of a training picture in pixels, ``max_sequence_length`` T5's tokens of a prompt.
+    ``resolution`` is the side of a training picture in pixels, ``max_sequence_length`` T5's tokens of a prompt. What
+    only evaluates has no jobs, hence neither corpus nor budget, and no backbone where it scores images.
     """
 
     name: str
-    backbone: str
-    backbone_hash: str
+    backbone: str = ""
+    backbone_hash: str = ""
     resolution: int | None = None
     max_sequence_length: int | None = None
-    corpus: str
+    corpus: str = ""
     notice: str
     suite: Suite
-    budget: str
-    fractions: list[float] = Field(min_length=1)
+    budget: str = ""
+    fractions: list[float] = Field(default=[1.0], min_length=1)
     jobs: list[str]
+
+    @model_validator(mode="after")
+    def _jobs_start_somewhere(self) -> Experiment:
+        if self.jobs and not all((self.backbone, self.backbone_hash, self.corpus, self.budget)):
+            raise ValueError("jobs need a backbone with its hash, a corpus and a budget")
+        return self
 
 
 class Git(BaseModel):
@@ -111,7 +124,8 @@ class Git(BaseModel):
 class JobRecord(_Record):
     """``job.json``: everything known about a job before its first step.
 
-    ``label`` and ``context`` are a context row's: the model's name and how it was loaded and sampled.
+    ``label`` is the name of a row that nothing was trained for. ``context`` says how a context row was loaded and
+    sampled, ``evaluated`` what an evaluated row is: its kind, source, identity and sampler.
     """
 
     job: str
@@ -128,6 +142,7 @@ class JobRecord(_Record):
     subset_count: int | None
     label: str | None = None
     context: dict[str, Any] | None = None
+    evaluated: dict[str, Any] | None = None
 
 
 class StatusRecord(_Record):
@@ -155,15 +170,15 @@ class Score(BaseModel):
 
 
 class SampleRecord(_Record):
-    """A line of ``samples.jsonl``."""
+    """A line of ``samples.jsonl``; a given image that is not there has no file."""
 
     prompt_set: str
     prompt_id: str
     prompt: str
     group: str
     repeat: int
-    image: str
-    scores: dict[str, Score]
+    image: str | None = None
+    scores: dict[str, Score] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -175,7 +190,7 @@ class Sample:
     prompt: str
     group: str
     repeat: int
-    image: Path
+    image: Path | None
     scores: Mapping[str, Score]
 
 
@@ -190,7 +205,9 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Job:
-    """One method on one subset with one seed, the base or a context row. ``record`` is None while it has not begun."""
+    """One method on one subset with one seed, or a row that nothing was trained for: the base, a context row, or an
+    evaluated one. ``record`` is None while it has not begun.
+    """
 
     name: str
     method: str
@@ -204,9 +221,9 @@ class Job:
 
     @property
     def label(self) -> str:
-        """What its row is called: a context row's own name, or its folder's where it has none; else the method's."""
+        """What its row is called: its own name, else the method's, or its folder's where no method tells it apart."""
         named = self.record.label if self.record else None
-        return named or (self.name if self.method == CONTEXT else self.method)
+        return named or (self.name if self.method in (CONTEXT, EVALUATED) else self.method)
 
     def at(self, fraction: float) -> Evaluation | None:
         """The evaluation planned at ``fraction`` of the budget, if it was made."""
@@ -231,18 +248,30 @@ class Row:
 class Study:
     """Everything one report shows: one or more experiments that may be compared.
 
-    ``context`` holds other models' evaluations on the same suite, by folder name; they compete with nobody.
+    ``base`` is None only where nothing is trained and the base was not evaluated. ``context`` holds other models'
+    evaluations on the same suite, which compete with nobody, and ``evaluated`` those of given weights and images.
     """
 
     experiments: tuple[Experiment, ...]
-    base: Job
+    base: Job | None
     jobs: tuple[Job, ...]
     context: tuple[Job, ...] = ()
+    evaluated: tuple[Job, ...] = ()
 
     @property
     def experiment(self) -> Experiment:
-        """The first experiment; the others agree with it in all that the report shows (see ``read_study``)."""
-        return self.experiments[0]
+        """The first experiment that trains, else the first; the others agree with it in all that the report shows."""
+        return next((e for e in self.experiments if e.jobs), self.experiments[0])
+
+    @property
+    def start(self) -> tuple[Job, ...]:
+        """The base, where there is one."""
+        return (self.base,) if self.base else ()
+
+    @property
+    def untrained(self) -> tuple[Job, ...]:
+        """Every row that nothing was trained for here, in the order of the tables."""
+        return (*self.start, *self.context, *self.evaluated)
 
     @property
     def metrics(self) -> list[Metric]:
@@ -293,26 +322,46 @@ MUST_AGREE = (
 )
 """Fields in which merged experiments must be equal: rows that differ in one of them are no fair comparison."""
 
+EVALUATIONS_AGREE = ("suite", "notice")
+"""The same for an experiment that trains nothing: its rows spent nothing and name their own weights and sampler."""
+
+BASES_AGREE = (*EVALUATIONS_AGREE, "backbone", "backbone_hash", "max_sequence_length")
+"""The same where it evaluated the base, since one base stands for all."""
+
 
 def read_study(runs: list[Path]) -> Study:
     """Read run folders and merge them. Raises BenchError where a record is damaged or two runs are not comparable."""
     if not runs:
         raise BenchError("no run to report on; name at least one folder, e.g. runs/<experiment>")
     experiments = tuple(_parse(Experiment, run / "experiment.json") for run in runs)
-    for run, experiment in zip(runs, experiments, strict=True):
-        for key in MUST_AGREE:
-            if getattr(experiment, key) != getattr(experiments[0], key):
-                raise BenchError(f"{runs[0]} and {run} differ in {key} and cannot share a report; render them apart")
+    _check_agreement(runs, experiments)
     jobs: dict[str, Job] = {}
     for run, experiment in zip(runs, experiments, strict=True):
         for name in experiment.jobs:
             if name in jobs:
                 raise BenchError(f"job {name} is in more than one of the given runs; name each run once")
             jobs[name] = _read_job(run / name, experiment.suite)
-    bases = [_read_job(run / BASE, experiments[0].suite) for run in runs]
+    suite = experiments[0].suite
+    # A run that trains owes its base even before the base is begun.
+    owed = [r for r, experiment in zip(runs, experiments, strict=True) if experiment.jobs or (r / BASE).is_dir()]
+    bases = [_read_job(run / BASE, suite) for run in owed]
     # Every run evaluated the same weights on the same noise, so the first base that got through stands for all.
-    base = next((b for b in bases if b.status == "finished"), bases[0])
-    return Study(experiments, base, tuple(jobs.values()), _read_context(runs, experiments[0].suite))
+    base = next((b for b in bases if b.status == "finished"), bases[0] if bases else None)
+    context, evaluated = (_read_untrained(runs, kind, suite) for kind in (CONTEXT, EVALUATED))
+    return Study(experiments, base, tuple(jobs.values()), context, evaluated)
+
+
+def _check_agreement(runs: list[Path], experiments: tuple[Experiment, ...]) -> None:
+    """Compare every experiment with the first that trains, else with the first that evaluated its base."""
+    trained = [bool(e.jobs) for e in experiments]
+    based = [(run / BASE).is_dir() for run in runs]
+    first = (trained if any(trained) else based if any(based) else [True]).index(True)
+    for run, experiment, trains, has_base in zip(runs, experiments, trained, based, strict=True):
+        for key in MUST_AGREE if trains else BASES_AGREE if has_base else EVALUATIONS_AGREE:
+            if getattr(experiment, key) != getattr(experiments[first], key):
+                raise BenchError(
+                    f"{runs[first]} and {run} differ in {key} and cannot share a report; render them apart"
+                )
 
 
 def read_job(folder: Path) -> Study:
@@ -324,12 +373,19 @@ def read_job(folder: Path) -> Study:
     return Study((experiment,), base, (job,))
 
 
-def _read_context(runs: list[Path], suite: Suite) -> tuple[Job, ...]:
-    """Context rows by folder name; of one that several runs hold, the first that got through."""
+def _read_untrained(runs: list[Path], kind: str, suite: Suite) -> tuple[Job, ...]:
+    """Context or evaluated rows by folder name; of one that several runs hold, the first that got through.
+
+    BenchError where two runs hold different weights or images under one name.
+    """
     found: dict[str, Job] = {}
-    for folder in (path.parent for run in runs for path in sorted(run.glob(f"{CONTEXT}--*/job.json"))):
-        if folder.name not in found or found[folder.name].status != "finished":
-            found[folder.name] = _read_job(folder, suite)
+    for folder in (path.parent for run in runs for path in sorted(run.glob(f"{kind}--*/job.json"))):
+        job = _read_job(folder, suite)
+        earlier = found.get(job.name)
+        if earlier and earlier.record and job.record and earlier.record.evaluated != job.record.evaluated:
+            raise BenchError(f"{folder} and an earlier run's {job.name} are not the same; give one another --label")
+        if earlier is None or earlier.status != "finished":
+            found[job.name] = job
     return tuple(found[name] for name in sorted(found))
 
 
@@ -358,8 +414,9 @@ def _identity(folder: str) -> tuple[str, str, int]:
     """Method, subset and seed from ``<method>--<subset>--s<seed>``: all that is known of a job not begun."""
     if folder == BASE:
         return BASE, "", 0
-    if folder.startswith(f"{CONTEXT}--"):
-        return CONTEXT, "", 0
+    for kind in (CONTEXT, EVALUATED):
+        if folder.startswith(f"{kind}--"):
+            return kind, "", 0
     parts = folder.split("--")
     if len(parts) != 3 or not parts[2].startswith("s") or not parts[2][1:].isdigit():
         raise BenchError(f"job {folder!r} is not named <method>--<subset>--s<seed>; mend experiment.json")
@@ -378,7 +435,7 @@ def _read_evaluation(path: Path, suite: Suite, clock: Mapping[int, Mapping[str, 
         key = (line.prompt_set, line.prompt_id, line.repeat)
         if key in samples:
             scores = {**samples[key].scores, **scores}
-        image = path.parent / line.image
+        image = path.parent / line.image if line.image else None
         samples[key] = Sample(line.prompt_set, line.prompt_id, line.prompt, line.group, line.repeat, image, scores)
     return Evaluation(record.fraction, _meter(record.spent, record.step, clock), list(samples.values()))
 

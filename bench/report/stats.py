@@ -21,6 +21,9 @@ from bench.report.read import Job, Metric
 
 RESAMPLES = 2000
 LEVEL = 0.95
+MISSING = "missing: "
+"""How the error of a metric begins that lacks a file; the rest says how to get it."""
+
 _SEED = 20260407  # fixed, so that drawing a report twice gives the same intervals
 
 Floats = NDArray[np.float64]
@@ -50,23 +53,32 @@ class Estimate(Interval):
 
 @dataclass(frozen=True)
 class Cell:
-    """``n`` of the ``total`` samples owed are scored; there is an estimate only when all are."""
+    """``n`` of the ``total`` samples owed are scored; there is an estimate only when all are.
+
+    ``remedy`` says how to get a file that the metric lacked.
+    """
 
     n: int
     total: int
     failed: bool
     estimate: Estimate | None
+    remedy: str = ""
+
+    @property
+    def counts(self) -> str:
+        """How many samples are scored, of how many."""
+        return f"{self.n}/{self.total}"
 
     @property
     def gap(self) -> str:
         """What an incomplete cell prints instead of a mean over fewer."""
-        return f"{'failed' if self.failed else 'missing'} {self.n}/{self.total}"
+        return f"{'failed' if self.failed else 'missing'} {self.counts}"
 
 
 def make_cell(jobs: Sequence[Job], fraction: float, metric: Metric) -> Cell:
     """One metric of one row (its seeds pooled) at one planned share of the budget."""
     scored: list[dict[tuple[str, str], list[float]]] = []
-    failed = any(job.status == "failed" for job in jobs)
+    failed, remedy = any(job.status == "failed" for job in jobs), ""
     for job in jobs:
         evaluation = job.at(fraction)
         by_prompt: dict[tuple[str, str], list[float]] = {}
@@ -74,7 +86,9 @@ def make_cell(jobs: Sequence[Job], fraction: float, metric: Metric) -> Cell:
             score = sample.scores.get(metric.name)
             if sample.prompt_set != metric.prompt_set or score is None:
                 continue
-            if score.score is None:
+            if score.score is None and (score.error or "").startswith(MISSING):
+                remedy = remedy or (score.error or "").removeprefix(MISSING)
+            elif score.score is None:
                 failed = True
             else:
                 stratum = sample.group if metric.grouped else ""
@@ -84,7 +98,7 @@ def make_cell(jobs: Sequence[Job], fraction: float, metric: Metric) -> Cell:
         if have > metric.images:
             raise BenchError(f"{job.name} holds {have} scores of {metric.name}, its suite expects {metric.images}")
     n, total = sum(len(v) for prompts in scored for v in prompts.values()), metric.images * len(jobs)
-    return Cell(n, total, failed, _estimate(scored) if n == total > 0 else None)
+    return Cell(n, total, failed, _estimate(scored) if n == total > 0 else None, remedy)
 
 
 def difference(one: Estimate, other: Estimate) -> Interval:

@@ -1,4 +1,4 @@
-"""The report's tables: main results, the paradigms side by side, and what each job spent."""
+"""The report's tables: main results, and what each job spent."""
 
 from __future__ import annotations
 
@@ -8,25 +8,14 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
-from bench.meter import Meter
-from bench.records import BASE, CONTEXT, dumps
+from bench.records import BASE, CONTEXT, EVALUATED, dumps
+from bench.report import conditions
 from bench.report.read import Job, Metric, Row, Study
 from bench.report.stats import RESAMPLES, Cell, Interval, clear_best, difference, make_cell
 from bench.report.text import Grid, count, duration, listed, markdown, memory, percent, scientific, tex
 
 FULL_SHARE = 0.99
 """A row that used less of its budget than this is flagged: it was not compared at equal compute."""
-
-TRAITS = {
-    "training_signal": "Training signal",
-    "on_policy": "On-policy",
-    "signal_density": "Signal density",
-    "credit_assignment": "Credit assignment",
-    "reward_hacking": "Reward hacking",
-    "resolves_model_bias": "Resolves model bias",
-    "trains": "Trains",
-}
-"""What a method declares, under the headings of Table 1 of the SOAR paper."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +29,16 @@ class MainCell:
     best: bool = False
 
 
+Cells = Mapping[str, Cell]
+"""Cells of a row by metric."""
+
+
 @dataclass(frozen=True)
 class MainRow:
-    """A row of the main table: the base, another model for context, or the pooled seeds of one method.
+    """A row of the main table: the base, another model, given weights or images, or the pooled seeds of one method.
 
-    Only a method's row has a ``share``; the others spent nothing. ``settings`` says how a context row was sampled.
+    Only a method's row has a ``share``; the others spent nothing. ``settings`` says how a context or evaluated row was
+    made.
     """
 
     method: str
@@ -52,7 +46,7 @@ class MainRow:
     seeds: int
     share: float | None
     cells: list[MainCell]
-    kind: Literal["base", "context", "method"] = "method"
+    kind: Literal["base", "context", "evaluated", "method"] = "method"
     settings: str = ""
 
     @cached_property
@@ -62,7 +56,7 @@ class MainRow:
 
     @property
     def seeds_text(self) -> str:
-        """How many trainings the row pools; the base and a context row are none."""
+        """How many trainings the row pools; only a method has any."""
         return str(self.seeds) if self.kind == "method" else "–"
 
     @property
@@ -73,66 +67,91 @@ class MainRow:
 
 @dataclass(frozen=True)
 class Section:
-    """The main table of one subset: the base, then other models for context, then the methods."""
+    """The main table of one subset, in ``blocks`` between rules."""
 
     subset: str
     about: str
-    rows: list[MainRow]
+    blocks: list[list[MainRow]]
 
     @property
-    def blocks(self) -> list[list[MainRow]]:
-        """The rows between rules: one block, unless there are context rows to set apart."""
-        context = [row for row in self.rows if row.kind == CONTEXT]
-        if not context:
-            return [self.rows]
-        base, methods = ([row for row in self.rows if row.kind == kind] for kind in (BASE, "method"))
-        return [block for block in (base, context, methods) if block]
+    def rows(self) -> list[MainRow]:
+        """The rows of all blocks."""
+        return [row for block in self.blocks for row in block]
 
 
 def main_sections(study: Study) -> list[Section]:
-    """One section for each subset; a study without jobs still shows its base."""
-    base = replace(_main_row(study, Row(BASE, "", (study.base,)), 0.0, {}), share=None, kind=BASE)
-    context = [_context_row(study, job) for job in study.context]
-    against = {c.metric.name: c.cell for c in base.cells}
-    last = study.fractions[-1]
+    """One section for each subset: the base, then rows that compete with nobody, then the methods.
+
+    Where nothing was trained, evaluated rows are ranked with the base instead, if they were sampled as the suite says.
+    """
+    base = [_untrained_row(study, job, BASE, {}) for job in study.start]
+    against = {c.metric.name: c.cell for row in base for c in row.cells}
+    context = [_untrained_row(study, job, CONTEXT, {}) for job in study.context]
+    evaluated = [_untrained_row(study, job, EVALUATED, against) for job in study.evaluated]
+    if not study.jobs:
+        alike = [_sampled_by_the_suite(study, job) for job in study.evaluated]
+        first = [*base, *(row for row, same in zip(evaluated, alike, strict=True) if same)]
+        other = [row for row, same in zip(evaluated, alike, strict=True) if not same]
+        return [Section("", "", [block for block in (_mark_best(first), other, context) if block])]
     sections = []
-    for subset in study.subsets or [""]:
-        first, *rest = _mark_best([base, *(_main_row(study, row, last, against) for row in study.rows(subset))])
-        sections.append(Section(subset, _about_subset(study, subset), [first, *context, *rest]))
+    for subset in study.subsets:
+        ranked = _mark_best([*base, *(_method_row(study, row, against) for row in study.rows(subset))])
+        beside = [block for block in (context, evaluated) if block]
+        blocks = [ranked[: len(base)], *beside, ranked[len(base) :]] if beside else [ranked]
+        sections.append(Section(subset, _about_subset(study, subset), blocks))
     return sections
 
 
-def _context_row(study: Study, job: Job) -> MainRow:
-    """Another model's row: beside the others, with neither a difference to the base nor a rank."""
-    row = _main_row(study, Row(job.label, "", (job,)), 0.0, {})
-    settings = settings_text((job.record.context if job.record else None) or {})
-    return replace(row, share=None, kind=CONTEXT, settings=settings)
+def _untrained_row(study: Study, job: Job, kind: Literal["base", "context", "evaluated"], against: Cells) -> MainRow:
+    """A row that spent nothing; other models have no difference to the base, so they get no ``against``."""
+    row = Row(BASE if kind == BASE else job.label, "", (job,))
+    recorded = (job.record.context or job.record.evaluated if job.record else None) or {}
+    cells = _cells(study, row, 0.0, against)
+    return MainRow(row.method, "", 1, None, cells, kind, settings_text(recorded))
+
+
+def _sampled_by_the_suite(study: Study, job: Job) -> bool:
+    """Whether an evaluated row's own sampler agrees with the suite's in all it names; images must name one."""
+    made = (job.record.evaluated if job.record else None) or {}
+    if made.get("kind") == "images" and not made.get("sampler"):
+        return False
+    named = made["sampler"] if isinstance(made.get("sampler"), dict) else made
+    suite = study.experiment.suite.sampler.model_dump()
+    return all(named[key] is None or named[key] == value for key, value in suite.items() if key in named)
 
 
 def settings_text(values: Mapping[str, Any]) -> str:
     """Recorded settings as ``steps 28, guidance scale 3.5``; what is not set is left out and hashes are cut to 12."""
-    known = {key.replace("_", " "): value for key, value in values.items() if value is not None}
+    nested = {key: value for key, value in values.items() if isinstance(value, dict)}
+    flat = {key: value for key, value in values.items() if key not in nested}
+    for inner in nested.values():
+        flat |= inner
+    known = {key.replace("_", " "): value for key, value in flat.items() if value is not None}
     texts = {key: value if isinstance(value, str) else dumps(value) for key, value in known.items()}
     hashed = re.compile("[0-9a-f]{40,}")
     return ", ".join(f"{key} {text[:12] if hashed.fullmatch(text) else text}" for key, text in texts.items())
 
 
-def _main_row(study: Study, row: Row, fraction: float, against: dict[str, Cell]) -> MainRow:
+def _method_row(study: Study, row: Row, against: Cells) -> MainRow:
+    # Pooled seeds are only as comparable as the one that used least.
+    share = min(study.share(job.spent) for job in row.jobs)
+    return MainRow(row.method, row.subset, len(row.jobs), share, _cells(study, row, study.fractions[-1], against))
+
+
+def _cells(study: Study, row: Row, fraction: float, against: Cells) -> list[MainCell]:
     cells = []
     for metric in study.metrics:
         cell = make_cell(row.jobs, fraction, metric)
         base = against[metric.name].estimate if metric.name in against else None
         to_base = difference(cell.estimate, base) if cell.estimate and base else None
         cells.append(MainCell(metric, cell, to_base, row.trained_on == metric.name))
-    # Pooled seeds are only as comparable as the one that used least.
-    share = min(study.share(job.spent) for job in row.jobs)
-    return MainRow(row.method, row.subset, len(row.jobs), share, cells)
+    return cells
 
 
 def _mark_best(rows: list[MainRow]) -> list[MainRow]:
     winners = []
     for column in zip(*(row.cells for row in rows), strict=True):
-        ranked = [None if c.trained_on else c.cell.estimate for c in column]
+        ranked = [c.cell.estimate if c.metric.ranked and not c.trained_on else None for c in column]
         winners.append(clear_best(ranked, column[0].metric.higher_is_better))
     return [
         replace(row, cells=[replace(c, best=winners[j] == i) for j, c in enumerate(row.cells)])
@@ -158,7 +177,17 @@ def notes(study: Study, sections: Sequence[Section]) -> list[str]:
     )
     if any(c.trained_on for row in rows for c in row.cells):
         lines.append("† The method was trained on this metric as its reward; the cell is not ranked.")
+    unranked = [m.label for m in study.metrics if not m.ranked]
+    if unranked:
+        lines.append(f"{listed(unranked)}: how far a row drifted from the base; neither direction is better, no rank.")
     lines += gap_notes(rows)
+    evaluated = {row.method: row.settings for row in rows if row.kind == EVALUATED}
+    if evaluated:
+        named = "; ".join(f"{name} ({settings})" if settings else name for name, settings in evaluated.items())
+        about = "between the rules and not ranked, since no budget bound it" if study.jobs else "as it was given"
+        lines.append(f"Evaluated on the same suite, {about}: {named}.")
+    if not study.jobs and len(sections[0].blocks[0]) < len(study.start) + len(study.evaluated):
+        lines.append("A row below a rule was not sampled as the suite says, or does not say how: it is not ranked.")
     context = {row.method: row.settings for row in rows if row.kind == CONTEXT}
     if context:
         named = "; ".join(f"{name} ({settings})" if settings else name for name, settings in context.items())
@@ -191,16 +220,17 @@ def gap_notes(rows: Sequence[MainRow]) -> list[str]:
         lines.append(f"‡ Used less than {percent(FULL_SHARE)} of the budget, so it is not compared at equal compute.")
     if any(c.cell.estimate is None for row in rows for c in row.cells):
         lines.append("missing n/N, failed n/N: only n of the N images owed are scored, so no mean is taken.")
-    return lines
+    remedies = {(c.metric.label, c.cell.remedy): None for row in rows for c in row.cells if c.cell.remedy}
+    return lines + [f"{label} is missing: {remedy}" for label, remedy in remedies]
 
 
 def cell_text(c: MainCell) -> str:
-    """``value [low, high]``, or what is missing, with † where the method was trained on the metric."""
+    """``value [low, high] n/N``, or what is missing, with † where the method was trained on the metric."""
     estimate, mark = c.cell.estimate, " †" if c.trained_on else ""
     if estimate is None:
         return c.cell.gap + mark
     value = f"**{c.metric.text(estimate.mean)}**" if c.best else c.metric.text(estimate.mean)
-    return f"{value} {interval_text(c.metric, estimate)}{mark}"
+    return f"{value} {interval_text(c.metric, estimate)} {c.cell.counts}{mark}"
 
 
 def interval_text(metric: Metric, interval: Interval, sign: str = "") -> str:
@@ -215,19 +245,29 @@ def difference_text(metric: Metric, difference: Interval) -> str:
 
 def main_markdown(study: Study, sections: Sequence[Section]) -> str:
     """The main table of each subset, with its notes."""
-    parts = [f"{_head(study, 'Main results')}{markdown(summary(study))}\n"]
+    parts = [f"{head(study, 'Main results')}{markdown(summary(study))}\n"]
     for section in sections:
-        headers = ["Method", "Seeds", "Budget used", *(m.heading for m in study.metrics)]
+        headers = [*row_headers(study), *(m.heading for m in study.metrics)]
         lines: list[list[str]] = []
         for block in section.blocks:
             lines += [["———"] * len(headers)] if lines else []
-            lines += [[r.method, r.seeds_text, r.share_text, *map(cell_text, r.cells)] for r in block]
+            lines += [[*row_texts(study, r), *map(cell_text, r.cells)] for r in block]
         parts.append(f"\n{_heading(section)}{Grid(headers, lines).markdown()}")
     parts.append("\n" + "\n".join(f"- {markdown(line)}" for line in notes(study, sections)) + "\n")
-    return "".join(parts)
+    return "".join([*parts, "\n## Conditions\n\n", conditions.grid(study).markdown()])
 
 
-def _head(study: Study, subject: str) -> str:
+def row_headers(study: Study) -> list[str]:
+    """Headings before the metrics; where nothing was trained there are neither seeds nor a budget."""
+    return ["Method", "Seeds", "Budget used"] if study.jobs else ["Model"]
+
+
+def row_texts(study: Study, row: MainRow) -> list[str]:
+    """What a row says under ``row_headers``."""
+    return [row.method, row.seeds_text, row.share_text] if study.jobs else [row.method]
+
+
+def head(study: Study, subject: str) -> str:
     """The notice, which every file shows first, and a title."""
     return f"{markdown(study.experiment.notice)}\n\n# {subject}: {markdown(title(study))}\n\n"
 
@@ -245,10 +285,10 @@ def main_csv(study: Study, sections: Sequence[Section]) -> str:
     lines = []
     for section in sections:
         for row in section.rows:
-            context = row.kind == CONTEXT
-            line = ["" if context else study.experiment.backbone, study.experiment.corpus, section.subset]
+            own = row.kind in (CONTEXT, EVALUATED)  # such a row names its own model, in its settings
+            line = ["" if own else study.experiment.backbone, study.experiment.corpus, section.subset]
             line += [row.kind, row.method, str(row.seeds)]
-            line.append("" if context else repr(0.0 if row.share is None else row.share))
+            line.append("" if own else repr(0.0 if row.share is None else row.share))
             for c in row.cells:
                 counts = [str(c.cell.n), str(c.cell.total)]
                 line += [
@@ -268,23 +308,25 @@ def _bounds(interval: Interval | None) -> list[str]:
 
 def main_tex(study: Study, sections: Sequence[Section]) -> str:
     """A ``booktabs`` table for each subset, ready for ``\\input``."""
-    arrows = [r"$\uparrow$" if m.higher_is_better else r"$\downarrow$" for m in study.metrics]
-    head = ["Method", "Budget used", *(f"{tex(m.label)} {a}" for m, a in zip(study.metrics, arrows, strict=True))]
+    first = [name for name in row_headers(study) if name != "Seeds"]
+    names = [*first, *(tex(m.heading).replace("↑", r"$\uparrow$").replace("↓", r"$\downarrow$") for m in study.metrics)]
     caption = " ".join([study.experiment.notice, *notes(study, sections)])
     lines = [f"% {' '.join(study.experiment.notice.split())}", r"% needs \usepackage{booktabs}"]
+    lines += [f"% {name}: {' '.join(value.split())}" for name, value in conditions.grid(study).rows]
     for section in sections:
         about = f" Subset: {section.subset}." if section.subset else ""
         lines += [r"\begin{table}[t]", r"\centering", rf"\caption{{{tex(caption + about)}}}"]
         lines += [
-            rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
+            rf"\begin{{tabular}}{{l{'r' * (len(names) - 1)}}}",
             r"\toprule",
-            " & ".join(head) + r" \\",
+            " & ".join(names) + r" \\",
             r"\midrule",
         ]
         for number, block in enumerate(section.blocks):
             lines += [r"\midrule"] if number else []
             for row in block:
-                cells = [tex(row.method), tex(row.share_text), *map(_tex_cell, row.cells)]
+                texts = [row.method, row.share_text][: len(first)]
+                cells = [*map(tex, texts), *map(_tex_cell, row.cells)]
                 lines.append(" & ".join(cells) + r" \\")
         lines += [r"\bottomrule", r"\end{tabular}", r"\end{table}"]
     return "\n".join(lines) + "\n"
@@ -296,51 +338,7 @@ def _tex_cell(c: MainCell) -> str:
         return rf"\textit{{{c.cell.gap}}}{mark}"
     value = c.metric.text(estimate.mean)
     value = rf"\textbf{{{value}}}" if c.best else value
-    return rf"{value}{mark} {{\scriptsize {interval_text(c.metric, estimate)}}}"
-
-
-def paradigms(study: Study) -> Grid:
-    """Table 1 of the SOAR paper. All but the cost is declared by the methods; the cost is what the meter counted."""
-    spent = {method: [job.spent for job in study.jobs if job.method == method] for method in study.methods}
-    per_update = {method: _flops_per_update(meters) for method, meters in spent.items()}
-    cheapest = min((cost for cost in per_update.values() if cost), default=None)
-    rows = []
-    for method in study.methods:
-        record = next((job.record for job in study.jobs if job.method == method and job.record), None)
-        declared = [(record.traits.get(key) if record else None) or "–" for key in TRAITS]
-        needs = record.needs if record else {}
-        reward = "yes" if needs.get("reward") else "no"
-        reward = "yes, differentiable" if needs.get("differentiable_reward") else reward
-        cost = per_update[method]
-        measured = "–"
-        if cost and cheapest:
-            shares = [study.share(meter) for meter in spent[method]]
-            updates = sum(meter.updates for meter in spent[method])
-            measured = f"{cost / cheapest:.1f}× per update ({scientific(cost)} FLOPs), {count(updates)} updates"
-            measured += f" in {percent(sum(shares) / len(shares))} of the budget"
-            measured += f", {len(shares)} jobs" if len(shares) > 1 else ""
-        source = (record.traits.get("paper") if record else None) or "–"
-        rows.append([method, *declared[:3], reward if record else "–", *declared[3:], measured, source])
-    titles = list(TRAITS.values())
-    headers = ["Method", *titles[:3], "Reward model", *titles[3:], "Training cost (measured)", "Paper"]
-    return Grid(headers, rows)
-
-
-PARADIGMS_NOTE = (
-    "Declared by each method, except the training cost, which the meter counted: FLOPs for each optimizer update, "
-    "rollouts and rewards included, relative to the method whose update is cheapest; then the updates of all its jobs "
-    "and the mean share of the budget they used."
-)
-
-
-def paradigms_markdown(study: Study) -> str:
-    """The paradigms' table, saying what is declared and what measured."""
-    return f"{_head(study, 'Paradigms')}{paradigms(study).markdown()}\n{PARADIGMS_NOTE}\n"
-
-
-def _flops_per_update(meters: Sequence[Meter]) -> float | None:
-    updates = sum(meter.updates for meter in meters)
-    return sum(meter.flops for meter in meters) / updates if updates else None
+    return rf"{value}{mark} {{\scriptsize {interval_text(c.metric, estimate)} {c.cell.counts}}}"
 
 
 COUNTS = ("steps", "updates", "forwards", "backwards", "images", "reward_calls", "pairs")
@@ -367,7 +365,7 @@ COMPUTE_NOTE = (
 
 def compute_markdown(study: Study) -> str:
     """The compute table, saying what is counted and what is a clock reading."""
-    return f"{_head(study, 'Compute')}{compute(study).markdown()}\n{COMPUTE_NOTE}\n"
+    return f"{head(study, 'Compute')}{compute(study).markdown()}\n{COMPUTE_NOTE}\n"
 
 
 def compute_csv(study: Study) -> str:
@@ -387,7 +385,7 @@ def jobs(study: Study) -> Grid:
     rows = [
         [job.name, job.status, f"{len(job.evaluations)}/{owed}", job.reason or "–", _scoring_errors(job)]
         for job, owed in [
-            *((job, 1) for job in (study.base, *study.context)),
+            *((job, 1) for job in study.untrained),
             *((job, len(study.fractions)) for job in study.jobs),
         ]
     ]
@@ -417,15 +415,19 @@ def summary(study: Study) -> str:
     seeds = sorted({len(row.jobs) for row in rows}) or [0]
     commits = dict.fromkeys(
         (job.record.git.commit or "unknown")[:12] + (" with uncommitted changes" if job.record.git.dirty else "")
-        for job in (study.base, *study.context, *study.jobs)
+        for job in (*study.untrained, *study.jobs)
         if job.record
     )
+    scored = (
+        f"scored by the suite {experiment.suite.name} v{experiment.suite.version} ({sampler.steps} sampling steps, "
+        f"guidance {sampler.guidance_scale:g}, {sampler.resolution} px) at commit {listed(list(commits)) or 'unknown'}."
+    )
+    if not study.jobs:
+        return f"{listed([job.label for job in study.untrained]) or 'No model'}, {scored}"
     return (
         f"{listed(study.methods) or 'No method'} against the base model {experiment.backbone} "
         f"({experiment.backbone_hash[:12]}) on {listed(study.subsets) or 'no subset'} of the corpus "
         f"{experiment.corpus}, "
         f"{experiment.budget} for each job, {'–'.join(map(str, dict.fromkeys((seeds[0], seeds[-1]))))} "
-        f"seed{'s' if seeds[-1] != 1 else ''} per method; scored by the suite {experiment.suite.name} "
-        f"v{experiment.suite.version} ({sampler.steps} sampling steps, guidance {sampler.guidance_scale:g}, "
-        f"{sampler.resolution} px) at commit {listed(list(commits)) or 'unknown'}."
+        f"seed{'s' if seeds[-1] != 1 else ''} per method; {scored}"
     )

@@ -109,6 +109,7 @@ def test_a_misnamed_job(run: Any) -> None:
 @pytest.mark.parametrize("key", ["suite", "backbone_hash", "resolution", "budget"])
 def test_runs_that_differ_do_not_share_a_report(run: Any, make_run: Callable[..., Any], key: str) -> None:
     other = make_run("other")
+    other.job("delta", 0.1)
     values = {"suite": {**other.experiment["suite"], "version": 9}, "resolution": 512}
     other.experiment[key] = values.get(key, "steps=7")
     other.save()

@@ -100,9 +100,11 @@ def test_a_run_that_has_only_begun(make_run: Callable[..., Any], tmp_path: Path)
     assert "No sample is recorded yet" in (tmp_path / "bare/index.html").read_text()
 
 
-def test_a_run_without_jobs(make_run: Callable[..., Any], tmp_path: Path) -> None:
+def test_a_run_without_jobs_shows_what_it_has(make_run: Callable[..., Any], tmp_path: Path) -> None:
     written = {path.name for path in render_report([make_run().folder], tmp_path / "out")}
-    assert written == FILES
+    assert written == {"main_results.md", "main_results.csv", "main_results.tex", "samples.png", "index.html"}
+    html = (tmp_path / "out/index.html").read_text()
+    assert "Training dynamics" not in html and "Budget used" not in html and "<td>base</td>" in html
 
 
 def test_a_lost_image_shows_as_a_grey_tile(run: Any) -> None:

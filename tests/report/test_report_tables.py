@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bench.report import render_report, tables
+from bench.report import paradigms, render_report, tables
 from bench.report.read import read_study
 from bench.report.text import Grid, duration, listed, memory, scientific, tex
 
@@ -106,7 +106,7 @@ def test_paradigms_print_what_is_declared_and_what_is_measured(make_run: Callabl
     run.job("gamma", 0.1, updates=9, reward="style")
     run.experiment["jobs"].append("late--pretty--s0")
     run.save()
-    grid = tables.paradigms(read_study([run.folder]))
+    grid = paradigms.paradigms(read_study([run.folder]))
     alpha, gamma, late = (dict(zip(grid.headers, row, strict=True)) for row in grid.rows)
     assert alpha["Training signal"] == "training signal of alpha"
     assert (alpha["Reward model"], gamma["Reward model"], late["Reward model"]) == ("no", "yes", "–")
@@ -152,7 +152,8 @@ def a_run_with_context(make_run: Callable[..., Any]) -> Any:
 
 def test_context_rows_stand_between_rules_and_are_not_ranked(make_run: Callable[..., Any]) -> None:
     text = main(a_run_with_context(make_run))
-    first = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ")]
+    table = text.partition("## Conditions")[0]
+    first = [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("| ")]
     assert first == ["Method", "---", "base", "———", "FLUX.1 & 50%", "SD-XL \\", "———", "alpha", "beta"]
     flux = line_of(text, "FLUX.1 & 50%")
     assert flux[1:3] == ["–", "–"] and flux[3].startswith("1.0") and "**" not in "".join(flux)
