@@ -82,6 +82,25 @@ TABLE: dict[str, Asset] = {
                 "vocab.json": "3f0c4f7d2086b61b38487075278ea9ed04edb53a03cbb045b86c27190fa8fb69",
             },
         ),
+        File(
+            "lpips_alexnet",
+            "torchvision's AlexNet, for lpips_diversity",
+            244_408_911,
+            "BSD-3-Clause (pytorch/vision)",
+            stand_in=True,
+            url="https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
+            sha256="7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02",
+        ),
+        File(
+            "lpips_heads",
+            "LPIPS 0.1, the weights of AlexNet's channels",
+            6_009,
+            "BSD-2-Clause (PerceptualSimilarity)",
+            stand_in=True,
+            url=f"{_RAW}/richzhang/PerceptualSimilarity/082bb24f84c091ea94de2867d34c4544f68e0963/"
+            "lpips/weights/v0.1/alex.pth",
+            sha256="df73285e35b22355a2df87cdb6b70b343713b667eddbda73e1977e0c860835c0",
+        ),
         HubModel(
             "sd35_medium",
             "Stable Diffusion 3.5 Medium, the paper's backbone",
