@@ -169,6 +169,14 @@ def test_an_error_of_the_server_is_told_and_a_part_outlives_it(server: FileServe
     assert part_of(target).read_bytes() == CONTENT[:5120]
 
 
+def test_a_server_that_compresses_is_asked_not_to(server: FileServer, target: Path) -> None:
+    server.files["/file"].packed = True
+    server.files["/file"].cuts = [5120]
+    bring(server, target)
+    assert target.read_bytes() == CONTENT
+    assert ranges(server) == [None, "bytes=5120-"]
+
+
 def test_a_redirect_is_followed_and_a_token_stays_with_its_host(server: FileServer, target: Path) -> None:
     server.files["/old"] = Served(moved_to=server.url("/file", host="localhost"))
     part_of(target, CONTENT[:5120])

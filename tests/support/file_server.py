@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 import threading
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ class Served:
         cuts: after how many bytes the next answers break off.
         ranges: answer a Range header, as most servers do.
         shift: by how many bytes a range is answered wrongly.
+        packed: compress what the client takes compressed, as most servers do with text.
         status: of every answer, if it is an error.
         moved_to: the URL of a redirect.
     """
@@ -27,6 +29,7 @@ class Served:
     cuts: list[int] = field(default_factory=list)
     ranges: bool = True
     shift: int = 0
+    packed: bool = False
     status: int = 200
     moved_to: str = ""
 
@@ -86,6 +89,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(served.status, b"")
         else:
             status, body, headers = answer_range(served.content, asked if served.ranges else None, served.shift)
+            if served.packed and "gzip" in self.headers.get("Accept-Encoding", ""):
+                body, headers["Content-Encoding"] = gzip.compress(body), "gzip"
             self._send(status, body, headers, served.cuts.pop(0) if served.cuts else None)
 
     def log_message(self, *args: Any) -> None:
