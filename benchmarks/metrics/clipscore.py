@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
+from torch import Tensor
 
 from bench import assets
 from bench.metric import Metric
@@ -17,7 +18,7 @@ class ClipScore(Metric):
     """Cosine of picture and prompt embeddings of openai/clip-vit-large-patch14, in [-1, 1]; about 0.2 to 0.35.
 
     No factor of 2.5 and no clamping (Hessel et al. 2021 have both). Version 1 prepares pictures as openai/CLIP does,
-    bicubic in PIL; the paper's release resizes tensors bilinearly, which would be another version. A prompt is cut at
+    bicubic in PIL; ``clipscore_released`` resizes tensors bilinearly, as the paper's release does. A prompt is cut at
     77 tokens.
     """
 
@@ -25,6 +26,8 @@ class ClipScore(Metric):
     label = "ClipScore"
     version = 1
     low, high = -1.0, 1.0
+    assets: ClassVar = (clip_vit.ASSET,)
+    differentiable = True
 
     @property
     def flops_per_image(self) -> float:  # type: ignore[override]
@@ -38,9 +41,17 @@ class ClipScore(Metric):
         """Load the model. Raises BenchError with how to get it where it is missing."""
         clip_vit.load()
 
+    def release(self) -> None:
+        """Free the model, for every metric that stands on it."""
+        clip_vit.forget()
+
     def score(self, images: Sequence[np.ndarray], prompts: Sequence[Prompt]) -> list[float]:
         clip = clip_vit.load()
-        texts = sorted({prompt.text for prompt in prompts})
-        row = {text: i for i, text in enumerate(texts)}
-        text_embeds = clip.embed_texts(texts)[[row[prompt.text] for prompt in prompts]]
-        return [float(cosine) for cosine in (clip.embed_images(images) * text_embeds).sum(1)]
+        cosines = (clip.embed_images(images) * clip.embed_prompts(prompts)).sum(1)
+        return [float(cosine) for cosine in cosines]
+
+    def differentiable_score(self, pixels: Tensor, prompts: Sequence[Prompt]) -> Tensor:
+        """As ``score``, resized as tensors and not rounded to 8 bits: within 0.01 of it on the tests' pictures."""
+        clip = clip_vit.load()
+        embeds = clip.embed_pixels(pixels)
+        return (embeds * clip.embed_prompts(prompts).to(embeds)).sum(1).to(pixels.device)

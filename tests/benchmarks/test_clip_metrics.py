@@ -21,7 +21,7 @@ from bench.errors import BenchError
 from bench.metric import Metric
 from bench.rng import numpy_generator
 from bench.suite import Prompt
-from benchmarks import clip_vit, world_prompts
+from benchmarks import clip_vit, inference, world_prompts
 from benchmarks.metrics import aesthetic
 from data_curation.world import scene
 from data_curation.world import vocabulary as V
@@ -134,7 +134,7 @@ def test_scores_depend_neither_on_the_batch_nor_on_autocast(name: str) -> None:
     pictures, prompts = drawn()
     judge = metric(name)
     pictures, prompts = pictures * 2, prompts * 2  # more than one batch
-    assert len(pictures) > clip_vit.BATCH
+    assert len(pictures) > inference.BATCH
     together = judge.score(pictures, prompts)
     alone = [judge.score([p], [q])[0] for p, q in zip(pictures[:5], prompts[:5], strict=True)]
     np.testing.assert_allclose(together[:5], alone, atol=2e-6)

@@ -1,0 +1,119 @@
+"""open_clip's ViT-H-14 from a checkpoint: picture and text embeddings for HPSv2.1."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.errors import BenchError
+from bench.suite import Prompt
+from benchmarks import inference, pixels
+
+PICTURE_HEAD, TEXT_HEAD = 80, 64
+"""Width of an attention head: the one size of ViT-H-14 that its weights do not show."""
+
+
+class OpenClip:
+    """A CLIP with ViT-H-14's heads on the current GPU, or on the CPU; its other sizes are read from its weights.
+
+    Args:
+        checkpoint: of ``torch.save`` with the weights under ``state_dict``. Nothing but tensors is unpickled.
+
+    Raises:
+        BenchError: the file holds something else.
+    """
+
+    def __init__(self, checkpoint: Path) -> None:
+        import open_clip
+
+        try:
+            weights = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
+            sizes = _sizes(weights)
+            with torch.device("meta"):
+                model: Any = open_clip.CLIP(**sizes)
+            model.load_state_dict(weights, assign=True)
+        except (KeyError, ValueError, IndexError, RuntimeError, AttributeError, AssertionError, TypeError) as error:
+            raise _no_clip(checkpoint, str(error)) from error
+        except (OSError, EOFError, pickle.UnpicklingError) as error:
+            raise _no_clip(checkpoint, "it is no checkpoint of tensors") from error
+        model.attn_mask = torch.full((model.context_length,) * 2, -torch.inf).triu(1)  # no weight, so not in the file
+        self.device = inference.device()
+        self.model: Any = model.float().eval().requires_grad_(False).to(self.device)
+        self.side: int = sizes["vision_cfg"]["image_size"]
+        self.tokenizer: Any = open_clip.SimpleTokenizer(context_length=model.context_length)
+        self._sizes = sizes
+
+    def embed_pixels(self, pictures: Tensor) -> Tensor:
+        """L2-normalised embeddings (N, width) of pictures (N, 3, H, W) in [0, 1], with a gradient to them."""
+        with inference.exact():
+            fitted = pixels.longest_side(pictures.to(self.device).float(), self.side)
+            features: Tensor = self.model.encode_image(pixels.normalised(fitted), normalize=True)
+            return features
+
+    def embed_prompts(self, prompts: Sequence[Prompt]) -> Tensor:
+        """L2-normalised embeddings of the prompts' texts: float32 (N, width) on the CPU, cut at the model's tokens."""
+
+        def embed(part: list[str]) -> Tensor:
+            features: Tensor = self.model.encode_text(self.tokenizer(part).to(self.device), normalize=True)
+            return features
+
+        return inference.once_per_text(lambda texts: inference.in_batches(embed, texts), prompts)
+
+    @cached_property
+    def vision_flops(self) -> float:
+        """FLOPs of embedding one picture."""
+        import open_clip
+
+        from bench.flops import count
+
+        with torch.device("meta"):
+            twin = open_clip.CLIP(**self._sizes)
+            picture = torch.empty(1, 3, self.side, self.side)
+        return count(lambda: twin.encode_image(picture))
+
+
+def _sizes(weights: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Arguments of ``open_clip.CLIP`` that fit these weights. KeyError where one is absent."""
+    patches = weights["visual.conv1.weight"]
+    text = weights["token_embedding.weight"]
+    places = len(weights["visual.positional_embedding"]) - 1
+    if patches.shape[0] % PICTURE_HEAD or text.shape[1] % TEXT_HEAD:
+        raise ValueError(f"its widths {patches.shape[0]} and {text.shape[1]} are no multiples of a head's")
+    return dict(
+        embed_dim=weights["text_projection"].shape[1],
+        vision_cfg=dict(
+            image_size=round(places**0.5) * patches.shape[2],
+            patch_size=patches.shape[2],
+            width=patches.shape[0],
+            layers=_layers(weights, "visual.transformer.resblocks."),
+            head_width=PICTURE_HEAD,
+            mlp_ratio=_mlp_ratio(weights, "visual."),
+        ),
+        text_cfg=dict(
+            context_length=len(weights["positional_embedding"]),
+            vocab_size=text.shape[0],
+            width=text.shape[1],
+            layers=_layers(weights, "transformer.resblocks."),
+            heads=text.shape[1] // TEXT_HEAD,
+            mlp_ratio=_mlp_ratio(weights, ""),
+        ),
+    )
+
+
+def _layers(weights: Mapping[str, Tensor], prefix: str) -> int:
+    return len({name[len(prefix) :].partition(".")[0] for name in weights if name.startswith(prefix)})
+
+
+def _mlp_ratio(weights: Mapping[str, Tensor], tower: str) -> float:
+    inner, outer = weights[f"{tower}transformer.resblocks.0.mlp.c_fc.weight"].shape
+    return inner / outer
+
+
+def _no_clip(path: Path, reason: str) -> BenchError:
+    return BenchError(f"{path} is no checkpoint of open_clip's ViT-H-14: {reason.strip().splitlines()[0]}")
