@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 from bench.asset_kinds import Asset, Differs, File, HubModel, sha256_of
-from bench.errors import BenchError, unknown
+from bench.errors import BenchError, Missing, unknown
 
 _RAW = "https://raw.githubusercontent.com"
 
@@ -63,6 +63,17 @@ TABLE: dict[str, Asset] = {
             "sac%2Blogos%2Bava1-l14-linearMSE.pth",
             sha256="21dd590f3ccdc646f0d53120778b296013b096a035a2718c9cb0d511bff0f1e0",
         ),
+        File(
+            "geneval_detector",
+            "GenEval's detector, mmdet's Mask2Former Swin-S",
+            276_000_000,
+            "Apache-2.0 (mmdetection)",
+            stand_in=True,
+            url="https://download.openmmlab.com/mmdetection/v2.0/mask2former/"
+            "mask2former_swin-s-p4-w7-224_lsj_8x2_50e_coco/"
+            "mask2former_swin-s-p4-w7-224_lsj_8x2_50e_coco_20220504_001756-743b7d99.pth",
+            sha256="743b7d99",  # the first digits, in its name; no public source gives the others
+        ),
         HubModel(
             "clip_vit_l14",
             "OpenAI's CLIP ViT-L/14, for clipscore and aesthetic",
@@ -81,25 +92,6 @@ TABLE: dict[str, Asset] = {
                 "tokenizer_config.json": "deef455e52fa5e8151e339add0582e4235f066009601360999d3a9cda83b1129",
                 "vocab.json": "3f0c4f7d2086b61b38487075278ea9ed04edb53a03cbb045b86c27190fa8fb69",
             },
-        ),
-        File(
-            "lpips_alexnet",
-            "torchvision's AlexNet, for lpips_diversity",
-            244_408_911,
-            "BSD-3-Clause (pytorch/vision)",
-            stand_in=True,
-            url="https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
-            sha256="7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02",
-        ),
-        File(
-            "lpips_heads",
-            "LPIPS 0.1, the weights of AlexNet's channels",
-            6_009,
-            "BSD-2-Clause (PerceptualSimilarity)",
-            stand_in=True,
-            url=f"{_RAW}/richzhang/PerceptualSimilarity/082bb24f84c091ea94de2867d34c4544f68e0963/"
-            "lpips/weights/v0.1/alex.pth",
-            sha256="df73285e35b22355a2df87cdb6b70b343713b667eddbda73e1977e0c860835c0",
         ),
         HubModel(
             "pickscore_v1",
@@ -223,14 +215,15 @@ def path(name: str, cache: Path | None = None) -> Path:
     """Where an asset lies, checked by its hashes; a stand-in as it is.
 
     Raises:
-        BenchError: it is missing or differs; the line says how to get it.
+        Missing: it is not here; the line says how to get it.
+        BenchError: it differs.
     """
     asset, folder = get(name), cache or cache_folder()
     if (other := _stand_in(asset)) is not None:
         return other
     found = asset.find(folder)
     if found is None:
-        raise BenchError(
+        raise Missing(
             f"asset {name} is missing; run `bench assets fetch {name}` or copy it with "
             f"`bench assets fetch {name} --from FOLDER` (looked in {asset.home(folder)})"
         )

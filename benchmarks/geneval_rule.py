@@ -1,7 +1,8 @@
-"""GenEval's scoring rule: given what a detector found, is the picture right?
+"""GenEval's scoring rule: given what a detector found, is the picture right, and how nearly?
 
-Source: ``evaluation/evaluate_images.py`` of djghosh13/geneval @ af4902f (rule re-stated, not copied).
-The rule is the same whether the boxes come from Mask2Former on photographs or from exact detection on shapes.
+Sources, re-stated and not copied: ``evaluation/evaluate_images.py`` of djghosh13/geneval @ af4902f for ``is_correct``;
+``reward_server/gen_eval.py`` of yifan123/reward-server @ 92ac29f, which Flow-GRPO trains with, for what asks for exact
+counts. The rule is the same whether the boxes come from Mask2Former on photographs or from exact detection on shapes.
 """
 
 from __future__ import annotations
@@ -60,9 +61,7 @@ def is_correct(
     For each include clause the ``count`` most confident objects of the class must exist, have the colour, and stand
     in the relation to every object of the clause it points at; an exclude clause fails at ``count`` objects.
     """
-    by_class: dict[str, list[Detection]] = {}
-    for found in sorted(detections, key=lambda d: -d.confidence):
-        by_class.setdefault(found.name, []).append(found)
+    by_class = _by_class(detections)
     correct = True
     groups: list[list[Detection] | None] = []
     for clause in include:
@@ -71,9 +70,88 @@ def is_correct(
         if matched and "color" in clause:
             matched = all(o.color == clause["color"] for o in objects)
         if matched and "position" in clause:
-            relation, target = clause["position"]
-            others = groups[target]
-            matched = others is not None and all(relation in relations(o, t) for o in objects for t in others)
+            matched = _in_place(objects, clause, groups)
         correct = correct and matched
         groups.append(objects if matched else None)
     return correct and not any(len(by_class.get(c["class"], [])) >= c["count"] for c in exclude)
+
+
+@dataclass(frozen=True)
+class Credit:
+    """What one include clause earns where counts must be exact.
+
+    Attributes:
+        parts: 1 - |want - found| / want for the count; then for the colour, and 1 or 0 for the position, or a single 0
+            for both where the count is wrong. Below 0 where more than twice as many were found.
+        matched: everything the clause asks for is so.
+        misplaced: only the position is wrong, towards a target that is right.
+    """
+
+    parts: tuple[float, ...]
+    matched: bool
+    misplaced: bool
+
+
+def credits(detections: Sequence[Detection], include: Sequence[Mapping[str, Any]]) -> list[Credit]:
+    """Each include clause's credit. A position is looked at only where count and colour are right."""
+    by_class = _by_class(detections)
+    groups: list[list[Detection] | None] = []
+    result = []
+    for clause in include:
+        objects, want = by_class.get(clause["class"], []), clause["count"]
+        parts = [1 - abs(want - len(objects)) / want]
+        matched, misplaced = len(objects) == want, False
+        if not matched and ("color" in clause or "position" in clause):
+            parts.append(0.0)
+        if matched and "color" in clause:
+            right = sum(o.color == clause["color"] for o in objects)
+            parts.append(1 - abs(want - right) / want)
+            matched = right == want
+        if matched and "position" in clause:
+            matched = _in_place(objects, clause, groups)
+            misplaced = not matched and groups[clause["position"][1]] is not None
+            parts.append(float(matched))
+        groups.append(objects if matched else None)
+        result.append(Credit(tuple(parts), matched, misplaced))
+    return result
+
+
+def is_strictly_correct(detections: Sequence[Detection], include: Sequence[Mapping[str, Any]]) -> bool:
+    """True if every include clause holds with exactly as many objects as it asks for; exclude has no more to say."""
+    return all(credit.matched for credit in credits(detections, include))
+
+
+def reward(detections: Sequence[Detection], include: Sequence[Mapping[str, Any]]) -> float:
+    """Mean of all clauses' parts: 1 where all is right, less the more is wrong."""
+    return _mean([part for credit in credits(detections, include) for part in credit.parts])
+
+
+def reward_released(detections: Sequence[Detection], include: Sequence[Mapping[str, Any]]) -> float:
+    """``reward`` as Flow-GRPO's server computes it, where a wrong position adds a 0 to the mean *and then* a 1."""
+    return _mean(
+        [
+            part
+            for credit in credits(detections, include)
+            for part in (*credit.parts, *((1.0,) if credit.misplaced else ()))
+        ]
+    )
+
+
+def _mean(parts: Sequence[float]) -> float:
+    return sum(parts) / len(parts) if parts else 0.0
+
+
+def _by_class(detections: Sequence[Detection]) -> dict[str, list[Detection]]:
+    """Most confident first."""
+    result: dict[str, list[Detection]] = {}
+    for found in sorted(detections, key=lambda d: -d.confidence):
+        result.setdefault(found.name, []).append(found)
+    return result
+
+
+def _in_place(
+    objects: Sequence[Detection], clause: Mapping[str, Any], groups: Sequence[Sequence[Detection] | None]
+) -> bool:
+    relation, target = clause["position"]
+    others = groups[target]
+    return others is not None and all(relation in relations(o, t) for o in objects for t in others)

@@ -1,0 +1,37 @@
+"""A bounded memory of results, so that metrics that look at the same picture compute what they share once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+import numpy as np
+
+V = TypeVar("V")
+
+
+class Remembered(Generic[V]):
+    """Results by key; of more than ``limit`` the one that was not asked for longest is forgotten."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._results: OrderedDict[Hashable, V] = OrderedDict()
+
+    def get(self, key: Hashable, make: Callable[[], V]) -> V:
+        """The result under a key, made if it is not there."""
+        if key not in self._results:
+            self._results[key] = make()
+            if len(self._results) > self.limit:
+                self._results.popitem(last=False)
+        self._results.move_to_end(key)
+        return self._results[key]
+
+    def clear(self) -> None:
+        self._results.clear()
+
+
+def digest(image: np.ndarray) -> bytes:
+    """A hash of a picture's size and pixels."""
+    return hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16, person=str(image.shape).encode()).digest()

@@ -1,0 +1,169 @@
+"""GenEval here against mmdet's detector, GenEval's own rule and the reward server's, on models of random weights."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "tests" / "support"))
+
+import tiny_mask2former as tiny  # noqa: E402
+
+from bench.rng import numpy_generator  # noqa: E402
+from benchmarks import geneval_rule, mask2former  # noqa: E402
+from benchmarks.geneval_prompts import COLOURS, RELATIONS  # noqa: E402
+from benchmarks.geneval_rule import Detection  # noqa: E402
+from data_curation.world import scene  # noqa: E402
+from data_curation.world.render import render  # noqa: E402
+
+PYTHON = ROOT / ".venv-parity-geneval" / "bin" / "python"
+SIZES = [(64, 64), (96, 64), (70, 133), (200, 75)]
+"""(height, width): square, multiples of 32 after scaling and not, the shorter and the longer side met first."""
+
+pytestmark = pytest.mark.skipif(not PYTHON.exists(), reason="no .venv-parity-geneval; run `make parity`")
+
+
+def officially(folder: Path, task: dict[str, Any]) -> Any:
+    (folder / "task.json").write_text(json.dumps(task))
+    run = subprocess.run(
+        [PYTHON, Path(__file__).with_name("official.py"), folder], capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    return json.loads((folder / "result.json").read_text())
+
+
+def pictures(folder: Path) -> list[str]:
+    """Drawn scenes, stretched to several sizes, as PNGs."""
+    rng = numpy_generator(17, 0, 0, "geneval-parity")
+    names = []
+    for number, (height, width) in enumerate(SIZES):
+        drawn = render(scene.compose(scene.all_prompts("two_object")[number * 7], rng, style=0.7))
+        names.append(f"{number}.png")
+        Image.fromarray(drawn).resize((width, height), Image.Resampling.BICUBIC).save(folder / names[-1])
+    return names
+
+
+@pytest.fixture(scope="module")
+def detected(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dict[str, Any]]:
+    """mmdet's instances and ours, by picture and way of resizing."""
+    folder = tmp_path_factory.mktemp("detector")
+    names = pictures(folder)
+    tiny.make_tiny_mask2former(folder / "checkpoint.pth", newer=True)
+    sizes = {
+        "width": tiny.WIDTH,
+        "depths": tiny.DEPTHS,
+        "heads": tiny.HEADS,
+        "features": tiny.FEATURES,
+        "queries": tiny.QUERIES,
+        "feed": tiny.FEED,
+        "deformable_heads": tiny.DEFORMABLE_HEADS,
+        "encoder_layers": tiny.ENCODER_LAYERS,
+        "decoder_layers": tiny.DECODER_LAYERS,
+    }
+    theirs = officially(folder, {"task": "detect", "pictures": names, "sizes": sizes})
+    model = mask2former.Mask2Former(folder / "checkpoint.pth")
+    return theirs, {name: model(np.asarray(Image.open(folder / name).convert("RGB"))) for name in names}
+
+
+@pytest.mark.parametrize("number", range(len(SIZES)))
+def test_instances_are_mmdets(detected: tuple[dict[str, Any], dict[str, Any]], number: int) -> None:
+    theirs, ours = detected[0][f"{number}.png, 8 bits"], detected[1][f"{number}.png"]
+    sure = np.array(theirs["scores"]) > 0.05
+    assert sure.sum() > 15
+    boxes = np.array(theirs["boxes"])[sure]
+    assert len({tuple(box) for box in boxes}) > 5
+    print(  # the figures of docs/metrics.md
+        f"{SIZES[number]}: {sure.sum()} instances,",
+        f"scores differ by {np.abs(ours.scores - theirs['scores']).max():.1e},",
+        f"boxes by {np.abs(ours.boxes[sure] - boxes).max():.1e} px,",
+        f"masks by {np.abs(ours.masks.sum((1, 2))[sure] - np.array(theirs['pixels'])[sure]).max()} px",
+    )
+    assert ours.labels[sure].tolist() == np.array(theirs["labels"])[sure].tolist()
+    np.testing.assert_allclose(ours.scores, theirs["scores"], atol=1e-3)
+    np.testing.assert_allclose(ours.boxes[sure], boxes, atol=1e-3)
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.9])
+def test_decisions_are_mmdets(detected: tuple[dict[str, Any], dict[str, Any]], threshold: float) -> None:
+    for number in range(len(SIZES)):
+        theirs, ours = detected[0][f"{number}.png, 8 bits"], detected[1][f"{number}.png"]
+        kept = np.array(theirs["scores"]) > threshold
+        assert ours.labels[ours.scores > threshold].tolist() == np.array(theirs["labels"])[kept].tolist()
+
+
+def test_resizing_in_floating_point_is_another_thing(detected: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    """mmdet 3.x's own configuration moves the scores, more than anything that is left to round-off."""
+    moved = [
+        np.abs(np.sort(ours.scores) - np.sort(detected[0][f"{name}, floating point"]["scores"])).max()
+        for name, ours in detected[1].items()
+    ]
+    print("floating point moves scores by", [f"{one:.1e}" for one in moved])
+    assert max(moved) > 1e-4
+
+
+# -- the rule ----------------------------------------------------------------------------------------------------------
+
+
+def sources(folder: Path) -> None:
+    """The two repositories' files, from snapshots beside this checkout; a test that needs them skips without."""
+    for repository, commit, file in (
+        ("djghosh13+geneval", "af4902f", "evaluation/evaluate_images.py"),
+        ("yifan123+reward-server", "92ac29f", "reward_server/gen_eval.py"),
+    ):
+        mirror = ROOT.parent / ".mirror" / repository / "repo"
+        if not mirror.exists():
+            pytest.skip(f"no snapshot of {repository.replace('+', '/')} at {mirror}")
+        text = subprocess.run(["git", "-C", mirror, "show", f"{commit}:{file}"], capture_output=True, check=True).stdout
+        (folder / Path(file).name).write_bytes(text)
+
+
+def cases() -> list[dict[str, Any]]:
+    """Random objects of three classes and clauses about them, in all of GenEval's forms and with both kinds at once."""
+    rng = numpy_generator(18, 0, 0, "geneval-parity")
+    names = ["cat", "dog", "cow"]
+    result = []
+    for _ in range(3000):
+        found = []
+        for confidence in np.sort(rng.uniform(0.3, 1, rng.integers(0, 6)))[::-1]:
+            x0, y0 = rng.integers(0, 400, 2)
+            w, h = rng.integers(1, 112, 2)
+            box = [float(v) for v in (x0, y0, x0 + w, y0 + h)]
+            colour = COLOURS[rng.integers(3)]
+            sure = float(np.float32(confidence))
+            found.append({"name": names[rng.integers(3)], "box": box, "color": colour, "confidence": sure})
+        include = []
+        for place in range(rng.integers(1, 4)):
+            clause: dict[str, Any] = {"class": names[place], "count": int(rng.integers(1, 3))}
+            if rng.random() < 0.4:
+                clause["color"] = COLOURS[rng.integers(3)]
+            if place and rng.random() < 0.5:
+                clause["position"] = [RELATIONS[rng.integers(4)], int(rng.integers(place))]
+            include.append(clause)
+        facts: dict[str, Any] = {"include": include}
+        if rng.random() < 0.3:
+            facts["exclude"] = [{"class": names[0], "count": include[0]["count"] + 1}]
+        result.append({"found": found, "facts": facts})
+    return result
+
+
+def test_all_three_numbers_are_those_of_the_repositories(tmp_path: Path) -> None:
+    sources(tmp_path)
+    given = cases()
+    theirs = officially(tmp_path, {"task": "decide", "cases": given})
+    kinds = set()
+    for case, expected in zip(given, theirs, strict=True):
+        found = [Detection(one["name"], one["color"], tuple(one["box"]), one["confidence"]) for one in case["found"]]
+        include, exclude = case["facts"]["include"], case["facts"].get("exclude", ())
+        assert geneval_rule.is_correct(found, include, exclude) == expected["correct"], case
+        assert geneval_rule.is_strictly_correct(found, include) == expected["strict"], case
+        assert geneval_rule.reward_released(found, include) == pytest.approx(expected["reward"], abs=1e-12), case
+        kinds.add((expected["correct"], expected["strict"], geneval_rule.reward(found, include) < expected["reward"]))
+    assert len(kinds) == 4  # all there are: strictly right is right, and earns everything
