@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from bench import assets
 from bench.errors import BenchError
 from bench.suite import Prompt
 from benchmarks.ocr import wanted_text
 
+ASSET = "ocr_prompts"
 PROMPTS = 1018
-_ANEW = "run `bench assets fetch ocr_prompts`"
+_ANEW = f"run `bench assets fetch {ASSET}`"
 
 
-def read_prompts(path: Path) -> tuple[Prompt, ...]:
-    """The prompts in the file's order; ids 0000 to 1017, the text to draw as the fact ``word``.
+def prompts() -> tuple[Prompt, ...]:
+    """The test set's prompts. Raises BenchError with how to get the file where it is missing."""
+    return read(assets.path(ASSET))
+
+
+def read(path: Path) -> tuple[Prompt, ...]:
+    """The prompts of a file in its order; ids 0000 to 1017, the text to draw as the fact ``word``.
 
     Source: yifan123/flow_grpo @ ac4c86e, ``dataset/ocr/test.txt``, one prompt a line.
     Raises BenchError for a file of another length and for a line without quotes.

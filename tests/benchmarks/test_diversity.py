@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from drawn import metric, one_line
 from tiny_clip import make_tiny_clip
 from tiny_lpips import make_alexnet, make_heads
 from torch.nn import functional as F
 
-from bench import registry
-from bench.errors import BenchError
-from bench.metric import Metric
 from bench.rng import numpy_generator
 from bench.suite import Prompt
 from benchmarks import clip_vit, lpips
@@ -27,10 +24,10 @@ from data_curation.world import vocabulary as V
 from data_curation.world.render import render
 
 PINNED = {"lpips_diversity": (1, 0.207391), "vendi": (1, 1.028202), "world_vendi": (1, 1.385305)}
-"""Metric → version, mean score of ``drawn`` over its prompts."""
+"""Metric → version, mean score of ``repeated`` over its prompts."""
 
 
-def drawn(n: int = 3) -> list[tuple[list[np.ndarray], list[Prompt]]]:
+def repeated(n: int = 3) -> list[tuple[list[np.ndarray], list[Prompt]]]:
     """Pictures of one prompt of each task, ``n`` of each."""
     rng = numpy_generator(5, 0, 0, "diversity")
     groups = []
@@ -58,23 +55,11 @@ def stand_ins(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BENCH_ASSET_LPIPS_HEADS", str(models / "heads.pth"))
 
 
-def metric(name: str) -> Metric:
-    made: Metric = registry.load("metrics", name)()
-    return made
-
-
-def one_line(call: Callable[[], object]) -> str:
-    with pytest.raises(BenchError) as caught:
-        call()
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
 @pytest.mark.parametrize("name", sorted(PINNED))
 def test_the_value_on_committed_inputs_is_pinned(name: str) -> None:
     version, value = PINNED[name]
     assert metric(name).version == version
-    scores = [metric(name).score(*group)[0] for group in drawn()]
+    scores = [metric(name).score(*group)[0] for group in repeated()]
     assert float(np.mean(scores)) == pytest.approx(value, abs=2e-5)
 
 
@@ -82,7 +67,7 @@ def test_the_value_on_committed_inputs_is_pinned(name: str) -> None:
 def test_all_pictures_of_a_prompt_have_one_number_whatever_their_order(name: str) -> None:
     judge = metric(name)
     assert judge.per_prompt
-    pictures, prompts = drawn(4)[0]
+    pictures, prompts = repeated(4)[0]
     scores = judge.score(pictures, prompts)
     assert len(scores) == 4
     assert len(set(scores)) == 1
@@ -92,8 +77,8 @@ def test_all_pictures_of_a_prompt_have_one_number_whatever_their_order(name: str
 @pytest.mark.parametrize(("name", "least"), [("lpips_diversity", 0.0), ("vendi", 1.0), ("world_vendi", 1.0)])
 def test_equal_pictures_have_no_diversity_and_different_ones_have_more(name: str, least: float) -> None:
     judge = metric(name)
-    pictures, prompts = drawn()[0]
-    others = [pictures[0], *(group[0][0] for group in drawn()[1:3])]
+    pictures, prompts = repeated()[0]
+    others = [pictures[0], *(group[0][0] for group in repeated()[1:3])]
     assert judge.score([pictures[0]] * 3, prompts) == pytest.approx([least] * 3, abs=1e-6)
     grey = np.full((64, 64, 3), 128, np.uint8)
     assert judge.score([grey] * 3, prompts) == pytest.approx([least] * 3, abs=1e-6)
@@ -103,7 +88,7 @@ def test_equal_pictures_have_no_diversity_and_different_ones_have_more(name: str
 
 @pytest.mark.parametrize("name", sorted(PINNED))
 def test_one_picture_and_pictures_of_two_prompts_are_refused(name: str) -> None:
-    pictures, prompts = drawn()[0]
+    pictures, prompts = repeated()[0]
     with pytest.raises(ValueError, match=f"{name} compares two or more pictures of one prompt; here are 1 of 1"):
         metric(name).score(pictures[:1], prompts[:1])
     with pytest.raises(ValueError, match="here are 3 of 2"):
@@ -130,7 +115,7 @@ def by_hand(models: Path, picture: np.ndarray) -> list[np.ndarray]:
 
 
 def test_lpips_is_the_squared_distance_of_weighted_unit_features(models: Path) -> None:
-    pictures = drawn()[1][0]
+    pictures = repeated()[1][0]
     rows = [np.concatenate(by_hand(models, picture)) for picture in pictures]
     expected = [[float(((a - b) ** 2).sum()) for b in rows] for a in rows]
     np.testing.assert_allclose(lpips.load().distances(pictures), expected, rtol=2e-5, atol=1e-9)
@@ -138,7 +123,7 @@ def test_lpips_is_the_squared_distance_of_weighted_unit_features(models: Path) -
 
 def test_lpips_diversity_is_twice_the_variance_of_a_prompts_pictures(models: Path) -> None:
     """What its docstring says of the paper's "per-prompt LPIPS variance"."""
-    pictures, prompts = drawn(4)[2]
+    pictures, prompts = repeated(4)[2]
     rows = np.stack([np.concatenate(by_hand(models, picture)) for picture in pictures])
     score = metric("lpips_diversity").score(pictures, prompts)[0]
     assert score == pytest.approx(2 * rows.var(axis=0, ddof=1).sum(), rel=2e-5)
@@ -147,13 +132,13 @@ def test_lpips_diversity_is_twice_the_variance_of_a_prompts_pictures(models: Pat
 
 
 def test_pictures_of_different_sizes_have_no_lpips() -> None:
-    pictures, prompts = drawn()[0]
+    pictures, prompts = repeated()[0]
     with pytest.raises(ValueError, match=r"pictures of one size, not \[\(64, 64\), \(64, 80\)\]"):
         metric("lpips_diversity").score([*pictures[:2], np.zeros((64, 80, 3), np.uint8)], prompts)
 
 
 def test_lpips_depends_neither_on_autocast_nor_on_the_other_pictures() -> None:
-    pictures = drawn()[3][0]
+    pictures = repeated()[3][0]
     distances = lpips.load().distances(pictures)
     np.testing.assert_array_equal(lpips.load().distances(pictures[:2]), distances[:2, :2])
     with torch.autocast("cpu", torch.bfloat16):
@@ -177,7 +162,7 @@ def test_vendi_of_two_pictures_follows_from_their_cosine(cosine: float) -> None:
 
 
 def test_vendi_stands_on_clips_picture_embeddings() -> None:
-    pictures, prompts = drawn(4)[1]
+    pictures, prompts = repeated(4)[1]
     rows = clip_vit.load().embed_images(pictures).double().numpy()
     eigenvalues = np.linalg.svd(rows / np.linalg.norm(rows, axis=1, keepdims=True), compute_uv=False) ** 2 / 4
     expected = np.exp(-np.sum(eigenvalues * np.log(eigenvalues)))
@@ -250,5 +235,5 @@ def test_released_models_are_loaded_again() -> None:
 @pytest.mark.parametrize("name", ["lpips_diversity", "vendi"])
 def test_a_gpu_gives_the_cpus_scores(name: str) -> None:
     assert lpips.load().device.type == "cuda"
-    scores = [metric(name).score(*group)[0] for group in drawn()]
+    scores = [metric(name).score(*group)[0] for group in repeated()]
     assert float(np.mean(scores)) == pytest.approx(PINNED[name][1], abs=2e-5)

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from drawn import one_line
 
 from bench import assets, registry
 from bench.cli import main
-from bench.errors import BenchError
-from benchmarks.suites.drawbench import read_prompts
+from benchmarks.drawbench_prompts import read
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 with_the_file = pytest.mark.skipif(not SHARED.is_dir(), reason="the prompt file is not beside this checkout")
-
-
-def one_line(call: Callable[[], object]) -> str:
-    with pytest.raises(BenchError) as caught:
-        call()
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def write(path: Path, lines: list[str], end: str = "") -> Path:
@@ -36,7 +28,7 @@ def mixed() -> list[str]:
 
 @pytest.mark.parametrize("end", ["", "\n"])
 def test_prompts_stand_in_the_order_of_their_first_line(tmp_path: Path, end: str) -> None:
-    prompts = read_prompts(write(tmp_path / "p.txt", mixed(), end))
+    prompts = read(write(tmp_path / "p.txt", mixed(), end))
     assert len(prompts) == 200
     assert [prompt.text for prompt in prompts[:3]] == ["prompt 0", "prompt 7", "prompt 14"]
     assert [prompt.id for prompt in (prompts[0], prompts[199])] == ["000", "199"]
@@ -52,7 +44,7 @@ def test_prompts_stand_in_the_order_of_their_first_line(tmp_path: Path, end: str
     ],
 )
 def test_a_file_of_another_layout_is_refused(tmp_path: Path, lines: list[str], found: str) -> None:
-    message = one_line(lambda: read_prompts(write(tmp_path / "p.txt", lines)))
+    message = one_line(lambda: read(write(tmp_path / "p.txt", lines)))
     assert f"holds {found} prompts instead of 200 prompts on 5 lines each" in message
 
 

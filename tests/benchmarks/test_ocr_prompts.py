@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from drawn import one_line
 
 from bench import assets
-from bench.errors import BenchError
 from benchmarks.ocr import wanted_text
-from benchmarks.ocr_prompts import read_prompts
+from benchmarks.ocr_prompts import read
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 with_the_file = pytest.mark.skipif(not SHARED.is_dir(), reason="the prompt file is not beside this checkout")
-
-
-def one_line(call: Callable[[], object]) -> str:
-    with pytest.raises(BenchError) as caught:
-        call()
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def lines(**changed: str) -> list[str]:
@@ -35,7 +27,7 @@ def write(path: Path, texts: list[str], end: str = "\n") -> Path:
 
 @pytest.mark.parametrize("end", ["", "\n"])
 def test_prompts_keep_the_files_order_and_hold_the_first_quoted_text(tmp_path: Path, end: str) -> None:
-    prompts = read_prompts(write(tmp_path / "p.txt", lines(), end))
+    prompts = read(write(tmp_path / "p.txt", lines(), end))
     assert len(prompts) == 1018
     assert [(p.id, p.facts) for p in (prompts[0], prompts[1017])] == [
         ("0000", {"word": "Word 1"}),
@@ -49,7 +41,7 @@ def test_prompts_keep_the_files_order_and_hold_the_first_quoted_text(tmp_path: P
 )
 def test_a_prompt_without_quotes_is_named_by_its_line(tmp_path: Path, text: str) -> None:
     path = write(tmp_path / "p.txt", lines(line_7=text))
-    assert one_line(lambda: read_prompts(path)) == (
+    assert one_line(lambda: read(path)) == (
         f"{path}, line 7: the prompt {text!r} has no text in double quotes; run `bench assets fetch ocr_prompts`"
     )
 
@@ -57,7 +49,7 @@ def test_a_prompt_without_quotes_is_named_by_its_line(tmp_path: Path, text: str)
 @pytest.mark.parametrize(("texts", "count"), [(lines()[:-1], 1017), ([*lines(), 'One "more"'], 1019), ([], 1)])
 def test_a_file_of_another_length_is_refused(tmp_path: Path, texts: list[str], count: int) -> None:
     path = write(tmp_path / "p.txt", texts)
-    assert one_line(lambda: read_prompts(path)) == (
+    assert one_line(lambda: read(path)) == (
         f"{path} holds {count} lines instead of 1018 OCR prompts; run `bench assets fetch ocr_prompts`"
     )
 
@@ -65,7 +57,7 @@ def test_a_file_of_another_length_is_refused(tmp_path: Path, texts: list[str], c
 @with_the_file
 def test_every_prompt_of_the_release_asks_for_what_the_release_reads(tmp_path: Path) -> None:
     """flow_grpo @ ac4c86e, ``flow_grpo/ocr.py``: ``prompt.split('"')[1]``."""
-    prompts = read_prompts(assets.fetch("ocr_prompts", tmp_path, SHARED))
+    prompts = read(assets.fetch("ocr_prompts", tmp_path, SHARED))
     assert prompts[1017].facts == {"word": "Mars Colony One"}
     for prompt in prompts:
         assert prompt.facts["word"] == wanted_text(prompt.text) == prompt.text.split('"')[1]
