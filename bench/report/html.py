@@ -14,7 +14,7 @@ STYLE = """
   --card: #212327; --up: #6fd3ae; --down: #f2a09a; --up-bg: #17352b; --down-bg: #42211f; --accent: #6bb8e8;
   --warn: #3a3118; } }
 * { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 1280px; padding: 24px 28px 64px; background: var(--paper); color: var(--ink);
+body { margin: 0 auto; max-width: 1440px; padding: 24px 28px 64px; background: var(--paper); color: var(--ink);
   font: 15px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
 .notice { background: var(--warn); border-radius: 8px; padding: 10px 16px; font-weight: 600; }
 h1 { font-size: 30px; line-height: 1.2; margin: 28px 0 8px; } h2 { font-size: 21px; margin: 44px 0 8px; }
@@ -27,24 +27,28 @@ td { border-bottom: 1px solid var(--line); padding: 9px 12px; vertical-align: to
 td:first-child { font-weight: 600; white-space: nowrap; }
 tr.base td { background: var(--card); } tr.context td { color: var(--soft); }
 tbody + tbody { border-top: 2px solid var(--soft); }
-.main td { font-variant-numeric: tabular-nums; } .main td.score { min-width: 150px; }
+.main td { font-variant-numeric: tabular-nums; } .main td.score { min-width: 112px; }
+.main td, .main th, .beside td, .beside th { padding-left: 8px; padding-right: 8px; }
+.main td:first-child, .beside td:first-child { position: sticky; left: 0; z-index: 1; background: var(--paper);
+  white-space: normal; overflow-wrap: anywhere; min-width: 84px; }
+.main tr.base td:first-child { background: var(--card); }
 .value { font-size: 16px; } .best { font-weight: 700; } .best::after { content: " ★"; color: var(--accent); }
-.interval { color: var(--soft); font-size: 12.5px; white-space: nowrap; }
+.interval { display: block; color: var(--soft); font-size: 12.5px; white-space: nowrap; }
 .counts { color: var(--soft); font-size: 11.5px; }
 .gap { color: var(--down); font-style: italic; }
 .bar { position: relative; height: 8px; margin: 5px 0; border-radius: 4px; background: var(--line); }
 .bar i { position: absolute; top: 0; height: 8px; border-radius: 4px; background: var(--accent); opacity: .45; }
 .bar b { position: absolute; top: -2px; width: 3px; height: 12px; margin-left: -1px; border-radius: 2px;
   background: var(--accent); }
-.chip { display: inline-block; border-radius: 10px; padding: 0 8px; font-size: 12px; white-space: nowrap;
-  background: var(--card); color: var(--soft); }
+.chip { display: inline-block; border-radius: 8px; padding: 1px 7px; font-size: 11.5px; line-height: 1.4;
+  white-space: nowrap; background: var(--card); color: var(--soft); }
 .chip.better { background: var(--up-bg); color: var(--up); }
 .chip.worse { background: var(--down-bg); color: var(--down); }
 .numbers td:not(:first-child) { white-space: nowrap; text-align: right; font-variant-numeric: tabular-nums; }
 .numbers th:not(:first-child) { text-align: right; } .numbers { font-size: 13px; }
 .numbers td, .numbers th, .paradigms td, .paradigms th { padding-left: 8px; padding-right: 8px; }
 .paradigms td { min-width: 92px; font-size: 13px; } .paradigms td:nth-last-child(2) { min-width: 190px; }
-.beside td { white-space: nowrap; font-variant-numeric: tabular-nums; font-size: 13px; }
+.beside td { white-space: pre; font-variant-numeric: tabular-nums; font-size: 12.5px; }
 .beside tr:nth-child(3n-2) td { border-bottom-style: dotted; } .beside tr:nth-child(3n-1) td { color: var(--soft); }
 .beside tr:nth-child(3n) td { border-bottom: 2px solid var(--line); font-weight: 600; }
 .figure { background: #fff; border: 1px solid var(--line); border-radius: 10px; padding: 12px; margin: 12px 0; }

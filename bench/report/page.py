@@ -38,7 +38,7 @@ TEMPLATE = """{% extends "document" %}
 <span class="value{{ " best" if cell.best }}">{{ cell.value }}</span>{{ cell.mark }}
 <span class="interval">{{ cell.interval }}</span>
 <div class="bar"><i style="left:{{ cell.left }}%;width:{{ cell.width }}%"></i><b style="left:{{ cell.dot }}%"></b></div>
-{% if cell.change %}<span class="chip {{ cell.verdict }}">{{ cell.change }}</span>{% endif %}
+{% if cell.change %}<span class="chip {{ cell.verdict }}">{{ cell.change }}<br>{{ cell.within }}</span>{% endif %}
 <div class="counts">{{ cell.counts }}</div>
 {%- else %}<span class="gap">{{ cell.gap }}</span>{{ cell.mark }}{% endif %}</td>
 {%- endfor %}</tr>
@@ -48,9 +48,9 @@ TEMPLATE = """{% extends "document" %}
 {%- endfor %}
 <ul class="notes">
 {%- for note in notes %}<li>{{ note }}</li>{% endfor %}
-<li>Below each value: its interval on a scale shared by the column, and the paired difference to the base with its
-95 % interval; ▲ better, ▼ worse, where that interval excludes zero; then how many of the images owed are scored.</li>
-</ul>
+<li>Below each value: its interval, on a scale shared by the column; {% if based -%}
+the paired difference to the base with its 95 % interval, ▲ better, ▼ worse, where that interval excludes zero;
+{% endif %}how many of the images owed are scored.</li></ul>
 {% if published %}
 <h2 id="published">Beside the published numbers</h2>
 <p>{{ published.about }}</p>
@@ -103,6 +103,7 @@ class PageCell:
     width: str = ""
     dot: str = ""
     change: str = ""
+    within: str = ""
     verdict: str = ""
 
 
@@ -122,6 +123,7 @@ def page(
         summary=tables.summary(study),
         metrics=study.metrics,
         trained=bool(study.jobs),
+        based=study.base is not None,
         row_headers=tables.row_headers(study),
         published=published,
         sections=[
@@ -161,7 +163,6 @@ def _page_cell(c: MainCell, scale: tuple[float, float]) -> PageCell:
     estimate, mark = c.cell.estimate, " †" if c.trained_on else ""
     if estimate is None:
         return PageCell("", "", c.cell.gap, mark, best=False)
-    change, verdict = _change(c)
     return PageCell(
         value=c.metric.text(estimate.mean),
         interval=tables.interval_text(c.metric, estimate),
@@ -170,8 +171,7 @@ def _page_cell(c: MainCell, scale: tuple[float, float]) -> PageCell:
         best=c.best,
         counts=c.cell.counts,
         **_bar(estimate, scale),
-        change=change,
-        verdict=verdict,
+        **_change(c),
     )
 
 
@@ -182,15 +182,18 @@ def _bar(estimate: Estimate, scale: tuple[float, float]) -> dict[str, str]:
     return {"left": f"{left:.1f}", "width": f"{max(right - left, 1):.1f}", "dot": f"{dot:.1f}"}
 
 
-def _change(c: MainCell) -> tuple[str, str]:
-    """The paired difference to the base in words, and whether it is better, worse or neither."""
+def _change(c: MainCell) -> dict[str, str]:
+    """The paired difference to the base in words, its interval, and whether it is better, worse or neither."""
     if c.to_base is None:
-        return "", ""
-    text = tables.difference_text(c.metric, c.to_base)
+        return {}
+    shown = {"change": c.metric.text(c.to_base.mean, "+"), "within": tables.interval_text(c.metric, c.to_base, "+")}
     if not c.to_base.excludes_zero or not c.metric.ranked:
-        return text, ""
+        return shown
     better = (c.to_base.mean > 0) == c.metric.higher_is_better
-    return f"{'▲' if better else '▼'} {text}", "better" if better else "worse"
+    return shown | {
+        "change": f"{'▲' if better else '▼'} {shown['change']}",
+        "verdict": "better" if better else "worse",
+    }
 
 
 def _versions(study: Study) -> Grid:

@@ -172,14 +172,17 @@ def notes(study: Study, sections: Sequence[Section]) -> list[str]:
     rows = [row for section in sections for row in section.rows]
     lines = interval_notes(study, rows)
     lines.append(
-        "Bold marks the best of a column, the base included, only where the 95 % interval of its paired difference "
-        "to the runner-up excludes zero."
+        f"Bold marks the best of a column{', the base included,' if study.start else ''} only where the 95 % interval "
+        "of its paired difference to the runner-up excludes zero."
     )
     if any(c.trained_on for row in rows for c in row.cells):
         lines.append("† The method was trained on this metric as its reward; the cell is not ranked.")
     unranked = [m.label for m in study.metrics if not m.ranked]
     if unranked:
-        lines.append(f"{listed(unranked)}: how far a row drifted from the base; neither direction is better, no rank.")
+        lines.append(
+            f"{listed(unranked)}: neither direction is better, so nothing is ranked; what tells is the difference to "
+            "the base."
+        )
     lines += gap_notes(rows)
     evaluated = {row.method: row.settings for row in rows if row.kind == EVALUATED}
     if evaluated:
@@ -208,7 +211,7 @@ def interval_notes(study: Study, rows: Sequence[MainRow]) -> list[str]:
     ]
     if grouped:
         lines.append(f"{listed(grouped)}: the mean of the groups' means, prompts resampled within each group.")
-    if not several:
+    if not several and any(row.kind == "method" for row in rows):
         lines.append("With one seed per row, intervals do not cover how much a second training run would differ.")
     return lines
 
@@ -225,12 +228,19 @@ def gap_notes(rows: Sequence[MainRow]) -> list[str]:
 
 
 def cell_text(c: MainCell) -> str:
-    """``value [low, high] n/N``, or what is missing, with † where the method was trained on the metric."""
+    """``value [low, high] n/N``, or what is missing, with † where the method was trained on the metric.
+
+    What is not ranked is read by its difference to the base, which follows.
+    """
     estimate, mark = c.cell.estimate, " †" if c.trained_on else ""
     if estimate is None:
         return c.cell.gap + mark
     value = f"**{c.metric.text(estimate.mean)}**" if c.best else c.metric.text(estimate.mean)
-    return f"{value} {interval_text(c.metric, estimate)} {c.cell.counts}{mark}"
+    return f"{value} {interval_text(c.metric, estimate)} {c.cell.counts}{_drift(c)}{mark}"
+
+
+def _drift(c: MainCell) -> str:
+    return "" if c.metric.ranked or c.to_base is None else f", {difference_text(c.metric, c.to_base)} to base"
 
 
 def interval_text(metric: Metric, interval: Interval, sign: str = "") -> str:
@@ -338,7 +348,7 @@ def _tex_cell(c: MainCell) -> str:
         return rf"\textit{{{c.cell.gap}}}{mark}"
     value = c.metric.text(estimate.mean)
     value = rf"\textbf{{{value}}}" if c.best else value
-    return rf"{value}{mark} {{\scriptsize {interval_text(c.metric, estimate)} {c.cell.counts}}}"
+    return rf"{value}{mark} {{\scriptsize {interval_text(c.metric, estimate)} {c.cell.counts}{_drift(c)}}}"
 
 
 COUNTS = ("steps", "updates", "forwards", "backwards", "images", "reward_calls", "pairs")

@@ -89,6 +89,15 @@ class FakeRun:
         self.evaluation(name, 0, 0.0, shift, seed=0)
         return name
 
+    def evaluated(self, slug: str, label: str | None, shift: float, **what: Any) -> str:
+        """Write the evaluation of given weights or images."""
+        name = f"evaluated--{slug}"
+        self._describe(name, "evaluated", None, None, None, "finished", None)
+        more = {"label": label, "evaluated": what}
+        self.write(f"{name}/job.json", json.loads((self.folder / name / "job.json").read_text()) | more)
+        self.evaluation(name, 0, 0.0, shift, seed=0)
+        return name
+
     def job(
         self,
         method: str,

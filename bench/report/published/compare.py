@@ -156,7 +156,8 @@ def _lines(pair: Pair) -> list[list[str]]:
     measured, published, differences = [], [], []
     for value in pair.values:
         metric, difference = value.measured.metric, value.difference
-        measured.append(cell_text(replace(value.measured, best=False)))
+        # A page keeps the line break, which leaves room for seven metrics; Markdown has none in a cell.
+        measured.append(cell_text(replace(value.measured, best=False)).replace(" [", "\n[", 1))
         published.append(value.published or "–")
         text = "–" if difference is None else metric.text(difference, "+")
         differences.append(f"{text} ≠" if value.apart else text)
