@@ -67,6 +67,17 @@ def test_repeats_of_a_prompt_move_together() -> None:
     assert (four.low, four.high) == pytest.approx((one.low, one.high))  # copies add no information
 
 
+def test_a_score_of_a_whole_prompt_counts_as_one_observation() -> None:
+    """A per-prompt metric (diversity) writes one score on each of a prompt's images: five lines, one observation."""
+    scores = np.random.default_rng(5).normal(size=400)
+    copied: Values = {("g", f"p{i:04}"): [float(score)] * 5 for i, score in enumerate(scores)}
+    cell = make_cell([a_job(copied)], 1.0, a_metric(2000))
+    assert cell.estimate and cell.counts == "2000/2000"
+    half = 1.96 * scores.std() / math.sqrt(400)  # by image it would be narrower by the root of five
+    assert cell.estimate.mean == pytest.approx(scores.mean())
+    assert (cell.estimate.high - cell.estimate.low) / 2 == pytest.approx(half, rel=0.06)
+
+
 def test_grouped_metric_is_the_mean_of_the_groups_means() -> None:
     values: Values = {("a", "1"): [1.0], ("b", "2"): [0.0], ("b", "3"): [0.0], ("b", "4"): [0.0]}
     grouped = make_cell([a_job(values)], 1.0, a_metric(4, grouped=True)).estimate
