@@ -1,0 +1,236 @@
+"""Weights and images that are only evaluated: their rows, with or without a base, beside jobs or alone."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_run import FakeRun
+
+from bench.errors import BenchError
+from bench.report import render_report, tables
+from bench.report.read import read_study
+
+SUITE = {"steps": 20, "guidance_scale": 3.0, "resolution": 64}
+ALONE = {"main_results.md", "main_results.csv", "main_results.tex", "samples.png", "index.html"}
+
+
+def only_evaluated(folder: Path) -> FakeRun:
+    """A run as `bench evaluate` leaves it: no job, no base, and nothing that only jobs have."""
+    run = FakeRun(folder)
+    for key in ("corpus", "budget", "fractions"):
+        del run.experiment[key]
+    run.save()
+    return run
+
+
+def main(run: Any) -> str:
+    study = read_study([run.folder])
+    return tables.main_markdown(study, tables.main_sections(study))
+
+
+def names(markdown: str) -> list[str]:
+    table = markdown.partition("## Conditions")[0]
+    return [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("| ")][2:]
+
+
+def line_of(markdown: str, name: str) -> list[str]:
+    line = next(line for line in markdown.splitlines() if line.startswith(f"| {name} |"))
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def edit(run: Any, change: Callable[[dict[str, Any]], None], rows: str = "*") -> None:
+    """Apply a change to every sample of the rows."""
+    for file in run.folder.glob(f"{rows}/evaluations/*/samples.jsonl"):
+        lines = [json.loads(line) for line in file.read_text().splitlines()]
+        for line in lines:
+            change(line)
+        file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_without_a_base_there_is_no_row_and_no_difference_for_it(tmp_path: Path) -> None:
+    run = only_evaluated(tmp_path / "run")
+    run.evaluated("a", "A", 0.1, kind="pipeline", sampler=SUITE)
+    run.evaluated("b", "B & <b>", 0.3, kind="lora", sampler=SUITE)
+    text = main(run)
+    assert names(text) == ["A", "B & &lt;b>"]
+    assert "base" not in text.partition("## Conditions")[0] and "Budget" not in text
+    assert all("**" in cell for cell in line_of(text, "B & &lt;b>")[1:])  # what is sampled alike is ranked
+    study = read_study([run.folder])
+    rows = list(csv.DictReader(io.StringIO(tables.main_csv(study, tables.main_sections(study)))))
+    assert [(row["kind"], row["ocr_minus_base"], row["ocr_n"]) for row in rows] == [("evaluated", "", "12")] * 2
+    one = render_report([run.folder], tmp_path / "one")
+    two = render_report([run.folder], tmp_path / "two")
+    assert {path.name for path in one} == ALONE
+    assert all(a.read_bytes() == b.read_bytes() for a, b in zip(one, two, strict=True))
+    html = (tmp_path / "one/index.html").read_text()
+    assert "<td>B &amp; &lt;b&gt;</td>" in html and "chip" not in html.partition("</style>")[2]
+
+
+def test_with_a_base_rows_are_paired_with_it(tmp_path: Path) -> None:
+    run = only_evaluated(tmp_path / "run")
+    run.base()
+    run.evaluated("a", "A", 0.1, kind="lora", source="/weights", identity="cd" * 32, sampler=SUITE)
+    text = main(run)
+    assert names(text) == ["base", "A"]
+    said = "A (kind lora, source /weights, identity cdcdcdcdcdcd, steps 20, guidance scale 3.0, resolution 64)"
+    assert f"as it was given: {said}." in text
+    study = read_study([run.folder])
+    (row,) = (row for row in tables.main_sections(study)[0].rows if row.kind == "evaluated")
+    assert all(c.to_base and c.to_base.low > 0.08 for c in row.cells)
+
+
+@pytest.mark.parametrize(
+    ("what", "ranked"),
+    [
+        ({"kind": "pipeline", "sampler": SUITE | {"steps": 8}}, False),
+        ({"kind": "pipeline", "steps": 8}, False),
+        ({"kind": "images"}, False),
+        ({"kind": "images", "sampler": SUITE}, True),
+        ({"kind": "transformer", "sampler": SUITE | {"scheduler": "euler"}}, True),
+    ],
+)
+def test_only_rows_of_the_suites_sampler_are_ranked(tmp_path: Path, what: dict[str, Any], ranked: bool) -> None:
+    run = only_evaluated(tmp_path / "run")
+    run.base()
+    run.evaluated("a", "A", 0.1, kind="lora", sampler=SUITE)
+    run.evaluated("b", "B", 0.3, **what)
+    text = main(run)
+    assert names(text) == (["base", "A", "B"] if ranked else ["base", "A", "———", "B"])
+    assert ("**" in "".join(line_of(text, "B"))) is ranked
+    assert ("**" in "".join(line_of(text, "A"))) is not ranked
+    assert ("A row below a rule" in text) is not ranked
+
+
+def test_beside_jobs_evaluated_rows_follow_the_context_and_are_not_ranked(run: FakeRun) -> None:
+    run.context("flux", "FLUX.1", 0.4)
+    run.evaluated("a", None, 0.5, kind="lora", sampler=SUITE)
+    text = main(run)
+    assert names(text) == ["base", "———", "FLUX.1", "———", "evaluated--a", "———", "alpha", "beta_long", "gamma"]
+    cells = line_of(text, "evaluated--a")
+    assert cells[1:3] == ["–", "–"] and "**" not in "".join(cells)
+    assert line_of(text, "gamma")[3].startswith("**")
+    study = read_study([run.folder])
+    row = next(row for row in tables.main_sections(study)[0].rows if row.kind == "evaluated")
+    assert row.cells[0].to_base and row.cells[0].to_base.excludes_zero
+    assert ["evaluated--a", "finished", "1/1"] in [job[:3] for job in tables.jobs(study).rows]
+
+
+def test_evaluations_join_a_run_that_trained(run: FakeRun, tmp_path: Path) -> None:
+    other = only_evaluated(tmp_path / "other")
+    other.experiment |= {"backbone": "another", "backbone_hash": "77"}
+    other.save()
+    other.evaluated("a", "A", 0.5, kind="pipeline", sampler=SUITE)
+    for runs in ([run.folder, other.folder], [other.folder, run.folder]):
+        study = read_study(runs)
+        assert study.experiment.backbone == "tiny-sd3" and study.base
+        assert [job.label for job in study.evaluated] == ["A"] and len(study.jobs) == 3
+    other.base()
+    with pytest.raises(BenchError, match="differ in backbone"):
+        read_study([run.folder, other.folder])
+
+
+def test_one_label_for_two_models_ends_in_one_line(tmp_path: Path) -> None:
+    one, two = only_evaluated(tmp_path / "one"), only_evaluated(tmp_path / "two")
+    one.evaluated("a", "A", 0.1, kind="lora", identity="1")
+    two.evaluated("a", "A", 0.1, kind="lora", identity="2")
+    with pytest.raises(BenchError, match="give one another --label"):
+        read_study([one.folder, two.folder])
+
+
+def test_jobs_without_a_budget_end_in_one_line(tmp_path: Path) -> None:
+    run = only_evaluated(tmp_path / "run")
+    run.experiment["jobs"] = ["a--b--s0"]
+    run.save()
+    with pytest.raises(BenchError, match="jobs need a backbone"):
+        read_study([run.folder])
+
+
+def test_what_is_not_scored_yet_is_missing_and_nothing_else_is(tmp_path: Path) -> None:
+    run = only_evaluated(tmp_path / "run")
+    run.evaluated("a", "A", 0.1, kind="lora")
+
+    def unscored(line: dict[str, Any]) -> None:
+        if line["repeat"] == 1:
+            line["scores"].pop("clip", None)
+
+    edit(run, unscored)
+    geneval, ocr, clip, style = line_of(main(run), "A")[1:]
+    assert clip == "missing 24/48"
+    assert geneval.endswith(" 48/48") and ocr.endswith(" 12/12") and style.endswith(" 48/48")
+
+
+def test_a_missing_file_says_once_how_to_get_it(tmp_path: Path) -> None:
+    run = only_evaluated(tmp_path / "run")
+    run.base()
+    run.evaluated("a", "A", 0.1, kind="lora")
+    how = "run `bench assets fetch style` <now>"
+
+    def lacks(line: dict[str, Any]) -> None:
+        if "style" in line["scores"]:
+            line["scores"]["style"] = {"version": 1, "error": f"missing: {how}"}
+
+    edit(run, lacks)
+    text = main(run)
+    assert line_of(text, "base")[4] == line_of(text, "A")[4] == "missing 0/48"
+    assert text.count("Aesthetic is missing: run `bench assets fetch style` &lt;now>") == 1
+    render_report([run.folder], tmp_path / "out")
+    html = (tmp_path / "out/index.html").read_text()
+    assert html.count("<li>Aesthetic is missing: run `bench assets fetch style` &lt;now&gt;</li>") == 1
+
+    def breaks(line: dict[str, Any]) -> None:
+        if "style" in line["scores"]:
+            line["scores"]["style"] = {"version": 1, "error": "RuntimeError: no"}
+
+    edit(run, breaks, rows="base")
+    assert line_of(main(run), "base")[4] == "failed 0/48"
+
+
+def test_an_image_that_is_not_there_is_counted(tmp_path: Path) -> None:
+    run = only_evaluated(tmp_path / "run")
+    run.evaluated("a", "A", 0.1, kind="images")
+
+    def lost(line: dict[str, Any]) -> None:
+        if line["prompt_id"] == "single-0" and line["repeat"] == 1:
+            line.pop("image")
+            line["problem"] = "not there"
+            line["scores"] = {name: {"version": 1, "error": "not there"} for name in line["scores"]}
+
+    edit(run, lost)
+    geneval, ocr, clip, style = line_of(main(run), "A")[1:]
+    assert geneval == clip == style == "failed 47/48" and ocr.endswith(" 12/12")
+    assert {path.name for path in render_report([run.folder], tmp_path / "out")} == ALONE
+
+
+def test_what_is_not_ranked_is_read_by_its_difference(run: FakeRun, tmp_path: Path) -> None:
+    run.experiment["suite"]["metrics"][2]["ranked"] = False
+    run.save()
+    text = main(run)
+    assert "| ClipScore |" in text and "| GenEval ↑ |" in text
+    cells = line_of(text, "beta_long")
+    assert "**" not in cells[5] and cells[5].endswith("] to base") and ", +0.1" in cells[5]
+    assert "to base" not in cells[3]
+    assert "ClipScore: neither direction is better" in text
+    study = read_study([run.folder])
+    assert "ClipScore &" in tables.main_tex(study, tables.main_sections(study))
+    render_report([run.folder], tmp_path / "out")
+    row = (tmp_path / "out/index.html").read_text().split("<td>beta_long</td>")[1].split("</tr>")[0]
+    cell = row.split('<td class="score">')[3]
+    assert 'class="chip "' in cell and "▲" not in cell and "best" not in cell
+
+
+def test_every_page_of_numbers_says_what_they_were_measured_under(run: FakeRun, tmp_path: Path) -> None:
+    run.experiment["suite"]["seed"] = 2604
+    run.experiment["suite"]["metrics"][2]["weights"] = {"clip": "ab" * 8}
+    run.save()
+    render_report([run.folder], tmp_path / "out", published=True)
+    facts = ["embedded v1", "20 steps, CFG 3, 64 px", "the suite's seed 2604", "geneval v1, 48 images of scenes"]
+    for name in ("main_results.md", "main_results.tex", "published.md", "index.html"):
+        text = (tmp_path / "out" / name).read_text().replace("&#39;", "'")
+        assert all(fact in text for fact in facts), name
+    assert '"clip": "abababababababab"' in (tmp_path / "out/main_results.md").read_text()
