@@ -309,7 +309,9 @@ def test_a_gated_model_needs_a_login(hub: fake_hub.FakeHub, tmp_path: Path, monk
     monkeypatch.setitem(assets.TABLE, "gated", dataclasses.replace(GATED, files={"w": None, "large.safetensors": None}))
     place = assets.fetch("gated", tmp_path / "cache")
     assert (place / "large.safetensors").read_bytes() == b"large"
-    assert assets.state("gated", tmp_path / "cache", hashed=True) == "ok, weights not hashed"
+    assert assets.state("gated", tmp_path / "cache", hashed=True) == "ok, by the hub's own hashes"
+    (place / "large.safetensors").resolve().write_bytes(b"LARGE")
+    assert "large.safetensors is" in assets.state("gated", tmp_path / "cache", hashed=True)
 
 
 def test_a_hub_that_does_not_answer_ends_in_one_line(
@@ -403,6 +405,12 @@ class TestTheRealTable:
                 assert all(re.fullmatch("[0-9a-f]{64}", sha) for sha in asset.files.values() if sha is not None)
             elif len(asset.sha256) < 64:
                 assert asset.sha256 in asset.url, f"{name} is pinned by less than its source publishes"
+
+    def test_the_docs_name_every_asset(self) -> None:
+        page = (Path(__file__).parents[2] / "docs" / "assets.md").read_text()
+        table = page.partition("| asset |")[2].partition("\n\n")[0]
+        rows = [line.split(" | ")[0] for line in table.splitlines()]
+        assert [name for row in rows for name in re.findall("`(.+?)`", row)] == list(assets.TABLE)
 
     @pytest.mark.skipif(not SHARED.is_dir(), reason="the copies of the prompt files are not beside this checkout")
     def test_the_table_fits_the_real_files(self, tmp_path: Path) -> None:
