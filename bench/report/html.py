@@ -21,7 +21,8 @@ h1 { font-size: 30px; line-height: 1.2; margin: 28px 0 8px; } h2 { font-size: 21
 h3 { font-size: 15px; margin: 20px 0 6px; } h3 small, .soft { color: var(--soft); font-weight: 400; }
 p { max-width: 82ch; }
 nav { display: flex; flex-wrap: wrap; gap: 18px; } a { color: var(--accent); text-decoration: none; }
-.wide { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-size: 14px; }
+.wide { overflow-x: auto; } .wide + .wide { margin-top: 18px; }
+table { border-collapse: collapse; width: 100%; font-size: 14px; }
 th { text-align: left; font-weight: 600; color: var(--soft); border-bottom: 2px solid var(--line); padding: 8px 12px; }
 td { border-bottom: 1px solid var(--line); padding: 9px 12px; vertical-align: top; }
 td:first-child { font-weight: 600; white-space: nowrap; }

@@ -26,14 +26,15 @@ TEMPLATE = """{% extends "document" %}
 <h2 id="results">Main results</h2>
 {%- for section, blocks in sections %}
 {%- if section.subset %}<h3>{{ section.subset }} <small>{{ section.about }}</small></h3>{% endif %}
+{%- for part in parts %}
 <div class="wide"><table class="main">
 <thead><tr>{% for header in row_headers %}<th>{{ header }}</th>{% endfor %}
-{%- for metric in metrics %}<th>{{ metric.heading }}</th>{% endfor %}</tr></thead>
+{%- for metric in metrics[part] %}<th>{{ metric.heading }}</th>{% endfor %}</tr></thead>
 {%- for rows in blocks %}
 <tbody>
 {%- for kind, texts, cells in rows %}
 <tr class="{{ kind }}">{% for text in texts %}<td>{{ text }}</td>{% endfor %}
-{%- for cell in cells %}
+{%- for cell in cells[part] %}
 <td class="score">{% if cell.value -%}
 <span class="value{{ " best" if cell.best }}">{{ cell.value }}</span>{{ cell.mark }}
 <span class="interval">{{ cell.interval }}</span>
@@ -45,6 +46,7 @@ TEMPLATE = """{% extends "document" %}
 {%- endfor %}
 </tbody>
 {%- endfor %}</table></div>
+{%- endfor %}
 {%- endfor %}
 <ul class="notes">
 {%- for note in notes %}<li>{{ note }}</li>{% endfor %}
@@ -125,6 +127,7 @@ def page(
         trained=bool(study.jobs),
         based=study.base is not None,
         row_headers=tables.row_headers(study),
+        parts=tables.columns(study),
         published=published,
         sections=[
             (

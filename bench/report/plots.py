@@ -101,18 +101,18 @@ def dynamics_figures(study: Study, lines: dict[tuple[str, str, str], list[Point]
 
 def _draw_dynamics(study: Study, lines: dict[tuple[str, str, str], list[Point]]) -> Figure:
     subsets, metrics = study.subsets or [""], study.metrics
-    panels = [(subset, metric) for subset in subsets for metric in metrics]
-    # One row per subset; a lone subset's panels are wrapped, so that they stay large enough to read.
-    columns = len(metrics) if len(subsets) > 1 else min(len(metrics), 2)
-    rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(4.9 * columns, 3.3 * rows + 0.9), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False).flatten()
-    for axis, (subset, metric) in zip(axes, panels, strict=False):
-        _draw_panel(axis, study, subset, metric, lines)
-        axis.set_title(metric.heading if len(subsets) == 1 else f"{metric.heading}   {subset}")
-    for axis in axes[len(panels) :]:
-        axis.set_visible(False)
-    for axis in axes[max(0, len(panels) - columns) : len(panels)]:
+    # Every subset begins a row. Panels are wrapped, a lone subset's few sooner, so that they stay large enough to read.
+    columns = min(len(metrics), 4 if len(subsets) > 1 or len(metrics) > 4 else 2)
+    each = -(-len(metrics) // columns)
+    figure = Figure(figsize=(4.9 * columns, 3.3 * each * len(subsets) + 0.9), layout="constrained")
+    axes = figure.subplots(each * len(subsets), columns, squeeze=False).reshape(len(subsets), -1)
+    for subset, panels in zip(subsets, axes, strict=True):
+        for axis, metric in zip(panels, metrics, strict=False):
+            _draw_panel(axis, study, subset, metric, lines)
+            axis.set_title(metric.heading if len(subsets) == 1 else f"{metric.heading}   {subset}")
+        for axis in panels[len(metrics) :]:
+            axis.set_visible(False)
+    for axis in axes[-1, len(metrics) - columns : len(metrics)]:
         axis.set_xlabel("share of budget spent")
     key = "bands: 95 % intervals · dashed: base · †: the method was trained on this metric"
     figure.suptitle(

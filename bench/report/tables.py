@@ -17,6 +17,9 @@ from bench.report.text import Grid, count, duration, listed, markdown, memory, p
 FULL_SHARE = 0.99
 """A row that used less of its budget than this is flagged: it was not compared at equal compute."""
 
+WIDEST = 8
+"""Metrics that one table holds; more of them are spread over several."""
+
 
 @dataclass(frozen=True)
 class MainCell:
@@ -189,7 +192,7 @@ def notes(study: Study, sections: Sequence[Section]) -> list[str]:
         named = "; ".join(f"{name} ({settings})" if settings else name for name, settings in evaluated.items())
         about = "between the rules and not ranked, since no budget bound it" if study.jobs else "as it was given"
         lines.append(f"Evaluated on the same suite, {about}: {named}.")
-    if not study.jobs and len(sections[0].blocks[0]) < len(study.start) + len(study.evaluated):
+    if not study.jobs and not all(_sampled_by_the_suite(study, job) for job in study.evaluated):
         lines.append("A row below a rule was not sampled as the suite says, or does not say how: it is not ranked.")
     context = {row.method: row.settings for row in rows if row.kind == CONTEXT}
     if context:
@@ -257,14 +260,26 @@ def main_markdown(study: Study, sections: Sequence[Section]) -> str:
     """The main table of each subset, with its notes."""
     parts = [f"{head(study, 'Main results')}{markdown(summary(study))}\n"]
     for section in sections:
-        headers = [*row_headers(study), *(m.heading for m in study.metrics)]
-        lines: list[list[str]] = []
-        for block in section.blocks:
-            lines += [["———"] * len(headers)] if lines else []
-            lines += [[*row_texts(study, r), *map(cell_text, r.cells)] for r in block]
-        parts.append(f"\n{_heading(section)}{Grid(headers, lines).markdown()}")
+        grids = [_grid(study, section, part).markdown() for part in columns(study)]
+        parts.append(f"\n{_heading(section)}" + "\n".join(grids))
     parts.append("\n" + "\n".join(f"- {markdown(line)}" for line in notes(study, sections)) + "\n")
     return "".join([*parts, "\n## Conditions\n\n", conditions.grid(study).markdown()])
+
+
+def columns(study: Study) -> list[slice]:
+    """Which metrics stand in each of the tables that a section's rows are spread over, evenly."""
+    number = len(study.metrics)
+    size = -(-number // -(-number // WIDEST))
+    return [slice(start, start + size) for start in range(0, number, size)]
+
+
+def _grid(study: Study, section: Section, part: slice) -> Grid:
+    headers = [*row_headers(study), *(m.heading for m in study.metrics[part])]
+    lines: list[list[str]] = []
+    for block in section.blocks:
+        lines += [["———"] * len(headers)] if lines else []
+        lines += [[*row_texts(study, row), *map(cell_text, row.cells[part])] for row in block]
+    return Grid(headers, lines)
 
 
 def row_headers(study: Study) -> list[str]:
@@ -289,9 +304,9 @@ def _heading(section: Section) -> str:
 
 def main_csv(study: Study, sections: Sequence[Section]) -> str:
     """Full-precision numbers, one line per row of the main table; what is not there is left empty."""
-    columns = ("mean", "low", "high", "n", "N", "minus_base", "minus_base_low", "minus_base_high", "trained_on", "best")
+    numbers = ("mean", "low", "high", "n", "N", "minus_base", "minus_base_low", "minus_base_high", "trained_on", "best")
     headers = ["backbone", "corpus", "subset", "kind", "method", "seeds", "share_of_budget"]
-    headers += [f"{m.name}_{column}" for m in study.metrics for column in columns]
+    headers += [f"{m.name}_{column}" for m in study.metrics for column in numbers]
     lines = []
     for section in sections:
         for row in section.rows:
@@ -317,29 +332,29 @@ def _bounds(interval: Interval | None) -> list[str]:
 
 
 def main_tex(study: Study, sections: Sequence[Section]) -> str:
-    """A ``booktabs`` table for each subset, ready for ``\\input``."""
-    first = [name for name in row_headers(study) if name != "Seeds"]
-    names = [*first, *(tex(m.heading).replace("↑", r"$\uparrow$").replace("↓", r"$\downarrow$") for m in study.metrics)]
+    """``booktabs`` tables for each subset, ready for ``\\input``."""
     caption = " ".join([study.experiment.notice, *notes(study, sections)])
     lines = [f"% {' '.join(study.experiment.notice.split())}", r"% needs \usepackage{booktabs}"]
     lines += [f"% {name}: {' '.join(value.split())}" for name, value in conditions.grid(study).rows]
     for section in sections:
         about = f" Subset: {section.subset}." if section.subset else ""
-        lines += [r"\begin{table}[t]", r"\centering", rf"\caption{{{tex(caption + about)}}}"]
-        lines += [
-            rf"\begin{{tabular}}{{l{'r' * (len(names) - 1)}}}",
-            r"\toprule",
-            " & ".join(names) + r" \\",
-            r"\midrule",
-        ]
-        for number, block in enumerate(section.blocks):
-            lines += [r"\midrule"] if number else []
-            for row in block:
-                texts = [row.method, row.share_text][: len(first)]
-                cells = [*map(tex, texts), *map(_tex_cell, row.cells)]
-                lines.append(" & ".join(cells) + r" \\")
-        lines += [r"\bottomrule", r"\end{tabular}", r"\end{table}"]
+        for part in columns(study):
+            lines += [r"\begin{table}[t]", r"\centering", rf"\caption{{{tex(caption + about)}}}"]
+            lines += [*_tabular(study, section, part), r"\end{table}"]
     return "\n".join(lines) + "\n"
+
+
+def _tabular(study: Study, section: Section, part: slice) -> list[str]:
+    first = [name for name in row_headers(study) if name != "Seeds"]
+    headings = [tex(m.heading).replace("↑", r"$\uparrow$").replace("↓", r"$\downarrow$") for m in study.metrics[part]]
+    lines = [rf"\begin{{tabular}}{{l{'r' * (len(first) + len(headings) - 1)}}}", r"\toprule"]
+    lines += [" & ".join([*first, *headings]) + r" \\", r"\midrule"]
+    for number, block in enumerate(section.blocks):
+        lines += [r"\midrule"] if number else []
+        for row in block:
+            texts = [row.method, row.share_text][: len(first)]
+            lines.append(" & ".join([*map(tex, texts), *map(_tex_cell, row.cells[part])]) + r" \\")
+    return [*lines, r"\bottomrule", r"\end{tabular}"]
 
 
 def _tex_cell(c: MainCell) -> str:

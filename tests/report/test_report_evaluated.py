@@ -224,6 +224,32 @@ def test_what_is_not_ranked_is_read_by_its_difference(run: FakeRun, tmp_path: Pa
     assert 'class="chip "' in cell and "▲" not in cell and "best" not in cell
 
 
+def test_nothing_is_there_yet(tmp_path: Path) -> None:
+    run = only_evaluated(tmp_path / "run")
+    assert {path.name for path in render_report([run.folder], tmp_path / "out")} == ALONE - {"samples.png"}
+    assert "No model, scored by the suite embedded v1" in main(run)
+
+
+def test_many_metrics_are_spread_over_tables(run: FakeRun, tmp_path: Path) -> None:
+    run.job("alpha", 0.05, subset="other")
+    for number in range(6):
+        extra = {**run.experiment["suite"]["metrics"][3], "name": f"extra{number}", "label": f"Extra {number}"}
+        run.experiment["suite"]["metrics"].append(extra)
+    run.save()
+    text = main(run)
+    heads = [line.split(" | ") for line in text.splitlines() if line.startswith("| Method |")]
+    assert [len(head) - 3 for head in heads] == [5, 5] * 2  # ten metrics, two subsets
+    assert heads[1][-1] == "Extra 5 ↑ |"
+    study = read_study([run.folder])
+    assert tables.main_tex(study, tables.main_sections(study)).count(r"\begin{tabular}{lrrrrrr}") == 4
+    render_report([run.folder], tmp_path / "out")
+    html = (tmp_path / "out/index.html").read_text()
+    assert html.count('<table class="main">') == 4 and html.count("<th>Extra 5 ↑</th>") == 2
+    svg = (tmp_path / "out/training_dynamics.svg").read_text()
+    assert all(f"<!-- Extra {n} ↑   {subset} -->" in svg for n in range(6) for subset in ("pretty", "other"))
+    assert svg.count("<!-- share of budget spent -->") == 4
+
+
 def test_every_page_of_numbers_says_what_they_were_measured_under(run: FakeRun, tmp_path: Path) -> None:
     run.experiment["suite"]["seed"] = 2604
     run.experiment["suite"]["metrics"][2]["weights"] = {"clip": "ab" * 8}
