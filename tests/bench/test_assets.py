@@ -303,8 +303,10 @@ def test_a_hub_that_lists_other_weights_is_not_asked_for_them(hub: fake_hub.Fake
 
 
 def test_a_gated_model_needs_a_login(hub: fake_hub.FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    message = one_line(lambda: assets.fetch("gated", tmp_path / "cache"))
-    assert "owner/gated is gated: accept its licence on its page on the hub, log in with `hf auth login`" in message
+    for files in ("w", "large.safetensors"):
+        monkeypatch.setitem(assets.TABLE, "gated", dataclasses.replace(GATED, files={files: None}))
+        message = one_line(lambda: assets.fetch("gated", tmp_path / "cache"))
+        assert "owner/gated is gated: accept its licence on its page on the hub, log in with `hf auth login`" in message
     monkeypatch.setenv("HF_TOKEN", "granted")
     monkeypatch.setitem(assets.TABLE, "gated", dataclasses.replace(GATED, files={"w": None, "large.safetensors": None}))
     place = assets.fetch("gated", tmp_path / "cache")
