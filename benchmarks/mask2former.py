@@ -1,9 +1,9 @@
 """Mask2Former with a Swin backbone: objects in a picture, as mmdet 2.x finds them, on transformers' model.
 
-What is part of a metric's version: the checkpoint's own test pipeline (mmdet 2.x, ``configs/mask2former/
-mask2former_r50_lsj_8x2_50e_coco.py`` of open-mmlab/mmdetection @ 71bfee9) and ``MaskFormerFusionHead``'s way from
-queries to instances, in float32 without TF32 or autocast. mmdet 3.x resizes in floating point instead and gives
-slightly other numbers.
+What is part of a metric's version: the test pipeline of mmdet 2.28.2, the end of the 2.x branch that GenEval installs
+(``configs/mask2former/mask2former_r50_lsj_8x2_50e_coco-panoptic.py``), and ``MaskFormerFusionHead``'s way from queries
+to instances, in float32 without TF32 or autocast. mmdet 3.x resizes in floating point and pads with another colour, and
+so gives other numbers.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate, pad
+from torch.nn.functional import interpolate
 
 from bench.backbone.loader import quiet
 from benchmarks import inference, mmdet_weights
 
 LONG, SHORT, DIVISOR = 1333, 800, 32
 """A picture is scaled, its form kept, until one side meets its limit; then padded to a multiple of the divisor."""
+PADDING = 128
 MEAN, DEVIATION = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 KEPT = 100
 """Instances per picture."""
@@ -92,23 +93,24 @@ class Mask2Former:
 def prepare(image: np.ndarray) -> tuple[Tensor, tuple[int, int]]:
     """What the model is given, float32 (1, 3, h, w), and the part (h', w') of it that the picture fills.
 
-    Resized by OpenCV's bilinear filter on 8-bit pixels, as mmcv does; normalised; zeros behind the picture.
+    Resized by OpenCV's bilinear filter on 8-bit pixels, as mmcv does; grey behind the picture; normalised.
     """
     inference.check_pictures([image])
     height, width = image.shape[:2]
     scale = min(LONG / max(height, width), SHORT / min(height, width))
     size = (int(height * scale + 0.5), int(width * scale + 0.5))
     resized = cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)
-    pixels = torch.from_numpy((resized - np.array(MEAN, np.float32)) / np.array(DEVIATION, np.float32))
-    below, right = (-side % DIVISOR for side in size)
-    return pad(pixels.permute(2, 0, 1)[None], (0, right, 0, below)), size
+    filled = np.full((*(side + -side % DIVISOR for side in size), 3), PADDING, np.uint8)
+    filled[: size[0], : size[1]] = resized
+    pixels = torch.from_numpy((filled - np.array(MEAN, np.float32)) / np.array(DEVIATION, np.float32))
+    return pixels.permute(2, 0, 1)[None], size
 
 
 def instances(classes: Tensor, masks: Tensor) -> Instances:
     """Instances of class logits (Q, C + 1), the last for no object, and mask logits (Q, H, W).
 
-    Source: mmdet 3.3.0, ``MaskFormerFusionHead.instance_postprocess`` and ``mask2bbox``; 2.x computes the same. The
-    best pairs of query and class are kept, so that one query may stand for two classes.
+    Source: mmdet 2.28.2 and 3.3.0, ``MaskFormerFusionHead.instance_postprocess`` and ``mask2bbox``. The best pairs of
+    query and class are kept, so that one query may stand for two classes.
     """
     scores = classes.softmax(-1)[:, :-1]
     best = scores.flatten().topk(min(KEPT, scores.numel()))

@@ -2,8 +2,7 @@
 
 The names are those that mmdet 2.x (GenEval's ``…743b7d99.pth``) and 3.x (``…c9d0c4f2.pth``, the same training) give
 their layers: ``mmdet/models/backbones/swin.py``, ``layers/msdeformattn_pixel_decoder.py`` and
-``dense_heads/mask2former_head.py`` of mmdet 3.3.0, ``configs/mask2former/mask2former_r50_lsj_8x2_50e_coco.py`` of
-open-mmlab/mmdetection @ 71bfee9 for 2.x.
+``dense_heads/mask2former_head.py`` of mmdet 3.3.0, and the same model of mmdet 2.28.2.
 """
 
 from __future__ import annotations

@@ -13,6 +13,18 @@ WIDTH, WINDOW, HEADS, DEPTHS = 8, 7, (1, 2, 4, 8), (1, 2, 1, 1)
 FEATURES, QUERIES, CLASSES, FEED = 32, 20, 80, 48
 DEFORMABLE_HEADS, LEVELS, POINTS = 4, 3, 4
 ENCODER_LAYERS, DECODER_LAYERS = 2, 4
+SIZES = {
+    "width": WIDTH,
+    "depths": DEPTHS,
+    "heads": HEADS,
+    "features": FEATURES,
+    "queries": QUERIES,
+    "feed": FEED,
+    "deformable_heads": DEFORMABLE_HEADS,
+    "encoder_layers": ENCODER_LAYERS,
+    "decoder_layers": DECODER_LAYERS,
+}
+"""For who builds the same model in mmdet."""
 SCALES = {
     "query_feat": 3.0,
     "query_embed": 1.0,
