@@ -53,6 +53,8 @@ def main() -> None:
     What there is, and what runs on this machine:
         bench list
         bench doctor
+    A model, a fine-tune, a LoRA or images on a suite, without training:
+        bench evaluate tiny-sd3
     """
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -250,20 +252,102 @@ def run(
 
 
 @main.command()
-@click.argument("runs", type=PATH, nargs=-1, required=True)
+@click.argument("runs", type=PATH, nargs=-1)
 @click.option("--out", type=PATH, help="Folder to write to; default reports/<experiment>.")
-def report(runs: tuple[Path, ...], out: Path | None) -> None:
+@click.option("--published", is_flag=True, default=None, help="The paper's numbers: beside RUNS, or alone.")
+def report(runs: tuple[Path, ...], out: Path | None, published: bool | None) -> None:
     """Draw tables, plots and the page again from the records of RUNS. Needs no GPU and changes no record.
 
     \b
         bench report runs/high_aesthetic
         bench report runs/a runs/b --out reports/both
+        bench report --published
     """
-    from bench.report import render_report
+    from bench.report import render_published, render_report
 
-    target = out or Path("reports") / "-".join(run.name for run in runs)
-    render_report(list(runs), target)
+    if not (runs or published):
+        raise BenchError("name a run folder, e.g. runs/high_aesthetic, or ask for --published")
+    target = out or Path("reports") / ("-".join(run.name for run in runs) or "published")
+    if runs:
+        render_report(list(runs), target, published)
+    else:
+        render_published(target)
     click.echo(f"report: {target / 'index.html'}")
+
+
+@main.command()
+@click.argument("what", nargs=-1, required=True)
+@click.option("--suite", default="embedded", show_default=True, help="Prompt sets, metrics and sampling settings.")
+@click.option("--backbone", help="Pipeline of a LoRA or of a lone transformer that does not name its own.")
+@click.option("--pass", "passes", type=click.Choice(["all", "generate", "score"]), default="all", show_default=True)
+@click.option("--metrics", callback=_names, default="", help="Score with these of the suite's metrics alone.")
+@click.option("--limit", type=click.IntRange(1), help="Prompts per group, for a look: never comparable.")
+@click.option("--name", default="", help="Name of the run folder and of the report; default: evaluate-<suite>.")
+@_with((*_model[:2], _model[3]))
+@_with((_computing[0], _computing[5]))
+@click.option("--launcher", type=click.Choice(["local", "accelerate"]), default="local", show_default=True)
+@click.option("--processes", type=int, help="Processes that share the work (accelerate); default: one per GPU.")
+@click.option("--quiet", is_flag=True, help="Print nothing but errors and the report's path.")
+@_with(_places)
+def evaluate(
+    launcher: str, processes: int | None, quiet: bool, cache: Path, runs: Path, reports: Path, **flags: Any
+) -> None:
+    """Score each WHAT on a suite: a pipeline, a fine-tune, a LoRA, a job of a run, or a folder of images.
+
+    Images are drawn once and kept with their seeds. The same command goes on where it was stopped, tries failed scores
+    again, and adds rows to those that are there.
+
+    
+        bench evaluate tiny-sd3
+        bench evaluate stabilityai/stable-diffusion-3.5-medium exports/sft --suite paper
+        bench evaluate my-lora --suite paper --backbone stabilityai/stable-diffusion-3.5-medium
+        bench evaluate my-images/ --suite paper --metrics pickscore,hpsv2
+        bench evaluate tiny-sd3 --limit 1 --pass generate
+    """
+    from bench.evaluate import evaluate as run_evaluation
+    from bench.evaluate import read_evaluation
+    from bench.experiment import Workspace
+    from bench.launch.signals import stop_signals
+    from bench.progress import Progress
+
+    config, progress, places = read_evaluation(flags), Progress(quiet=quiet), Workspace(cache, runs)
+    if launcher == "accelerate":
+        from bench.launch.processes import evaluate_in_processes
+        from bench.launch.settings import read_settings
+
+        outcome = evaluate_in_processes(config, places, read_settings(None, {"processes": processes}, ()), progress)
+    else:
+        with stop_signals():
+            outcome = run_evaluation(config, places, progress)
+    if config.passes != "generate" and any(outcome.folder.glob("*/job.json")):
+        from bench.report import render_report
+
+        target = reports / config.run_name
+        render_report([outcome.folder], target)
+        if not quiet:
+            click.echo((target / "main_results.md").read_text(encoding="utf-8"))
+        click.echo(f"report: {target / 'index.html'}")
+    if outcome.failed:
+        raise BenchError("; ".join(f"{what}: {reason}" for what, reason in outcome.failed.items()))
+
+
+@main.command()
+@click.argument("run", type=PATH)
+@click.option("--metrics", callback=_names, default="", help="Each NAME or NAME@PROMPT-SET; default: the run's own.")
+@_with(_places[:1])
+def score(run: Path, metrics: tuple[str, ...], cache: Path) -> None:
+    """Score the images that RUN keeps: what is missing or failed, or with further metrics. Draws nothing.
+
+    
+        bench score runs/high_aesthetic
+        bench score runs/paper_main --metrics imagereward
+        bench score runs/high_aesthetic --metrics saturation@scenes
+    """
+    from bench.evaluate import score_run
+    from bench.progress import Progress
+
+    score_run(run, metrics, Progress())
+    click.echo(f"draw it with: bench report {run}")
 
 
 @main.command()

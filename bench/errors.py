@@ -10,6 +10,10 @@ class BenchError(Exception):
     """Something the user can mend. The message is one line that says what is wrong and what to do."""
 
 
+class Missing(BenchError):
+    """Something from outside is not here. The message says how to get it."""
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> BenchError:
     """An error for a mistyped name, with the nearest known one."""
     known = sorted(known)

@@ -92,8 +92,10 @@ def run_experiment(
     )
     configs = {n: method_config(m, backbone.spec.scale, config.overrides_of(n)) for n, m in methods.items()}
     metrics = {name: registry.load("metrics", name)() for name, _ in suite.metrics()}
-    for metric in metrics.values():
-        metric.prepare()
+    rewards = {reward for job in plans(config) if (reward := reward_metric(job, methods[job.method], suite))}
+    roles = {registry.load("subsets", name).role for name in config.subsets} - {None}
+    for name, metric in metrics.items():
+        _prepare_metric(metric, progress, vital=name in rewards | {suite.roles[role] for role in roles})
     check_trackers(config.trackers)
     folder, jobs = workspace.runs / config.run_name, plans(config)
     if engine.is_main:
@@ -102,7 +104,7 @@ def run_experiment(
 
     data, manifests = _prepare(config, workspace, progress, engine, backbone, suite, metrics)
     compute = Compute(**{field.name: getattr(config, field.name) for field in fields(Compute)})
-    evaluator = Evaluator(suite, backbone, metrics, engine, compute)
+    evaluator = Evaluator(suite, backbone, metrics, engine, compute, keep=rewards)
     shared = _Shared(config, progress, engine, compute, backbone, evaluator, suite, metrics)
     if engine.is_main:
         for job in jobs:  # every configuration is checked before the first job spends anything
@@ -126,6 +128,18 @@ def run_experiment(
             if job.subset not in {later.subset for later in wanted[number + 1 :]}:
                 data[job.subset].close()
     return Outcome(folder, failed)
+
+
+def _prepare_metric(metric: Any, progress: Progress, *, vital: bool) -> None:
+    """See that a metric can score before anything is spent. One that only evaluates can score later as well."""
+    try:
+        metric.prepare()
+    except BenchError as error:
+        if vital:
+            raise
+        progress.say(f"{metric.name}: {error}; its column stays open until `bench score`")
+    if not vital:
+        metric.release()
 
 
 def _prepare(
@@ -221,16 +235,7 @@ def _write_experiment(
         "backbone_commit": hub.commit(backbone.folder),
         "corpus": config.corpus,
         "notice": suite.notice,
-        "suite": {
-            "name": suite.name,
-            "version": suite.version,
-            "sampler": asdict(suite.sampler),
-            "metrics": [
-                metrics[name].describe()
-                | {"prompt_set": prompts.name, "images": len(prompts.prompts) * prompts.repeats}
-                for name, prompts in suite.metrics()
-            ],
-        },
+        "suite": suite.describe(metrics),
         "budget": str(Budget.parse(config.budget)),
         "fractions": list(config.fractions),
     }
@@ -238,6 +243,8 @@ def _write_experiment(
     if path.exists():
         old = records.read_json(path)
         earlier = old.pop("jobs", [])
+        added = [metric for metric in old["suite"]["metrics"] if metric.get("added")]  # by `bench score`, afterwards
+        fixed["suite"]["metrics"] += added
         _refuse_another(folder, old, fixed, fixed)
         names = earlier + [name for name in names if name not in earlier]
     records.write_json(path, fixed | {"jobs": names})
@@ -338,7 +345,9 @@ class _Shared:
             pipeline.close()
 
     def _evaluated(self, folder: Path) -> bool:
-        done = self.engine.broadcast((folder / "evaluations" / "0" / "evaluation.json").exists())
+        from bench.runner import read_status
+
+        done = bool(self.engine.broadcast(read_status(folder)["status"] == "finished"))
         if done:
             self.progress.skip(folder.name)
         return done
@@ -353,7 +362,7 @@ class _Shared:
         if main:
             records.write_json(folder / "job.json", record | {"versions": versions(), "git": git_state()})
             write_status(folder, "started")
-        with self.progress.job(name, self.evaluator.images()) as task:
+        with self.progress.job(name, self.suite.images()) as task:
             header = {"step": 0, "fraction": 0.0, "spent": Meter().counts()}
             self.evaluator.run(painter, folder / "evaluations" / "0", header=header, tick=task.drew)
         if main:
@@ -422,7 +431,7 @@ class _Shared:
         )
         trackers = self.config.trackers if self.engine.is_main else ()
         with (
-            self.progress.job(plan.name, self.evaluator.images()) as task,
+            self.progress.job(plan.name, self.suite.images()) as task,
             tracking(trackers, folder) as track,
             self.backbone.vae_loaded() if reward else nullcontext(),
         ):

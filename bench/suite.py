@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from bench.rng import derive_seed
+
+if TYPE_CHECKING:
+    from bench.metric import Metric
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,10 @@ class PromptSet:
     prompts: tuple[Prompt, ...]
     repeats: int
     metrics: tuple[str, ...]
+
+    def column(self, metric: Metric) -> dict[str, Any]:
+        """What records hold of a metric on these prompts; ``images`` is how many it owes a score."""
+        return metric.describe() | {"prompt_set": self.name, "images": len(self.prompts) * self.repeats}
 
 
 @dataclass(frozen=True)
@@ -64,6 +72,46 @@ class Suite:
     def noise_seed(self, prompt_set: str, prompt: Prompt, repeat: int) -> int:
         """Seed of an image's starting noise: the same for every method, different for every prompt and repeat."""
         return derive_seed(self.seed, prompt_set, prompt.id, prompt.text, repeat, "evaluation-noise")
+
+    def images(self) -> int:
+        """Images per evaluation."""
+        return sum(len(prompts.prompts) * prompts.repeats for prompts in self.prompt_sets)
+
+    def texts(self) -> list[str]:
+        """Every prompt's text."""
+        return [prompt.text for prompts in self.prompt_sets for prompt in prompts.prompts]
+
+    def limited(self, per_group: int) -> Suite:
+        """The first prompts of each group of each set: for a look, and never to be compared with the whole suite."""
+        sets = []
+        for prompts in self.prompt_sets:
+            seen: Counter[str] = Counter()
+            first = []
+            for prompt in prompts.prompts:
+                seen[prompt.group] += 1
+                if seen[prompt.group] <= per_group:
+                    first.append(prompt)
+            sets.append(replace(prompts, prompts=tuple(first)))
+        notice = f"{self.notice} Only the first {per_group} of each group of prompts: too few to compare anything."
+        return replace(self, name=f"{self.name}, first {per_group}", prompt_sets=tuple(sets), notice=notice)
+
+    def with_metrics(self, columns: Mapping[str, str]) -> Suite:
+        """The same prompts with other columns: metric → prompt set."""
+        sets = (
+            replace(prompts, metrics=tuple(name for name, chosen in columns.items() if chosen == prompts.name))
+            for prompts in self.prompt_sets
+        )
+        return replace(self, prompt_sets=tuple(sets))
+
+    def describe(self, metrics: Mapping[str, Metric]) -> dict[str, Any]:
+        """What records hold of a suite: all that two evaluations must share to be compared."""
+        return {
+            "name": self.name,
+            "version": self.version,
+            "seed": self.seed,
+            "sampler": asdict(self.sampler),
+            "metrics": [prompts.column(metrics[name]) for name, prompts in self.metrics()],
+        }
 
     def metrics(self) -> list[tuple[str, PromptSet]]:
         """(metric, prompt set) in the order of the columns of a report."""

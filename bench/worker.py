@@ -1,4 +1,4 @@
-"""What a launcher starts: an experiment, or some of its jobs, on this process and those that share its work.
+"""What a launcher starts: an experiment, some of its jobs, or an evaluation, on processes that share the work.
 
     python -m bench.worker CONFIG.json --cache CACHE --runs RUNS [--only JOB ...]
 
@@ -34,7 +34,7 @@ PATH = click.Path(path_type=Path)
 @click.option("--only", multiple=True, help="A job's name, or `base`; repeatable. Default: the whole experiment.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 def main(config: Path, cache: Path, runs: Path, only: tuple[str, ...], quiet: bool) -> None:
-    """Run the experiment that CONFIG (JSON, as a launcher writes it) holds, as one process of a group."""
+    """Run the experiment or evaluation that CONFIG (JSON, as a launcher writes it) holds, as one process of a group."""
     with stop_signals(then_ignored=True):
         try:
             code = work(config, cache, runs, only, quiet=quiet)
@@ -51,14 +51,21 @@ def work(path: Path, cache: Path, runs: Path, only: tuple[str, ...], *, quiet: b
     from bench import records
     from bench.config import ExperimentConfig
     from bench.engine import Engine
+    from bench.evaluate import EvaluationConfig, evaluate
     from bench.experiment import Workspace, run_experiment
     from bench.progress import Progress
 
     os.environ["BENCH_CACHE"] = str(cache)  # where suites and metrics look for their assets
-    config = ExperimentConfig.model_validate(records.read_json(path))
-    engine = Engine.from_environment(dtype=config.dtype, sharding=config.sharding)
-    progress = Progress(quiet=quiet or not engine.is_main)
-    outcome = run_experiment(config, Workspace(cache, runs), progress, engine=engine, only=only or None)
+    values, places = records.read_json(path), Workspace(cache, runs)
+    if "what" in values:
+        asked = EvaluationConfig.model_validate(values)
+        engine = Engine.from_environment(dtype=asked.dtype)
+        outcome = evaluate(asked, places, Progress(quiet=quiet or not engine.is_main), engine=engine)
+    else:
+        config = ExperimentConfig.model_validate(values)
+        engine = Engine.from_environment(dtype=config.dtype, sharding=config.sharding)
+        progress = Progress(quiet=quiet or not engine.is_main)
+        outcome = run_experiment(config, places, progress, engine=engine, only=only or None)
     engine.close()  # rank 0 has written everything before any rank is gone
     return ends.SOME_FAILED if outcome.failed else ends.FINE
 

@@ -72,7 +72,7 @@ def base_quality(backbone: Backbone) -> dict[str, Any]:
         "geneval": round(float(np.mean(list(tasks.values()))), 4),
         "geneval_tasks": tasks,
         "ocr": round(float(np.mean(scores["ocr_rapid", "sign"])), 4),
-        "images": evaluator.images(),
+        "images": suite.images(),
     }
 
 

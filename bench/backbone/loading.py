@@ -21,11 +21,13 @@ if TYPE_CHECKING:
 STORED = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
-def load_transformer(folder: Path, dtype: torch.dtype, device: torch.device) -> SD3Transformer2DModel:
-    """A fresh copy of the pretrained transformer in evaluation mode."""
+def load_transformer(
+    folder: Path, dtype: torch.dtype, device: torch.device, part: str | None = "transformer"
+) -> SD3Transformer2DModel:
+    """A fresh copy of a pretrained transformer in evaluation mode: ``part`` of a pipeline, or a folder of its own."""
     from diffusers import SD3Transformer2DModel
 
-    model: SD3Transformer2DModel = _load(SD3Transformer2DModel, folder, "transformer", dtype, device)
+    model: SD3Transformer2DModel = _load(SD3Transformer2DModel, folder, part, dtype, device)
     return model
 
 
@@ -80,8 +82,8 @@ def check_dtype(dtype: torch.dtype, device: torch.device) -> None:
             raise BenchError(line) from error
 
 
-def _load(kind: Any, folder: Path, part: str, dtype: torch.dtype, device: torch.device) -> Any:
-    stored = _stored_dtype(folder / part)
+def _load(kind: Any, folder: Path, part: str | None, dtype: torch.dtype, device: torch.device) -> Any:
+    stored = _stored_dtype(folder / (part or ""))
     first = stored if stored is not None and stored.itemsize <= dtype.itemsize else dtype
     model = kind.from_pretrained(folder, subfolder=part, dtype=first, use_safetensors=True, local_files_only=True)
     torch.nn.Module.to(model, device)

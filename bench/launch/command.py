@@ -11,6 +11,7 @@ from bench import records
 
 if TYPE_CHECKING:
     from bench.config import ExperimentConfig
+    from bench.evaluate import EvaluationConfig
     from bench.experiment import Workspace
 
 WORKER: tuple[str, ...] = (sys.executable, "-m", "bench.worker")
@@ -21,7 +22,7 @@ def launch_folder(folder: Path) -> Path:
     return folder.absolute() / "launch"
 
 
-def write_config(folder: Path, config: ExperimentConfig) -> Path:
+def write_config(folder: Path, config: ExperimentConfig | EvaluationConfig) -> Path:
     """Write the configuration for the workers. Named by its content: one that waits in a queue is never changed."""
     values = config.model_dump(mode="json")
     path = launch_folder(folder) / f"config-{records.digest(values)[:12]}.json"

@@ -20,6 +20,7 @@ from bench.launch.settings import LaunchSettings
 
 if TYPE_CHECKING:
     from bench.config import ExperimentConfig
+    from bench.evaluate import EvaluationConfig
     from bench.experiment import Outcome, Workspace
     from bench.progress import Progress
 
@@ -75,6 +76,27 @@ def run_in_processes(
         if not only:
             break
     return ends.outcome(folder, names)
+
+
+def evaluate_in_processes(
+    config: EvaluationConfig, workspace: Workspace, settings: LaunchSettings, progress: Progress
+) -> Outcome:
+    """Run an evaluation in processes that share its images. What stops one of them stops it all; it can be resumed.
+
+    Raises:
+        BenchError: one line.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; the same call goes on.
+    """
+    from bench.experiment import Outcome
+
+    folder = workspace.runs / config.run_name
+    command = worker_command(write_config(folder, config), workspace, quiet=progress.console.quiet)
+    end = run_processes(command, _how_many(settings), settings.signal_seconds)
+    if end.code == ends.INTERRUPTED:
+        raise KeyboardInterrupt
+    if end.code != ends.FINE:
+        raise BenchError(end.reason or "some of it could not be evaluated; the lines above say why")
+    return Outcome(folder, {})
 
 
 def run_processes(command: Sequence[str], processes: int, grace: int) -> End:

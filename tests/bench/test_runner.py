@@ -15,7 +15,7 @@ import pytest
 import torch
 from fakes import Brightness, small
 
-from bench import records, registry, runner
+from bench import evaluation, records, registry, runner
 from bench.budget import Budget
 from bench.config import ExperimentConfig
 from bench.errors import BenchError
@@ -35,6 +35,8 @@ POINTS = (
     "half-a-checkpoint",
     "first-checkpoint",
     "mid-evaluation",
+    "between-images",
+    "between-scores",
     "after-evaluation",
     "last-evaluation",
     "export",
@@ -304,7 +306,7 @@ def test_ctrl_c_leaves_a_resumable_state(world, tmp_path, monkeypatch, presses, 
         if where == "update":
             patch.setattr(broken.job, "update", press(broken.job.update))
         else:
-            patch.setattr(world.evaluator, "_prompt_set", press(world.evaluator._prompt_set))
+            patch.setattr(evaluation, "score_suite", press(evaluation.score_suite))
         with pytest.raises(KeyboardInterrupt):
             broken.run()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

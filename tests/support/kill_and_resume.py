@@ -19,7 +19,7 @@ import torch
 
 from bench import records, runner
 from bench.budget import Budget
-from bench.evaluation import Evaluator
+from bench.evaluation import drawing, scoring
 from bench.job import Job
 
 
@@ -79,7 +79,7 @@ def in_a_checkpoint(number: int) -> None:
 
 
 def in_an_evaluation(number: int) -> None:
-    """Images are drawn and scored, samples.jsonl is not written."""
+    """Images are drawn, samples.jsonl is not written."""
     seen = 0
 
     def around(original: Any, *arguments: Any) -> Any:
@@ -89,7 +89,34 @@ def in_an_evaluation(number: int) -> None:
         kill_if(seen == number)
         return rows
 
-    patch(Evaluator, "_prompt_set", around)
+    patch(drawing._Drawing, "prompt_set", around)
+
+
+def between_images(number: int) -> None:
+    """Some images of an evaluation are there, the others are not."""
+    seen = 0
+
+    def around(original: Any, *arguments: Any) -> Any:
+        nonlocal seen
+        kept = original(*arguments)
+        seen += 1
+        kill_if(seen == number)
+        return kept
+
+    patch(drawing._Drawing, "_keep", around)
+
+
+def between_scores(number: int) -> None:
+    """An evaluation's images are there, and are not all scored."""
+    seen = 0
+
+    def around(original: Any, *arguments: Any) -> Any:
+        nonlocal seen
+        seen += 1
+        kill_if(seen == number)
+        return original(*arguments)
+
+    patch(scoring._Scoring, "_unit", around)
 
 
 def after_an_evaluation(number: int) -> None:
@@ -120,6 +147,8 @@ POINTS: dict[str, tuple[str, float, list[tuple[Callable[[int], None], int]]]] = 
     "half-a-checkpoint": ("flow_grpo", -1, [(in_a_checkpoint, 2)]),
     "first-checkpoint": ("flow_grpo", -1, [(in_a_checkpoint, 1)]),
     "mid-evaluation": ("flow_grpo", 1e9, [(in_an_evaluation, 2)]),
+    "between-images": ("flow_grpo", 1e9, [(between_images, 2)]),
+    "between-scores": ("flow_grpo", 1e9, [(between_scores, 2)]),
     "after-evaluation": ("flow_grpo", 1e9, [(after_an_evaluation, 1)]),
     "last-evaluation": ("flow_grpo", -1, [(in_an_evaluation, 3)]),
     "export": ("flow_grpo", -1, [(at_the_export, 0)]),

@@ -1,0 +1,315 @@
+"""``bench evaluate`` and ``bench score``: rows of a suite without training, and further scores of kept images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from bench import records, registry
+from bench.errors import BenchError, unknown
+from bench.experiment import Outcome, Workspace
+from bench.progress import Progress
+from bench.settings import read_values, validated
+from bench.subjects import Subject, find_subject, resolve, trained_transformer
+from bench.versions import git_state, versions
+
+if TYPE_CHECKING:
+    from bench.engine import Engine
+    from bench.suite import Suite
+
+
+class EvaluationConfig(BaseModel):
+    """What one ``bench evaluate`` does."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    what: tuple[str, ...] = Field(min_length=1, description="registered names, hub ids, folders")
+    name: str = Field("", pattern=r"^(\w[\w.-]*)?$", description="run folder; default: evaluate-<suite>")
+    suite: str = "embedded"
+    backbone: str | None = Field(None, description="pipeline of a LoRA or a lone transformer")
+    revision: str | None = Field(None, description="branch, tag or commit of a hub id")
+    offline: bool = Field(False, description="use the hub's cache alone")
+    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    max_sequence_length: int | None = Field(None, gt=0, description="T5 tokens; default: the backbone's")
+    evaluation_batch: int = Field(48, gt=0, description="images sampled together")
+    passes: Literal["all", "generate", "score"] = "all"
+    metrics: tuple[str, ...] = Field((), description="score with these alone; default: all of the suite")
+    limit: int | None = Field(None, gt=0, description="prompts per group, for a look")
+
+    @property
+    def run_name(self) -> str:
+        return self.name or f"evaluate-{self.suite}" + (f"-first-{self.limit}" if self.limit else "")
+
+
+def read_evaluation(flags: Mapping[str, Any]) -> EvaluationConfig:
+    """The configuration that flags make; those that are None are left out. BenchError, one line, for a bad one."""
+    values = read_values(None, flags, EvaluationConfig, file="", key="evaluation key")
+    config: EvaluationConfig = validated(EvaluationConfig, values, "evaluation: ")
+    if config.suite not in registry.table("suites"):
+        raise unknown("suite", config.suite, registry.table("suites"))
+    return config
+
+
+def make_suite(config: EvaluationConfig) -> Suite:
+    """The suite of an evaluation. BenchError for an unknown name or a metric that it does not have."""
+    suite: Suite = registry.load("suites", config.suite)()
+    columns = [name for name, _ in suite.metrics()]
+    for name in config.metrics:
+        if name not in columns:
+            raise unknown(f"metric of the suite {suite.name}", name, columns)
+    return suite.limited(config.limit) if config.limit else suite
+
+
+def evaluate(
+    config: EvaluationConfig, workspace: Workspace, progress: Progress, *, engine: Engine | None = None
+) -> Outcome:
+    """Evaluate each of ``what``; one that cannot be had is in the outcome, and the others go on.
+
+    Rows are kept: the same command goes on where it was stopped, and another ``what`` is added to them.
+    """
+    from bench.engine import Engine
+
+    engine = engine or Engine.from_environment(dtype=config.dtype)
+    suite = make_suite(config)
+    metrics = {name: registry.load("metrics", name)() for name, _ in suite.metrics()}
+    folder = workspace.runs / config.run_name
+    if engine.is_main:
+        _write_run(folder, config, suite, metrics)
+    engine.barrier()
+    chosen = {name: metric for name, metric in metrics.items() if name in (config.metrics or metrics)}
+    failed = {}
+    for what in config.what:
+        try:
+            subject = find_subject(what, backbone=config.backbone, revision=config.revision)
+            _Row(config, suite, engine, progress, folder, subject).run({} if config.passes == "generate" else chosen)
+        except records.DiskFull:
+            raise
+        except BenchError as error:
+            if engine.world_size > 1:  # the others may be inside a collective and cannot know
+                raise
+            progress.say(f"{what}: {error}")
+            failed[what] = str(error)
+    return Outcome(folder, failed)
+
+
+def _write_run(folder: Path, config: EvaluationConfig, suite: Suite, metrics: Mapping[str, Any]) -> None:
+    """Write ``experiment.json`` of an evaluation: a suite, and no job."""
+    path = folder / "experiment.json"
+    record = {
+        "v": records.VERSION,
+        "name": config.run_name,
+        "notice": suite.notice,
+        "suite": suite.describe(metrics),
+        "jobs": [],
+    }
+    if path.exists() and records.read_json(path) != record:
+        raise BenchError(
+            f"{folder} was evaluated on another suite or with other metrics; give this one a name with --name, or "
+            "delete the folder"
+        )
+    records.write_json(path, record)
+
+
+class _Row:
+    """One subject on one suite."""
+
+    def __init__(
+        self,
+        config: EvaluationConfig,
+        suite: Suite,
+        engine: Engine,
+        progress: Progress,
+        run: Path,
+        subject: Subject,
+    ) -> None:
+        self.config, self.suite, self.engine, self.progress, self.subject = config, suite, engine, progress, subject
+        self.folder = run / f"{records.EVALUATED}--{subject.slug}"
+        self.evaluation = self.folder / "evaluations" / "0"
+
+    def run(self, metrics: Mapping[str, Any]) -> None:
+        """Draw what is missing, and score it with ``metrics``."""
+        from bench.evaluation.scoring import owed, score_suite
+        from bench.meter import Meter
+        from bench.runner import write_status
+
+        header = {"step": 0, "fraction": 0.0, "spent": Meter().counts()}
+        drawn = self.engine.broadcast((self.evaluation / "evaluation.json").exists())
+        if self.config.passes == "score" and not drawn:
+            raise BenchError(f"{self.folder} holds no images yet; leave --pass score out, or generate first")
+        if self.subject.kind == "images":
+            self._collect(header)
+        elif self.config.passes != "score":
+            self._draw(header)
+        if not metrics:
+            return
+        left = owed(self.suite, metrics, self.evaluation, again=True)
+        with self.progress.task(f"score {self.subject.label}", max(left, 1)) as task:
+            score_suite(self.suite, metrics, self.evaluation, engine=self.engine, again=True, tick=task.advance)
+        if self.engine.is_main:
+            write_status(self.folder, "finished")
+
+    def _begin(self, about: dict[str, Any]) -> None:
+        """Write ``job.json`` first, or see that it is of the same subject."""
+        from bench.runner import write_status
+
+        path = self.folder / "job.json"
+        about = {"kind": self.subject.kind, "source": self.subject.what} | about
+        if path.exists():
+            if records.read_json(path)["evaluated"] != about:
+                raise BenchError(
+                    f"{self.folder} holds an evaluation of something else that was called {self.subject.what!r}, or "
+                    "drawn in another way; give this one a name with --name, or delete the folder"
+                )
+            return
+        record: dict[str, Any] = {"v": records.VERSION, "job": self.folder.name, "method": records.EVALUATED}
+        record |= {"config": {}, "needs": {}, "traits": {}, "label": self.subject.label, "evaluated": about}
+        record |= dict.fromkeys(("subset", "seed", "reward", "subset_hash", "subset_count"))
+        records.write_json(path, record | {"versions": versions(), "git": git_state()})
+        write_status(self.folder, "started")
+
+    def _collect(self, header: dict[str, Any]) -> None:
+        from bench.evaluation.collecting import collect_suite
+
+        assert self.subject.path is not None
+        if self.engine.is_main:
+            collect_suite(self.suite, self.subject.path, self.evaluation, header=header)
+            sizes = records.read_json(self.evaluation / "evaluation.json")["sizes"]
+            self._begin({"sizes": sizes})
+        self.engine.barrier()
+
+    def _draw(self, header: dict[str, Any]) -> None:
+        from bench.backbone.family import DRAWN, SD3, check_family
+        from bench.evaluation import draw_suite
+
+        folder = self.engine.main_first(lambda: resolve(self.subject, offline=self.config.offline))
+        family = check_family(folder, DRAWN)
+        if family is not SD3 and self.subject.kind != "pipeline":
+            raise BenchError(f"{self.subject.backbone} is no pipeline of the SD3 family; give one with --backbone")
+        with self.progress.task(f"draw {self.subject.label}", self.suite.images()) as task:
+
+            def draw(painter: Any) -> None:
+                draw_suite(
+                    self.suite, painter, self.evaluation,
+                    header=header, engine=self.engine, batch=self.config.evaluation_batch, tick=task.advance,
+                )  # fmt: skip
+
+            self._with_painter(folder, family is SD3, draw)
+
+    def _with_painter(self, folder: Path, ours: bool, draw: Callable[[Any], None]) -> None:
+        """Draw with the policy code that trains where the family has one, else with diffusers' own pipeline."""
+        if not ours:
+            from bench.backbone.context import ContextPipeline
+
+            pipeline = ContextPipeline(
+                str(folder), offline=self.config.offline, device=self.engine.device, dtype=self.engine.dtype
+            )
+            if self.engine.is_main:
+                self._begin(pipeline.describe() | {"id": self.subject.what})
+            try:
+                draw(pipeline)
+            finally:
+                pipeline.close()
+            return
+        from bench.backbone import loader
+        from bench.backbone.policy import Policy
+        from bench.evaluation import Conditions, PolicyPainter
+
+        assert self.subject.backbone is not None
+        backbone = loader.find(
+            self.subject.backbone,
+            revision=self.subject.revision,
+            offline=self.config.offline,
+            resolution=self.suite.sampler.resolution,
+            max_sequence_length=self.config.max_sequence_length,
+            engine=self.engine,
+        )
+        if self.engine.is_main:
+            self._begin(
+                {
+                    "identity": self.subject.identity(),
+                    "backbone": backbone.spec.name,
+                    "backbone_hash": backbone.fingerprint,
+                    "max_sequence_length": backbone.spec.max_sequence_length,
+                    "dtype": str(self.engine.dtype).removeprefix("torch."),
+                }
+                | asdict(self.suite.sampler)
+            )
+        if self.engine.broadcast((self.evaluation / "evaluation.json").exists()):
+            return
+        conditions = Conditions(backbone, self.suite.texts())
+        null = backbone.encode_prompts([""])
+        transformer = trained_transformer(self.subject, backbone.folder, self.engine.device)
+        policy = Policy(transformer, backbone.scheduler(), null, self.engine)
+        with backbone.vae_loaded():
+            draw(PolicyPainter(policy, backbone, self.suite.sampler, conditions))
+
+
+def score_run(run: Path, names: Sequence[str], progress: Progress) -> None:
+    """Score the images that a run keeps: what its suite's metrics owe, and columns that it does not have yet.
+
+    Args:
+        run: a folder of ``runs/``; every evaluation in it is scored.
+        names: metrics, each as ``name`` or ``name@prompt-set``; empty: those of the run.
+
+    Raises:
+        BenchError: one line.
+    """
+    from bench.engine import Engine
+    from bench.evaluation.scoring import owed, score_suite
+
+    path = run / "experiment.json"
+    if not path.is_file():
+        raise BenchError(f"{run} is no run (it has no experiment.json); give a folder of runs/")
+    record = records.read_json(path)
+    suite, known = _suite_of(record, run)
+    wanted = _columns(suite, names, known)
+    suite = suite.with_metrics(known | wanted)
+    metrics = {name: registry.load("metrics", name)() for name in (wanted if names else known)}
+    evaluations = sorted(run.glob("*/evaluations/[!.]*/samples.jsonl"))
+    left = sum(owed(suite, metrics, lines.parent, again=True) for lines in evaluations)
+    with progress.task(f"score {run.name}", max(left, 1)) as task:
+        for lines in evaluations:
+            score_suite(suite, metrics, lines.parent, engine=Engine(), again=True, keep=metrics, tick=task.advance)
+    for metric in metrics.values():
+        metric.release()
+    columns = {metric["name"]: metric for metric in record["suite"]["metrics"]}
+    for name, prompts in suite.metrics():
+        if name in metrics:
+            added = {"added": True} if name not in known or columns[name].get("added") else {}
+            columns[name] = prompts.column(metrics[name]) | added
+    record["suite"]["metrics"] = list(columns.values())
+    records.write_json(path, record)
+    progress.say(f"{run.name}: {left} scores in {len(evaluations)} evaluations")
+
+
+def _suite_of(record: dict[str, Any], run: Path) -> tuple[Suite, dict[str, str]]:
+    """A run's suite as it is here, and the columns it has: metric → prompt set."""
+    name, _, limit = record["suite"]["name"].partition(", first ")
+    suite: Suite = registry.load("suites", name)()
+    suite = suite.limited(int(limit)) if limit else suite
+    if suite.version != record["suite"]["version"]:
+        raise BenchError(
+            f"{run} holds version {record['suite']['version']} of the suite {name}, and this is version "
+            f"{suite.version}: its prompts may be others; score it with the release that made it"
+        )
+    return suite, {metric["name"]: metric["prompt_set"] for metric in record["suite"]["metrics"]}
+
+
+def _columns(suite: Suite, names: Sequence[str], known: Mapping[str, str]) -> dict[str, str]:
+    """Metric → prompt set of what was asked for."""
+    sets = [prompts.name for prompts in suite.prompt_sets]
+    wanted = {}
+    for given in names:
+        name, at, prompt_set = given.partition("@")
+        if name not in registry.table("metrics"):
+            raise unknown("metric", name, registry.table("metrics"))
+        if at and prompt_set not in sets:
+            raise unknown("prompt set", prompt_set, sets)
+        if not at and name not in known and len(sets) > 1:
+            raise BenchError(f"say which prompts {name} is to score: {' or '.join(f'{name}@{s}' for s in sets)}")
+        wanted[name] = prompt_set or known.get(name, sets[0])
+    return wanted

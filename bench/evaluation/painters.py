@@ -1,0 +1,52 @@
+"""What draws a suite's images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from bench.backbone.loader import Backbone, TextCondition
+from bench.backbone.policy import Policy
+from bench.rng import torch_generator
+from bench.suite import Prompt, Sampler
+
+
+class Painter(Protocol):
+    """What draws a suite's images: the policy of a job, the base model, or another pipeline for context."""
+
+    def draw(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> Sequence[np.ndarray | None]:
+        """uint8 (H, W, 3) pictures, one per prompt and seed of its starting noise; None for one that is no number."""
+        ...
+
+
+class PolicyPainter:
+    """Draws with a policy, by the suite's sampler. Conditions of prompts are encoded once."""
+
+    def __init__(self, policy: Policy, backbone: Backbone, sampler: Sampler, conditions: Conditions) -> None:
+        self._policy, self._backbone, self._sampler, self._conditions = policy, backbone, sampler, conditions
+
+    def draw(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[np.ndarray | None]:
+        shape = self._backbone.latent_shape_of(self._sampler.resolution, self._sampler.resolution)
+        noise = torch.stack([torch.randn(shape, generator=torch_generator(seed)) for seed in seeds])
+        device, text = self._policy.engine.device, self._conditions[[p.text for p in prompts]]
+        latents = self._policy.sample(
+            noise.to(device), text.to(device), steps=self._sampler.steps, guidance_scale=self._sampler.guidance_scale
+        )
+        finite = torch.isfinite(latents).flatten(1).all(1).tolist()
+        pictures = self._backbone.decode(torch.nan_to_num(latents))
+        return [picture if known else None for picture, known in zip(pictures, finite, strict=True)]
+
+
+class Conditions:
+    """Conditions of a suite's prompts by text, encoded together."""
+
+    def __init__(self, backbone: Backbone, texts: Sequence[str]) -> None:
+        distinct = sorted(set(texts))
+        self._row = {text: i for i, text in enumerate(distinct)}
+        self._text = backbone.encode_prompts(distinct)
+
+    def __getitem__(self, texts: Sequence[str]) -> TextCondition:
+        return self._text[torch.tensor([self._row[text] for text in texts])]

@@ -1,0 +1,200 @@
+"""What ``bench evaluate`` is given: a pipeline, a fine-tune, a LoRA, a job of an experiment, or a folder of images."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from bench import records, registry
+from bench.backbone import hub
+from bench.errors import BenchError
+from bench.origin import read_origin
+from bench.weights import LORA, TRANSFORMER, find_weights
+
+if TYPE_CHECKING:
+    import torch
+
+Kind = Literal["pipeline", "transformer", "lora", "images"]
+PEFT = ("adapter_config.json", "adapter_model.safetensors")
+IMAGES = (".png", ".jpg", ".jpeg", ".webp")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One thing to evaluate.
+
+    Attributes:
+        what: as given.
+        kind: a whole pipeline; a transformer or a LoRA, which need a backbone; or images that are there already.
+        path: of the weights or images; None for a pipeline by registered name or hub id.
+        backbone, revision: the pipeline that a transformer or a LoRA belongs to, or the pipeline itself.
+    """
+
+    what: str
+    kind: Kind
+    path: Path | None = None
+    backbone: str | None = None
+    revision: str | None = None
+
+    @property
+    def label(self) -> str:
+        """Its row's name: the last part of a path or hub id."""
+        return self.what.rstrip("/").rpartition("/")[2] or self.what
+
+    @property
+    def slug(self) -> str:
+        """The last part of its row's folder."""
+        return re.sub(r"[^\w.-]+", "-", self.what.strip("/.")).lower()
+
+    def identity(self) -> str | None:
+        """SHA-256 of the weights of a transformer or LoRA; None for a pipeline, whose backbone has its own."""
+        if self.kind not in ("transformer", "lora"):
+            return None
+        assert self.path is not None
+        whole = hashlib.sha256()
+        for file in sorted(self.path.rglob("*.safetensors")) if self.path.is_dir() else [self.path]:
+            with file.open("rb") as content:
+                whole.update(hashlib.file_digest(content, "sha256").digest())
+        return whole.hexdigest()
+
+
+def find_subject(what: str, *, backbone: str | None = None, revision: str | None = None) -> Subject:
+    """Say what ``what`` is.
+
+    Args:
+        what: registered name, hub id, or folder.
+        backbone: of a transformer or a LoRA that does not say which it is for, or in place of that.
+        revision: of a hub id.
+
+    Raises:
+        BenchError: one line, where nothing of this kind is there.
+    """
+    folder = Path(what).expanduser()
+    if what in registry.table("backbones") or not folder.is_dir():
+        return Subject(what, "pipeline", backbone=what, revision=revision)
+    if (folder / "job.json").is_file():
+        return _job(what, folder, backbone, revision)
+    if (folder / "model_index.json").is_file():
+        return Subject(what, "pipeline", folder, what)
+    if (folder / LORA).is_file():
+        return Subject(what, "lora", folder / LORA, _needed(backbone, _peft_base(folder), folder), revision)
+    if all((folder / name).is_file() for name in PEFT):
+        return Subject(what, "lora", folder / PEFT[1], _needed(backbone, _peft_base(folder), folder), revision)
+    for candidate in (folder / TRANSFORMER, folder):
+        if _class_name(candidate) == "SD3Transformer2DModel":
+            return Subject(what, "transformer", candidate, _needed(backbone, None, folder), revision)
+    if (folder / "samples.jsonl").is_file() or any(path.suffix.lower() in IMAGES for path in folder.rglob("*")):
+        return Subject(what, "images", folder)
+    raise BenchError(
+        f"{what} holds no pipeline (model_index.json), no transformer (config.json), no LoRA ({LORA} or {PEFT[1]}), "
+        "no job (job.json) and no images"
+    )
+
+
+def _job(what: str, folder: Path, backbone: str | None, revision: str | None) -> Subject:
+    from bench.report.read import read_job
+
+    if folder.name == records.BASE:
+        config = records.read_json(folder.parent / "config.json")
+        return Subject(what, "pipeline", backbone=config["backbone"], revision=config.get("revision"))
+    weights, source = find_weights(folder), read_origin(folder.parent, read_job(folder))
+    kind: Kind = "lora" if weights.kind == "lora" else "transformer"
+    return Subject(what, kind, weights.path, backbone or source.name, revision if backbone else source.revision)
+
+
+def _needed(given: str | None, said: str | None, folder: Path) -> str:
+    if given or said:
+        return str(given or said)
+    raise BenchError(f"{folder} does not say which pipeline it is for; add --backbone")
+
+
+def _peft_base(folder: Path) -> str | None:
+    path = folder / PEFT[0]
+    return records.read_json(path).get("base_model_name_or_path") if path.is_file() else None
+
+
+def _class_name(folder: Path) -> str | None:
+    path = folder / "config.json"
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8")).get("_class_name"))
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def trained_transformer(subject: Subject, folder: Path, device: torch.device) -> Any:
+    """The transformer of a subject on its backbone's ``folder``, in float32 and evaluation mode.
+
+    Raises:
+        BenchError: the weights are of another architecture than the backbone.
+    """
+    import torch
+
+    from bench.backbone import loading
+
+    if subject.kind == "transformer":
+        assert subject.path is not None
+        _same_architecture(subject.path, folder / TRANSFORMER)
+        try:
+            return loading.load_transformer(subject.path, torch.float32, device, part=None)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise BenchError(f"{subject.path} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
+    transformer = loading.load_transformer(folder, torch.float32, device)
+    if subject.kind == "lora":
+        assert subject.path is not None
+        load_lora(transformer, subject.path)
+    return transformer
+
+
+def load_lora(transformer: Any, path: Path) -> None:
+    """Put an adapter on a transformer: diffusers' file, which holds its own rank and alpha, or PEFT's beside a config.
+
+    Raises:
+        BenchError: its layers or shapes are not this transformer's.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        if path.name == PEFT[1]:
+            from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
+
+            inject_adapter_in_model(LoraConfig.from_pretrained(str(path.parent)), transformer)
+            state = {key.removeprefix("base_model.model."): value for key, value in load_file(path).items()}
+            told = set_peft_model_state_dict(transformer, state)
+            if told.unexpected_keys or any("lora_" in key for key in told.missing_keys):
+                raise ValueError("its layers are others")
+        else:
+            transformer.load_lora_adapter(str(path.parent), weight_name=path.name, prefix=TRANSFORMER)
+            if not getattr(transformer, "peft_config", None):
+                raise ValueError("it has no layer of a transformer")
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise BenchError(f"{path} is no LoRA for this transformer: {reason}") from error
+    transformer.eval()
+
+
+def _same_architecture(own: Path, backbone: Path) -> None:
+    """BenchError if two transformers' configurations differ in anything but where they came from."""
+    ours, theirs = (
+        {key: value for key, value in records.read_json(folder / "config.json").items() if not key.startswith("_")}
+        for folder in (own, backbone)
+    )
+    differing = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
+    if differing:
+        raise BenchError(
+            f"{own} is not a transformer of the backbone {backbone.parent} ({', '.join(differing)} differ); "
+            "give the pipeline that it was trained from with --backbone"
+        )
+
+
+def resolve(subject: Subject, *, offline: bool) -> Path:
+    """The folder of a subject's pipeline."""
+    assert subject.backbone is not None
+    source = subject.backbone
+    if source in registry.table("backbones"):
+        source = registry.load("backbones", source).source
+    return hub.resolve(source, revision=subject.revision, offline=offline)
