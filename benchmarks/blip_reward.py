@@ -7,7 +7,6 @@ beside current transformers; the weights fit ``BlipVisionModel`` and ``BlipTextM
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -60,10 +59,8 @@ class BlipReward:
             with torch.device("meta"):
                 model = _Reward(*_sizes(weights))
             model.load_state_dict(_renamed(weights), assign=True)
-        except (KeyError, ValueError, IndexError, RuntimeError, AttributeError, TypeError) as error:
-            raise _no_reward(path, str(error)) from error
-        except (OSError, EOFError, pickle.UnpicklingError) as error:
-            raise _no_reward(path, "it is no checkpoint of tensors") from error
+        except inference.UNREAD as error:
+            raise BenchError(f"{path} is no checkpoint of ImageReward: {inference.why_unread(error)}") from error
         model.place_positions()
         self.device = inference.device()
         self.model = model.float().eval().requires_grad_(False).to(self.device)
@@ -212,7 +209,3 @@ def _tokenizer(vocabulary: Path, words: int) -> Any:
     if len(tokenizer) != words:
         raise BenchError(f"{vocabulary} makes {len(tokenizer)} tokens of the {words} that the model was fitted to")
     return tokenizer
-
-
-def _no_reward(path: Path, reason: str) -> BenchError:
-    return BenchError(f"{path} is no checkpoint of ImageReward: {reason.strip().splitlines()[0]}")

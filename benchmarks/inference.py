@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,18 @@ from bench.suite import Prompt
 
 BATCH = 32
 """Pictures or texts embedded at once: about 1 GB of activations of a ViT-L on a GPU."""
+
+UNREAD: tuple[type[Exception], ...] = (
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    pickle.UnpicklingError,
+)
+"""What reading a file that is something else raises, and building a model from its weights."""
 
 M = TypeVar("M")
 _held: dict[tuple[Callable[..., Any], tuple[str, ...]], tuple[tuple[Path, ...], Any]] = {}
@@ -77,6 +90,16 @@ def once_per_text(function: Callable[[list[str]], Tensor], prompts: Sequence[Pro
     texts = sorted({prompt.text for prompt in prompts})
     row = {text: i for i, text in enumerate(texts)}
     return function(texts)[[row[prompt.text] for prompt in prompts]]
+
+
+def why_unread(error: Exception) -> str:
+    """Why a file of weights was not taken, in one line."""
+    if isinstance(error, OSError | EOFError | pickle.UnpicklingError):
+        return "it is no file of tensors"
+    if isinstance(error, KeyError):
+        return f"it has no {error}"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return lines[lines[0].startswith("Error(s) in loading") and len(lines) > 1][:200]
 
 
 def check_pictures(images: Sequence[np.ndarray]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -38,10 +37,9 @@ class OpenClip:
             with torch.device("meta"):
                 model: Any = open_clip.CLIP(**sizes)
             model.load_state_dict(weights, assign=True)
-        except (KeyError, ValueError, IndexError, RuntimeError, AttributeError, AssertionError, TypeError) as error:
-            raise _no_clip(checkpoint, str(error)) from error
-        except (OSError, EOFError, pickle.UnpicklingError) as error:
-            raise _no_clip(checkpoint, "it is no checkpoint of tensors") from error
+        except inference.UNREAD as error:
+            reason = inference.why_unread(error)
+            raise BenchError(f"{checkpoint} is no checkpoint of open_clip's ViT-H-14: {reason}") from error
         model.attn_mask = torch.full((model.context_length,) * 2, -torch.inf).triu(1)  # no weight, so not in the file
         self.device = inference.device()
         self.model: Any = model.float().eval().requires_grad_(False).to(self.device)
@@ -113,7 +111,3 @@ def _layers(weights: Mapping[str, Tensor], prefix: str) -> int:
 def _mlp_ratio(weights: Mapping[str, Tensor], tower: str) -> float:
     inner, outer = weights[f"{tower}transformer.resblocks.0.mlp.c_fc.weight"].shape
     return inner / outer
-
-
-def _no_clip(path: Path, reason: str) -> BenchError:
-    return BenchError(f"{path} is no checkpoint of open_clip's ViT-H-14: {reason.strip().splitlines()[0]}")

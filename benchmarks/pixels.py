@@ -17,7 +17,7 @@ MEAN, DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 
 
 def from_picture(image: np.ndarray) -> Tensor:
     """A uint8 (H, W, 3) picture as float32 (1, 3, H, W) in [0, 1]."""
-    return torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
+    return torch.tensor(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float() / 255
 
 
 def shorter_side(pixels: Tensor, side: int, mode: str = "bicubic") -> Tensor:

@@ -72,9 +72,7 @@ def compare(ours: list[float], theirs: np.ndarray, record: object) -> None:
     assert theirs.std() > 0.01
     relative = np.abs(np.array(ours) - theirs) / np.abs(theirs)
     record("largest_relative_difference", float(relative.max()))  # type: ignore[operator]
-    print(
-        f"largest relative difference {relative.max():.1e}, {len(theirs)} scores {theirs.min():.3f} to {theirs.max():.3f}"
-    )
+    print(f"largest relative difference {relative.max():.1e} over {len(theirs)} scores of deviation {theirs.std():.3f}")
     assert relative.max() <= CLOSE
 
 

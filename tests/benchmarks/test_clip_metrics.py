@@ -5,47 +5,32 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from drawn import as_pixels, check_gradient, drawn, metric, one_line, words
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from tiny_clip import SIDE, make_head, make_tiny_clip
 
-from bench import registry
-from bench.errors import BenchError
-from bench.metric import Metric
 from bench.rng import numpy_generator
 from bench.suite import Prompt
-from benchmarks import clip_vit, inference, world_prompts
+from benchmarks import clip_vit, inference
 from benchmarks.metrics import aesthetic
-from data_curation.world import scene
-from data_curation.world import vocabulary as V
-from data_curation.world.render import render
 
 REAL_HEAD = Path(__file__).parents[3] / "shared" / "data" / "sac+logos+ava1-l14-linearMSE.pth"
 PINNED = {"clipscore": (1, -0.024404), "aesthetic": (1, -0.195831)}
 """Metric → version, mean score of ``drawn`` by the tiny models."""
 
 
-def drawn() -> tuple[list[np.ndarray], list[Prompt]]:
-    """24 scenes of the world, four per task."""
-    rng = numpy_generator(5, 0, 0, "pinned")
-    prompts = [prompt for tag in V.TASKS for prompt in scene.all_prompts(tag)[:: len(scene.all_prompts(tag)) // 4][:4]]
-    pictures = [render(scene.compose(prompt, rng, style=0.7)) for prompt in prompts]
-    return pictures, [world_prompts.as_prompt(prompt, i) for i, prompt in enumerate(prompts)]
-
-
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with ``clip/`` and ``head.pth``."""
     folder = tmp_path_factory.mktemp("models")
-    words = sorted({word for prompt in drawn()[1] for word in prompt.text.split()})
-    make_tiny_clip(folder / "clip", words)
+    make_tiny_clip(folder / "clip", words())
     make_head(folder / "head.pth")
     return folder
 
@@ -54,18 +39,6 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def stand_ins(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BENCH_ASSET_CLIP_VIT_L14", str(models / "clip"))
     monkeypatch.setenv("BENCH_ASSET_AESTHETIC_HEAD", str(models / "head.pth"))
-
-
-def metric(name: str) -> Metric:
-    made: Metric = registry.load("metrics", name)()
-    return made
-
-
-def one_line(call: Callable[[], object]) -> str:
-    with pytest.raises(BenchError) as caught:
-        call()
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 @pytest.mark.parametrize("name", sorted(PINNED))
@@ -140,6 +113,28 @@ def test_scores_depend_neither_on_the_batch_nor_on_autocast(name: str) -> None:
     np.testing.assert_allclose(together[:5], alone, atol=2e-6)
     with torch.autocast("cpu", torch.bfloat16):
         assert judge.score(pictures, prompts) == together
+
+
+@pytest.mark.parametrize(("name", "near"), [("clipscore", 1e-4), ("aesthetic", 2e-3)])
+def test_a_gradient_reaches_the_pictures(name: str, near: float) -> None:
+    check_gradient(metric(name), near)
+
+
+def test_gradients_do_not_come_from_the_prompt_alone() -> None:
+    """One prompt's picture does not change another's score."""
+    pictures, prompts = drawn()
+    pixels = as_pixels(pictures[:2])
+    (gradient,) = torch.autograd.grad(metric("clipscore").differentiable_score(pixels, prompts[:2])[0], pixels)
+    assert gradient[0].norm() > 0
+    assert gradient[1].norm() == 0
+
+
+def test_releasing_frees_the_model_for_both_and_the_next_score_loads_it_again() -> None:
+    before = metric("clipscore").score(*drawn())
+    model = clip_vit.load()
+    metric("aesthetic").release()
+    assert metric("clipscore").score(*drawn()) == before
+    assert clip_vit.load() is not model
 
 
 def test_a_long_prompt_is_cut_at_the_models_tokens() -> None:

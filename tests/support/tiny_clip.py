@@ -13,8 +13,10 @@ from bench.rng import numpy_generator
 SIDE, TOKENS = 56, 24
 
 
-def make_tiny_clip(folder: Path, words: Sequence[str], *, width: int = 768) -> None:
+def make_tiny_clip(folder: Path, words: Sequence[str], *, width: int = 768, scale: float | None = None) -> None:
     """Save one: 14 px patches of 56 px pictures, two layers of width 32 a tower, embeddings of ``width``.
+
+    ``scale``: the logarithm of its logits' scale.
 
     As in the real one, the end token has the highest id and stands for padding, the configuration says 2 for it all the
     same, and the preprocessor's sizes are bare numbers. The weights come from this project's generator, so that a
@@ -44,9 +46,11 @@ def make_tiny_clip(folder: Path, words: Sequence[str], *, width: int = 768) -> N
     )
     with torch.no_grad():
         for name, weight in sorted(model.named_parameters()):
-            scale = 0.5 if "embedding" in name else 0.3
-            noise = numpy_generator(14, 0, 0, f"tiny-clip {name}").normal(0, scale, weight.shape)
+            spread = 0.5 if "embedding" in name else 0.3
+            noise = numpy_generator(14, 0, 0, f"tiny-clip {name}").normal(0, spread, weight.shape)
             weight.copy_(torch.from_numpy(noise) + (1 if "norm" in name and name.endswith("weight") else 0))
+        if scale is not None:
+            model.logit_scale.fill_(scale)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     preprocessor = {
