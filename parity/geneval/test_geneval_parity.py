@@ -22,13 +22,14 @@ from bench.rng import numpy_generator  # noqa: E402
 from benchmarks import geneval_rule, mask2former  # noqa: E402
 from benchmarks.geneval_prompts import COLOURS, RELATIONS  # noqa: E402
 from benchmarks.geneval_rule import Detection  # noqa: E402
+from benchmarks.mask2former import Instances  # noqa: E402
 from data_curation.world import scene  # noqa: E402
 from data_curation.world.render import render  # noqa: E402
 
 PYTHON = ROOT / ".venv-parity-geneval" / "bin" / "python"
 SIZES = {2: [(64, 64), (96, 64), (70, 133), (200, 75)], 3: [(64, 64), (128, 80), (90, 144)]}
-"""mmdet → (height, width). For 2: square, padded below or to the right, the shorter and the longer side met first. For 3,
-which pads with another colour than 2, those that are multiples of 32 once they are scaled."""
+"""mmdet → (height, width). For 2: square, padded below or to the right, the shorter and the longer side met first.
+For 3, which pads with another colour than 2, those that are multiples of 32 once they are scaled."""
 CASES = [(mmdet, number) for mmdet, sizes in SIZES.items() for number in range(len(sizes))]
 
 pytestmark = pytest.mark.skipif(not PYTHON.exists(), reason="no .venv-parity-geneval; run `make parity`")
@@ -108,9 +109,8 @@ def test_decisions_are_mmdets(seen: dict[int, Seen], mmdet: int, number: int, th
 @pytest.mark.parametrize("mmdet", SIZES)
 def test_resizing_in_floating_point_is_another_thing(seen: dict[int, Seen], mmdet: int) -> None:
     """mmdet 3's own configuration does, and scores move by far more than what round-off leaves."""
-    moved = [
-        np.abs(ours.scores - seen[mmdet].floating[name]["scores"]).max() for name, ours in seen[mmdet].ours.items()
-    ]
+    floating = seen[mmdet].floating
+    moved = [np.abs(ours.scores - floating[name]["scores"]).max() for name, ours in seen[mmdet].ours.items()]
     print(f"mmdet {mmdet}: floating point moves scores by", [f"{one:.1e}" for one in moved])
     assert max(moved) > 1e-3
 
