@@ -22,7 +22,7 @@ class ClipScoreReleased(ClipScore):
     """
 
     name = "clipscore_released"
-    label = "ClipScore (release)"
+    label = "ClipScore (released)"
     version = 1
 
     def score(self, images: Sequence[np.ndarray], prompts: Sequence[Prompt]) -> list[float]:
