@@ -208,7 +208,9 @@ class _Row:
                 str(folder), offline=self.config.offline, device=self.engine.device, dtype=self.engine.dtype
             )
             if self.engine.is_main:
-                self._begin(pipeline.describe() | {"id": self.subject.what})
+                about = pipeline.describe()
+                sampler = {key: about.pop(key) for key in ("steps", "guidance_scale", "resolution")}
+                self._begin(about | {"id": self.subject.what, "sampler": sampler})
             try:
                 draw(pipeline)
             finally:
@@ -235,8 +237,8 @@ class _Row:
                     "backbone_hash": backbone.fingerprint,
                     "max_sequence_length": backbone.spec.max_sequence_length,
                     "dtype": str(self.engine.dtype).removeprefix("torch."),
+                    "sampler": asdict(self.suite.sampler),
                 }
-                | asdict(self.suite.sampler)
             )
         if self.engine.broadcast((self.evaluation / "evaluation.json").exists()):
             return

@@ -1,0 +1,470 @@
+"""``bench evaluate`` and ``bench score``: what can be evaluated, passes that go on, cells that fail alone."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import fakes
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from fakes import Brightness
+from PIL import Image
+from trained import adapted, transformer
+
+from bench import records, registry
+from bench.backbone.policy import Policy
+from bench.cli import main
+from bench.engine import Engine
+from bench.errors import BenchError, Missing
+from bench.evaluate import EvaluationConfig, evaluate, score_run
+from bench.evaluation import Conditions, PolicyPainter, draw_suite, drawing, score_suite, scoring
+from bench.experiment import Workspace
+from bench.export import _adapter
+from bench.metric import Metric
+from bench.origin import Origin
+from bench.progress import Progress
+from bench.subjects import find_subject
+from bench.suite import Prompt, PromptSet
+from bench.weights import LORA, save_weights
+
+Run = Callable[..., tuple[Path, dict[str, str]]]
+
+
+class Spread(Metric):
+    """Deviation of the brightness of a prompt's pictures."""
+
+    name, label, version, per_prompt = "spread", "Spread", 1, True
+
+    def score(self, images, prompts):
+        assert len({prompt.id for prompt in prompts}) == 1 and len(images) == 2
+        return [float(np.std([image.mean() for image in images]))] * len(images)
+
+
+class Absent(Metric):
+    """Needs what is not here."""
+
+    name, label, version = "absent", "Absent", 1
+
+    def prepare(self):
+        raise Missing("asset judge is missing; run `bench assets fetch judge`")
+
+    def score(self, images, prompts):
+        raise AssertionError("not loaded")
+
+
+class Broken(Absent):
+    """Breaks when it is loaded."""
+
+    name, label = "broken", "Broken"
+
+    def prepare(self):
+        raise RuntimeError("no such symbol")
+
+
+def rich_suite():
+    """The fake suite with a metric of each kind of trouble."""
+    suite = fakes.suite()
+    prompts = PromptSet("some", suite.prompt_sets[0].prompts, 2, ("brightness", "spread", "absent", "broken"))
+    return replace(suite, name="rich", prompt_sets=(prompts,))
+
+
+@pytest.fixture
+def known(world: fakes.World) -> Iterator[None]:
+    """The registry with the fakes and this file's metrics."""
+    here = Path(__file__).stem
+    with fakes.registered(world.backbone), pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, here, sys.modules[__name__])
+        for kind, entries in {
+            "metrics": {name.lower(): f"{here}:{name}" for name in ("Spread", "Absent", "Broken")},
+            "suites": {"rich": f"{here}:rich_suite"},
+        }.items():
+            patch.setitem(registry.BUILT_IN, kind, registry.BUILT_IN[kind] | entries)
+        registry.table.cache_clear()
+        yield
+
+
+@pytest.fixture
+def run(known: None, tmp_path: Path, tiny_pipeline: Path) -> Run:
+    """Evaluates into a workspace of this test's own; returns the run folder and what failed."""
+
+    def evaluated(*what: str | Path, **options: Any) -> tuple[Path, dict[str, str]]:
+        config = EvaluationConfig(what=tuple(map(str, what)), **{"suite": "fake", "max_sequence_length": 12} | options)
+        outcome = evaluate(config, Workspace(tmp_path / "cache", tmp_path / "runs"), Progress(quiet=True))
+        return outcome.folder, outcome.failed
+
+    return evaluated
+
+
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    (path,) = folder.glob("**/evaluations/0/samples.jsonl")
+    return list(records.read_lines(path))
+
+
+def row(run: Path, part: str) -> Path:
+    (found,) = run.glob(f"evaluated--*{part}*")
+    return found
+
+
+# -- what can be evaluated -------------------------------------------------------------------------------------------
+
+
+def pictures(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted((folder / "evaluations/0/images").iterdir())}
+
+
+def drawn_by(model: Any, world: fakes.World, folder: Path) -> dict[str, bytes]:
+    """The fake suite's images by a transformer, drawn here."""
+    policy = Policy(model, world.backbone.scheduler(), world.null)
+    painter = PolicyPainter(
+        policy, world.backbone, fakes.suite().sampler, Conditions(world.backbone, fakes.suite().texts())
+    )
+    draw_suite(fakes.suite(), painter, folder / "evaluations/0", header={}, engine=Engine(), batch=48)
+    return pictures(folder)
+
+
+def test_a_pipeline_a_fine_tune_and_both_forms_of_a_lora(
+    run: Run, world: fakes.World, tiny_pipeline: Path, tmp_path: Path
+) -> None:
+    transformer(tiny_pipeline, 0.2).save_pretrained(tmp_path / "tuned" / "transformer")
+    save_weights(adapted(tiny_pipeline), tmp_path / "lora")
+    (tmp_path / "peft").mkdir()
+    _adapter(tmp_path / "lora" / LORA, Origin(str(tiny_pipeline)), tmp_path / "peft")
+    (tmp_path / "peft" / LORA).unlink()
+    subjects = [tiny_pipeline, tmp_path / "tuned", tmp_path / "lora", tmp_path / "peft"]
+    folder, failed = run(*subjects, backbone=str(tiny_pipeline))
+    assert failed == {}
+    base = drawn_by(world.backbone.transformer(), world, tmp_path / "a")
+    assert pictures(row(folder, "tiny")) == base
+    tuned = drawn_by(transformer(tiny_pipeline, 0.2), world, tmp_path / "b")
+    assert pictures(row(folder, "tuned")) == tuned != base
+    lora = drawn_by(adapted(tiny_pipeline), world, tmp_path / "c")
+    assert pictures(row(folder, "lora")) == lora != base
+    assert pictures(row(folder, "peft")) == lora
+    about = records.read_json(row(folder, "lora") / "job.json")["evaluated"]
+    assert about["kind"] == "lora"
+    assert about["sampler"] == {"steps": 2, "guidance_scale": 2.0, "resolution": 16}
+    assert len(about["identity"]) == len(about["backbone_hash"]) == 64
+    assert records.read_json(folder / "experiment.json")["suite"]["seed"] == 7
+
+
+def test_a_job_of_a_run_is_evaluated_on_the_backbone_it_was_trained_from(
+    run: Run, world: fakes.World, tiny_pipeline: Path, tmp_path: Path
+) -> None:
+    from fake_run import FakeRun
+
+    fake = FakeRun(tmp_path / "demo")
+    fake.base()
+    fake.job("full", 0.1)
+    fake.write("config.json", {"backbone": str(tiny_pipeline), "revision": None})
+    job = fake.folder / "full--pretty--s0"
+    transformer(tiny_pipeline, 0.2).save_pretrained(job / "weights" / "transformer")
+    folder, failed = run(job, fake.folder / "base", suite="fake")
+    assert failed == {}
+    assert pictures(row(folder, "full")) == drawn_by(transformer(tiny_pipeline, 0.2), world, tmp_path / "b")
+    assert pictures(row(folder, "base")) == drawn_by(world.backbone.transformer(), world, tmp_path / "a")
+
+
+def test_images_of_ones_own_are_scored_and_what_is_not_there_is_said(run: Run, tmp_path: Path) -> None:
+    folder, _ = run("fake")
+    mine = tmp_path / "mine"
+    shutil.copytree(row(folder, "fake") / "evaluations/0/images", mine)
+    (mine / "some-1-1.png").unlink()
+    (mine / "some-1-0.png").write_bytes(b"no picture")
+    Image.new("RGB", (16, 16), (9, 9, 9)).save(mine / "some-0-1.png")
+    other, failed = run(mine, name="mine")
+    assert failed == {}
+    cells = [r["scores"]["brightness"] for r in rows_of(other)]
+    assert cells[0] == rows_of(folder)[0]["scores"]["brightness"]
+    assert [cell.get("error", "") for cell in cells[1:]] == [
+        "every pixel of the picture is the same",
+        cells[2]["error"],
+        "the image some-1-1 is not there",
+    ]
+    assert cells[2]["error"].startswith("the image some-1-0.png cannot be read: ")
+    assert records.read_json(row(other, "mine") / "job.json")["evaluated"]["sizes"] == {"16x16": 2}
+
+
+def test_images_in_genevals_layout(run: Run, tmp_path: Path) -> None:
+    folder, _ = run("fake")
+    for number, (prompt, repeat) in enumerate([("0", 0), ("0", 1), ("1", 0), ("1", 1)]):
+        target = tmp_path / "theirs" / prompt / "samples" / f"{repeat:04d}.png"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(row(folder, "fake") / "evaluations/0" / rows_of(folder)[number]["image"], target)
+    other, _ = run(tmp_path / "theirs", name="theirs")
+    assert [r["scores"] for r in rows_of(other)] == [r["scores"] for r in rows_of(folder)]
+
+
+# -- noise and passes ------------------------------------------------------------------------------------------------
+
+
+def test_the_batch_changes_no_noise(run: Run) -> None:
+    one, _ = run("fake", name="one", evaluation_batch=1)
+    three, _ = run("fake", name="three", evaluation_batch=3)
+    assert [r["seed"] for r in rows_of(one)] == [r["seed"] for r in rows_of(three)]
+    for a, b in zip(rows_of(one), rows_of(three), strict=True):
+        left, right = (
+            np.asarray(Image.open(row(run_, "fake") / "evaluations/0" / r["image"]), int)
+            for run_, r in ((one, a), (three, b))
+        )
+        assert np.abs(left - right).max() <= 1
+    assert len({r["seed"] for r in rows_of(one)}) == 4
+
+
+def test_generating_and_scoring_apart_leave_what_both_leave_together(run: Run) -> None:
+    together, _ = run("fake", name="together")
+    apart, _ = run("fake", name="apart", passes="generate")
+    assert all(r["scores"] == {} for r in rows_of(apart))
+    run("fake", name="apart", passes="score")
+    assert rows_of(apart) == rows_of(together)
+    assert pictures(row(apart, "fake")) == pictures(row(together, "fake"))
+
+
+def test_each_pass_goes_on_where_it_was_stopped(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, _ = run("fake", name="whole", evaluation_batch=1)
+    drawn, kept = [], drawing._Drawing._draw
+
+    def draw(self, prompts, batch):
+        drawn.append(batch)
+        if len(drawn) == 3:
+            raise KeyboardInterrupt
+        return kept(self, prompts, batch)
+
+    monkeypatch.setattr(drawing._Drawing, "_draw", draw)
+    monkeypatch.setattr(scoring, "BATCH", 1)
+    monkeypatch.setattr(scoring, "UNITS", 1)
+    with pytest.raises(KeyboardInterrupt):
+        run("fake", name="stopped", evaluation_batch=1)
+    scored, unit = [], scoring._Scoring._unit
+
+    def score(self, rows):
+        scored.append(rows)
+        if len(scored) == 3:
+            raise KeyboardInterrupt
+        return unit(self, rows)
+
+    monkeypatch.setattr(scoring._Scoring, "_unit", score)
+    with pytest.raises(KeyboardInterrupt):
+        run("fake", name="stopped", evaluation_batch=1)
+    assert len(drawn) == 5  # two were kept: only the third and the fourth are drawn now
+    folder, _ = run("fake", name="stopped", evaluation_batch=1)
+    assert len(scored) == 5
+    assert rows_of(folder) == rows_of(whole) and pictures(row(folder, "fake")) == pictures(row(whole, "fake"))
+
+
+def test_images_of_other_weights_are_not_taken_over(world: fakes.World, tmp_path: Path, tiny_pipeline: Path) -> None:
+    """What a killed pass left behind is only kept under the same header."""
+    conditions = Conditions(world.backbone, fakes.suite().texts())
+
+    def draw(model: Any, folder: Path, header: dict[str, Any], stop: bool = False) -> None:
+        policy = Policy(model, world.backbone.scheduler(), world.null)
+        painter: Any = PolicyPainter(policy, world.backbone, fakes.suite().sampler, conditions)
+        if stop:
+            ours, calls = painter.draw, []
+            painter.draw = lambda *a: ours(*a) if not calls.append(a) and len(calls) < 2 else 1 / 0
+        draw_suite(fakes.suite(), painter, folder, header=header, engine=Engine(), batch=2)
+
+    with pytest.raises(ZeroDivisionError):
+        draw(world.backbone.transformer(), tmp_path / "a", {"step": 1}, stop=True)
+    draw(transformer(tiny_pipeline, 0.2), tmp_path / "a", {"step": 2})
+    draw(transformer(tiny_pipeline, 0.2), tmp_path / "b", {"step": 2})
+    for path in (tmp_path / "b" / "images").iterdir():
+        assert (tmp_path / "a" / "images" / path.name).read_bytes() == path.read_bytes()
+
+
+# -- cells that fail alone -------------------------------------------------------------------------------------------
+
+
+def test_a_scorer_that_fails_marks_its_cells_and_no_others(run: Run) -> None:
+    folder, failed = run("fake", suite="rich")
+    assert failed == {}
+    for sample in rows_of(folder):
+        scores = sample["scores"]
+        assert "score" in scores["brightness"] and "score" in scores["spread"]
+        assert scores["absent"]["error"] == "missing: asset judge is missing; run `bench assets fetch judge`"
+        assert scores["broken"]["error"] == "RuntimeError: no such symbol"
+    spreads = [sample["scores"]["spread"]["score"] for sample in rows_of(folder)]
+    assert spreads[0] == spreads[1] != spreads[2] == spreads[3]
+
+
+def test_what_was_missing_is_scored_by_the_same_command_later(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, _ = run("fake", suite="rich")
+    monkeypatch.setattr(Absent, "prepare", lambda self: None)
+    monkeypatch.setattr(Absent, "score", lambda self, images, prompts: [0.25] * len(images))
+    run("fake", suite="rich")
+    assert {sample["scores"]["absent"].get("score") for sample in rows_of(folder)} == {0.25}
+
+
+def test_a_model_that_draws_nan_or_one_colour_is_found_out(world: fakes.World, tmp_path: Path) -> None:
+    broken = world.backbone.transformer()
+    broken.proj_out.bias.data.fill_(float("nan"))
+    policy = Policy(broken, world.backbone.scheduler(), world.null)
+    painter = PolicyPainter(
+        policy, world.backbone, fakes.suite().sampler, Conditions(world.backbone, fakes.suite().texts())
+    )
+    draw_suite(fakes.suite(), painter, tmp_path / "0", header={}, engine=Engine(), batch=4)
+    score_suite(fakes.suite(), {"brightness": Brightness()}, tmp_path / "0", engine=Engine())
+    rows = list(records.read_lines(tmp_path / "0" / "samples.jsonl"))
+    assert {r["scores"]["brightness"]["error"] for r in rows} == {drawing.NOT_A_NUMBER}
+    assert not list((tmp_path / "0" / "images").iterdir())
+    grey = np.full((4, 4, 3), 7, np.uint8)
+    assert drawing.problem_of(grey) == drawing.CONSTANT
+    grey[0, 0, 0] = 8
+    assert drawing.problem_of(grey) is None
+
+
+def test_a_score_of_an_older_version_is_replaced(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, _ = run("fake")
+    before = rows_of(folder)
+    monkeypatch.setattr(Brightness, "version", 2)
+    monkeypatch.setattr(Brightness, "score", lambda self, images, prompts: [0.5] * len(images))
+    score_run(folder, (), Progress(quiet=True))
+    assert {str(r["scores"]["brightness"]) for r in rows_of(folder)} == {"{'score': 0.5, 'version': 2}"}
+    assert records.read_json(folder / "experiment.json")["suite"]["metrics"][0]["version"] == 2
+    assert [r["seed"] for r in rows_of(folder)] == [r["seed"] for r in before]
+
+
+def test_a_run_is_scored_with_a_further_metric_and_keeps_its_column(run: Run, tmp_path: Path) -> None:
+    folder, _ = run("fake")
+    score_run(folder, ("spread",), Progress(quiet=True))
+    assert all("score" in r["scores"]["spread"] and "score" in r["scores"]["brightness"] for r in rows_of(folder))
+    metrics = records.read_json(folder / "experiment.json")["suite"]["metrics"]
+    assert [(m["name"], m["prompt_set"], m["images"]) for m in metrics] == [
+        ("brightness", "some", 4),
+        ("spread", "some", 4),
+    ]
+    score_run(folder, (), Progress(quiet=True))
+    assert len(records.read_json(folder / "experiment.json")["suite"]["metrics"]) == 2
+    from bench.report import render_report
+
+    render_report([folder], tmp_path / "report")
+    assert "Spread" in (tmp_path / "report" / "main_results.md").read_text()
+
+
+# -- bad input -------------------------------------------------------------------------------------------------------
+
+
+def test_one_that_cannot_be_had_costs_the_others_nothing(run: Run, tmp_path: Path, tiny_pipeline: Path) -> None:
+    save_weights(adapted(tiny_pipeline), tmp_path / "lora")
+    (tmp_path / "empty").mkdir()
+    folder, failed = run(tmp_path / "lora", "fakee", tmp_path / "empty", "fake")
+    assert list(failed) == [str(tmp_path / "lora"), "fakee", str(tmp_path / "empty")]
+    assert failed[str(tmp_path / "lora")].endswith("does not say which pipeline it is for; add --backbone")
+    assert "did you mean 'fake'?" in failed["fakee"]
+    assert "holds no pipeline" in failed[str(tmp_path / "empty")]
+    assert "score" in rows_of(folder)[0]["scores"]["brightness"]
+
+
+def test_weights_of_another_architecture_end_in_one_line(run: Run, tmp_path: Path, tiny_pipeline: Path) -> None:
+    from diffusers import SD3Transformer2DModel
+
+    other = SD3Transformer2DModel(**fakes.TRANSFORMER | {"num_layers": 1})
+    other.save_pretrained(tmp_path / "other")
+    _, failed = run(tmp_path / "other", backbone=str(tiny_pipeline))
+    assert "is not a transformer of the backbone" in failed[str(tmp_path / "other")]
+    assert "(num_layers differ)" in failed[str(tmp_path / "other")]
+
+
+def test_a_damaged_lora_ends_in_one_line(run: Run, tmp_path: Path, tiny_pipeline: Path) -> None:
+    from safetensors.torch import save_file
+
+    (tmp_path / "lora").mkdir()
+    save_file({"unet.a": torch.zeros(1)}, tmp_path / "lora" / LORA)
+    (tmp_path / "cut").mkdir()
+    (tmp_path / "cut" / LORA).write_bytes(b"12345")
+    _, failed = run(tmp_path / "lora", tmp_path / "cut", backbone=str(tiny_pipeline))
+    assert all(" is no LoRA for this transformer: " in line and "\n" not in line for line in failed.values())
+    assert len(failed) == 2
+
+
+def test_a_name_stands_for_one_thing(run: Run, tmp_path: Path, tiny_pipeline: Path) -> None:
+    for step in (0.1, 0.2):
+        transformer(tiny_pipeline, step).save_pretrained(tmp_path / "tuned" / "transformer")
+        _, failed = run(tmp_path / "tuned", backbone=str(tiny_pipeline))
+        assert bool(failed) == (step == 0.2)
+    assert "holds an evaluation of something else" in failed[str(tmp_path / "tuned")]
+    with pytest.raises(BenchError, match="was evaluated on another suite"):
+        run("fake", suite="rich", name="evaluate-fake")
+
+
+def test_images_of_another_suite_are_refused(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "mine" / "cat.png")
+    _, failed = run(tmp_path / "mine")
+    (line,) = failed.values()
+    assert line.endswith("they are called <prompt set>-<prompt id>-<repeat>, e.g. some-0-0.png")
+
+
+def test_scoring_before_generating_ends_in_one_line(run: Run) -> None:
+    _, failed = run("fake", passes="score")
+    assert "holds no images yet" in failed["fake"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        (["--suite", "papier"], "unknown suite 'papier'; did you mean 'paper'?"),
+        (["--metrics", "brigthness"], "unknown metric of the suite fake 'brigthness'; did you mean 'brightness'?"),
+        (["--name", "a/b"], "evaluation: name: "),
+    ],
+)
+def test_what_is_mistyped_ends_in_one_line(known: None, tmp_path: Path, flags: list[str], line: str) -> None:
+    places = ["--runs", str(tmp_path / "runs"), "--reports", str(tmp_path / "reports")]
+    given = flags if "--suite" in flags else ["--suite", "fake", *flags]
+    done = CliRunner().invoke(main, ["evaluate", "fake", *given, *places])
+    assert done.exit_code == 1
+    assert done.stderr.startswith(f"bench: {line}") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("metrics", "line"),
+    [
+        (("brigthness",), "unknown metric"),
+        (("spread@nowhere",), "unknown prompt set 'nowhere'"),
+    ],
+)
+def test_scoring_with_what_is_not_there_ends_in_one_line(run: Run, metrics: tuple[str, ...], line: str) -> None:
+    folder, _ = run("fake")
+    with pytest.raises(BenchError, match=line):
+        score_run(folder, metrics, Progress(quiet=True))
+    with pytest.raises(BenchError, match="is no run"):
+        score_run(folder / "nowhere", (), Progress(quiet=True))
+
+
+def test_the_command_prints_the_table_and_keeps_the_report(known: None, tmp_path: Path) -> None:
+    places = ["--runs", str(tmp_path / "runs"), "--reports", str(tmp_path / "reports")]
+    given = ["fake", "--suite", "fake", "--max-sequence-length", "12", "--limit", "1", "--name", "look"]
+    done = CliRunner().invoke(main, ["evaluate", *given, *places])
+    assert done.exit_code == 0, done.output
+    assert "| Brightness" in done.output and "too few to compare anything" in done.output
+    assert (tmp_path / "reports" / "look" / "index.html").is_file()
+    assert json.loads((tmp_path / "runs/look/experiment.json").read_text())["suite"]["name"] == "fake, first 1"
+
+
+# -- what a subject is -----------------------------------------------------------------------------------------------
+
+
+def test_what_is_no_folder_is_a_hub_id() -> None:
+    subject = find_subject("owner/name", revision="v1")
+    assert (subject.kind, subject.backbone, subject.revision, subject.label) == ("pipeline", "owner/name", "v1", "name")
+
+
+def test_a_lora_from_the_hub_names_its_pipeline(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "owner/name"}))
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"")
+    assert find_subject(str(tmp_path)).backbone == "owner/name"
+    assert find_subject(str(tmp_path), backbone="other/one").backbone == "other/one"
+
+
+def test_a_limited_suite_keeps_the_first_of_each_group() -> None:
+    prompts = tuple(Prompt(str(i), "x", group="ab"[i % 2]) for i in range(6))
+    suite = replace(fakes.suite(), prompt_sets=(PromptSet("some", prompts, 1, ("brightness",)),))
+    assert [p.id for p in suite.limited(2).prompt_sets[0].prompts] == ["0", "1", "2", "3"]
+    assert suite.limited(2).images() == 4 and "too few to compare" in suite.limited(2).notice
