@@ -22,6 +22,7 @@ BASE: Final = "base"
 CONTEXT: Final = "context"
 """Method of a model that is evaluated beside the base and never trained; its folder is ``context--<slug>``."""
 
+
 EVALUATED: Final = "evaluated"
 """Method of weights or images that are only evaluated; their folder is ``evaluated--<slug>``."""
 
