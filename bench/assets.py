@@ -97,7 +97,7 @@ TABLE: dict[str, Asset] = {
             "pickscore_v1",
             "PickScore v1, a CLIP ViT-H/14 fitted to people's choices",
             3_944_600_000,
-            "not stated on the hub page; the code is MIT (yuvalkirstain/PickScore)",
+            "none stated on the hub page",
             stand_in=True,
             repo="yuvalkirstain/PickScore_v1",
             revision="a4e4367c6dfa7288a00c550414478f865b875800",

@@ -99,8 +99,19 @@ class ClipViT:
     def embed_pixels(self, pictures: Tensor, mode: str = "bicubic") -> Tensor:
         """``embed_images`` for tensors (N, 3, H, W) in [0, 1], resized as tensors, with a gradient to them."""
         with inference.exact():
-            resized = pixels.centre(pixels.shorter_side(pictures.to(self.device).float(), self.side, mode), self.side)
-            return self.embed_prepared(pixels.normalised(resized))
+            return self.embed_prepared(self._fit(pictures, mode))
+
+    def embed_images_as_tensors(self, images: Sequence[np.ndarray], mode: str) -> Tensor:
+        """``embed_images``, but resized as ``embed_pixels`` does."""
+        inference.check_pictures(images)
+        return inference.in_batches(
+            lambda part: self.embed_prepared(torch.cat([self._fit(pixels.from_picture(im), mode) for im in part])),
+            images,
+        )
+
+    def _fit(self, pictures: Tensor, mode: str) -> Tensor:
+        resized = pixels.shorter_side(pictures.to(self.device).float(), self.side, mode)
+        return pixels.normalised(pixels.centre(resized, self.side))
 
 
 def load(weights: str = ASSET, *processor: str) -> ClipViT:

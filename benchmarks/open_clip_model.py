@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -47,12 +48,24 @@ class OpenClip:
         self.tokenizer: Any = open_clip.SimpleTokenizer(context_length=model.context_length)
         self._sizes = sizes
 
+    def embed_images(self, images: Sequence[np.ndarray]) -> Tensor:
+        """L2-normalised embeddings of uint8 (H, W, 3) pictures: float32 (N, width) on the CPU."""
+        inference.check_pictures(images)
+        return inference.in_batches(
+            lambda part: self._embed(torch.cat([self._fit(pixels.from_picture(image)) for image in part])), images
+        )
+
     def embed_pixels(self, pictures: Tensor) -> Tensor:
-        """L2-normalised embeddings (N, width) of pictures (N, 3, H, W) in [0, 1], with a gradient to them."""
+        """The same on the model's device for pictures (N, 3, H, W) in [0, 1], with a gradient to them."""
         with inference.exact():
-            fitted = pixels.longest_side(pictures.to(self.device).float(), self.side)
-            features: Tensor = self.model.encode_image(pixels.normalised(fitted), normalize=True)
-            return features
+            return self._embed(self._fit(pictures))
+
+    def _fit(self, pictures: Tensor) -> Tensor:
+        return pixels.normalised(pixels.longest_side(pictures.to(self.device).float(), self.side))
+
+    def _embed(self, prepared: Tensor) -> Tensor:
+        features: Tensor = self.model.encode_image(prepared, normalize=True)
+        return features
 
     def embed_prompts(self, prompts: Sequence[Prompt]) -> Tensor:
         """L2-normalised embeddings of the prompts' texts: float32 (N, width) on the CPU, cut at the model's tokens."""

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from bench.suite import Prompt
-from benchmarks import clip_vit, inference, pixels
+from benchmarks import clip_vit
 from benchmarks.metrics.clipscore import ClipScore
 
 
@@ -26,13 +25,8 @@ class ClipScoreReleased(ClipScore):
     version = 1
 
     def score(self, images: Sequence[np.ndarray], prompts: Sequence[Prompt]) -> list[float]:
-        inference.check_pictures(images)
         clip = clip_vit.load()
-
-        def embed(part: Sequence[np.ndarray]) -> Tensor:
-            return torch.cat([clip.embed_pixels(pixels.from_picture(image), "bilinear") for image in part])
-
-        cosines = (inference.in_batches(embed, images) * clip.embed_prompts(prompts)).sum(1)
+        cosines = (clip.embed_images_as_tensors(images, "bilinear") * clip.embed_prompts(prompts)).sum(1)
         return [float(cosine) for cosine in cosines * clip.scale / 100]
 
     def differentiable_score(self, pixels: Tensor, prompts: Sequence[Prompt]) -> Tensor:

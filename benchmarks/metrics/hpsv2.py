@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from bench import assets
 from bench.metric import Metric
 from bench.suite import Prompt
-from benchmarks import inference, pixels
+from benchmarks import inference
 from benchmarks.open_clip_model import OpenClip
 
 
@@ -49,13 +48,8 @@ class HPSv2(Metric):
         inference.forget(OpenClip, *self.assets)
 
     def score(self, images: Sequence[np.ndarray], prompts: Sequence[Prompt]) -> list[float]:
-        inference.check_pictures(images)
         model = self._model()
-
-        def embed(part: Sequence[np.ndarray]) -> Tensor:
-            return torch.cat([model.embed_pixels(pixels.from_picture(image)) for image in part])
-
-        cosines = (inference.in_batches(embed, images) * model.embed_prompts(prompts)).sum(1)
+        cosines = (model.embed_images(images) * model.embed_prompts(prompts)).sum(1)
         return [float(cosine) for cosine in cosines]
 
     def differentiable_score(self, pixels: Tensor, prompts: Sequence[Prompt]) -> Tensor:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from drawn import check_gradient, drawn, metric, words
+from drawn import check_gradient, check_on_a_gpu, drawn, metric, words
 from tiny_clip import make_tiny_clip
 
 from bench.rng import numpy_generator
@@ -69,3 +69,8 @@ def test_scores_do_not_depend_on_the_batch() -> None:
     together = judge.score(pictures * 2, prompts * 2)
     alone = [judge.score([p], [q])[0] for p, q in zip(pictures[:3], prompts[:3], strict=True)]
     np.testing.assert_allclose(together[:3], alone, atol=2e-6)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_gpu_gives_the_cpus_scores() -> None:
+    check_on_a_gpu(metric("clipscore_released"), VALUE)

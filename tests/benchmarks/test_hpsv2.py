@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from drawn import check_gradient, drawn, metric, one_line
+from drawn import check_gradient, check_on_a_gpu, drawn, metric, one_line
 from tiny_open_clip import SIDE, TOKENS, make_tiny_open_clip
 
 from bench.rng import numpy_generator
@@ -225,3 +225,8 @@ def test_a_file_of_another_kind_is_refused_and_nothing_of_it_runs(
 def test_a_picture_of_another_form_is_refused(picture: np.ndarray) -> None:
     with pytest.raises(ValueError, match="and not uint8"):
         metric("hpsv2").score([picture], [Prompt("0", "a circle")])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_gpu_gives_the_cpus_scores() -> None:
+    check_on_a_gpu(metric("hpsv2"), VALUE)

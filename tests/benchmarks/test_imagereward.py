@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tiny_blip
 import torch
-from drawn import check_gradient, drawn, metric, one_line, words
+from drawn import check_gradient, check_on_a_gpu, drawn, metric, one_line, words
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -304,3 +304,8 @@ def test_another_vocabulary_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_picture_of_another_form_is_refused(picture: np.ndarray) -> None:
     with pytest.raises(ValueError, match="and not uint8"):
         metric("imagereward").score([picture], [Prompt("0", "a circle")])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_gpu_gives_the_cpus_scores() -> None:
+    check_on_a_gpu(metric("imagereward"), VALUE)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from drawn import check_gradient, drawn, metric, one_line, words
+from drawn import check_gradient, check_on_a_gpu, drawn, metric, one_line, words
 from PIL import Image
 from tiny_clip import make_tiny_clip
 
@@ -92,3 +92,8 @@ def test_records_name_both_sources(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_folder_without_a_tokenizer_ends_in_one_line(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BENCH_ASSET_CLIP_VIT_H14_PROCESSOR", str(models / "clip"))
     assert one_line(metric("pickscore").prepare).startswith(f"{models / 'clip'} is no CLIP model that transformers can")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_gpu_gives_the_cpus_scores() -> None:
+    check_on_a_gpu(metric("pickscore"), VALUE)

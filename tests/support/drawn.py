@@ -59,6 +59,22 @@ def one_line(call: Callable[[], object]) -> str:
     return str(caught.value)
 
 
+def check_on_a_gpu(judge: Metric, value: float) -> None:
+    """The mean of ``drawn`` is the CPU's on a GPU, although training has chosen TF32, and so is the gradient's form."""
+    torch.backends.cuda.matmul.allow_tf32 = True
+    try:
+        pictures, prompts = drawn()
+        assert float(np.mean(judge.score(pictures, prompts))) == pytest.approx(value, abs=2e-4)
+        pixels = as_pixels(pictures).detach().cuda().requires_grad_()
+        scores = judge.differentiable_score(pixels, prompts)
+        assert scores.device == pixels.device
+        assert float(scores.mean()) == pytest.approx(value, abs=1e-2)
+        assert torch.isfinite(torch.autograd.grad(scores.sum(), pixels)[0]).all()
+        assert torch.backends.cuda.matmul.allow_tf32
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = False
+
+
 def check_gradient(judge: Metric, near: float) -> None:
     """Its differentiable form agrees with ``score`` on smooth pictures, and its gradient with finite differences."""
     pictures = smooth()
