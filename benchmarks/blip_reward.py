@@ -150,7 +150,7 @@ def _sizes(weights: Mapping[str, Tensor]) -> tuple[Any, Any]:
     vision = BlipVisionConfig(
         hidden_size=seen,
         intermediate_size=len(weights[f"{eye}.blocks.0.mlp.fc1.weight"]),
-        num_hidden_layers=_layers(weights, f"{eye}.blocks."),
+        num_hidden_layers=inference.layers(weights, f"{eye}.blocks."),
         num_attention_heads=seen // HEAD,
         image_size=round((weights[f"{eye}.pos_embed"].shape[1] - 1) ** 0.5) * side,
         patch_size=side,
@@ -162,7 +162,7 @@ def _sizes(weights: Mapping[str, Tensor]) -> tuple[Any, Any]:
         hidden_size=width,
         encoder_hidden_size=seen,
         intermediate_size=len(weights[f"{reader}.encoder.layer.0.intermediate.dense.weight"]),
-        num_hidden_layers=_layers(weights, f"{reader}.encoder.layer."),
+        num_hidden_layers=inference.layers(weights, f"{reader}.encoder.layer."),
         num_attention_heads=width // HEAD,
         max_position_embeddings=len(weights[f"{reader}.embeddings.position_embeddings.weight"]),
         hidden_act="gelu",
@@ -174,10 +174,6 @@ def _sizes(weights: Mapping[str, Tensor]) -> tuple[Any, Any]:
         is_decoder=True,  # gives it the layers of cross-attention; it still reads in both directions
     )
     return vision, text
-
-
-def _layers(weights: Mapping[str, Tensor], prefix: str) -> int:
-    return len({name[len(prefix) :].partition(".")[0] for name in weights if name.startswith(prefix)})
 
 
 def _renamed(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

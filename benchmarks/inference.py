@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -90,6 +90,11 @@ def once_per_text(function: Callable[[list[str]], Tensor], prompts: Sequence[Pro
     texts = sorted({prompt.text for prompt in prompts})
     row = {text: i for i, text in enumerate(texts)}
     return function(texts)[[row[prompt.text] for prompt in prompts]]
+
+
+def layers(weights: Mapping[str, Tensor], prefix: str) -> int:
+    """How many numbers follow ``prefix`` in the names of a model's weights."""
+    return len({name[len(prefix) :].partition(".")[0] for name in weights if name.startswith(prefix)})
 
 
 def why_unread(error: Exception) -> str:

@@ -102,7 +102,7 @@ def _sizes(weights: Mapping[str, Tensor]) -> dict[str, Any]:
             image_size=round(places**0.5) * patches.shape[2],
             patch_size=patches.shape[2],
             width=patches.shape[0],
-            layers=_layers(weights, "visual.transformer.resblocks."),
+            layers=inference.layers(weights, "visual.transformer.resblocks."),
             head_width=PICTURE_HEAD,
             mlp_ratio=_mlp_ratio(weights, "visual."),
         ),
@@ -110,15 +110,11 @@ def _sizes(weights: Mapping[str, Tensor]) -> dict[str, Any]:
             context_length=len(weights["positional_embedding"]),
             vocab_size=text.shape[0],
             width=text.shape[1],
-            layers=_layers(weights, "transformer.resblocks."),
+            layers=inference.layers(weights, "transformer.resblocks."),
             heads=text.shape[1] // TEXT_HEAD,
             mlp_ratio=_mlp_ratio(weights, ""),
         ),
     )
-
-
-def _layers(weights: Mapping[str, Tensor], prefix: str) -> int:
-    return len({name[len(prefix) :].partition(".")[0] for name in weights if name.startswith(prefix)})
 
 
 def _mlp_ratio(weights: Mapping[str, Tensor], tower: str) -> float:
