@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -86,6 +87,7 @@ class Job:
         self._ema: list[Tensor] | None = None
         self._ema_settings = (0.0, 1)
         self._ema_steps = 0
+        self._scorer: ThreadPoolExecutor | None = None
 
     # -- what trains ---------------------------------------------------------------------------------------------
 
@@ -304,14 +306,32 @@ class Job:
 
     def reward(self, images: np.ndarray, prompts: Sequence[Prompt]) -> Tensor:
         """Scores of images by the reward this job was given: (N,) float32. Every process must call it alike."""
+        return self.reward_later(images, prompts)()
+
+    def reward_later(self, images: np.ndarray, prompts: Sequence[Prompt]) -> Callable[[], Tensor]:
+        """As ``reward``, but the scores are waited for in the call that is returned, which every process must make.
+
+        Where a GPU samples, a thread scores meanwhile: preparing pictures and reading signs are the CPU's work.
+        """
         if self._reward is None:
             raise JobFailure("the method asked for a reward but did not declare needs.reward")
         self._charge("reward_calls", len(images))
         self._charge("flops", round(self._reward.flops_per_image * len(images)))
-        scores = torch.tensor(self._reward.score(list(images), prompts), dtype=torch.float32)
+        if self.device.type == "cuda":
+            if self._scorer is None:
+                self._scorer = ThreadPoolExecutor(1, "reward", torch.cuda.set_device, (self.device,))
+            scored: Future[list[float]] = self._scorer.submit(self._reward.score, list(images), prompts)
+        else:
+            scored = Future()
+            scored.set_result(self._reward.score(list(images), prompts))
+        return lambda: self._checked(scored.result(), len(images))
+
+    def _checked(self, values: list[float], count: int) -> Tensor:
+        assert self._reward is not None
+        scores = torch.tensor(values, dtype=torch.float32)
         problem = None
-        if scores.shape != (len(images),):
-            problem = f"the reward returned shape {tuple(scores.shape)} for {len(images)} images"
+        if scores.shape != (count,):
+            problem = f"the reward returned shape {tuple(scores.shape)} for {count} images"
         elif not torch.isfinite(scores).all():
             problem = f"the reward {self._reward.name} returned NaN or infinity"
         self.engine.fail_together(problem, JobFailure)
@@ -420,8 +440,10 @@ class Job:
             self.policy._charge = charge
 
     def close(self) -> None:
-        """End the thread that reads ahead."""
+        """End the threads that read ahead and score."""
         self._prefetch.close()
+        if self._scorer is not None:
+            self._scorer.shutdown(cancel_futures=True)
 
     def finish_step(self, seconds: float, memory: int) -> dict[str, float]:
         """Close a step: add up what all processes spent, and return the scalars logged by all of them.

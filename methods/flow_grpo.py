@@ -92,8 +92,8 @@ class FlowGRPO(PostTrainingMethod):
     def step(self, job: Job) -> None:
         c = self.config
         batch = job.prompts(c.prompts, repeat=c.group_size)
-        paths = self._sample(job, batch)
-        rewards = job.gather(job.reward(job.decode(paths.latents[-1]), batch.prompts), batch)
+        paths, scores = self._sample(job, batch)
+        rewards = job.gather(scores, batch)
         advantages = flow.group_advantages(rewards.view(c.prompts, c.group_size), clip=c.advantage_clip).flatten()
         kept = torch.nonzero(advantages).flatten().cpu()
         job.log("reward", rewards.mean())
@@ -105,8 +105,9 @@ class FlowGRPO(PostTrainingMethod):
                 self._update(job, batch, paths, advantages[batch.rows], rows, on_policy=update == 0)
 
     @torch.no_grad()
-    def _sample(self, job: Job, batch: PromptBatch) -> Trajectories:
-        c, sigmas, paths = self.config, job.policy.sigmas(self.config.sampling_steps), []
+    def _sample(self, job: Job, batch: PromptBatch) -> tuple[Trajectories, Tensor]:
+        """What was sampled, and its rewards."""
+        c, sigmas, paths, scores = self.config, job.policy.sigmas(self.config.sampling_steps), [], []
         for part in job.parts(batch):
             share = batch[part]
             latents, log_probs, unconditional = [job.noise(share, "start")], [], []
@@ -121,7 +122,9 @@ class FlowGRPO(PostTrainingMethod):
                 log_probs.append(flow.gaussian_log_prob(latents[-1], mean, std))
                 unconditional.append(free)
             paths.append([torch.stack(latents), torch.stack(log_probs), torch.stack(unconditional)])
-        return Trajectories(*(torch.cat(kind, 1)[:, : len(batch)] for kind in zip(*paths, strict=True)))
+            scores.append(job.reward_later(job.decode(latents[-1]), share.prompts))
+        rewards = torch.cat([wait() for wait in scores])[: len(batch)]
+        return Trajectories(*(torch.cat(kind, 1)[:, : len(batch)] for kind in zip(*paths, strict=True))), rewards
 
     def _velocity(
         self, job: Job, z: Tensor, sigma: Tensor, text: TextCondition, unconditional: Tensor | None

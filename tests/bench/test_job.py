@@ -403,6 +403,26 @@ def learn(job: Job) -> None:
         job.update()
 
 
+def test_a_reward_that_is_waited_for_later_is_the_same_and_costs_the_same(world, monkeypatch):
+    """With the thread that a GPU's job has, and without."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    now, later, threaded = world.job(), world.job(), world.job()
+    images = np.arange(2 * 16 * 16 * 3, dtype=np.uint8).reshape(2, 16, 16, 3)
+    prompts = [Prompt("0", "x")] * 2
+    expected = now.reward(images, prompts)
+    assert torch.equal(later.reward_later(images, prompts)(), expected)
+    threaded._scorer = ThreadPoolExecutor(1)
+    monkeypatch.setattr(threaded, "device", torch.device("cuda"))
+    wait = threaded.reward_later(images, prompts)
+    monkeypatch.setattr(threaded, "device", torch.device("cpu"))
+    assert torch.equal(wait(), expected)
+    assert now.meter.counts() == later.meter.counts() == threaded.meter.counts()
+    threaded.close()
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        threaded._scorer.submit(print)
+
+
 def test_a_loras_reference_is_the_pretrained_model_bit_for_bit(lora, world):
     base = velocity(world.job(), world)
     learn(lora)

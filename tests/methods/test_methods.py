@@ -297,7 +297,7 @@ def sampled(world, **overrides):
     """A job, its method and one batch of sampled paths."""
     job, method = prepare(world, "flow_grpo", **overrides)
     batch = job.prompts(method.config.prompts, repeat=method.config.group_size)
-    return job, method, batch, method._sample(job, batch)
+    return job, method, batch, method._sample(job, batch)[0]
 
 
 def update(job, method, *arguments, **options) -> dict[str, float]:
@@ -309,7 +309,7 @@ def update(job, method, *arguments, **options) -> dict[str, float]:
 def test_paths_follow_the_sde_and_keep_their_log_probabilities(world, monkeypatch):
     job, method = prepare(world, "flow_grpo")
     noises, calls = record(job, "noise", monkeypatch), record(job.policy, "branches", monkeypatch)
-    paths = method._sample(job, job.prompts(2, repeat=3))
+    paths, _ = method._sample(job, job.prompts(2, repeat=3))
     sigmas = wide(job.policy.sigmas(3))
     for i in range(3):
         (z, sigma, _), (free, bound) = calls[i]
