@@ -78,7 +78,9 @@ def load() -> mask2former.Mask2Former:
     """The detector, loaded once per process. Raises BenchError with how to get it, or for one of other classes."""
     model = inference.loaded(mask2former.Mask2Former, ASSET)
     if model.classes != CLASSES:
-        raise BenchError(f"GenEval's detector knows {CLASSES} classes; the one in {assets.path(ASSET)} {model.classes}")
+        raise BenchError(
+            f"GenEval's detector knows {CLASSES} classes; the one in {assets.path(ASSET)} knows {model.classes}"
+        )
     return model
 
 

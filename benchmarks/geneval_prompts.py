@@ -50,8 +50,8 @@ def _prompt(number: int, entry: Any) -> Prompt:
         _check(clause)
         if clause.get("color", COLOURS[0]) not in COLOURS:
             raise ValueError(clause)
-        relation, target = clause.get("position", (RELATIONS[0], -1))
-        if relation not in RELATIONS or target not in range(-1, place):
+        relation, target = clause.get("position", (None, None))
+        if "position" in clause and (relation not in RELATIONS or target not in range(place)):
             raise ValueError(clause)
     for clause in entry.get("exclude", ()):
         _check(clause)

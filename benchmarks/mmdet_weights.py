@@ -100,8 +100,10 @@ def sizes(path: Path, weights: dict[str, Tensor]) -> Any:
 
     try:
         return _sizes(weights, Mask2FormerConfig, SwinConfig)
-    except (KeyError, ValueError, ZeroDivisionError) as error:
+    except KeyError as error:
         raise no_mask2former(path, f"{error.args[0]} is not among its weights") from error
+    except (IndexError, ValueError) as error:
+        raise no_mask2former(path, "its weights have other shapes") from error
 
 
 def _sizes(weights: dict[str, Tensor], whole: Any, swin: Any) -> Any:
@@ -109,7 +111,8 @@ def _sizes(weights: dict[str, Tensor], whole: Any, swin: Any) -> Any:
         return weights[name].shape
 
     def layers(prefix: str) -> int:
-        return 1 + max(int(found[1]) for name in weights if (found := re.match(rf"{prefix}\.(\d+)\.", name)))
+        numbers = (int(found[1]) for name in weights if (found := re.match(rf"{prefix}\.(\d+)\.", name)))
+        return 1 + max(numbers, default=-1)
 
     table = "backbone.stages.{}.blocks.0.attn.w_msa.relative_position_bias_table"
     width = shape("backbone.patch_embed.projection.weight")[0]

@@ -28,9 +28,6 @@ class Remembered(Generic[V]):
         self._results.move_to_end(key)
         return self._results[key]
 
-    def clear(self) -> None:
-        self._results.clear()
-
 
 def digest(image: np.ndarray) -> bytes:
     """A hash of a picture's size and pixels."""

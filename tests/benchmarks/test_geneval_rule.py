@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.geneval_rule import Detection, is_correct, relations
+from benchmarks.geneval_rule import Detection, is_correct, is_strictly_correct, relations, reward, reward_released
 
 
 def box(name: str, x: float = 32, y: float = 32, color: str | None = "red", conf: float = 0.9) -> Detection:
@@ -128,3 +128,60 @@ def test_the_threshold_by_hand():
     """Boxes of 16: an offset d is shrunk by 3.2 and stays above half of itself from d = 6.4 on."""
     assert relations(box("a", 32 + 6.5), box("b")) == {"right of"}
     assert relations(box("a", 32 + 6.3), box("b")) == set()
+
+
+# -- exact counts, and partial credit ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("found", "strict", "credit"), [(0, False, 0), (1, False, 0.5), (2, True, 1), (3, False, 0.5)])
+def test_counts_are_exact(found, strict, credit):
+    stars = [box("star", x=10 * i) for i in range(found)]
+    assert is_strictly_correct(stars, [one("star", 2)]) is strict
+    assert reward(stars, [one("star", 2)]) == reward_released(stars, [one("star", 2)]) == credit
+
+
+def test_far_too_many_cost_more_than_none():
+    assert reward([box("star")] * 16, [one("star")]) == -14
+    assert reward([], [one("star")]) == 0
+
+
+def test_other_objects_are_not_looked_at():
+    assert is_strictly_correct([box("star"), box("heart")], [one("star")])
+    assert reward([box("star"), box("heart")], [one("star")]) == 1
+
+
+def test_a_colour_has_a_part_of_its_own():
+    clause = [one("star", 2, color="red")]
+    assert reward([box("star"), box("star", color="blue")], clause) == pytest.approx((1 + 0.5) / 2)
+    assert not is_strictly_correct([box("star"), box("star", color="blue")], clause)
+    assert reward([box("star"), box("star")], clause) == 1
+
+
+def test_colour_and_position_are_nothing_where_the_count_is_wrong():
+    assert reward([box("star")], [one("star", 2, color="red")]) == pytest.approx((0.5 + 0) / 2)
+    clauses = [one("heart"), one("star", 2, position=("left of", 0))]
+    assert reward([box("heart"), box("star", 10)], clauses) == pytest.approx((1 + 0.5 + 0) / 3)
+    both = [one("heart"), one("star", 2, color="red", position=("left of", 0))]
+    assert reward([box("heart"), box("star", 10)], both) == pytest.approx((1 + 0.5 + 0) / 3)
+
+
+def test_a_wrong_position_is_nothing_and_as_released_something():
+    clauses = [one("heart"), one("star", position=("left of", 0))]
+    right, wrong = ([box("heart"), box("star", x)] for x in (10, 54))
+    assert reward(right, clauses) == reward_released(right, clauses) == 1
+    assert reward(wrong, clauses) == pytest.approx((1 + 1 + 0) / 3)
+    assert reward_released(wrong, clauses) == pytest.approx((1 + 1 + 0 + 1) / 4)
+    assert is_strictly_correct(right, clauses)
+    assert not is_strictly_correct(wrong, clauses)
+
+
+def test_a_position_towards_a_target_that_failed_is_nothing_in_both():
+    clauses = [one("heart", 2), one("star", position=("left of", 0))]
+    found = [box("heart"), box("star", 10)]
+    assert reward(found, clauses) == reward_released(found, clauses) == pytest.approx((0.5 + 1 + 0) / 3)
+
+
+def test_a_position_is_not_looked_at_where_the_colour_is_wrong():
+    clauses = [one("heart"), one("star", color="red", position=("left of", 0))]
+    found = [box("heart"), box("star", 54, color="blue")]
+    assert reward(found, clauses) == reward_released(found, clauses) == pytest.approx((1 + 1 + 0) / 3)

@@ -54,7 +54,7 @@ def make_tiny_mask2former(path: Path, *, newer: bool = False) -> None:
     """
     weights = {name: _drawn(name, shape) for name, shape in shapes().items()}
     if newer:
-        weights = {_newer(name): weight for name, weight in weights.items()}
+        weights = {newer_name(name): weight for name, weight in weights.items()}
     for stage, depth in enumerate(DEPTHS):  # a constant of mmdet's that its checkpoints hold too
         for block in range(depth):
             name = f"backbone.stages.{stage}.blocks.{block}.attn.w_msa.relative_position_index"
@@ -69,7 +69,8 @@ def _drawn(name: str, shape: Shape) -> torch.Tensor:
     return (torch.from_numpy(noise) + (1 if norm else 0)).float()
 
 
-def _newer(name: str) -> str:
+def newer_name(name: str) -> str:
+    """mmdet 2.x's name of a weight → mmdet 3.x's."""
     decoder = "transformer_decoder" in name
     name = name.replace("attentions.0.", "cross_attn." if decoder else "self_attn.")
     return name.replace("attentions.1.", "self_attn.").replace("ffns.0.", "ffn.")
