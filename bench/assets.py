@@ -225,7 +225,8 @@ def path(name: str, cache: Path | None = None) -> Path:
     if found is None:
         raise Missing(
             f"asset {name} is missing; run `bench assets fetch {name}` or copy it with "
-            f"`bench assets fetch {name} --from FOLDER` (looked in {asset.home(folder)})"
+            f"`bench assets fetch {name} --from FOLDER` (looked in {asset.home(folder)})",
+            name,
         )
     try:
         asset.check(found)
@@ -277,6 +278,28 @@ def fetch(name: str, cache: Path, source: Path | None = None) -> Path:
     else:
         asset.copy(source, cache)
     return path(name, cache)
+
+
+def of_suite(name: str, cache: Path, source: Path | None = None) -> list[str]:
+    """What a suite's prompts and metrics need. Its prompt files are fetched for that, as it is not built without them.
+
+    The suite looks for them in ``cache_folder()``, which has to be ``cache``.
+
+    Raises:
+        BenchError: there is no such suite, or a prompt file could not be had.
+    """
+    from bench import registry
+
+    build, prompts = registry.load("suites", name), []
+    while True:
+        try:
+            suite = build()
+            break
+        except Missing as error:
+            fetch(error.asset, cache, source)
+            prompts.append(error.asset)
+    metrics = [asset for metric, _ in suite.metrics() for asset in registry.load("metrics", metric).assets]
+    return list(dict.fromkeys([*prompts, *metrics]))
 
 
 def _stand_in(asset: Asset) -> Path | None:

@@ -425,23 +425,34 @@ def list_assets(cache: Path) -> None:
     """Every asset: whether it is here, its size, what it is, its licence and its source."""
     from bench import assets as store
 
+    def size(number: int) -> str:
+        return f"{number / 1e9:.1f} GB" if number >= 1e8 else f"{number / 1e3:,.1f} kB"
+
+    here = 0
     for name, asset in store.TABLE.items():
-        size = f"{asset.size / 1e9:.1f} GB" if asset.size >= 1e8 else f"{asset.size / 1e3:,.1f} kB"
-        click.echo(f"{name:<18} {store.state(name, cache, hashed=False):<8} {size:>10}  {asset.what}")
-        click.echo(f"{'':<18} licence: {asset.licence}")
-        click.echo(f"{'':<18} from:    {asset.source}")
+        state = store.state(name, cache, hashed=False)
+        here += asset.size if state == "present" else 0
+        click.echo(f"{name:<22} {state:<8} {size(asset.size):>10}  {asset.what}")
+        click.echo(f"{'':<22} licence: {asset.licence}")
+        click.echo(f"{'':<22} from:    {asset.source}")
+    total = sum(asset.size for asset in store.TABLE.values())
+    click.echo(f"{len(store.TABLE)} assets, {size(total)}; {size(here)} are here")
 
 
 @assets.command("fetch")
 @click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--suite", help="All that a suite's prompts and metrics need.")
 @click.option("--from", "source", type=PATH, help="Folder of this machine to copy from, instead of the network.")
 @_with(_places[:1])
-def fetch_assets(names: tuple[str, ...], source: Path | None, cache: Path) -> None:
-    """Fetch NAMEs, or every file where none is given; models of several GB are fetched by name only."""
+def fetch_assets(names: tuple[str, ...], suite: str | None, source: Path | None, cache: Path) -> None:
+    """Fetch NAMEs, or every small file where none is given; what has 100 MB and more is fetched by name or --suite."""
     from bench import assets as store
     from bench.asset_kinds import File
 
-    chosen = [store.get(name) for name in names] or [a for a in store.TABLE.values() if isinstance(a, File)]
+    wanted = [*names, *(store.of_suite(suite, cache, source) if suite else ())]
+    chosen = [store.get(name) for name in wanted] or [
+        a for a in store.TABLE.values() if isinstance(a, File) and a.size < 1e8
+    ]
     failed = []
     for asset in chosen:
         try:
@@ -463,7 +474,7 @@ def verify_assets(names: tuple[str, ...], cache: Path) -> None:
     bad = []
     for name in [store.get(name).name for name in names] or list(store.TABLE):
         state = store.state(name, cache, hashed=True)
-        click.echo(f"{name:<18} {state}")
+        click.echo(f"{name:<22} {state}")
         if state.startswith("differs") or (state == "missing" and names):
             bad.append(name)
     if bad:

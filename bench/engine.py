@@ -85,6 +85,8 @@ class Engine:
         auto = torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported(False) else torch.float32
         chosen = auto if dtype == "auto" else DTYPES[dtype]
         check_dtype(chosen, device)
+        # Float32 is float32: else the VAE's pictures would hang on whether a scorer on another thread needs it exact.
+        torch.backends.cudnn.allow_tf32 = False
         return cls(device=device, dtype=chosen, sharding=sharding, accelerator=accelerator)
 
     @property

@@ -11,7 +11,11 @@ class BenchError(Exception):
 
 
 class Missing(BenchError):
-    """Something from outside is not here. The message says how to get it."""
+    """Something from outside is not here. The message says how to get it; ``asset`` is its name in ``bench assets``."""
+
+    def __init__(self, message: str, asset: str) -> None:
+        super().__init__(message)
+        self.asset = asset
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> BenchError:

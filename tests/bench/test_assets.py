@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import fake_hub
 import pytest
@@ -369,7 +370,10 @@ def test_the_commands_list_fetch_and_verify(tmp_path: Path, monkeypatch: pytest.
 
     listed = run(main, ["assets", "list", *cache])
     assert listed.exit_code == 0
-    assert re.findall(r"^(\w+) +(\w+)", listed.output, re.M) == [(name, "missing") for name in assets.TABLE]
+    *each, whole = re.findall(r"^(\w+) +(\w+)", listed.output, re.M)
+    assert each == [(name, "missing") for name in assets.TABLE]
+    assert whole == ("5", "assets")
+    assert listed.output.splitlines()[-1].endswith("; 0.0 kB are here")
     fetched = run(main, ["assets", "fetch", "--from", str(disk), *cache])  # every file, no model
     assert fetched.exit_code == 0, fetched.output
     assert run(main, ["assets", "verify", *cache]).exit_code == 0
@@ -379,6 +383,28 @@ def test_the_commands_list_fetch_and_verify(tmp_path: Path, monkeypatch: pytest.
     assert verified.exit_code == 1
     assert "not as they should be: head; run `bench assets fetch head`" in verified.output
     assert os.environ["BENCH_CACHE"] == str(tmp_path / "elsewhere")
+
+
+def test_all_that_a_suite_needs_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A suite is not built without its prompts, so those come first."""
+    from bench import registry
+
+    def build() -> Mock:
+        assets.path("list")
+        assets.path("prefix")
+        return Mock(metrics=lambda: [("one", None), ("two", None)])
+
+    plugins = {"suite": build, "one": Mock(assets=("head",)), "two": Mock(assets=("head", "prefix"))}
+    monkeypatch.setattr(registry, "load", lambda kind, name: plugins[name])
+    disk, cache = tmp_path / "disk", tmp_path / "cache"
+    disk.mkdir()
+    for i, content in enumerate((CONTENT, b"head", b"a net.")):
+        (disk / str(i)).write_bytes(content)
+    command = ["assets", "fetch", "--suite", "suite", "--from", str(disk), "--cache", str(cache)]
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 0, result.output
+    assert [line.partition(":")[0] for line in result.output.splitlines()] == ["list", "prefix", "head"]
+    assert not {"model", "gated"} & {path.name for path in (cache / "assets").iterdir()}
 
 
 def test_one_asset_that_cannot_be_had_does_not_stop_the_others(tmp_path: Path) -> None:

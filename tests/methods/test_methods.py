@@ -393,7 +393,7 @@ def test_the_divergence_is_to_the_pretrained_model(world):
 
 def test_the_reward_sees_every_image_with_the_prompt_it_was_drawn_for(world, monkeypatch):
     job, method = prepare(world, "flow_grpo")
-    rewards, batches = record(job, "reward", monkeypatch), record(job, "prompts", monkeypatch)
+    rewards, batches = record(job, "reward_later", monkeypatch), record(job, "prompts", monkeypatch)
     samples, decodes = record(method, "_sample", monkeypatch), record(job, "decode", monkeypatch)
     advance(job, method, 1)
     (images, prompts), _ = rewards[0]
@@ -403,7 +403,7 @@ def test_the_reward_sees_every_image_with_the_prompt_it_was_drawn_for(world, mon
     assert all(torch.equal(asked.text.prompt_embeds[i], condition[p.text]) for i, p in enumerate(prompts))
     assert (
         samples[0][0][1] is asked
-        and torch.equal(decodes[0][0][0], samples[0][1].latents[-1])
+        and torch.equal(decodes[0][0][0], samples[0][1][0].latents[-1])
         and images is decodes[0][1]
     )
 
