@@ -68,55 +68,14 @@ def _of_the_world(name: str) -> bool:
     return name.startswith("world_")
 
 
-def stand_ins(folder: Path) -> dict[str, Callable[[], Path]]:
-    """Asset → what makes the tests' tiny model of its format."""
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
-    import tiny_blip
-    import tiny_clip
-    import tiny_lpips
-    import tiny_mask2former
-    import tiny_open_clip
-
-    def clip() -> Path:
-        if not (folder / "clip").exists():
-            tiny_clip.make_tiny_clip(folder / "clip", common.WORDS)
-        return folder / "clip"
-
-    def vocabulary() -> Path:
-        tiny_blip.make_vocabulary(folder / "vocab.txt", common.WORDS)
-        return folder / "vocab.txt"
-
-    def reward() -> Path:
-        words = tiny_blip.make_vocabulary(folder / "vocab.txt", common.WORDS)
-        tiny_blip.make_tiny_image_reward(folder / "ImageReward.pt", words)
-        return folder / "ImageReward.pt"
-
-    def file(name: str, make: Callable[[Path], object]) -> Callable[[], Path]:
-        def made() -> Path:
-            make(folder / name)
-            return folder / name
-
-        return made
-
-    return {
-        "clip_vit_l14": clip,
-        "pickscore_v1": clip,
-        "clip_vit_h14_processor": clip,
-        "aesthetic_head": file("head.pth", tiny_clip.make_head),
-        "hpsv2_1": file("hps.pt", tiny_open_clip.make_tiny_open_clip),
-        "imagereward_v1": reward,
-        "bert_vocabulary": vocabulary,
-        "lpips_alexnet": file("alexnet.pth", tiny_lpips.make_alexnet),
-        "lpips_heads": file("heads.pth", tiny_lpips.make_heads),
-        "geneval_detector": file("mask2former.pth", tiny_mask2former.make_tiny_mask2former),
-    }
-
-
 def equip(names: Sequence[str], folder: Path) -> set[str]:
     """Give every absent asset its stand-in, through the environment. Returns the assets that are stood in for."""
     from bench import assets
 
-    makers, replaced = stand_ins(folder), set()
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
+    from stand_ins import stand_ins
+
+    makers, replaced = stand_ins(folder, common.WORDS), set()
     for name in names:
         variable = f"BENCH_ASSET_{name.upper()}"
         if not os.environ.get(variable) and assets.state(name, assets.cache_folder(), hashed=False) == "present":
