@@ -17,8 +17,11 @@ from PIL import Image
 
 from bench import records
 from bench.config import ExperimentConfig
+from bench.errors import BenchError
+from bench.evaluate import EvaluationConfig, evaluate
 from bench.experiment import Outcome, Workspace, plans
 from bench.launch import launch
+from bench.launch.processes import evaluate_in_processes
 from bench.launch.settings import LaunchSettings
 from bench.progress import Progress
 from data_curation.world.corpus import training_scene
@@ -105,6 +108,23 @@ def test_slurm_with_two_processes_a_job_leaves_the_records_of_one(
     outcome = run("slurm", config, tmp_path, processes=2, **FAST)
     assert outcome.failed == {}
     assert left(outcome.folder, config) == local
+
+
+def test_two_processes_evaluate_as_one(tmp_path: Path):
+    """Batches of two, so that both have some to draw and to score; a folder that is no model stops neither early."""
+    asked = EvaluationConfig(what=("tiny-sd3", str(tmp_path / "empty")), suite="smoke", evaluation_batch=2)
+    (tmp_path / "empty").mkdir()
+    one, two = (Workspace(tmp_path / "cache", tmp_path / name) for name in ("one", "two"))
+    alone = evaluate(asked, one, Progress(quiet=True))
+    assert "holds no pipeline" in alone.failed[str(tmp_path / "empty")]
+    with pytest.raises(BenchError, match="holds no pipeline"):
+        evaluate_in_processes(asked, two, LaunchSettings(processes=2), Progress(quiet=True))
+    again = asked.model_copy(update={"what": ("tiny-sd3",)})
+    assert evaluate_in_processes(again, two, LaunchSettings(processes=2), Progress(quiet=True)).failed == {}
+    found = sorted(path.relative_to(one.runs) for path in alone.folder.rglob("*") if path.is_file())
+    assert len(found) == 5 + 8  # records and images
+    for path in found:
+        assert (two.runs / path).read_bytes() == (one.runs / path).read_bytes(), path
 
 
 def worker_of_rank(rank: int, runs: Path) -> int:
