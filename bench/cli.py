@@ -187,6 +187,7 @@ LAUNCHING = ("processes", "nodes", "gpus_per_node", "partition", "account", "tim
 @click.option("--backbone", help="tiny-sd3, a hub id, or a local diffusers folder of the SD3 family.")
 @click.option("--corpus", help="world, or the path of a corpus (see docs/add-a-subset.md for the layouts).")
 @click.option("--suite", help="Evaluation suite.")
+@click.option("--reward", help="Metric that rewards; default: the one a subset was cut by, else aesthetic.")
 @click.option("--context", callback=_names, help="Pipelines evaluated beside the base and never trained.")
 @click.option("--name", help="Name of the run folder and of the report.")
 @_with(_model)
@@ -297,7 +298,7 @@ def evaluate(
     Images are drawn once and kept with their seeds. The same command goes on where it was stopped, tries failed scores
     again, and adds rows to those that are there.
 
-    
+    \b
         bench evaluate tiny-sd3
         bench evaluate stabilityai/stable-diffusion-3.5-medium exports/sft --suite paper
         bench evaluate my-lora --suite paper --backbone stabilityai/stable-diffusion-3.5-medium
@@ -338,7 +339,7 @@ def evaluate(
 def score(run: Path, metrics: tuple[str, ...], cache: Path) -> None:
     """Score the images that RUN keeps: what is missing or failed, or with further metrics. Draws nothing.
 
-    
+    \b
         bench score runs/high_aesthetic
         bench score runs/paper_main --metrics imagereward
         bench score runs/high_aesthetic --metrics saturation@scenes

@@ -51,6 +51,7 @@ class ExperimentConfig(BaseModel):
     corpus: str = Field("world", description="registered name or path")
     aspect_buckets: bool = Field(False, description="keep aspect ratios in buckets instead of cropping squares")
     text_cache_limit: str = Field("100GB", description="above this, captions are encoded ahead instead of cached")
+    reward: str = Field("", description="metric that rewards; default: the one a subset was cut by, else aesthetic")
     context: tuple[str, ...] = Field((), description="hub ids or folders evaluated beside the base, never trained")
     suite: str = "embedded"
     budget: str = Field(
@@ -111,7 +112,10 @@ def read_experiment(path: Path | None, flags: Mapping[str, Any], settings: Seque
     unused = [name for name in config.variant if name not in config.methods]
     if unused:
         raise unknown("variant without a place in methods", unused[0], config.methods)
-    for kind, names in (("methods", methods), ("subsets", config.subsets), ("suites", (config.suite,))):
+    rewards = (config.reward,) if config.reward else ()
+    for kind, names in (
+        ("methods", methods), ("subsets", config.subsets), ("suites", (config.suite,)), ("metrics", rewards),
+    ):  # fmt: skip
         for name in names:
             if name not in registry.table(kind):
                 raise unknown(kind.rstrip("s"), name, registry.table(kind))

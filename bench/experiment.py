@@ -91,8 +91,9 @@ def run_experiment(
         )
     )
     configs = {n: method_config(m, backbone.spec.scale, config.overrides_of(n)) for n, m in methods.items()}
-    metrics = {name: registry.load("metrics", name)() for name, _ in suite.metrics()}
-    rewards = {reward for job in plans(config) if (reward := reward_metric(job, methods[job.method], suite))}
+    chosen = (reward_metric(config, job, methods[job.method], suite) for job in plans(config))
+    rewards = {reward for reward in chosen if reward}
+    metrics = {name: registry.load("metrics", name)() for name in [*dict(suite.metrics()), *rewards]}
     roles = {registry.load("subsets", name).role for name in config.subsets} - {None}
     for name, metric in metrics.items():
         _prepare_metric(metric, progress, vital=name in rewards | {suite.roles[role] for role in roles})
@@ -254,7 +255,7 @@ def _job_record(
     config: ExperimentConfig, job: Plan, methods: Any, configs: Any, manifests: Any, suite: Any
 ) -> dict[str, Any]:
     method, manifest = methods[job.method], manifests[job.subset]
-    reward = reward_metric(job, method, suite)
+    reward = reward_metric(config, job, method, suite)
     return {
         "v": records.VERSION,
         "job": job.name,
@@ -273,10 +274,20 @@ def _job_record(
     }
 
 
-def reward_metric(job: Plan, method: Any, suite: Any) -> str | None:
-    """The metric a method trains on: the one its subset was cut by, or the suite's aesthetic for uncut subsets."""
+def reward_metric(config: ExperimentConfig, job: Plan, method: Any, suite: Any) -> str | None:
+    """The metric a method trains on: the experiment's, or the one that its subset was cut by, or else the aesthetic.
+
+    Raises:
+        BenchError: it looks at facts that captions do not hold, or one picture tells it nothing.
+    """
     if not (method.needs.reward or method.needs.differentiable_reward):
         return None
+    if config.reward:
+        metric = registry.load("metrics", config.reward)
+        if metric.needs_facts or metric.per_prompt:
+            why = "checks facts that captions do not hold" if metric.needs_facts else "compares a prompt's pictures"
+            raise BenchError(f"{config.reward} cannot reward: it {why}")
+        return config.reward
     role = registry.load("subsets", job.subset).role or "aesthetic"
     return str(suite.roles[role])
 
@@ -419,7 +430,7 @@ class _Shared:
         from bench.runner import JobRun
         from bench.trackers import tracking
 
-        reward = reward_metric(plan, method, self.suite)
+        reward = reward_metric(self.config, plan, method, self.suite)
         job = Job(
             backbone=self.backbone,
             null=self.null,

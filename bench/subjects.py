@@ -51,12 +51,16 @@ class Subject:
         return re.sub(r"[^\w.-]+", "-", self.what.strip("/.")).lower()
 
     def identity(self) -> str | None:
-        """SHA-256 of the weights of a transformer or LoRA; None for a pipeline, whose backbone has its own."""
+        """SHA-256 of the weights of a transformer or LoRA; None for a pipeline, whose backbone has its own.
+
+        PEFT's adapter has its strength in the configuration beside it, which is hashed too.
+        """
         if self.kind not in ("transformer", "lora"):
             return None
         assert self.path is not None
         whole = hashlib.sha256()
-        for file in sorted(self.path.rglob("*.safetensors")) if self.path.is_dir() else [self.path]:
+        files = sorted(self.path.rglob("*.safetensors")) if self.path.is_dir() else [self.path]
+        for file in [*files, self.path.with_name(PEFT[0])] if self.path.name == PEFT[1] else files:
             with file.open("rb") as content:
                 whole.update(hashlib.file_digest(content, "sha256").digest())
         return whole.hexdigest()
@@ -171,7 +175,7 @@ def load_lora(transformer: Any, path: Path) -> None:
             transformer.load_lora_adapter(str(path.parent), weight_name=path.name, prefix=TRANSFORMER)
             if not getattr(transformer, "peft_config", None):
                 raise ValueError("it has no layer of a transformer")
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+    except (OSError, TypeError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise BenchError(f"{path} is no LoRA for this transformer: {reason}") from error
     transformer.eval()

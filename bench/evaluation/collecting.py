@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
 from bench import records
+from bench.download import hash_of
 from bench.errors import BenchError
-from bench.evaluation.drawing import Drawn, image_name, problem_of, sample_row
+from bench.evaluation.drawing import Drawn, image_name, problem_of, read_picture, sample_row
+from bench.subjects import IMAGES
 from bench.suite import PromptSet, Suite
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+SUFFIXES = (*IMAGES, *map(str.upper, IMAGES))
 
 
-def collect_suite(suite: Suite, source: Path, folder: Path, *, header: dict[str, Any]) -> dict[str, int]:
+def collect_suite(suite: Suite, source: Path, folder: Path, *, header: dict[str, Any]) -> dict[str, Any]:
     """Copy the images of a suite from ``source`` into ``folder``, which appears only when it is whole.
 
     An image is called ``<prompt set>-<prompt id>-<repeat>`` and lies in ``source`` or its ``images/``; or, as GenEval
@@ -26,21 +27,25 @@ def collect_suite(suite: Suite, source: Path, folder: Path, *, header: dict[str,
     One that is not there or is damaged has a row that says so.
 
     Returns:
-        How many images there are of each size, as ``{"512x512": 2212}``.
+        ``identity``, a SHA-256 of the images, and ``sizes``: how many there are of each, as ``{"512x512": 2212}``.
 
     Raises:
-        BenchError: no image of the suite is there at all.
+        BenchError: no image of the suite is there at all, or ``folder`` holds others than ``source``.
     """
+    identity = _identity(suite, source)
     if (folder / "evaluation.json").exists():
-        return dict(records.read_json(folder / "evaluation.json")["sizes"])
+        taken = records.read_json(folder / "evaluation.json")
+        if taken["identity"] != identity:
+            raise BenchError(
+                f"the images in {source} are not those that {folder} holds; give these a name with --name, or delete "
+                "that folder"
+            )
+        return {"identity": identity, "sizes": taken["sizes"]}
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     (partial / "images").mkdir(parents=True)
-    rows, sizes = [], Counter[str]()
-    for prompts in suite.prompt_sets:
-        for prompt in prompts.prompts:
-            for repeat in range(prompts.repeats):
-                rows.append(_take(suite, prompts, (prompt, repeat), source, partial, sizes))
+    sizes = Counter[str]()
+    rows = [_take(suite, prompts, drawn, source, partial, sizes) for prompts, drawn in _owed(suite)]
     if not sizes:
         shutil.rmtree(partial)
         first = suite.prompt_sets[0]
@@ -50,11 +55,24 @@ def collect_suite(suite: Suite, source: Path, folder: Path, *, header: dict[str,
             f"e.g. {example}.png"
         )
     records.write_lines(partial / "samples.jsonl", rows)
-    records.write_json(
-        partial / "evaluation.json", {"v": records.VERSION, **header, "sizes": dict(sorted(sizes.items()))}
-    )
+    about = {"identity": identity, "sizes": dict(sorted(sizes.items()))}
+    records.write_json(partial / "evaluation.json", {"v": records.VERSION, **header, **about})
     partial.rename(folder)
-    return dict(sizes)
+    return about
+
+
+def _owed(suite: Suite) -> Iterator[tuple[PromptSet, Drawn]]:
+    for prompts in suite.prompt_sets:
+        for prompt in prompts.prompts:
+            yield from ((prompts, (prompt, repeat)) for repeat in range(prompts.repeats))
+
+
+def _identity(suite: Suite, source: Path) -> str:
+    whole = hashlib.sha256()
+    for prompts, drawn in _owed(suite):
+        if (found := _find(source, prompts, drawn)) is not None:
+            whole.update(f"{image_name(prompts, *drawn)}\0{hash_of(found)}\n".encode())
+    return whole.hexdigest()
 
 
 def _take(
@@ -67,12 +85,11 @@ def _take(
         return sample_row(suite, prompts, drawn, f"images/{name}.png", None, problem)
     file = f"images/{name}{found.suffix.lower()}"
     try:
-        with Image.open(found) as image:
-            picture = np.asarray(image.convert("RGB"))
+        picture = read_picture(found)
         sizes[f"{picture.shape[1]}x{picture.shape[0]}"] += 1
         problem = problem_of(picture)
     except OSError as error:
-        problem = f"the image {found.name} cannot be read: {str(error).splitlines()[0]}"
+        problem = str(error)
     shutil.copyfile(found, folder / file)
     return sample_row(suite, prompts, drawn, file, None, problem)
 

@@ -58,6 +58,18 @@ def problem_of(picture: np.ndarray | None) -> str | None:
     return CONSTANT if (picture == picture[0, 0]).all() else None
 
 
+def read_picture(path: Path) -> np.ndarray:
+    """uint8 (H, W, 3) pixels of an image file. OSError, in one line, for one that is not there or cannot be read."""
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # of damaged files PIL raises SyntaxError and ValueError too, of huge ones its own
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise OSError(f"the image {path.name} cannot be read: {reason}") from error
+
+
 def draw_suite(
     suite: Suite,
     painter: Painter,
@@ -148,8 +160,7 @@ class _Drawing:
                 records.write_with(path, lambda file, image=image: image.save(file, "PNG"))  # type: ignore[misc]
 
     def _read(self, prompts: PromptSet, drawn: Drawn) -> np.ndarray:
-        with Image.open(self.folder / "images" / self._file(prompts, drawn)) as image:
-            return np.asarray(image)
+        return read_picture(self.folder / "images" / self._file(prompts, drawn))
 
     def _rows(
         self, prompts: PromptSet, batch: Sequence[Drawn], pictures: Sequence[np.ndarray | None]

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from bench import records
 from bench.engine import Engine
 from bench.errors import BenchError, Missing
+from bench.evaluation.drawing import read_picture
 from bench.metric import Metric
 from bench.suite import Prompt, Suite
 
@@ -147,12 +147,11 @@ class _Scoring:
         if row["prompt_id"] not in self.prompts:
             return f"the suite has no prompt {row['prompt_id']} in {row['prompt_set']}"
         try:
-            with Image.open(self.folder / row["image"]) as image:
-                return np.asarray(image.convert("RGB"))
+            return read_picture(self.folder / row["image"])
         except FileNotFoundError:
             return f"the image {row['image']} is not there"
         except OSError as error:
-            return f"the image {row['image']} cannot be read: {error}"
+            return str(error)
 
 
 def score_each(metric: Metric, images: Sequence[np.ndarray], prompts: Sequence[Prompt]) -> list[Cell]:

@@ -79,7 +79,7 @@ class Work:
         model += step.images * self._vae_flops("decode", architecture.latent_shape()) if step.images else 0
 
         def planned(job: Plan) -> JobPlan:
-            reward = reward_metric(job, method, self.suite) if self.suite else None
+            reward = reward_metric(config, job, method, self.suite) if self.suite else None
             per_step = model + round(step.reward_calls * (self._metric_flops.get(reward, 0.0) if reward else 0.0))
             steps = self._steps(per_step, step.updates)
             return JobPlan(
@@ -131,7 +131,7 @@ class Work:
     @property
     def images(self) -> int | None:
         """Images of one evaluation; None: the suite is not known."""
-        return sum(len(s.prompts) * s.repeats for s in self.suite.prompt_sets) if self.suite else None
+        return self.suite.images() if self.suite else None
 
     @cached_property
     def shared_flops(self) -> float:
@@ -150,10 +150,11 @@ class Work:
 
     @cached_property
     def _metric_flops(self) -> dict[str, float]:
-        """FLOPs of scoring a picture, for the suite's metrics that can tell here."""
+        """FLOPs of scoring a picture, for those of the suite's metrics and the reward that can tell here."""
         found: dict[str, float] = {}
         lacking: dict[str, list[str]] = {}
-        for name in dict.fromkeys(name for name, _ in self.suite.metrics()):
+        own = [self.config.reward] if self.config.reward else []
+        for name in dict.fromkeys([*(name for name, _ in self.suite.metrics()), *own]):
             try:
                 found[name] = float(registry.load("metrics", name)().flops_per_image)
             except BenchError as error:

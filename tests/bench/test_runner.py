@@ -531,6 +531,23 @@ def test_a_metric_that_fails_on_an_image_costs_that_image_only(world, tmp_path):
     assert json.dumps(cells)
 
 
+def test_any_metric_can_reward(experiment):
+    """One that the suite does not show, too; its calls are counted and its name is recorded."""
+    outcome = experiment(name="rewarded", methods=("flow_grpo",), subsets=("all",), reward="contrast")
+    assert outcome.failed == {}
+    job = outcome.folder / "flow_grpo--all--s0"
+    assert records.read_json(job / "job.json")["reward"] == "contrast"
+    assert rows(job, "meter")[-1]["reward_calls"] > 0 and all(0 < row["reward"] < 0.5 for row in rows(job, "train"))
+
+
+@pytest.mark.parametrize(
+    ("reward", "says"), [("world_geneval", "checks facts"), ("world_vendi", "compares a prompt's pictures")]
+)
+def test_a_reward_that_cannot_be_given_ends_in_one_line(experiment, reward, says):
+    with pytest.raises(BenchError, match=f"{reward} cannot reward: it {says}"):
+        experiment(name="rewarded", methods=("flow_grpo",), subsets=("all",), reward=reward)
+
+
 def test_what_the_cache_holds_is_encoded_once(experiment, world, monkeypatch):
     experiment(name="a")
 
