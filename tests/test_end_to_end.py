@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -90,6 +91,25 @@ def test_the_report_redraws_identically_from_records_alone(ran: Path, tmp_path: 
     assert result.exit_code == 0, result.output
     for path in (ran / "reports" / "small").iterdir():
         assert (tmp_path / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+BASE = {
+    "world_geneval": (0.528, 0.03), "world_clipscore": (0.7655, 0.003), "world_aesthetic": (5.52, 0.06),
+    "ocr_rapid": (0.854, 0.03), "world_vendi": (1.265, 0.01), "brightness": (0.781, 0.003),
+}  # fmt: skip
+"""What tiny-sd3 scores, and how far rounding elsewhere may move it: by a picture or two that turn out otherwise."""
+
+
+def test_the_shipped_model_is_evaluated_on_the_embedded_suite(tmp_path: Path) -> None:
+    places = [part for place in ("cache", "runs", "reports") for part in (f"--{place}", str(tmp_path / place))]
+    done = CliRunner().invoke(main, ["evaluate", "tiny-sd3", "--suite", "embedded", *places])
+    assert done.exit_code == 0, done.output
+    with (tmp_path / "reports" / "evaluate-embedded" / "main_results.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    for name, (score, near) in BASE.items():
+        assert float(row[f"{name}_mean"]) == pytest.approx(score, abs=near), name
+        assert row[f"{name}_n"] == row[f"{name}_N"] == ("36" if name == "ocr_rapid" else "116")
+    assert "shape world" in done.stdout.splitlines()[0]
 
 
 @pytest.mark.parametrize(
