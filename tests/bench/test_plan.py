@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import re
 import socket
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,8 +16,9 @@ import pytest
 import torch
 from click.testing import CliRunner
 from fakes import Growing, NaNLoss
+from prompt_files import make_prompt_files
 
-from bench import registry
+from bench import assets, registry
 from bench.backbone import hub
 from bench.cli import main
 from bench.config import ExperimentConfig, method_config, read_experiment
@@ -124,6 +127,23 @@ def test_the_paper_s_runs_cost_what_they_cost_on_paper(paper_main):
     assert Assumptions().hours(sft.flops) == pytest.approx(23.4, abs=0.1)
     assert Assumptions(peak=790e12).hours(sft.flops) == pytest.approx(29.3, abs=0.1)
     assert Assumptions(utilisation=0.9).hours(sft.flops) == pytest.approx(11.7, abs=0.1)
+
+
+def test_an_evaluation_on_the_paper_s_suite_is_counted_where_its_prompts_are(absent, monkeypatch, tmp_path):
+    (tmp_path / "assets").mkdir()
+    for name, path in make_prompt_files(tmp_path).items():
+        pinned = replace(assets.TABLE[name], sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+        monkeypatch.setitem(assets.TABLE, name, pinned)
+        path.rename(pinned.home(tmp_path))
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path))
+    config = read_experiment(EXPERIMENTS / "paper_main.toml", {})
+    it = work.Work(config, tmp_path, Assumptions())
+    images = 553 * 4 + 1018 + 200 * 5
+    sampling = images * 40 * 2 * forward_by_hand(SD35_MEDIUM)
+    assert it.images == images == 4230
+    assert sampling < it.evaluation_flops < 1.02 * sampling  # decoding and judges cost little
+    assert it.evaluation_flops == pytest.approx(0.84e18, rel=0.01)  # docs/paper-experiments.md
+    assert any(line.startswith("pickscore: ") and "bench assets fetch" in line for line in it.problems)
 
 
 # -- a step -----------------------------------------------------------------------------------------------------------
@@ -343,7 +363,7 @@ def test_a_dry_run_prints_the_plan_and_what_is_missing(paper_main, monkeypatch, 
     assert asked == [Assumptions(peak=790e12, gpus=4)]
     for text in ("sft--all--s0", "soar--all--s0", "10,000", "23.4", "171.6", "GPU-hours", "disk", "nothing is started"):
         assert text in result.output
-    for text in ("backbone: ", "corpus: there is no data/soar", "drawbench_prompts is missing", "FLUX.1-dev is not on"):
+    for text in ("backbone: ", "corpus: there is no data/soar", "geneval_prompts is missing", "FLUX.1-dev is not on"):
         assert any(line.startswith("  - ") and text in line for line in result.output.splitlines()), text
     assert torch.cuda.is_available() or "GPU: there is none here, and 2.24 B parameters" in result.output
     assert not re.search("[\u2500-\u257f\x1b]", result.output)  # no frames and no colours where there is no terminal
