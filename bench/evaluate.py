@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from bench import records, registry
 from bench.errors import BenchError, unknown
-from bench.experiment import Outcome, Workspace
+from bench.experiment import Outcome, Workspace, with_added
 from bench.progress import Progress
 from bench.settings import read_values, validated
 from bench.subjects import Subject, find_subject, resolve, trained_transformer
@@ -99,14 +99,16 @@ def evaluate(
 def _write_run(folder: Path, config: EvaluationConfig, suite: Suite, metrics: Mapping[str, Any]) -> None:
     """Write ``experiment.json`` of an evaluation: a suite, and no job."""
     path = folder / "experiment.json"
-    record = {
+    record: dict[str, Any] = {
         "v": records.VERSION,
         "name": config.run_name,
         "notice": suite.notice,
         "suite": suite.describe(metrics),
         "jobs": [],
     }
-    if path.exists() and records.read_json(path) != record:
+    old = records.read_json(path) if path.exists() else record
+    record["suite"] = with_added(record["suite"], old["suite"])
+    if old != record:
         raise BenchError(
             f"{folder} was evaluated on another suite or with other metrics; give this one a name with --name, or "
             "delete the folder"
@@ -157,7 +159,7 @@ class _Row:
         from bench.runner import write_status
 
         path = self.folder / "job.json"
-        about = {"kind": self.subject.kind, "source": self.subject.what} | about
+        about = {"kind": self.subject.kind, "source": self.subject.what.rstrip("/") or "/"} | about
         if path.exists():
             if records.read_json(path)["evaluated"] != about:
                 raise BenchError(
@@ -176,12 +178,12 @@ class _Row:
 
         assert self.subject.path is not None
         if self.engine.is_main:
-            collect_suite(self.suite, self.subject.path, self.evaluation, header=header)
-            sizes = records.read_json(self.evaluation / "evaluation.json")["sizes"]
-            self._begin({"sizes": sizes})
+            self._begin(collect_suite(self.suite, self.subject.path, self.evaluation, header=header))
         self.engine.barrier()
 
     def _draw(self, header: dict[str, Any]) -> None:
+        import torch
+
         from bench.backbone.family import DRAWN, SD3, check_family
         from bench.evaluation import draw_suite
 
@@ -197,7 +199,13 @@ class _Row:
                     header=header, engine=self.engine, batch=self.config.evaluation_batch, tick=task.advance,
                 )  # fmt: skip
 
-            self._with_painter(folder, family is SD3, draw)
+            try:
+                self._with_painter(folder, family is SD3, draw)
+            except torch.OutOfMemoryError as error:
+                raise BenchError(
+                    f"out of memory on {self.engine.device}; draw fewer images together with --evaluation-batch (now "
+                    f"{self.config.evaluation_batch}): the same command goes on with those that are missing"
+                ) from error
 
     def _with_painter(self, folder: Path, ours: bool, draw: Callable[[Any], None]) -> None:
         """Draw with the policy code that trains where the family has one, else with diffusers' own pipeline."""
@@ -271,6 +279,7 @@ def score_run(run: Path, names: Sequence[str], progress: Progress) -> None:
     wanted = _columns(suite, names, known)
     suite = suite.with_metrics(known | wanted)
     metrics = {name: registry.load("metrics", name)() for name in (wanted if names else known)}
+    _check_columns(suite, metrics, {metric["name"]: metric for metric in record["suite"]["metrics"]}, run)
     evaluations = sorted(run.glob("*/evaluations/[!.]*/samples.jsonl"))
     left = sum(owed(suite, metrics, lines.parent, again=True) for lines in evaluations)
     with progress.task(f"score {run.name}", max(left, 1)) as task:
@@ -314,4 +323,22 @@ def _columns(suite: Suite, names: Sequence[str], known: Mapping[str, str]) -> di
         if not at and name not in known and len(sets) > 1:
             raise BenchError(f"say which prompts {name} is to score: {' or '.join(f'{name}@{s}' for s in sets)}")
         wanted[name] = prompt_set or known.get(name, sets[0])
+        if known.get(name, wanted[name]) != wanted[name]:
+            raise BenchError(f"{name} scores {known[name]} in this run already, and a column is of one prompt set")
     return wanted
+
+
+def _check_columns(suite: Suite, metrics: Mapping[str, Any], columns: Mapping[str, Any], run: Path) -> None:
+    """BenchError if a metric cannot judge its prompts, or computes with other weights than the scores that are kept."""
+    for name, prompts in suite.metrics():
+        if name not in metrics:
+            continue
+        for fact in metrics[name].needs_facts:
+            if any(fact not in prompt.facts for prompt in prompts.prompts):
+                raise BenchError(f"{name} needs the fact {fact!r} of a prompt, and those of {prompts.name} have none")
+        now, then = metrics[name].describe(), columns.get(name)
+        if then and then["version"] == now["version"] and then.get("weights") != now.get("weights"):
+            raise BenchError(
+                f"{run} holds scores of {name} with other weights ({then.get('weights')}, and here "
+                f"{now.get('weights')}): they would not compare"
+            )

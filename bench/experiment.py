@@ -135,10 +135,11 @@ def _prepare_metric(metric: Any, progress: Progress, *, vital: bool) -> None:
     """See that a metric can score before anything is spent. One that only evaluates can score later as well."""
     try:
         metric.prepare()
-    except BenchError as error:
+    except Exception as error:  # a package that does not import is no reason to stop either
         if vital:
             raise
-        progress.say(f"{metric.name}: {error}; its column stays open until `bench score`")
+        reason = str(error) if isinstance(error, BenchError) else f"{type(error).__name__}: {error}"
+        progress.say(f"{metric.name}: {reason}; its column stays open until `bench score`")
     if not vital:
         metric.release()
 
@@ -244,11 +245,15 @@ def _write_experiment(
     if path.exists():
         old = records.read_json(path)
         earlier = old.pop("jobs", [])
-        added = [metric for metric in old["suite"]["metrics"] if metric.get("added")]  # by `bench score`, afterwards
-        fixed["suite"]["metrics"] += added
+        fixed["suite"] = with_added(fixed["suite"], old["suite"])
         _refuse_another(folder, old, fixed, fixed)
         names = earlier + [name for name in names if name not in earlier]
     records.write_json(path, fixed | {"jobs": names})
+
+
+def with_added(suite: dict[str, Any], recorded: dict[str, Any]) -> dict[str, Any]:
+    """A suite's record with the columns that ``bench score`` has added to the one that is kept."""
+    return suite | {"metrics": suite["metrics"] + [m for m in recorded["metrics"] if m.get("added")]}
 
 
 def _job_record(

@@ -8,7 +8,7 @@ import json
 import os
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import IO, Any, Final
 
 from bench.errors import BenchError
@@ -35,6 +35,11 @@ def dumps(value: Any) -> str:
 def digest(value: Any) -> str:
     """SHA-256 of a value's canonical JSON."""
     return hashlib.sha256(dumps(value).encode()).hexdigest()
+
+
+def inside(path: str) -> bool:
+    """Whether a relative path that a record names stays in the folder that it starts from."""
+    return not PurePath(path).is_absolute() and ".." not in PurePath(path).parts
 
 
 class DiskFull(BenchError):

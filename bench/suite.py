@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from bench.errors import BenchError
 from bench.rng import derive_seed
 
 if TYPE_CHECKING:
@@ -37,6 +39,15 @@ class PromptSet:
     prompts: tuple[Prompt, ...]
     repeats: int
     metrics: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """BenchError for an id that occurs twice, and for a name or id that cannot be part of a file's name."""
+        ids = Counter(prompt.id for prompt in self.prompts)
+        if twice := next((name for name, times in ids.items() if times > 1), None):
+            raise BenchError(f"the prompt set {self.name} holds the prompt id {twice!r} more than once")
+        for name in (self.name, *ids):
+            if not re.fullmatch(r"\w[\w.-]*", name):
+                raise BenchError(f"{name!r} names images, so it has to be of letters, digits, '_', '-' and '.'")
 
     def column(self, metric: Metric) -> dict[str, Any]:
         """What records hold of a metric on these prompts; ``images`` is how many it owes a score."""

@@ -13,7 +13,6 @@ from bench.backbone.policy import Policy
 from bench.rng import torch_generator
 from bench.suite import Prompt, Sampler
 
-
 TEXTS = 64
 """Prompts encoded together."""
 

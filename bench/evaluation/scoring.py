@@ -45,12 +45,13 @@ def score_suite(
     Args:
         metrics: those to score with; a metric of the suite that is not among them is left out.
         again: also try cells again that hold an error.
-        keep: metrics that are not released afterwards.
+        keep: metrics that are not released afterwards, nor are those that stand on a model of theirs.
         tick: called with the number of images that a metric has just scored.
     """
     path = folder / "samples.jsonl"
     rows: list[Row] = list(records.read_lines(path))
     engine.barrier()  # every process has read what is written anew below
+    shared = {asset for name in keep if name in metrics for asset in metrics[name].assets}
     for prompts in suite.prompt_sets:
         facts = {prompt.id: prompt for prompt in prompts.prompts}
         for metric in (metrics[name] for name in prompts.metrics if name in metrics):
@@ -64,7 +65,7 @@ def score_suite(
                 if engine.is_main:
                     records.write_lines(path, rows)
                 tick(number)
-            if metric.name not in keep:
+            if metric.name not in keep and not shared.intersection(metric.assets):
                 metric.release()
     engine.barrier()
 
@@ -81,7 +82,10 @@ def owed(suite: Suite, metrics: Mapping[str, Metric], folder: Path, *, again: bo
 
 def _owed(row: Row, metric: Metric, again: bool) -> bool:
     cell = row["scores"].get(metric.name)
-    return cell is None or cell["version"] != metric.version or (again and "error" in cell)
+    if cell is None or cell["version"] != metric.version:
+        return True
+    # An image with a problem stays as it is; but all images of a prompt are scored together or not at all.
+    return again and "error" in cell and (metric.per_prompt or "problem" not in row)
 
 
 class _Scoring:
@@ -146,6 +150,8 @@ class _Scoring:
             return row["problem"]
         if row["prompt_id"] not in self.prompts:
             return f"the suite has no prompt {row['prompt_id']} in {row['prompt_set']}"
+        if not records.inside(row["image"]):
+            return f"the image {row['image']} lies outside the evaluation's folder"
         try:
             return read_picture(self.folder / row["image"])
         except FileNotFoundError:

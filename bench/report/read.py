@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -180,6 +181,13 @@ class SampleRecord(_Record):
     image: str | None = None
     scores: dict[str, Score] = Field(default_factory=dict)
 
+    @field_validator("image")
+    @classmethod
+    def _lies_in_its_folder(cls, value: str | None) -> str | None:
+        if value is not None and not records.inside(value):
+            raise ValueError("an image outside the evaluation's folder")
+        return value
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -347,7 +355,9 @@ def read_study(runs: list[Path]) -> Study:
     bases = [_read_job(run / BASE, suite) for run in owed]
     # Every run evaluated the same weights on the same noise, so the first base that got through stands for all.
     base = next((b for b in bases if b.status == "finished"), bases[0] if bases else None)
-    context, evaluated = (_read_untrained(runs, kind, suite) for kind in (CONTEXT, EVALUATED))
+    context = _read_untrained(runs, CONTEXT, suite)
+    beside = _told_apart((*context, *_read_untrained(runs, EVALUATED, suite)))
+    context, evaluated = beside[: len(context)], beside[len(context) :]
     return Study(experiments, base, tuple(jobs.values()), context, evaluated)
 
 
@@ -387,6 +397,17 @@ def _read_untrained(runs: list[Path], kind: str, suite: Suite) -> tuple[Job, ...
         if earlier is None or earlier.status != "finished":
             found[job.name] = job
     return tuple(found[name] for name in sorted(found))
+
+
+def _told_apart(rows: tuple[Job, ...]) -> tuple[Job, ...]:
+    """Rows of one label under their folders' names, since a table shows and pairs rows by what they are called."""
+    times = Counter([BASE, *(job.label for job in rows)])
+    return tuple(
+        replace(job, record=job.record.model_copy(update={"label": job.name.partition("--")[2] or job.name}))
+        if job.record and times[job.label] > 1
+        else job
+        for job in rows
+    )
 
 
 def _read_job(folder: Path, suite: Suite) -> Job:

@@ -54,7 +54,7 @@ class Absent(Metric):
     name, label, version = "absent", "Absent", 1
 
     def prepare(self):
-        raise Missing("asset judge is missing; run `bench assets fetch judge`")
+        raise Missing("asset judge is missing; run `bench assets fetch judge`", "judge")
 
     def score(self, images, prompts):
         raise AssertionError("not loaded")

@@ -179,9 +179,11 @@ def _counterpart(study: Study, row: MainRow) -> PublishedRow | None:
     elif row.kind == CONTEXT:
         wanted = [match for match in published if not match.subset and _plain(match.measured_as) == _plain(row.method)]
     elif row.kind == EVALUATED:
-        kinds = {job.label: (job.record.evaluated or {}).get("kind") for job in study.evaluated if job.record}
+        made = next((job.record.evaluated for job in study.evaluated if job.label == row.method and job.record), None)
+        tuned = made is not None and made.get("kind") in ("transformer", "lora")
+        base = (made or {}).get("backbone") or study.experiment.backbone  # its own, where the record says it
         named = [match for match in published if _plain(row.method) in _names(match)]
-        wanted = named if ours or kinds.get(row.method) not in ("transformer", "lora") else []
+        wanted = named if not tuned or _is_sd35_medium(base) else []
     else:
         wanted = [
             match for match in published if (match.measured_as, match.subset) == (row.method, row.subset) and ours
