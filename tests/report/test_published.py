@@ -214,6 +214,16 @@ def test_an_evaluated_row_is_known_by_its_label(
     assert [pair.published.source for pair in pairs if pair.measured.kind == "evaluated"] == found
 
 
+@pytest.mark.parametrize(("study", "own", "found"), [("", SD35, 1), ("tiny-sd3", SD35, 1), (SD35, "tiny-sd3", 0)])
+def test_a_loras_own_backbone_decides_whether_the_paper_stands_beside_it(
+    make_run: Callable[..., Any], study: str, own: str, found: int
+) -> None:
+    run = make_run()
+    run.evaluated("x", "soar", 0.1, kind="lora", backbone=own)
+    pairs = compared(follow_the_paper(run, backbone=study)).pairs
+    assert len([pair for pair in pairs if pair.measured.kind == "evaluated"]) == found
+
+
 def test_another_sampler_is_said(make_run: Callable[..., Any]) -> None:
     notes = compared(follow_the_paper(make_run(), steps=28)).notes
     assert "This suite samples with 28 steps, CFG 4.5 and 512 px, and the differences contain that." in notes

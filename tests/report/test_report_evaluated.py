@@ -107,6 +107,20 @@ def test_only_rows_of_the_suites_sampler_are_ranked(tmp_path: Path, what: dict[s
     assert ("A row below a rule" in text) is not ranked
 
 
+def test_rows_of_one_label_are_shown_under_their_folders_names(tmp_path: Path) -> None:
+    run = only_evaluated(tmp_path / "run")
+    run.base()
+    run.evaluated("runs-a-base", "base", 0.1, kind="pipeline", sampler=SUITE)
+    run.evaluated("runs-a-lora", "lora", 0.2, kind="lora", identity="1", sampler=SUITE)
+    run.evaluated("runs-b-lora", "lora", 0.3, kind="lora", identity="2", sampler=SUITE)
+    run.evaluated("other", "other", 0.4, kind="lora", identity="3", sampler=SUITE)
+    study = read_study([run.folder])
+    sections = tables.main_sections(study)
+    assert [row.method for row in sections[0].rows] == ["base", "other", "runs-a-base", "runs-a-lora", "runs-b-lora"]
+    (note,) = (line for line in tables.notes(study, sections) if line.startswith("Evaluated on the same suite"))
+    assert "identity 1" in note and "identity 2" in note
+
+
 def test_beside_jobs_evaluated_rows_follow_the_context_and_are_not_ranked(run: FakeRun) -> None:
     run.context("flux", "FLUX.1", 0.4)
     run.evaluated("a", None, 0.5, kind="lora", sampler=SUITE)

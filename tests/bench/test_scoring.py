@@ -1,0 +1,299 @@
+"""What keeps a score with its image: stale images, moved columns, other weights, damaged files, names that repeat."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import fakes
+import numpy as np
+import pytest
+import torch
+from fakes import Brightness
+from PIL import Image
+from trained import adapted
+
+from bench import records, registry
+from bench.engine import Engine
+from bench.errors import BenchError
+from bench.evaluate import EvaluationConfig, evaluate, score_run
+from bench.evaluation import Conditions, PolicyPainter, score_suite
+from bench.evaluation.drawing import read_picture
+from bench.experiment import Workspace, _prepare_metric
+from bench.export import _adapter
+from bench.metric import Metric
+from bench.origin import Origin
+from bench.progress import Progress
+from bench.report.read import SampleRecord, read_study
+from bench.suite import Prompt, PromptSet
+from bench.weights import LORA, save_weights
+
+Run = Callable[..., tuple[Path, dict[str, str]]]
+QUIET = Progress(quiet=True)
+
+
+class Contrast(Metric):
+    """Deviation of a picture's pixels."""
+
+    name, label, version = "contrast", "Contrast", 1
+
+    def score(self, images, prompts):
+        return [float(image.std()) for image in images]
+
+
+class Word(Contrast):
+    """Needs a fact."""
+
+    name, label, needs_facts = "word", "Word", ("word",)
+
+
+def two_sets():
+    """The fake suite with the same prompts twice, the first scored."""
+    suite = fakes.suite()
+    (first,) = suite.prompt_sets
+    return replace(suite, name="two", prompt_sets=(first, replace(first, name="more", metrics=())))
+
+
+@pytest.fixture
+def run(world: fakes.World, tmp_path: Path) -> Iterator[Run]:
+    """Evaluates into a workspace of this test's own; returns the run folder and what failed."""
+    here = Path(__file__).stem
+
+    def evaluated(*what: str | Path, **options: Any) -> tuple[Path, dict[str, str]]:
+        config = EvaluationConfig(what=tuple(map(str, what)), **{"suite": "fake", "max_sequence_length": 12} | options)
+        outcome = evaluate(config, Workspace(tmp_path / "cache", tmp_path / "runs"), QUIET)
+        return outcome.folder, outcome.failed
+
+    with fakes.registered(world.backbone), pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, here, sys.modules[__name__])
+        metrics = {"contrast": f"{here}:Contrast", "word": f"{here}:Word"}
+        patch.setitem(registry.BUILT_IN, "metrics", registry.BUILT_IN["metrics"] | metrics)
+        patch.setitem(registry.BUILT_IN, "suites", registry.BUILT_IN["suites"] | {"two": f"{here}:two_sets"})
+        registry.table.cache_clear()
+        yield evaluated
+
+
+def picture(path: Path, seed: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (8, 8, 3), np.uint8)).save(path)
+
+
+def all_pictures(folder: Path) -> None:
+    for number, name in enumerate(("some-0-0", "some-0-1", "some-1-0", "some-1-1")):
+        picture(folder / f"{name}.png", number)
+
+
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    (path,) = folder.glob("**/evaluations/0/samples.jsonl")
+    return list(records.read_lines(path))
+
+
+# -- images and weights that change under one name -------------------------------------------------------------------
+
+
+def test_images_that_changed_are_not_scored_as_those_of_before(run: Run, tmp_path: Path) -> None:
+    all_pictures(tmp_path / "mine")
+    run(tmp_path / "mine")
+    assert run(tmp_path / "mine")[1] == {}
+    picture(tmp_path / "mine" / "some-1-0.png", 9)
+    (line,) = run(tmp_path / "mine")[1].values()
+    assert "are not those that" in line and "give these a name with --name" in line
+    folder, failed = run(tmp_path / "mine", name="again")
+    assert failed == {}
+    assert rows_of(folder)[2]["scores"]["brightness"]["score"] == pytest.approx(
+        read_picture(tmp_path / "mine" / "some-1-0.png").mean() / 255, abs=1e-6
+    )
+
+
+def test_an_image_that_came_later_is_not_passed_over(run: Run, tmp_path: Path) -> None:
+    all_pictures(tmp_path / "mine")
+    (tmp_path / "mine" / "some-1-1.png").unlink()
+    run(tmp_path / "mine")
+    picture(tmp_path / "mine" / "some-1-1.PNG", 3)
+    assert list(run(tmp_path / "mine")[1]) == [str(tmp_path / "mine")]
+    folder, _ = run(tmp_path / "mine", name="whole")
+    assert all("score" in row["scores"]["brightness"] for row in rows_of(folder))
+
+
+def test_pefts_alpha_is_part_of_what_was_evaluated(run: Run, tmp_path: Path, tiny_pipeline: Path) -> None:
+    save_weights(adapted(tiny_pipeline), tmp_path / "lora")
+    peft = tmp_path / "peft"
+    peft.mkdir()
+    _adapter(tmp_path / "lora" / LORA, Origin(str(tiny_pipeline)), peft)
+    (peft / LORA).unlink(missing_ok=True)
+    _, failed = run(peft, backbone=str(tiny_pipeline))
+    assert failed == {}
+    config = json.loads((peft / "adapter_config.json").read_text())
+    (peft / "adapter_config.json").write_text(json.dumps(config | {"lora_alpha": config["lora_alpha"] * 2}))
+    _, failed = run(peft, backbone=str(tiny_pipeline))
+    assert "holds an evaluation of something else" in failed[str(peft)]
+
+
+def test_a_slash_at_the_end_is_the_same_folder(run: Run, tmp_path: Path) -> None:
+    all_pictures(tmp_path / "mine")
+    assert run(tmp_path / "mine")[1] == run(f"{tmp_path / 'mine'}/")[1] == {}
+
+
+# -- columns ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_that_was_scored_further_takes_more_rows(run: Run, tmp_path: Path, tiny_pipeline: Path) -> None:
+    folder, _ = run("fake")
+    score_run(folder, ("contrast",), QUIET)
+    assert run("fake", tiny_pipeline)[1] == {}
+    metrics = records.read_json(folder / "experiment.json")["suite"]["metrics"]
+    assert [(metric["name"], metric.get("added")) for metric in metrics] == [("brightness", None), ("contrast", True)]
+    score_run(folder, (), QUIET)
+    for row in folder.glob("evaluated--*"):
+        assert all({"brightness", "contrast"} == set(sample["scores"]) for sample in rows_of(row))
+
+
+def test_a_column_is_not_moved_to_other_prompts(run: Run) -> None:
+    folder, _ = run("fake", suite="two")
+    with pytest.raises(BenchError, match="brightness scores some in this run already"):
+        score_run(folder, ("brightness@more",), QUIET)
+    score_run(folder, ("contrast@more",), QUIET)
+    with pytest.raises(BenchError, match="contrast scores more in this run already"):
+        score_run(folder, ("contrast@some",), QUIET)
+
+
+def test_scores_by_other_weights_are_not_mixed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def weights(name: str, version: int) -> None:
+        monkeypatch.setattr(Contrast, "version", version)
+        monkeypatch.setattr(Contrast, "describe", lambda self: Metric.describe(self) | {"weights": name})
+
+    folder, _ = run("fake")
+    weights("stand-in", 1)
+    score_run(folder, ("contrast",), QUIET)
+    weights("real", 1)
+    with pytest.raises(BenchError, match=r"with other weights \(stand-in, and here real\)"):
+        score_run(folder, ("contrast",), QUIET)
+    weights("real", 2)
+    score_run(folder, ("contrast",), QUIET)
+    assert {row["scores"]["contrast"]["version"] for row in rows_of(folder)} == {2}
+
+
+def test_a_metric_that_prompts_cannot_feed_ends_in_one_line(run: Run) -> None:
+    folder, _ = run("fake")
+    with pytest.raises(BenchError, match="word needs the fact 'word' of a prompt, and those of some have none"):
+        score_run(folder, ("word",), QUIET)
+    assert len(records.read_json(folder / "experiment.json")["suite"]["metrics"]) == 1
+
+
+# -- files -----------------------------------------------------------------------------------------------------------
+
+
+def test_whatever_a_damaged_image_raises_is_its_own_cells_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, content = tmp_path / "0.png", io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)).save(content, "PNG")
+    whole = content.getvalue()
+    second = whole.index(b"IDAT", whole.index(b"IDAT") + 4)
+
+    def cause() -> str:
+        with pytest.raises(OSError, match=r"^the image 0.png cannot be read: [^\n]+$") as raised:
+            read_picture(path)
+        return type(raised.value.__cause__).__name__
+
+    path.write_bytes(whole[:second] + b"\1\2\3\4" + whole[second + 4 :])
+    assert cause() == "SyntaxError"
+    path.write_bytes(whole[:1000])
+    assert cause() == "OSError"
+    path.write_bytes(whole)
+    assert read_picture(path).shape == (256, 256, 3)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    assert cause() == "DecompressionBombError"
+    with pytest.raises(FileNotFoundError):
+        read_picture(tmp_path / "none.png")
+
+
+def test_a_record_cannot_name_an_image_outside_its_folder(run: Run, tmp_path: Path) -> None:
+    folder, _ = run("fake")
+    (path,) = folder.glob("**/samples.jsonl")
+    rows = [row | {"scores": {}} for row in records.read_lines(path)]
+    picture(tmp_path / "secret.png", 1)
+    rows[0]["image"], rows[1]["image"] = "../../../../../secret.png", str(tmp_path / "secret.png")
+    records.write_lines(path, rows)
+    score_suite(fakes.suite(), {"brightness": Brightness()}, path.parent, engine=Engine())
+    errors = [row["scores"]["brightness"].get("error", "") for row in rows_of(folder)]
+    assert [error.endswith("lies outside the evaluation's folder") for error in errors] == [True, True, False, False]
+    with pytest.raises(BenchError, match="an image outside the evaluation's folder"):
+        read_study([folder])
+    assert SampleRecord.model_validate(rows[2]).image == rows[2]["image"]
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "", ".x"])
+def test_an_id_names_a_file_of_the_folder(name: str) -> None:
+    with pytest.raises(BenchError, match="names images"):
+        PromptSet("some", (Prompt(name, "x"),), 1, ())
+    with pytest.raises(BenchError, match="names images"):
+        PromptSet(name, (), 1, ())
+
+
+def test_two_prompts_of_one_id_are_refused() -> None:
+    with pytest.raises(BenchError, match="holds the prompt id '0' more than once"):
+        PromptSet("some", (Prompt("0", "x"), Prompt("0", "y")), 1, ())
+
+
+# -- what fails, and what is freed -----------------------------------------------------------------------------------
+
+
+def test_out_of_memory_ends_in_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def draw(self: Any, prompts: Any, seeds: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(PolicyPainter, "draw", draw)
+    _, failed = run("fake", evaluation_batch=7)
+    assert "draw fewer images together with --evaluation-batch (now 7)" in failed["fake"]
+
+
+def test_a_metric_that_breaks_while_it_is_prepared_stops_no_run_that_only_evaluates(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def prepare(self: Any) -> None:
+        raise ImportError("no module named engine")
+
+    monkeypatch.setattr(Brightness, "prepare", prepare)
+    _prepare_metric(Brightness(), Progress(), vital=False)
+    assert "brightness: ImportError: no module named engine; its column stays open" in capsys.readouterr().err
+    with pytest.raises(ImportError):
+        _prepare_metric(Brightness(), Progress(), vital=True)
+
+
+def test_a_model_that_a_reward_stands_on_is_kept(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, _ = run("fake", passes="generate")
+    released: list[str] = []
+    for kind, needed in ((Brightness, ("clip", "head")), (Contrast, ("clip",)), (Word, ("engine",))):
+        monkeypatch.setattr(kind, "assets", needed)
+        monkeypatch.setattr(kind, "release", lambda self: released.append(self.name))
+    suite = fakes.suite().with_metrics({"brightness": "some", "contrast": "some", "word": "some"})
+    (path,) = folder.glob("**/samples.jsonl")
+    metrics: dict[str, Metric] = {"brightness": Brightness(), "contrast": Contrast(), "word": Word()}
+    score_suite(suite, metrics, path.parent, engine=Engine(), keep={"brightness"})
+    assert released == ["word"]
+
+
+def test_an_image_with_a_problem_is_not_tried_again(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    all_pictures(tmp_path / "mine")
+    (tmp_path / "mine" / "some-0-0.png").write_bytes(b"no picture")
+    run(tmp_path / "mine")
+    prepared: list[str] = []
+    monkeypatch.setattr(Brightness, "prepare", lambda self: prepared.append(self.name))
+    run(tmp_path / "mine")
+    assert prepared == []
+
+
+def test_conditions_are_those_of_the_backbone(world: fakes.World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kept text by text and not all at once, in the order that they are asked for."""
+    monkeypatch.setattr("bench.evaluation.painters.TEXTS", 2)
+    texts = [fakes.CAPTIONS[number] for number in (3, 0, 4, 0)]
+    found, wanted = Conditions(world.backbone, fakes.CAPTIONS)[texts], world.backbone.encode_prompts(texts)
+    assert found.prompt_embeds.dtype == torch.float32
+    torch.testing.assert_close(found.prompt_embeds, wanted.prompt_embeds, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found.pooled_prompt_embeds, wanted.pooled_prompt_embeds, rtol=1e-5, atol=1e-6)
