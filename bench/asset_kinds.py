@@ -290,11 +290,14 @@ class HubModel(Asset):
         except Differs as error:
             raise BenchError(f"{whole[0]} is not the asset {self.name}: {error}; nothing was copied") from error
         partial = self.home(cache).with_name(f".{self.name}.{os.getpid()}.partial")
-        for file, sha256 in self.files.items():
-            assert sha256 is not None  # checked above, file by file
-            _copy_file(whole[0] / file, partial / file, sha256)
-        shutil.rmtree(self.home(cache), ignore_errors=True)
-        partial.rename(self.home(cache))
+        try:
+            for file, sha256 in self.files.items():
+                assert sha256 is not None  # checked above, file by file
+                _copy_file(whole[0] / file, partial / file, sha256)
+            shutil.rmtree(self.home(cache), ignore_errors=True)
+            partial.rename(self.home(cache))
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def _another(asset: Asset, source: str, sha256: str) -> BenchError:

@@ -294,7 +294,15 @@ def score_run(run: Path, names: Sequence[str], progress: Progress) -> None:
             columns[name] = prompts.column(metrics[name]) | added
     record["suite"]["metrics"] = list(columns.values())
     records.write_json(path, record)
-    progress.say(f"{run.name}: {left} scores in {len(evaluations)} evaluations")
+    without = [
+        cell["error"]
+        for lines in evaluations
+        for row in records.read_lines(lines)
+        for name, cell in row["scores"].items()
+        if name in metrics and "error" in cell
+    ]
+    told = f"; {len(without)} cells have no score, the first: {without[0]}" if without else ""
+    progress.say(f"{run.name}: {left} cells tried in {len(evaluations)} evaluations{told}")
 
 
 def _suite_of(record: dict[str, Any], run: Path) -> tuple[Suite, dict[str, str]]:

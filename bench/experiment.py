@@ -95,8 +95,9 @@ def run_experiment(
     rewards = {reward for reward in chosen if reward}
     metrics = {name: registry.load("metrics", name)() for name in [*dict(suite.metrics()), *rewards]}
     roles = {registry.load("subsets", name).role for name in config.subsets} - {None}
-    for name, metric in metrics.items():
-        _prepare_metric(metric, progress, vital=name in rewards | {suite.roles[role] for role in roles})
+    vital = rewards | {suite.roles[role] for role in roles}
+    for name in sorted(metrics, key=lambda name: name in vital):  # last, since the others may free what they share
+        _prepare_metric(metrics[name], progress, vital=name in vital)
     check_trackers(config.trackers)
     folder, jobs = workspace.runs / config.run_name, plans(config)
     if engine.is_main:

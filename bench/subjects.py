@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import re
 from dataclasses import dataclass
@@ -157,9 +158,9 @@ def load_lora(transformer: Any, path: Path) -> None:
     """Put an adapter on a transformer: diffusers' file, which holds its own rank and alpha, or PEFT's beside a config.
 
     Raises:
-        BenchError: its layers or shapes are not this transformer's.
+        BenchError: its layers or shapes are not this transformer's, or it changes a text encoder too.
     """
-    from safetensors import SafetensorError
+    from safetensors import SafetensorError, safe_open
     from safetensors.torch import load_file
 
     try:
@@ -172,6 +173,10 @@ def load_lora(transformer: Any, path: Path) -> None:
             if told.unexpected_keys or any("lora_" in key for key in told.missing_keys):
                 raise ValueError("its layers are others")
         else:
+            with safe_open(path, "pt") as file:
+                others = {name.partition(".")[0] for name in file.keys()} - {TRANSFORMER}  # noqa: SIM118
+            if others:
+                raise ValueError(f"it changes {', '.join(sorted(others))}, and only a transformer is evaluated")
             transformer.load_lora_adapter(str(path.parent), weight_name=path.name, prefix=TRANSFORMER)
             if not getattr(transformer, "peft_config", None):
                 raise ValueError("it has no layer of a transformer")
@@ -182,9 +187,16 @@ def load_lora(transformer: Any, path: Path) -> None:
 
 
 def _same_architecture(own: Path, backbone: Path) -> None:
-    """BenchError if two transformers' configurations differ in anything but where they came from."""
+    """BenchError if two transformers' configurations differ in anything but where they came from.
+
+    One that an older diffusers wrote lacks what was not to be set then, and means its default.
+    """
+    from diffusers import SD3Transformer2DModel
+
+    parameters = inspect.signature(SD3Transformer2DModel.__init__).parameters.values()
+    usual = {p.name: list(p.default) if isinstance(p.default, tuple) else p.default for p in parameters}
     ours, theirs = (
-        {key: value for key, value in records.read_json(folder / "config.json").items() if not key.startswith("_")}
+        usual | {key: value for key, value in records.read_json(folder / "config.json").items() if key[:1] != "_"}
         for folder in (own, backbone)
     )
     differing = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))

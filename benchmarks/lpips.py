@@ -6,7 +6,6 @@ version 0.1. Source: richzhang/PerceptualSimilarity @ 082bb24, ``lpips/lpips.py`
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -133,5 +132,5 @@ def _read(path: Path, otherwise: str) -> Mapping[str, Any]:
     try:
         weights: Mapping[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         return dict(weights)
-    except (RuntimeError, pickle.UnpicklingError, TypeError, ValueError, AttributeError, EOFError) as error:
+    except inference.UNREAD as error:
         raise BenchError(f"{path} is {otherwise}") from error

@@ -35,7 +35,7 @@ def collect_suite(suite: Suite, source: Path, folder: Path, *, header: dict[str,
     identity = _identity(suite, source)
     if (folder / "evaluation.json").exists():
         taken = records.read_json(folder / "evaluation.json")
-        if taken["identity"] != identity:
+        if taken.get("identity") != identity:
             raise BenchError(
                 f"the images in {source} are not those that {folder} holds; give these a name with --name, or delete "
                 "that folder"

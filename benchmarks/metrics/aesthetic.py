@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -56,7 +55,7 @@ def load_head(path: Path) -> Head:
         weights = torch.load(path, map_location="cpu", weights_only=True)
         head = Head()
         head.load_state_dict(weights)
-    except (RuntimeError, pickle.UnpicklingError, TypeError, AttributeError, EOFError) as error:
+    except inference.UNREAD as error:
         raise BenchError(f"{path} is no aesthetic head of linear layers {WIDTH}-1024-128-64-16-1") from error
     return head.eval().requires_grad_(False)
 

@@ -16,11 +16,13 @@ import pytest
 import torch
 from fakes import Brightness
 from PIL import Image
-from trained import adapted
+from safetensors import safe_open
+from safetensors.torch import save_file
+from trained import adapted, transformer
 
 from bench import records, registry
 from bench.engine import Engine
-from bench.errors import BenchError
+from bench.errors import BenchError, Missing
 from bench.evaluate import EvaluationConfig, evaluate, score_run
 from bench.evaluation import Conditions, PolicyPainter, score_suite
 from bench.evaluation.drawing import read_picture
@@ -137,6 +139,32 @@ def test_pefts_alpha_is_part_of_what_was_evaluated(run: Run, tmp_path: Path, tin
 def test_a_slash_at_the_end_is_the_same_folder(run: Run, tmp_path: Path) -> None:
     all_pictures(tmp_path / "mine")
     assert run(tmp_path / "mine")[1] == run(f"{tmp_path / 'mine'}/")[1] == {}
+
+
+def test_a_lora_that_changes_a_text_encoder_is_not_taken_for_less(
+    run: Run, tmp_path: Path, tiny_pipeline: Path
+) -> None:
+    save_weights(adapted(tiny_pipeline), tmp_path / "lora")
+    path = tmp_path / "lora" / LORA
+    with safe_open(path, "pt") as file:
+        weights, about = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+    save_file(weights | {"text_encoder.q.lora_A.weight": torch.zeros(1, 1)}, path, about)
+    _, failed = run(tmp_path / "lora", backbone=str(tiny_pipeline))
+    assert failed[str(tmp_path / "lora")].endswith("it changes text_encoder, and only a transformer is evaluated")
+
+
+def test_a_transformer_of_an_older_diffusers_lacks_what_was_not_to_be_set(
+    run: Run, tmp_path: Path, tiny_pipeline: Path
+) -> None:
+    for name, value in (("mine", None), ("other", 4)):
+        transformer(tiny_pipeline, 0.2).save_pretrained(tmp_path / name / "transformer")
+        config = json.loads((tmp_path / name / "transformer" / "config.json").read_text())
+        del config["out_channels"]  # 4 here and 16 by default
+        (tmp_path / name / "transformer" / "config.json").write_text(
+            json.dumps(config | ({"out_channels": value} if value else {}))
+        )
+    _, failed = run(tmp_path / "mine", tmp_path / "other", backbone=str(tiny_pipeline))
+    assert list(failed) == [str(tmp_path / "mine")] and "(out_channels differ)" in failed[str(tmp_path / "mine")]
 
 
 # -- columns ---------------------------------------------------------------------------------------------------------
@@ -264,6 +292,21 @@ def test_a_metric_that_breaks_while_it_is_prepared_stops_no_run_that_only_evalua
     assert "brightness: ImportError: no module named engine; its column stays open" in capsys.readouterr().err
     with pytest.raises(ImportError):
         _prepare_metric(Brightness(), Progress(), vital=True)
+
+
+def test_scoring_says_how_many_cells_have_no_score(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def prepare(self: Any) -> None:
+        raise Missing("asset judge is missing; run `bench assets fetch judge`", "judge")
+
+    folder, _ = run("fake")
+    score_run(folder, ("contrast",), Progress())
+    assert capsys.readouterr().err.strip().endswith("evaluate-fake: 4 cells tried in 1 evaluations")
+    monkeypatch.setattr(Contrast, "version", 2)
+    monkeypatch.setattr(Contrast, "prepare", prepare)
+    score_run(folder, ("contrast",), Progress())
+    assert "4 cells have no score, the first: missing: asset judge is missing" in capsys.readouterr().err
 
 
 def test_a_model_that_a_reward_stands_on_is_kept(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
