@@ -31,7 +31,7 @@ tbody + tbody { border-top: 2px solid var(--soft); }
 .main td { font-variant-numeric: tabular-nums; } .main td.score { min-width: 112px; }
 .main td, .main th, .beside td, .beside th { padding-left: 8px; padding-right: 8px; }
 .main td:first-child, .beside td:first-child { position: sticky; left: 0; z-index: 1; background: var(--paper);
-  white-space: normal; overflow-wrap: anywhere; min-width: 84px; }
+  white-space: normal; overflow-wrap: break-word; min-width: 84px; }
 .main tr.base td:first-child { background: var(--card); }
 .value { font-size: 16px; } .best { font-weight: 700; } .best::after { content: " ★"; color: var(--accent); }
 .interval { display: block; color: var(--soft); font-size: 12.5px; white-space: nowrap; }
