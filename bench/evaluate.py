@@ -69,6 +69,8 @@ def evaluate(
 ) -> Outcome:
     """Evaluate each of ``what``; one that cannot be had is in the outcome, and the others go on.
 
+    Where several processes share the work it stops them all instead, with a BenchError that names it.
+
     Rows are kept: the same command goes on where it was stopped, and another ``what`` is added to them.
     """
     from bench.engine import Engine
@@ -90,7 +92,7 @@ def evaluate(
             raise
         except BenchError as error:
             if engine.world_size > 1:  # the others may be inside a collective and cannot know
-                raise
+                raise BenchError(f"{what}: {error}") from error
             progress.say(f"{what}: {error}")
             failed[what] = str(error)
     return Outcome(folder, failed)

@@ -61,6 +61,8 @@ def work(path: Path, cache: Path, runs: Path, only: tuple[str, ...], *, quiet: b
         asked = EvaluationConfig.model_validate(values)
         engine = Engine.from_environment(dtype=asked.dtype)
         outcome = evaluate(asked, places, Progress(quiet=quiet or not engine.is_main), engine=engine)
+        if outcome.failed:  # no record says why
+            raise BenchError("; ".join(f"{what}: {reason}" for what, reason in outcome.failed.items()))
     else:
         config = ExperimentConfig.model_validate(values)
         engine = Engine.from_environment(dtype=config.dtype, sharding=config.sharding)

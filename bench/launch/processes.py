@@ -95,7 +95,7 @@ def evaluate_in_processes(
     if end.code == ends.INTERRUPTED:
         raise KeyboardInterrupt
     if end.code != ends.FINE:
-        raise BenchError(end.reason or "some of it could not be evaluated; the lines above say why")
+        raise BenchError(end.reason)
     return Outcome(folder, {})
 
 

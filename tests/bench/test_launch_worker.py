@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 from bench import engine, experiment, worker
 from bench.config import ExperimentConfig
 from bench.errors import BenchError
+from bench.evaluate import EvaluationConfig
 from bench.experiment import Outcome, Workspace
 from bench.job import JobFailure
 from bench.launch import ends
@@ -130,3 +131,18 @@ def test_a_process_that_ignores_ctrl_c_still_hears_a_cluster() -> None:
 def test_a_configuration_that_waits_in_a_queue_is_not_changed_by_a_later_command(tmp_path: Path) -> None:
     one, two = (write_config(tmp_path, ExperimentConfig(methods=("sft",), seeds=(seed,))) for seed in (0, 1))
     assert one != two and one == write_config(tmp_path, ExperimentConfig(methods=("sft",), seeds=(0,)))
+
+
+def test_an_evaluation_that_could_not_be_had_says_so_to_the_launcher(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BENCH_CACHE", "")  # put back afterwards
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
+    config = EvaluationConfig(what=("tiny-sd33",), limit=1, dtype="float32", offline=True)
+    workspace = Workspace(tmp_path / "cache", tmp_path / "runs")
+    path = write_config(workspace.runs / config.run_name, config)
+    command = worker_command(path, workspace, quiet=True)
+    done = CliRunner().invoke(worker.main, command[command.index(str(path)) :], catch_exceptions=False)
+    assert done.exit_code == ends.BROKEN
+    line = json.loads((tmp_path / "error.json").read_text())["message"]
+    assert line.startswith("tiny-sd33: unknown backbone") and "did you mean 'tiny-sd3'?" in line
