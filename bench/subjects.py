@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["pipeline", "transformer", "lora", "images"]
 PEFT = ("adapter_config.json", "adapter_model.safetensors")
+SLUG = 60
 IMAGES = (".png", ".jpg", ".jpeg", ".webp")
 
 
@@ -48,8 +49,8 @@ class Subject:
 
     @property
     def slug(self) -> str:
-        """The last part of its row's folder."""
-        return re.sub(r"[^\w.-]+", "-", self.what.strip("/.")).lower()
+        """The last part of its row's folder; of a long path its end, since a name holds 255 bytes."""
+        return re.sub(r"[^\w.-]+", "-", self.what.strip("/.")).lower()[-SLUG:]
 
     def identity(self) -> str | None:
         """SHA-256 of the weights of a transformer or LoRA; None for a pipeline, whose backbone has its own.

@@ -167,6 +167,13 @@ def test_a_transformer_of_an_older_diffusers_lacks_what_was_not_to_be_set(
     assert list(failed) == [str(tmp_path / "mine")] and "(out_channels differ)" in failed[str(tmp_path / "mine")]
 
 
+def test_a_long_path_names_a_folder_by_its_end(run: Run, tmp_path: Path) -> None:
+    deep = tmp_path.joinpath(*["somewhere-deep" * 4] * 5, "mine")
+    all_pictures(deep)
+    folder, failed = run(deep)
+    assert failed == {} and [row.name[-5:] for row in folder.glob("evaluated--*")] == ["-mine"]
+
+
 # -- columns ---------------------------------------------------------------------------------------------------------
 
 
