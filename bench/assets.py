@@ -244,6 +244,12 @@ def identity(name: str) -> str:
     return "stand-in sha256:" + hashlib.sha256("".join(sha256_of(part) for part in parts).encode()).hexdigest()
 
 
+def here(name: str, cache: Path) -> bool:
+    """Whether an asset, or what stands in for it, is on this machine; its hashes are not looked at."""
+    asset = get(name)
+    return _stand_in(asset) is not None or asset.find(cache) is not None
+
+
 def state(name: str, cache: Path, *, hashed: bool) -> str:
     """``present`` or ``missing``; ``hashed`` reads it whole: ``differs: …``, or the kind's word for a good copy."""
     asset = get(name)

@@ -328,8 +328,12 @@ def evaluate(
         if not quiet:
             click.echo((target / "main_results.md").read_text(encoding="utf-8"))
         click.echo(f"report: {target / 'index.html'}")
-    if outcome.failed:
+    if outcome.failed and quiet:
         raise BenchError("; ".join(f"{what}: {reason}" for what, reason in outcome.failed.items()))
+    if outcome.failed:  # the reasons were said when they came up
+        raise BenchError(
+            f"{len(outcome.failed)} of {len(config.what)} could not be evaluated: {', '.join(outcome.failed)}"
+        )
 
 
 @main.command()

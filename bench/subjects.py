@@ -80,10 +80,15 @@ def find_subject(what: str, *, backbone: str | None = None, revision: str | None
         BenchError: one line, where nothing of this kind is there.
     """
     folder = Path(what).expanduser()
+    if folder.is_file():
+        raise BenchError(f"{what} is a file; name the folder of a model or of images")
     if what in registry.table("backbones") or not folder.is_dir():
         return Subject(what, "pipeline", backbone=what, revision=revision)
     if (folder / "job.json").is_file():
         return _job(what, folder, backbone, revision)
+    if (folder / "experiment.json").is_file():
+        jobs = sorted(path.parent.name for path in folder.glob("*/weights")) or ["<job>"]
+        raise BenchError(f"{what} is a run; name one of its jobs, e.g. {folder / jobs[0]}, or use `bench score {what}`")
     if (folder / "model_index.json").is_file():
         return Subject(what, "pipeline", folder, what)
     if (folder / LORA).is_file():

@@ -20,6 +20,10 @@ Agreement = tuple[str, object, str, object]
 """Two numbers that must be equal, each after the name that a user finds it under."""
 
 
+T5_TOKENS = 256
+"""Of a prompt, in the paper's evaluations (``docs/protocol.md``)."""
+
+
 @dataclass(frozen=True)
 class Family:
     """What a pipeline of one class is made of.
@@ -250,6 +254,15 @@ def read_header(file: Path) -> dict[str, dict[str, Any]]:
     if size != 8 + length + end:
         raise BenchError(f"{file} is cut short ({size} bytes); copy or download it again")
     return dict(header)
+
+
+def t5_tokens(folder: Path) -> int:
+    """T5 tokens of a prompt: 256, the paper's at evaluation, or fewer where the pipeline's tokenizer takes no more.
+
+    SD3.5's takes 512, an exported tiny-sd3's the 12 that it was trained with.
+    """
+    stated = _optional(folder / "tokenizer_3" / "tokenizer_config.json").get("model_max_length")
+    return min(T5_TOKENS, int(stated or T5_TOKENS))
 
 
 def _check_tokenizer(folder: Path, tokenizer: str, encoder: str, config: Mapping[str, Any]) -> None:

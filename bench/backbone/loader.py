@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import numpy as np
 
 from bench.backbone import hub, loading
-from bench.backbone.family import check_family
+from bench.backbone.family import check_family, t5_tokens
 from bench.engine import Engine
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 M = TypeVar("M")
 
-
 @dataclass(frozen=True)
 class BackboneSpec:
     """A backbone and how it is used.
@@ -41,7 +40,7 @@ class BackboneSpec:
     Attributes:
         name: as given; stands in records and reports.
         source: local diffusers folder, or hub id.
-        max_sequence_length: T5 tokens (256 for SD3.5 at evaluation; see ``docs/protocol.md``).
+        max_sequence_length: T5 tokens; 0: as ``t5_tokens`` says.
         resolution: side of a training picture in pixels.
         scale: ``embedded`` picks the methods' overrides for tiny models, ``full`` the paper's values.
         revision: of a hub id.
@@ -111,7 +110,7 @@ def find(
     Args:
         revision: branch, tag or commit of a hub id.
         resolution: side of a training picture; None: what the transformer was made for.
-        max_sequence_length: T5 tokens; None: 256, or what the registered backbone says.
+        max_sequence_length: T5 tokens; None: the registered backbone's, or as ``t5_tokens`` says.
 
     Raises:
         BenchError: one line with what to do, for anything that is no SD3-family pipeline that can be had here.
@@ -122,7 +121,7 @@ def find(
         spec = registry.load("backbones", name)
     else:
         local = Path(name).is_dir()
-        spec = BackboneSpec(Path(name).resolve().name if local else name, name, 256, 0, "full", revision, offline)
+        spec = BackboneSpec(Path(name).resolve().name if local else name, name, 0, 0, "full", revision, offline)
     spec = replace(
         spec,
         resolution=resolution or spec.resolution,
@@ -204,7 +203,11 @@ class Backbone:
         self._encoders: _Held[StableDiffusion3Pipeline] = _Held(self.engine.device)
         self._encoding = threading.Lock()
         side = self._config("transformer").get("sample_size", 64) * self._factor
-        self.spec = replace(spec, resolution=spec.resolution or side)
+        self.spec = replace(
+            spec,
+            resolution=spec.resolution or side,
+            max_sequence_length=spec.max_sequence_length or t5_tokens(self.folder),
+        )
 
     def _config(self, part: str) -> dict[str, Any]:
         return dict(json.loads((self.folder / part / "config.json").read_text()))

@@ -122,7 +122,7 @@ def plan_experiment(config: ExperimentConfig, workspace: Workspace, assumptions:
         jobs=jobs,
         shared_flops=work.shared_flops,
         disk=amounts,
-        missing=(*missing(config, workspace, work.architecture, jobs, amounts), *work.problems),
+        missing=(*missing(config, workspace, work.architecture, jobs, amounts, work.metrics), *work.problems),
         notes=tuple(_notes(config, work)),
     )
 

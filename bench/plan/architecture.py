@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench import registry
 from bench.backbone import hub
-from bench.backbone.family import check_family, weight_files
+from bench.backbone.family import T5_TOKENS, check_family, t5_tokens, weight_files
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def find(config: ExperimentConfig, default_resolution: int | None) -> Architectu
     Raises:
         BenchError: no such backbone, or one that is neither on this machine nor known here.
     """
-    source, scale, length = config.backbone, "full", 256
+    source, scale, length = config.backbone, "full", 0
     if source in registry.table("backbones"):
         spec = registry.load("backbones", source)
         source, scale, length = spec.source, spec.scale, spec.max_sequence_length
@@ -162,7 +162,7 @@ def find(config: ExperimentConfig, default_resolution: int | None) -> Architectu
         transformer=transformer,
         vae=vae,
         clip_tokens=tokens,
-        max_sequence_length=config.max_sequence_length or length,
+        max_sequence_length=config.max_sequence_length or length or (t5_tokens(folder) if folder else T5_TOKENS),
         resolution=config.resolution or default_resolution or int(transformer["sample_size"]) * factor,
         scale=scale,
         text_parameters=text,

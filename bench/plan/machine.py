@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench import registry
+from bench.report.text import listed
 
 if TYPE_CHECKING:
     from bench.config import ExperimentConfig
@@ -26,13 +27,19 @@ def missing(
     architecture: Architecture,
     jobs: Sequence[JobPlan],
     disk: Sequence[Amount],
+    metrics: Sequence[str],
 ) -> list[str]:
-    """A line for each thing, with what to do about it."""
+    """A line for each thing, with what to do about it.
+
+    Args:
+        metrics: that evaluate or reward.
+    """
     return [
         *_devices(config, architecture, jobs),
         *_backbone(config, architecture),
         *_corpus(config),
         *_packages(config),
+        *_assets(metrics, workspace.cache),
         *_space(workspace, disk),
     ]
 
@@ -80,6 +87,15 @@ def _here(name: str) -> bool:
     except BenchError:
         return False
     return True
+
+
+def _assets(metrics: Sequence[str], cache: Path) -> Iterator[str]:
+    from bench import assets
+
+    needed = dict.fromkeys(asset for name in metrics for asset in registry.load("metrics", name).assets)
+    if absent := [name for name in needed if not assets.here(name, cache)]:
+        size = sum(assets.get(name).size for name in absent) / 1e9
+        yield f"metrics: {listed(absent)} not here ({size:.1f} GB); run `bench assets fetch {' '.join(absent)}`"
 
 
 def _corpus(config: ExperimentConfig) -> Iterator[str]:

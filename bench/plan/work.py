@@ -14,7 +14,7 @@ from bench import records, registry
 from bench.budget import Budget
 from bench.config import ExperimentConfig, SubsetRule, method_config
 from bench.data import parse_size
-from bench.errors import BenchError
+from bench.errors import BenchError, Missing
 from bench.experiment import Plan, plans, reward_metric
 from bench.flops import Cost, count, transformer_cost
 from bench.plan import Assumptions, JobPlan, memory, probe
@@ -149,14 +149,21 @@ class Work:
             return count(lambda: getattr(vae, direction)(torch.empty(1, *shape, device="meta")))
 
     @cached_property
+    def metrics(self) -> list[str]:
+        """The suite's, and the reward if the experiment names one."""
+        columns = [name for name, _ in self.suite.metrics()] if self.suite else []
+        return list(dict.fromkeys([*columns, *([self.config.reward] if self.config.reward else [])]))
+
+    @cached_property
     def _metric_flops(self) -> dict[str, float]:
         """FLOPs of scoring a picture, for those of the suite's metrics and the reward that can tell here."""
         found: dict[str, float] = {}
         lacking: dict[str, list[str]] = {}
-        own = [self.config.reward] if self.config.reward else []
-        for name in dict.fromkeys([*(name for name, _ in self.suite.metrics()), *own]):
+        for name in self.metrics:
             try:
                 found[name] = float(registry.load("metrics", name)().flops_per_image)
+            except Missing:  # said with all that is not on this machine
+                continue
             except BenchError as error:
                 lacking.setdefault(str(error), []).append(name)
         self.problems += [f"{' and '.join(names)}: {why}" for why, names in lacking.items()]

@@ -394,6 +394,22 @@ def test_a_name_stands_for_one_thing(run: Run, tmp_path: Path, tiny_pipeline: Pa
         run("fake", suite="rich", name="evaluate-fake")
 
 
+def test_a_run_or_a_file_is_told_from_what_can_be_evaluated(run: Run, tmp_path: Path) -> None:
+    folder, _ = run("fake")
+    (tmp_path / "cat.png").write_bytes(b"")
+    _, failed = run(folder, tmp_path / "cat.png")
+    assert "is a run; name one of its jobs, e.g." in failed[str(folder)]
+    assert failed[str(tmp_path / "cat.png")].endswith("is a file; name the folder of a model or of images")
+
+
+def test_an_exported_pipeline_reads_as_many_tokens_as_it_was_trained_with() -> None:
+    """An export of tiny-sd3 is a plain folder: with 256 tokens it would draw other pictures than its job did."""
+    from bench.backbone import loader
+
+    assert loader.find(loader.TINY_SD3.source).spec.max_sequence_length == 12
+    assert loader.find(loader.TINY_SD3.source, max_sequence_length=5).spec.max_sequence_length == 5
+
+
 def test_images_of_another_suite_are_refused(run: Run, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     Image.new("RGB", (8, 8)).save(tmp_path / "mine" / "cat.png")

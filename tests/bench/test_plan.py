@@ -26,7 +26,7 @@ from bench.errors import BenchError
 from bench.experiment import Workspace
 from bench.flops import transformer_cost
 from bench.method import MethodConfig, Needs, PostTrainingMethod
-from bench.plan import Assumptions, ExperimentPlan, JobPlan, disk, memory, plan_experiment, probe, show, work
+from bench.plan import Assumptions, ExperimentPlan, JobPlan, disk, machine, memory, plan_experiment, probe, show, work
 from bench.plan.architecture import SD3_CLIP_TOKENS, SD3_VAE, SD35_LARGE, SD35_MEDIUM, Architecture, find
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
@@ -143,7 +143,9 @@ def test_an_evaluation_on_the_paper_s_suite_is_counted_where_its_prompts_are(abs
     assert it.images == images == 4230
     assert sampling < it.evaluation_flops < 1.02 * sampling  # decoding and judges cost little
     assert it.evaluation_flops == pytest.approx(0.84e18, rel=0.01)  # docs/paper-experiments.md
-    assert any(line.startswith("pickscore: ") and "bench assets fetch" in line for line in it.problems)
+    (line,) = machine._assets(it.metrics, tmp_path)
+    for name in ("pickscore_v1", "clip_vit_h14_processor", "hpsv2_1", "bert_vocabulary", "lpips_heads"):
+        assert name in line.partition("run `bench assets fetch ")[2]
 
 
 # -- a step -----------------------------------------------------------------------------------------------------------
