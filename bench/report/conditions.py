@@ -6,7 +6,10 @@ from collections.abc import Iterator
 
 from bench import records
 from bench.report.read import Metric, Study
-from bench.report.text import Grid, count
+from bench.report.text import Grid, count, listed
+
+MOST_SIZES = 3
+"""Sizes of given images that are named; more are counted."""
 
 
 def grid(study: Study) -> Grid:
@@ -14,19 +17,33 @@ def grid(study: Study) -> Grid:
     return Grid(["What", "Value"], [[name, value] for name, value in _lines(study)])
 
 
+def sampling(study: Study, sampler: str) -> str:
+    """``sampler``, the suite's in words, and which rows it does not hold for, since their images were given."""
+    given = study.given
+    if not given:
+        return sampler
+    sizes = sorted({size for job in given for size in job.made.get("sizes") or ()})
+    told = f"{len(sizes)} sizes" if len(sizes) > MOST_SIZES else f"{listed(sizes)} px"
+    told = f"images as given, {told}" if sizes else "images as given"
+    return f"{sampler}; {listed([job.label for job in given])}: {told}" if study.draws else told
+
+
 def _lines(study: Study) -> Iterator[tuple[str, str]]:
     experiment, suite = study.experiment, study.experiment.suite
     yield "Suite", f"{suite.name} v{suite.version}"
     if experiment.backbone:
         yield "Backbone", f"{experiment.backbone} {experiment.backbone_hash}".strip()
-    yield "Sampler", f"{suite.sampler.steps} steps, CFG {suite.sampler.guidance_scale:g}, {suite.sampler.resolution} px"
-    if experiment.max_sequence_length:
-        yield "T5 tokens", str(experiment.max_sequence_length)
-    seed = "the suite's seed" if suite.seed is None else f"the suite's seed {suite.seed}"
-    yield (
-        "Noise",
-        f"derived from {seed}, prompt set, prompt and repeat: the same for every row, another for every image",
-    )
+    sampler = f"{suite.sampler.steps} steps, CFG {suite.sampler.guidance_scale:g}, {suite.sampler.resolution} px"
+    yield "Sampler", sampling(study, sampler)
+    if study.tokens:
+        yield "T5 tokens", str(study.tokens[0]) if len(study.tokens) == 1 else "differs by row"
+    if study.draws:
+        seed = "the suite's seed" if suite.seed is None else f"the suite's seed {suite.seed}"
+        rows = "every row drawn here" if study.given else "every row"
+        yield (
+            "Noise",
+            f"derived from {seed}, prompt set, prompt and repeat: the same for {rows}, another for every image",
+        )
     for metric in suite.metrics:
         yield metric.label, _about(metric)
 

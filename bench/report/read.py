@@ -16,12 +16,14 @@ from bench.budget import Budget
 from bench.errors import BenchError, unknown
 from bench.meter import Meter
 from bench.records import BASE, CONTEXT, EVALUATED
+from bench.report.text import listed
 
 
 class Metric(BaseModel):
     """A column of the suite. ``images`` is how many scored samples one evaluation owes it.
 
     A metric that is not ``ranked`` (a drift) has no better direction; ``weights`` names the files it computes with.
+    One that was ``added`` to a run came from ``bench score``, not with the suite.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -37,6 +39,7 @@ class Metric(BaseModel):
     grouped: bool
     ranked: bool = True
     weights: Any = None
+    added: bool = False
 
     @field_validator("format")
     @classmethod
@@ -48,6 +51,10 @@ class Metric(BaseModel):
     def heading(self) -> str:
         """Label with the direction that is better, where one is."""
         return f"{self.label} {'↑' if self.higher_is_better else '↓'}" if self.ranked else self.label
+
+    def same(self, other: Metric) -> bool:
+        """Whether two runs' columns hold one quantity, whoever of them added it."""
+        return self.model_copy(update={"added": other.added}) == other
 
     def text(self, value: float, sign: str = "") -> str:
         """``value`` with the metric's precision; ``sign="+"`` always shows the sign."""
@@ -233,6 +240,16 @@ class Job:
         named = self.record.label if self.record else None
         return named or (self.name if self.method in (CONTEXT, EVALUATED) else self.method)
 
+    @property
+    def made(self) -> Mapping[str, Any]:
+        """What its record holds of how an evaluated row was made; empty for others."""
+        return (self.record.evaluated if self.record else None) or {}
+
+    @property
+    def given(self) -> bool:
+        """Whether its images came from elsewhere, sampled nobody knows how."""
+        return self.made.get("kind") == "images" and not self.made.get("sampler")
+
     def at(self, fraction: float) -> Evaluation | None:
         """The evaluation planned at ``fraction`` of the budget, if it was made."""
         return next((e for e in self.evaluations if abs(e.fraction - fraction) < 1e-6), None)
@@ -280,6 +297,30 @@ class Study:
     def untrained(self) -> tuple[Job, ...]:
         """Every row that nothing was trained for here, in the order of the tables."""
         return (*self.start, *self.context, *self.evaluated)
+
+    @property
+    def given(self) -> tuple[Job, ...]:
+        """Rows of images that were not sampled here."""
+        return tuple(job for job in self.evaluated if job.given)
+
+    @property
+    def draws(self) -> bool:
+        """Whether any row was, or is to be, sampled here."""
+        return bool(self.jobs) or not self.untrained or len(self.given) < len(self.untrained)
+
+    def tokens_of(self, job: Job) -> int | None:
+        """T5 tokens of a prompt that an untrained row was drawn with, where its record says so."""
+        if job is self.base:
+            return next((e.max_sequence_length for e in self.experiments if e.max_sequence_length), None)
+        return job.made.get("max_sequence_length")
+
+    @property
+    def tokens(self) -> list[int]:
+        """T5 tokens that its numbers were measured with: those that trained, or where nothing did, of each row."""
+        if self.jobs:
+            return [self.experiment.max_sequence_length] if self.experiment.max_sequence_length else []
+        found = (self.experiment.max_sequence_length, *map(self.tokens_of, self.untrained))
+        return sorted({tokens for tokens in found if tokens})
 
     @property
     def metrics(self) -> list[Metric]:
@@ -368,10 +409,41 @@ def _check_agreement(runs: list[Path], experiments: tuple[Experiment, ...]) -> N
     first = (trained if any(trained) else based if any(based) else [True]).index(True)
     for run, experiment, trains, has_base in zip(runs, experiments, trained, based, strict=True):
         for key in MUST_AGREE if trains else BASES_AGREE if has_base else EVALUATIONS_AGREE:
-            if getattr(experiment, key) != getattr(experiments[first], key):
+            one, other = getattr(experiments[first], key), getattr(experiment, key)
+            if key == "suite":
+                added = _added(one, other)
+                one, other = _without(one, added), _without(other, added)
+            if one != other:
                 raise BenchError(
                     f"{runs[first]} and {run} differ in {key} and cannot share a report; render them apart"
                 )
+        _check_added(runs[first], experiments[first].suite, run, experiment.suite)
+
+
+def _check_added(first: Path, one: Suite, run: Path, other: Suite) -> None:
+    """BenchError if two runs of the same suite differ in the columns that ``bench score`` added to them."""
+    ours, theirs = ({m.name: m for m in suite.metrics if m.name in _added(one, other)} for suite in (one, other))
+    lacking = {first: [m for m in theirs.values() if m.name not in ours]}
+    lacking |= {run: [m for m in ours.values() if m.name not in theirs]}
+    remedies = [
+        f"`bench score {folder} --metrics {','.join(f'{m.name}@{m.prompt_set}' for m in metrics)}`"
+        for folder, metrics in lacking.items()
+        if metrics
+    ]
+    unlike = [m.name for m in ours.values() if m.name in theirs and not m.same(theirs[m.name])]
+    if not remedies and not unlike:
+        return
+    names = ", ".join(unlike or sorted(ours.keys() ^ theirs.keys()))
+    how = ", which they did not compute alike; render them apart" if unlike else f"; run {listed(remedies)} first"
+    raise BenchError(f"{first} and {run} differ in suite, but only in columns added to it: {names}{how}")
+
+
+def _added(one: Suite, other: Suite) -> set[str]:
+    return {metric.name for suite in (one, other) for metric in suite.metrics if metric.added}
+
+
+def _without(suite: Suite, names: set[str]) -> Suite:
+    return suite.model_copy(update={"metrics": [metric for metric in suite.metrics if metric.name not in names]})
 
 
 def read_job(folder: Path) -> Study:
@@ -393,10 +465,17 @@ def _read_untrained(runs: list[Path], kind: str, suite: Suite) -> tuple[Job, ...
         job = _read_job(folder, suite)
         earlier = found.get(job.name)
         if earlier and earlier.record and job.record and earlier.record.evaluated != job.record.evaluated:
-            raise BenchError(f"{folder} and an earlier run's {job.name} are not the same; give one another --label")
+            raise BenchError(
+                f"{folder} and an earlier run's {job.name} are not the same (they differ in "
+                f"{_differing(earlier.made, job.made)}); evaluate one of them under another path, or report them apart"
+            )
         if earlier is None or earlier.status != "finished":
             found[job.name] = job
     return tuple(found[name] for name in sorted(found))
+
+
+def _differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    return ", ".join(sorted(key for key in one.keys() | other.keys() if one.get(key) != other.get(key)))
 
 
 def _told_apart(rows: tuple[Job, ...]) -> tuple[Job, ...]:

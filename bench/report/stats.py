@@ -9,8 +9,8 @@ cells' replicates is the paired bootstrap of their difference.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
@@ -55,7 +55,8 @@ class Estimate(Interval):
 class Cell:
     """``n`` of the ``total`` samples owed are scored; there is an estimate only when all are.
 
-    ``remedy`` says how to get a file that the metric lacked.
+    ``remedy`` says how to get a file that the metric lacked, ``unscored`` counts images that nothing has tried to
+    score, and ``errors`` those that failed, by reason.
     """
 
     n: int
@@ -63,6 +64,8 @@ class Cell:
     failed: bool
     estimate: Estimate | None
     remedy: str = ""
+    unscored: int = 0
+    errors: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def counts(self) -> str:
@@ -78,18 +81,20 @@ class Cell:
 def make_cell(jobs: Sequence[Job], fraction: float, metric: Metric) -> Cell:
     """One metric of one row (its seeds pooled) at one planned share of the budget."""
     scored: list[dict[tuple[str, str], list[float]]] = []
-    failed, remedy = any(job.status == "failed" for job in jobs), ""
+    remedy, unscored, errors = "", 0, Counter[str]()
     for job in jobs:
         evaluation = job.at(fraction)
         by_prompt: dict[tuple[str, str], list[float]] = {}
         for sample in evaluation.samples if evaluation else ():
             score = sample.scores.get(metric.name)
-            if sample.prompt_set != metric.prompt_set or score is None:
+            if sample.prompt_set != metric.prompt_set:
                 continue
-            if score.score is None and (score.error or "").startswith(MISSING):
+            if score is None:
+                unscored += 1
+            elif score.score is None and (score.error or "").startswith(MISSING):
                 remedy = remedy or (score.error or "").removeprefix(MISSING)
             elif score.score is None:
-                failed = True
+                errors[score.error or "no score"] += 1
             else:
                 stratum = sample.group if metric.grouped else ""
                 by_prompt.setdefault((stratum, sample.prompt_id), []).append(score.score)
@@ -98,7 +103,8 @@ def make_cell(jobs: Sequence[Job], fraction: float, metric: Metric) -> Cell:
         if have > metric.images:
             raise BenchError(f"{job.name} holds {have} scores of {metric.name}, its suite expects {metric.images}")
     n, total = sum(len(v) for prompts in scored for v in prompts.values()), metric.images * len(jobs)
-    return Cell(n, total, failed, _estimate(scored) if n == total > 0 else None, remedy)
+    failed = bool(errors) or any(job.status == "failed" for job in jobs)
+    return Cell(n, total, failed, _estimate(scored) if n == total > 0 else None, remedy, unscored, errors)
 
 
 def difference(one: Estimate, other: Estimate) -> Interval:

@@ -6,10 +6,11 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from typing import Any, Literal
 
 from bench.records import BASE, CONTEXT, EVALUATED, dumps
-from bench.report import conditions
+from bench.report import conditions, gaps
 from bench.report.read import Job, Metric, Row, Study
 from bench.report.stats import RESAMPLES, Cell, Interval, clear_best, difference, make_cell
 from bench.report.text import Grid, count, duration, listed, markdown, memory, percent, scientific, tex
@@ -52,6 +53,11 @@ class MainRow:
     kind: Literal["base", "context", "evaluated", "method"] = "method"
     settings: str = ""
 
+    @property
+    def name(self) -> str:
+        """The method, with the subset that it was trained on."""
+        return f"{self.method} on {self.subset}" if self.subset else self.method
+
     @cached_property
     def short(self) -> bool:
         """Whether the row was compared at less than equal compute."""
@@ -85,17 +91,18 @@ class Section:
 def main_sections(study: Study) -> list[Section]:
     """One section for each subset: the base, then rows that compete with nobody, then the methods.
 
-    Where nothing was trained, evaluated rows are ranked with the base instead, if they were sampled as the suite says.
+    Where nothing was trained, evaluated rows are ranked with the base instead, if they were sampled as the suite says,
+    and among themselves where they read other numbers of T5 tokens.
     """
     base = [_untrained_row(study, job, BASE, {}) for job in study.start]
     against = {c.metric.name: c.cell for row in base for c in row.cells}
     context = [_untrained_row(study, job, CONTEXT, {}) for job in study.context]
     evaluated = [_untrained_row(study, job, EVALUATED, against) for job in study.evaluated]
     if not study.jobs:
-        alike = [_sampled_by_the_suite(study, job) for job in study.evaluated]
-        first = [*base, *(row for row, same in zip(evaluated, alike, strict=True) if same)]
-        other = [row for row, same in zip(evaluated, alike, strict=True) if not same]
-        return [Section("", "", [block for block in (_mark_best(first), other, context) if block])]
+        rows, groups = [*base, *evaluated], _competing(study)
+        competing = [_mark_best([rows[i] for i in group]) for group in groups]
+        other = [row for i, row in enumerate(rows) if not any(i in group for group in groups)]
+        return [Section("", "", [block for block in (*competing, other, context) if block])]
     sections = []
     for subset in study.subsets:
         ranked = _mark_best([*base, *(_method_row(study, row, against) for row in study.rows(subset))])
@@ -113,10 +120,21 @@ def _untrained_row(study: Study, job: Job, kind: Literal["base", "context", "eva
     return MainRow(row.method, "", 1, None, cells, kind, settings_text(recorded))
 
 
+def _competing(study: Study) -> list[list[int]]:
+    """Which of the base and the evaluated rows are ranked together, by number; the others are not ranked."""
+    groups: dict[int | None, list[int]] = {}
+    for number, job in enumerate((*study.start, *study.evaluated)):
+        if job is study.base or _sampled_by_the_suite(study, job):
+            groups.setdefault(study.tokens_of(job), []).append(number)
+    if len(groups.keys() - {None}) > 1:
+        return [*groups.values()]
+    return [together] if (together := sorted(chain.from_iterable(groups.values()))) else []
+
+
 def _sampled_by_the_suite(study: Study, job: Job) -> bool:
     """Whether an evaluated row's own sampler agrees with the suite's in all it names; images must name one."""
-    made = (job.record.evaluated if job.record else None) or {}
-    if made.get("kind") == "images" and not made.get("sampler"):
+    made = job.made
+    if job.given:
         return False
     named = made["sampler"] if isinstance(made.get("sampler"), dict) else made
     suite = study.experiment.suite.sampler.model_dump()
@@ -192,8 +210,8 @@ def notes(study: Study, sections: Sequence[Section]) -> list[str]:
         named = "; ".join(f"{name} ({settings})" if settings else name for name, settings in evaluated.items())
         about = "between the rules and not ranked, since no budget bound it" if study.jobs else "as it was given"
         lines.append(f"Evaluated on the same suite, {about}: {named}.")
-    if not study.jobs and not all(_sampled_by_the_suite(study, job) for job in study.evaluated):
-        lines.append("A row below a rule was not sampled as the suite says, or does not say how: it is not ranked.")
+    if not study.jobs:
+        lines += _ranking_notes(study)
     context = {row.method: row.settings for row in rows if row.kind == CONTEXT}
     if context:
         named = "; ".join(f"{name} ({settings})" if settings else name for name, settings in context.items())
@@ -201,6 +219,19 @@ def notes(study: Study, sections: Sequence[Section]) -> list[str]:
             f"For context, between the rules, and neither trained nor ranked: {named}. Each is another model with "
             "its own sampler settings."
         )
+    return lines
+
+
+def _ranking_notes(study: Study) -> list[str]:
+    """Sentences on which rows of an evaluation are ranked apart, or not at all; there is no ranking of one row."""
+    jobs, groups, lines = (*study.start, *study.evaluated), _competing(study), []
+    labels = [BASE if job is study.base else job.label for job in jobs]
+    if len(groups) > 1:
+        told = [f"{listed([labels[i] for i in g])} ({study.tokens_of(jobs[g[0]]) or 'unknown'})" for g in groups]
+        lines.append(f"Rows that read different numbers of T5 tokens are ranked apart: {'; '.join(told)}.")
+    other = [label for i, label in enumerate(labels) if not any(i in group for group in groups)]
+    if other and len(jobs) > 1:
+        lines.append(f"Not sampled as the suite says, or not saying how, and so not ranked: {listed(other)}.")
     return lines
 
 
@@ -220,14 +251,13 @@ def interval_notes(study: Study, rows: Sequence[MainRow]) -> list[str]:
 
 
 def gap_notes(rows: Sequence[MainRow]) -> list[str]:
-    """Sentences on what ``rows`` lack: compute, or images."""
+    """Sentences on what ``rows`` lack: compute, or scores, and why."""
     lines = []
     if any(row.short for row in rows):
         lines.append(f"‡ Used less than {percent(FULL_SHARE)} of the budget, so it is not compared at equal compute.")
     if any(c.cell.estimate is None for row in rows for c in row.cells):
         lines.append("missing n/N, failed n/N: only n of the N images owed are scored, so no mean is taken.")
-    remedies = {(c.metric.label, c.cell.remedy): None for row in rows for c in row.cells if c.cell.remedy}
-    return lines + [f"{label} is missing: {remedy}" for label, remedy in remedies]
+    return lines + gaps.lines((row.name, c.metric.label, c.cell) for row in rows for c in row.cells)
 
 
 def cell_text(c: MainCell) -> str:
@@ -443,9 +473,10 @@ def summary(study: Study) -> str:
         for job in (*study.untrained, *study.jobs)
         if job.record
     )
+    how = f"{sampler.steps} sampling steps, guidance {sampler.guidance_scale:g}, {sampler.resolution} px"
     scored = (
-        f"scored by the suite {experiment.suite.name} v{experiment.suite.version} ({sampler.steps} sampling steps, "
-        f"guidance {sampler.guidance_scale:g}, {sampler.resolution} px) at commit {listed(list(commits)) or 'unknown'}."
+        f"scored by the suite {experiment.suite.name} v{experiment.suite.version} "
+        f"({conditions.sampling(study, how)}) at commit {listed(list(commits)) or 'unknown'}."
     )
     if not study.jobs:
         return f"{listed([job.label for job in study.untrained]) or 'No model'}, {scored}"

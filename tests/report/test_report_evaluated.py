@@ -104,7 +104,7 @@ def test_only_rows_of_the_suites_sampler_are_ranked(tmp_path: Path, what: dict[s
     assert names(text) == (["base", "A", "B"] if ranked else ["base", "A", "———", "B"])
     assert ("**" in "".join(line_of(text, "B"))) is ranked
     assert ("**" in "".join(line_of(text, "A"))) is not ranked
-    assert ("A row below a rule" in text) is not ranked
+    assert ("not saying how, and so not ranked: B." in text) is not ranked
 
 
 def test_rows_of_one_label_are_shown_under_their_folders_names(tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_one_label_for_two_models_ends_in_one_line(tmp_path: Path) -> None:
     one, two = only_evaluated(tmp_path / "one"), only_evaluated(tmp_path / "two")
     one.evaluated("a", "A", 0.1, kind="lora", identity="1")
     two.evaluated("a", "A", 0.1, kind="lora", identity="2")
-    with pytest.raises(BenchError, match="give one another --label"):
+    with pytest.raises(BenchError, match=r"\(they differ in identity\); evaluate one of them under another path, or"):
         read_study([one.folder, two.folder])
 
 
@@ -274,3 +274,160 @@ def test_every_page_of_numbers_says_what_they_were_measured_under(run: FakeRun, 
         text = (tmp_path / "out" / name).read_text().replace("&#39;", "'")
         assert all(fact in text for fact in facts), name
     assert '"clip": "abababababababab"' in (tmp_path / "out/main_results.md").read_text()
+
+
+def notes(run: FakeRun) -> list[str]:
+    study = read_study([run.folder])
+    return tables.notes(study, tables.main_sections(study))
+
+
+def fails(run: FakeRun, metrics: tuple[str, ...], reasons: Callable[[int], str | None], rows: str = "*") -> None:
+    """Put an error in place of the scores of images, counted in their order, that have a reason."""
+    for row in sorted(path.name for path in run.folder.glob(rows) if path.is_dir()):
+        number = -1
+
+        def change(line: dict[str, Any]) -> None:
+            nonlocal number
+            for name in set(metrics) & line["scores"].keys():
+                number += name == metrics[0]
+                if reason := reasons(number):
+                    line["scores"][name] = {"version": 1, "error": reason}
+
+        edit(run, change, row)
+
+
+def test_columns_that_lack_one_file_share_a_line(tmp_path: Path) -> None:
+    run = only_evaluated(tmp_path / "run")
+    run.evaluated("a", "A", 0.1, kind="lora")
+    fails(run, ("geneval",), lambda _: "missing: asset judge is missing; run `bench assets fetch judge`")
+    fails(run, ("clip",), lambda _: "missing: asset judge is missing; run `bench assets fetch judge`")
+    fails(run, ("style",), lambda _: "missing: asset other is missing")
+    assert [line for line in notes(run) if "missing: " in line] == [
+        "GenEval and ClipScore are missing: asset judge is missing; run `bench assets fetch judge`",
+        "Aesthetic is missing: asset other is missing",
+    ]
+
+
+def test_what_failed_says_where_and_why_once(tmp_path: Path) -> None:
+    run = only_evaluated(tmp_path / "run")
+    run.evaluated("sft", "sft", 0.1, kind="images")
+    run.evaluated("rl", "rl", 0.1, kind="lora")
+    fails(run, ("ocr",), lambda n: "the image signs-3 is not there" if n == 3 else None, "evaluated--sft")
+    first = "RuntimeError: no"
+    fails(run, ("geneval",), lambda n: [first, None, "one", "two", "two"][n] if n < 5 else None)
+    fails(run, ("clip",), lambda n: first if n < 2 else None, "evaluated--rl")
+    fails(run, ("style",), lambda n: first if n < 2 else None, "evaluated--rl")
+    assert [line for line in notes(run) if "failed on" in line] == [
+        f"GenEval failed on 4 of 48 images of rl and 4 of 48 images of sft: {first} (and 2 other reasons)",
+        f"ClipScore and Aesthetic failed on 2 of 48 images of rl: {first}",
+        "OCR failed on 1 of 12 images of sft: the image signs-3 is not there",
+    ]
+
+
+def test_what_failed_fills_no_page(tmp_path: Path) -> None:
+    run = only_evaluated(tmp_path / "run")
+    for row in "abcdef":
+        run.evaluated(row, row, 0.1, kind="lora")
+        fails(run, ("ocr",), lambda _, row=row: f"{row} {'x' * 5000}", f"evaluated--{row}")  # type: ignore[misc]
+    fails(run, ("clip",), lambda n: "no" if n < 1 else None)
+    told = [line for line in notes(run) if "ailed on" in line or "urther failures" in line]
+    assert len(told) == 5 and all(len(line) < 400 for line in told)
+    where = "1 of 48 images of a, 1 of 48 images of b, 1 of 48 images of c, 1 of 48 images of d and 2 more rows"
+    assert f"ClipScore failed on {where}: no" in told
+    assert told[-1] == "Further failures, 3 of them, stand in the runs' samples.jsonl."
+
+
+def test_a_job_that_failed_has_no_score_that_did(run: FakeRun) -> None:
+    run.job("omega", 0.1, status="failed", reason="the loss is NaN", fractions=[])
+    assert line_of(main(run), "omega")[3] == "failed 0/48"
+    assert not any("failed on" in line or "not scored yet" in line for line in notes(run))
+    fails(run, ("ocr",), lambda _: "no", "alpha--*")
+    assert "OCR failed on 12 of 12 images of alpha on pretty: no" in notes(run)
+
+
+def test_columns_not_scored_yet_name_the_command(tmp_path: Path) -> None:
+    run = only_evaluated(tmp_path / "run")
+    run.evaluated("a", "A", 0.1, kind="lora")
+    assert not any("not scored yet" in line for line in notes(run))
+    edit(run, lambda line: line["scores"].pop("clip", None))
+    assert "ClipScore is not scored yet, in whole or in part; `bench score RUN` fills it." in notes(run)
+    run.experiment["suite"]["metrics"][1]["version"] = 2  # a score of an older version is none
+    run.save()
+    assert "OCR and ClipScore are not scored yet, in whole or in part; `bench score RUN` fills them." in notes(run)
+
+
+def test_given_images_have_no_sampler(tmp_path: Path) -> None:
+    run = only_evaluated(tmp_path / "run")
+    run.evaluated("a", "A", 0.1, kind="images", sizes={"64x64": 59, "32x48": 1})
+    text = main(run)
+    assert "v1 (images as given, 32x48 and 64x64 px) at commit" in text
+    assert "| Sampler | images as given, 32x48 and 64x64 px |" in text and "| Noise |" not in text
+    assert "20 " not in text.partition("## Conditions")[0].partition("Each cell")[0]
+    assert "not ranked" not in text and "———" not in text
+    run.evaluated("b", "B", 0.1, kind="images", sizes={f"{side}x{side}": 1 for side in range(8)})
+    text = main(run)
+    assert "(images as given, 10 sizes) at" in text
+    assert "and so not ranked: A and B." in text and "———" not in text and "**" not in text
+    run.evaluated("c", "C", 0.1, kind="lora", sampler=SUITE)
+    text = main(run)
+    assert "(20 sampling steps, guidance 3, 64 px; A and B: images as given, 10 sizes) at" in text
+    assert "| Sampler | 20 steps, CFG 3, 64 px; A and B: images as given, 10 sizes |" in text
+    assert "the same for every row drawn here, another" in text
+    assert names(text) == ["C", "———", "A", "B"] and "and so not ranked: A and B." in text
+
+
+def test_rows_of_other_t5_lengths_are_ranked_apart(tmp_path: Path) -> None:
+    run = only_evaluated(tmp_path / "run")
+    run.evaluated("a", "A", 0.1, kind="lora", sampler=SUITE, max_sequence_length=77)
+    run.evaluated("b", "B", 0.2, kind="lora", sampler=SUITE)
+    text = main(run)
+    assert names(text) == ["A", "B"] and "| T5 tokens | 77 |" in text and "ranked apart" not in text
+    assert "**" in line_of(text, "B")[1]
+    run.evaluated("b", "B", 0.2, kind="lora", sampler=SUITE, max_sequence_length=77)
+    run.evaluated("c", "C", 0.3, kind="lora", sampler=SUITE, max_sequence_length=256)
+    run.evaluated("d", "D", 0.4, kind="images")
+    text = main(run)
+    assert names(text) == ["A", "B", "———", "C", "———", "D"] and "| T5 tokens | differs by row |" in text
+    assert "Rows that read different numbers of T5 tokens are ranked apart: A and B (77); C (256)." in text
+    assert "and so not ranked: D." in text
+    assert ["**" in line_of(text, name)[1] for name in "ABCD"] == [False, True, False, False]
+
+
+def test_a_base_is_ranked_with_rows_of_its_t5_length(tmp_path: Path) -> None:
+    run = only_evaluated(tmp_path / "run")
+    run.experiment["max_sequence_length"] = 256
+    run.save()
+    run.base()
+    run.evaluated("a", "A", 0.1, kind="lora", sampler=SUITE, max_sequence_length=77)
+    run.evaluated("b", "B", 0.2, kind="lora", sampler=SUITE, max_sequence_length=256)
+    text = main(run)
+    assert names(text) == ["base", "B", "———", "A"]
+    assert "ranked apart: base and B (256); A (77)." in text and "| T5 tokens | differs by row |" in text
+
+
+def test_runs_that_differ_in_added_columns_name_them(tmp_path: Path) -> None:
+    one, two = only_evaluated(tmp_path / "one"), only_evaluated(tmp_path / "two")
+    one.evaluated("a", "A", 0.1, kind="lora")
+    two.evaluated("b", "B", 0.1, kind="lora")
+    column = one.experiment["suite"]["metrics"][3] | {"added": True}
+    extra = [column | {"name": name, "label": name} for name in ("hps", "dino")]
+    one.experiment["suite"]["metrics"] += extra
+    one.save()
+    for runs in ([one.folder, two.folder], [two.folder, one.folder]):
+        with pytest.raises(BenchError) as caught:
+            read_study(runs)
+        assert str(caught.value) == (
+            f"{runs[0]} and {runs[1]} differ in suite, but only in columns added to it: dino, hps; run "
+            f"`bench score {two.folder} --metrics hps@scenes,dino@scenes` first"
+        )
+    two.experiment["suite"]["metrics"] += extra[::-1]  # in whatever order they were added
+    two.save()
+    assert len(read_study([one.folder, two.folder]).evaluated) == 2
+    two.experiment["suite"]["metrics"][-1] = extra[0] | {"weights": "others"}
+    two.save()
+    with pytest.raises(BenchError, match=r"only in columns added to it: hps, which they did not compute alike; render"):
+        read_study([one.folder, two.folder])
+    two.experiment["suite"]["metrics"][0]["version"] = 2
+    two.save()
+    with pytest.raises(BenchError, match="differ in suite and cannot share a report; render them apart"):
+        read_study([one.folder, two.folder])
