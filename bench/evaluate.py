@@ -281,8 +281,11 @@ def score_run(run: Path, names: Sequence[str], progress: Progress) -> None:
     wanted = _columns(suite, names, known)
     suite = suite.with_metrics(known | wanted)
     metrics = {name: registry.load("metrics", name)() for name in (wanted if names else known)}
-    _check_columns(suite, metrics, {metric["name"]: metric for metric in record["suite"]["metrics"]}, run)
     evaluations = sorted(run.glob("*/evaluations/[!.]*/samples.jsonl"))
+    _check_facts(suite, metrics)
+    for column in record["suite"]["metrics"]:
+        if column["name"] in metrics:
+            _check_weights(metrics[column["name"]].describe(), column, evaluations, run)
     left = sum(owed(suite, metrics, lines.parent, again=True) for lines in evaluations)
     with progress.task(f"score {run.name}", max(left, 1)) as task:
         for lines in evaluations:
@@ -338,17 +341,21 @@ def _columns(suite: Suite, names: Sequence[str], known: Mapping[str, str]) -> di
     return wanted
 
 
-def _check_columns(suite: Suite, metrics: Mapping[str, Any], columns: Mapping[str, Any], run: Path) -> None:
-    """BenchError if a metric cannot judge its prompts, or computes with other weights than the scores that are kept."""
+def _check_facts(suite: Suite, metrics: Mapping[str, Any]) -> None:
+    """BenchError if a metric cannot judge its prompts."""
     for name, prompts in suite.metrics():
-        if name not in metrics:
-            continue
-        for fact in metrics[name].needs_facts:
+        for fact in metrics[name].needs_facts if name in metrics else ():
             if any(fact not in prompt.facts for prompt in prompts.prompts):
                 raise BenchError(f"{name} needs the fact {fact!r} of a prompt, and those of {prompts.name} have none")
-        now, then = metrics[name].describe(), columns.get(name)
-        if then and then["version"] == now["version"] and then.get("weights") != now.get("weights"):
-            raise BenchError(
-                f"{run} holds scores of {name} with other weights ({then.get('weights')}, and here "
-                f"{now.get('weights')}): they would not compare"
-            )
+
+
+def _check_weights(now: Mapping[str, Any], then: Mapping[str, Any], evaluations: Sequence[Path], run: Path) -> None:
+    """BenchError if scores are kept of a metric that now computes with other weights. Failed cells may stand."""
+    if then["version"] != now["version"] or then.get("weights") == now.get("weights"):
+        return
+    cells = (row["scores"].get(now["name"], {}) for path in evaluations for row in records.read_lines(path))
+    if any("score" in cell and cell["version"] == now["version"] for cell in cells):
+        raise BenchError(
+            f"{run} holds scores of {now['name']} with other weights ({then.get('weights')}, and here "
+            f"{now.get('weights')}): they would not compare"
+        )

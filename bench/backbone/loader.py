@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 M = TypeVar("M")
 
+
 @dataclass(frozen=True)
 class BackboneSpec:
     """A backbone and how it is used.

@@ -438,7 +438,7 @@ def test_finished_jobs_are_kept_and_new_ones_added(experiment):
 
 def test_a_failed_job_is_tried_again(experiment, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(Job, "reward", lambda *arguments: 1 / 0)
+        patch.setattr(Job, "reward_later", lambda *arguments: 1 / 0)
         assert list(experiment(methods=("flow_grpo",)).failed) == ["flow_grpo--half--s0"]
     outcome = experiment(methods=("flow_grpo",))
     assert outcome.failed == {} and status(outcome.folder, "flow_grpo--half--s0")["status"] == "finished"
