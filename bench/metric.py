@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from bench.assets import identity
 from bench.suite import Prompt
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class Metric(ABC):
         per_prompt: ``score`` is given all pictures of one prompt together and returns the same number for each
             (diversity). The other metrics must return the same number whatever stands beside a picture.
         needs_facts: the prompt's ``facts`` that must be there, so that a corpus without them is refused early.
-        assets: of ``bench assets`` that it needs.
+        assets: of ``bench assets`` that it needs; they are what pins its weights in records.
         differentiable: has ``differentiable_score``.
     """
 
@@ -68,6 +69,7 @@ class Metric(ABC):
 
     def describe(self) -> dict[str, Any]:
         """The part of a record that makes a score comparable."""
+        pinned = {"weights": ", ".join(identity(name) for name in self.assets)} if self.assets else {}
         return {
             "name": self.name,
             "label": self.label,
@@ -78,4 +80,4 @@ class Metric(ABC):
             "format": f".{self.digits}f",
             "grouped": self.grouped,
             "ranked": self.ranked,
-        }
+        } | pinned

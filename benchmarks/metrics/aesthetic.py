@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -77,9 +77,6 @@ class Aesthetic(Metric):
     @property
     def flops_per_image(self) -> float:  # type: ignore[override]
         return clip_vit.vision_flops() + _head_flops()
-
-    def describe(self) -> dict[str, Any]:
-        return super().describe() | {"weights": f"{assets.identity(clip_vit.ASSET)}, {assets.identity(ASSET)}"}
 
     def prepare(self) -> None:
         """Load both models. Raises BenchError with how to get what is missing."""

@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from bench import assets
 from bench.metric import Metric
 from bench.suite import Prompt
 from benchmarks import clip_vit, geneval_colours, geneval_detector
@@ -37,9 +36,6 @@ class GenEval(Metric):
     def flops_per_image(self) -> float:  # type: ignore[override]
         """The detector's on a square picture, and CLIP's on one crop; half the prompts name no colour, some two."""
         return geneval_detector.flops() + clip_vit.vision_flops()
-
-    def describe(self) -> dict[str, Any]:
-        return super().describe() | {"weights": ", ".join(assets.identity(name) for name in self.assets)}
 
     def prepare(self) -> None:
         """Load both models. Raises BenchError with how to get what is missing."""

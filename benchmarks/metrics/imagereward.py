@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from torch import Tensor
 
-from bench import assets
 from bench.metric import Metric
 from bench.suite import Prompt
 from benchmarks import inference
@@ -33,9 +32,6 @@ class ImageReward(Metric):
     def flops_per_image(self) -> float:  # type: ignore[override]
         """Both encoders', since the text is read together with its picture."""
         return self._model().flops
-
-    def describe(self) -> dict[str, Any]:
-        return super().describe() | {"weights": ", ".join(assets.identity(name) for name in self.assets)}
 
     def prepare(self) -> None:
         """Load the model. Raises BenchError with how to get what is missing."""

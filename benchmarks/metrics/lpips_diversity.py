@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
-from bench import assets
 from benchmarks import lpips
 from benchmarks.diversity import Diversity
 
@@ -33,9 +32,6 @@ class LpipsDiversity(Diversity):
     @property
     def flops_per_image(self) -> float:  # type: ignore[override]
         return lpips.flops(SIDE)
-
-    def describe(self) -> dict[str, Any]:
-        return super().describe() | {"weights": ", ".join(assets.identity(name) for name in lpips.ASSETS)}
 
     def prepare(self) -> None:
         """Load the model. Raises BenchError with how to get what is missing."""

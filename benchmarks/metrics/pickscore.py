@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from torch import Tensor
 
-from bench import assets
 from bench.metric import Metric
 from bench.suite import Prompt
 from benchmarks import clip_vit
@@ -33,9 +32,6 @@ class PickScore(Metric):
     def flops_per_image(self) -> float:  # type: ignore[override]
         """The picture tower's; a prompt is embedded once for all its pictures, and its share is not charged."""
         return clip_vit.vision_flops(self.assets[0])
-
-    def describe(self) -> dict[str, Any]:
-        return super().describe() | {"weights": ", ".join(assets.identity(name) for name in self.assets)}
 
     def prepare(self) -> None:
         """Load the model. Raises BenchError with how to get it where it is missing."""

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
-from bench import assets
 from benchmarks import clip_vit
 from benchmarks.diversity import Diversity
 from benchmarks.vendi import vendi_score
@@ -31,9 +30,6 @@ class Vendi(Diversity):
     @property
     def flops_per_image(self) -> float:  # type: ignore[override]
         return clip_vit.vision_flops()
-
-    def describe(self) -> dict[str, Any]:
-        return super().describe() | {"weights": assets.identity(clip_vit.ASSET)}
 
     def prepare(self) -> None:
         """Load the model. Raises BenchError with how to get it where it is missing."""

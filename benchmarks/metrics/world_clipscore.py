@@ -8,7 +8,7 @@ import numpy as np
 
 from bench.metric import Metric
 from bench.suite import Prompt
-from benchmarks import world_clip
+from benchmarks import inference, world_clip
 
 
 class WorldClipScore(Metric):
@@ -27,7 +27,5 @@ class WorldClipScore(Metric):
         return world_clip.vision_flops()
 
     def score(self, images: Sequence[np.ndarray], prompts: Sequence[Prompt]) -> list[float]:
-        texts = sorted({prompt.text for prompt in prompts})
-        row = {text: i for i, text in enumerate(texts)}
-        text_embeds = world_clip.embed_texts(texts)[[row[prompt.text] for prompt in prompts]]
+        text_embeds = inference.once_per_text(world_clip.embed_texts, prompts)
         return [float(v) for v in (world_clip.embed_images(images) * text_embeds).sum(1)]
