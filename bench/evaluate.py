@@ -11,11 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from bench import records, registry
 from bench.errors import BenchError, unknown
-from bench.experiment import Outcome, Workspace, with_added
+from bench.experiment import Outcome, Workspace, untrained_header, untrained_record, with_added
 from bench.progress import Progress
 from bench.settings import read_values, validated
-from bench.subjects import Subject, find_subject, resolve, trained_transformer
-from bench.versions import git_state, versions
+from bench.subjects import Subject, find_subject, trained_transformer
 
 if TYPE_CHECKING:
     from bench.engine import Engine
@@ -137,10 +136,9 @@ class _Row:
     def run(self, metrics: Mapping[str, Any]) -> None:
         """Draw what is missing, and score it with ``metrics``."""
         from bench.evaluation.scoring import owed, score_suite
-        from bench.meter import Meter
         from bench.runner import write_status
 
-        header = {"step": 0, "fraction": 0.0, "spent": Meter().counts()}
+        header = untrained_header()
         drawn = self.engine.broadcast((self.evaluation / "evaluation.json").exists())
         if self.config.passes == "score" and not drawn:
             raise BenchError(f"{self.folder} holds no images yet; leave --pass score out, or generate first")
@@ -169,10 +167,8 @@ class _Row:
                     "drawn in another way; give this one a name with --name, or delete the folder"
                 )
             return
-        record: dict[str, Any] = {"v": records.VERSION, "job": self.folder.name, "method": records.EVALUATED}
-        record |= {"config": {}, "needs": {}, "traits": {}, "label": self.subject.label, "evaluated": about}
-        record |= dict.fromkeys(("subset", "seed", "reward", "subset_hash", "subset_count"))
-        records.write_json(path, record | {"versions": versions(), "git": git_state()})
+        head = {"job": self.folder.name, "method": records.EVALUATED}
+        records.write_json(path, untrained_record(head | {"label": self.subject.label, "evaluated": about}))
         write_status(self.folder, "started")
 
     def _collect(self, header: dict[str, Any]) -> None:
@@ -189,7 +185,7 @@ class _Row:
         from bench.backbone.family import DRAWN, SD3, check_family
         from bench.evaluation import draw_suite
 
-        folder = self.engine.main_first(lambda: resolve(self.subject, offline=self.config.offline))
+        folder = self.engine.main_first(lambda: self.subject.origin.folder(offline=self.config.offline))
         family = check_family(folder, DRAWN)
         if family is not SD3 and self.subject.kind != "pipeline":
             raise BenchError(f"{self.subject.backbone} is no pipeline of the SD3 family; give one with --backbone")

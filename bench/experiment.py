@@ -280,6 +280,20 @@ def _job_record(
     }
 
 
+def untrained_record(head: Mapping[str, Any]) -> dict[str, Any]:
+    """``job.json`` of what is evaluated and not trained: ``head``, and nothing of what belongs to a training."""
+    record: dict[str, Any] = {"v": records.VERSION, **head, "config": {}, "needs": {}, "traits": {}}
+    record |= dict.fromkeys(("subset", "seed", "reward", "subset_hash", "subset_count"))
+    return record | {"versions": versions(), "git": git_state()}
+
+
+def untrained_header() -> dict[str, Any]:
+    """``evaluation.json`` of the same: at the start, with nothing spent."""
+    from bench.meter import Meter
+
+    return {"step": 0, "fraction": 0.0, "spent": Meter().counts()}
+
+
 def reward_metric(config: ExperimentConfig, job: Plan, method: Any, suite: Any) -> str | None:
     """The metric a method trains on: the experiment's, or the one that its subset was cut by, or else the aesthetic.
 
@@ -370,18 +384,14 @@ class _Shared:
         return done
 
     def _evaluate(self, folder: Path, head: dict[str, Any], painter: Any) -> None:
-        from bench.meter import Meter
         from bench.runner import write_status
 
         main, name = self.engine.is_main, head["job"]
-        record: dict[str, Any] = {"v": records.VERSION, **head, "config": {}, "needs": {}, "traits": {}}
-        record |= dict.fromkeys(("subset", "seed", "reward", "subset_hash", "subset_count"))
         if main:
-            records.write_json(folder / "job.json", record | {"versions": versions(), "git": git_state()})
+            records.write_json(folder / "job.json", untrained_record(head))
             write_status(folder, "started")
         with self.progress.job(name, self.suite.images()) as task:
-            header = {"step": 0, "fraction": 0.0, "spent": Meter().counts()}
-            self.evaluator.run(painter, folder / "evaluations" / "0", header=header, tick=task.drew)
+            self.evaluator.run(painter, folder / "evaluations" / "0", header=untrained_header(), tick=task.drew)
         if main:
             write_status(folder, "finished")
 

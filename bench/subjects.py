@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from bench import records, registry
-from bench.backbone import hub
 from bench.errors import BenchError
-from bench.origin import read_origin
+from bench.origin import Origin, read_origin
 from bench.weights import LORA, TRANSFORMER, find_weights
 
 if TYPE_CHECKING:
@@ -51,6 +50,12 @@ class Subject:
     def slug(self) -> str:
         """The last part of its row's folder; of a long path its end, since a name holds 255 bytes."""
         return re.sub(r"[^\w.-]+", "-", self.what.strip("/.")).lower()[-SLUG:]
+
+    @property
+    def origin(self) -> Origin:
+        """Where its pipeline comes from."""
+        assert self.backbone is not None
+        return Origin(self.backbone, self.revision)
 
     def identity(self) -> str | None:
         """SHA-256 of the weights of a transformer or LoRA; None for a pipeline, whose backbone has its own.
@@ -211,12 +216,3 @@ def _same_architecture(own: Path, backbone: Path) -> None:
             f"{own} is not a transformer of the backbone {backbone.parent} ({', '.join(differing)} differ); "
             "give the pipeline that it was trained from with --backbone"
         )
-
-
-def resolve(subject: Subject, *, offline: bool) -> Path:
-    """The folder of a subject's pipeline."""
-    assert subject.backbone is not None
-    source = subject.backbone
-    if source in registry.table("backbones"):
-        source = registry.load("backbones", source).source
-    return hub.resolve(source, revision=subject.revision, offline=offline)
