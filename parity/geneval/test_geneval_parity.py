@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "support"))
 
 import tiny_mask2former as tiny  # noqa: E402
+from official_package import run_official  # noqa: E402
 
 from bench.rng import numpy_generator  # noqa: E402
 from benchmarks import geneval_rule, mask2former  # noqa: E402
@@ -38,10 +38,7 @@ pytestmark = pytest.mark.skipif(not PYTHON.exists(), reason="no .venv-parity-gen
 
 def officially(folder: Path, task: dict[str, Any]) -> Any:
     (folder / "task.json").write_text(json.dumps(task))
-    run = subprocess.run(
-        [PYTHON, Path(__file__).with_name("official.py"), folder], capture_output=True, text=True, check=False
-    )
-    assert run.returncode == 0, run.stderr[-3000:]
+    run_official(PYTHON, Path(__file__).with_name("official.py"), folder)
     return json.loads((folder / "result.json").read_text())
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "support"))
 
 from drawn import drawn, metric, smooth
+from official_package import run_official
 from tiny_lpips import make_alexnet
 
 from bench import assets
@@ -48,13 +47,7 @@ def test_lpips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record_property:
     for number, picture in enumerate(pictures):
         Image.fromarray(picture).save(tmp_path / f"{number}.png")
     (tmp_path / "job.json").write_text(json.dumps({"groups": numbers}))
-    done = subprocess.run(
-        [PYTHON, Path(__file__).with_name("official.py"), tmp_path],
-        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    run_official(PYTHON, Path(__file__).with_name("official.py"), tmp_path)
     official = [np.array(matrix) for matrix in json.loads((tmp_path / "distances.json").read_text())]
 
     assert f"sha256:{sha256_of(tmp_path / 'heads.pth')}" == assets.get("lpips_heads").identity

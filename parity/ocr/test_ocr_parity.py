@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -18,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "support"))
 
 from drawn import metric
+from official_package import run_official
 
 from bench.rng import numpy_generator
 from bench.suite import Prompt
@@ -66,13 +65,7 @@ def test_ocr(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record_property: o
     for number, picture in enumerate(pictures):
         Image.fromarray(picture).save(tmp_path / f"{number}.png")
     (tmp_path / "job.json").write_text(json.dumps({"words": words}))
-    done = subprocess.run(
-        [PYTHON, Path(__file__).with_name("official.py"), tmp_path],
-        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    run_official(PYTHON, Path(__file__).with_name("official.py"), tmp_path)
     lines = json.loads((tmp_path / "lines.json").read_text())
     theirs = np.array(json.loads((tmp_path / "scores.json").read_text()))
     assert lines[0] == [None]

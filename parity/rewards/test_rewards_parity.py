@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "support"))
 
 from drawn import drawn, metric, words
+from official_package import run_official
 from tiny_blip import make_vocabulary
 from tiny_clip import make_tiny_clip
 
@@ -56,14 +55,8 @@ def official(package: str, folder: Path) -> np.ndarray:
     for i, picture in enumerate(pictures):
         Image.fromarray(picture).save(folder / f"{i}.png")
     (folder / "job.json").write_text(json.dumps({"prompts": [prompt.text for prompt in prompts]}))
-    offline = {"HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [PYTHON, Path(__file__).with_name("official.py"), package, folder],
-        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | offline,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    offline = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    run_official(PYTHON, Path(__file__).with_name("official.py"), package, folder, **offline)
     return np.array(json.loads((folder / "scores.json").read_text()))
 
 
