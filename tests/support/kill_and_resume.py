@@ -78,58 +78,39 @@ def in_a_checkpoint(number: int) -> None:
     patch(os, "replace", around)
 
 
-def in_an_evaluation(number: int) -> None:
-    """Images are drawn, samples.jsonl is not written."""
+def at_call(owner: Any, name: str, number: int, *, before: bool = False) -> None:
+    """Right after the ``number``-th call of a method, or right before it."""
     seen = 0
 
     def around(original: Any, *arguments: Any) -> Any:
         nonlocal seen
         seen += 1
-        rows = original(*arguments)
+        kill_if(before and seen == number)
+        result = original(*arguments)
         kill_if(seen == number)
-        return rows
+        return result
 
-    patch(drawing._Drawing, "prompt_set", around)
+    patch(owner, name, around)
+
+
+def in_an_evaluation(number: int) -> None:
+    """Images are drawn, samples.jsonl is not written."""
+    at_call(drawing._Drawing, "prompt_set", number)
 
 
 def between_images(number: int) -> None:
     """Some images of an evaluation are there, the others are not."""
-    seen = 0
-
-    def around(original: Any, *arguments: Any) -> Any:
-        nonlocal seen
-        kept = original(*arguments)
-        seen += 1
-        kill_if(seen == number)
-        return kept
-
-    patch(drawing._Drawing, "_keep", around)
+    at_call(drawing._Drawing, "_keep", number)
 
 
 def between_scores(number: int) -> None:
     """An evaluation's images are there, and are not all scored."""
-    seen = 0
-
-    def around(original: Any, *arguments: Any) -> Any:
-        nonlocal seen
-        seen += 1
-        kill_if(seen == number)
-        return original(*arguments)
-
-    patch(scoring._Scoring, "_unit", around)
+    at_call(scoring._Scoring, "_unit", number, before=True)
 
 
 def after_an_evaluation(number: int) -> None:
     """The evaluation is complete, the checkpoint is older."""
-    seen = 0
-
-    def around(original: Any, *arguments: Any) -> None:
-        nonlocal seen
-        seen += 1
-        original(*arguments)
-        kill_if(seen == number)
-
-    patch(runner.JobRun, "_evaluate", around)
+    at_call(runner.JobRun, "_evaluate", number)
 
 
 def at_the_export(_: int) -> None:
