@@ -50,6 +50,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "brightness": "benchmarks.metrics.brightness:Brightness",
         "saturation": "benchmarks.metrics.saturation:Saturation",
         "contrast": "benchmarks.metrics.contrast:Contrast",
+        "sharpness": "benchmarks.metrics.sharpness:Sharpness",
         "pickscore": "benchmarks.metrics.pickscore:PickScore",
         "hpsv2": "benchmarks.metrics.hpsv2:HPSv2",
         "geneval": "benchmarks.metrics.geneval:GenEval",

@@ -1,4 +1,4 @@
-"""Brightness, saturation and contrast: values by hand, against PIL and colorsys, and never ranked."""
+"""Brightness, saturation, contrast and sharpness: values by hand, against PIL and colorsys, and never ranked."""
 
 from __future__ import annotations
 
@@ -7,12 +7,17 @@ import colorsys
 import numpy as np
 import pytest
 from drawn import drawn, metric
-from PIL import Image, ImageStat
+from PIL import Image, ImageFilter, ImageStat
 
 from bench.rng import numpy_generator
 from bench.suite import Prompt
 
-PINNED = {"brightness": (1, 0.793458), "contrast": (1, 0.145771), "saturation": (1, 0.211238)}
+PINNED = {
+    "brightness": (1, 0.793458),
+    "contrast": (1, 0.145771),
+    "saturation": (1, 0.211238),
+    "sharpness": (1, 0.025623),
+}
 """Metric → version, mean score of ``drawn``."""
 PROMPT = Prompt("0", "a red circle")
 
@@ -27,6 +32,12 @@ def flat(*colour: int) -> np.ndarray:
 
 def halves(left: tuple[int, int, int], right: tuple[int, int, int]) -> np.ndarray:
     return np.concatenate([flat(*left), flat(*right)], axis=1)
+
+
+def chequered() -> np.ndarray:
+    """Black and white pixels in turn."""
+    light = 255 * (np.indices((7, 9)).sum(0) % 2)
+    return np.repeat(light[..., None], 3, axis=2).astype(np.uint8)
 
 
 @pytest.mark.parametrize("name", sorted(PINNED))
@@ -54,6 +65,9 @@ def test_a_quantity_that_is_neither_good_nor_bad_is_not_ranked(name: str) -> Non
         ("saturation", flat(77, 77, 77), 0.0),
         ("saturation", flat(10, 0, 0), 1.0),
         ("saturation", halves((200, 100, 100), (255, 255, 255)), 0.25),
+        ("sharpness", flat(90, 200, 10), 0.0),
+        ("sharpness", halves((0, 0, 0), (255, 255, 255)), 2 / 118),  # one edge: two of 118 inner columns differ by 1
+        ("sharpness", chequered(), 4.0),
     ],
 )
 def test_values_by_hand(name: str, image: np.ndarray, expected: float) -> None:
@@ -72,6 +86,26 @@ def test_saturation_is_that_of_hsv() -> None:
     image = numpy_generator(4, 0, 0, "saturation").integers(0, 256, (12, 7, 3)).astype(np.uint8)
     expected = np.mean([colorsys.rgb_to_hsv(*pixel)[1] for pixel in image.reshape(-1, 3) / 255])
     assert scores("saturation", [image]) == pytest.approx([expected], abs=1e-12)
+
+
+def test_sharpness_is_the_mean_over_inner_pixels() -> None:
+    image = numpy_generator(4, 0, 0, "sharpness").integers(0, 256, (6, 5, 3)).astype(np.uint8)
+    light = [[(0.299 * r + 0.587 * g + 0.114 * b) / 255 for r, g, b in row] for row in image.tolist()]
+    values = [
+        abs(2 * light[y][x] - light[y][x - 1] - light[y][x + 1])
+        + abs(2 * light[y][x] - light[y - 1][x] - light[y + 1][x])
+        for y in range(1, 5)
+        for x in range(1, 4)
+    ]
+    assert scores("sharpness", [image]) == pytest.approx([sum(values) / len(values)], abs=1e-12)
+
+
+def test_a_blurred_picture_is_less_sharp() -> None:
+    images = drawn()[0]
+    blurred = [np.asarray(Image.fromarray(image).filter(ImageFilter.GaussianBlur(1))) for image in images]
+    assert all(
+        soft < sharp for soft, sharp in zip(scores("sharpness", blurred), scores("sharpness", images), strict=True)
+    )
 
 
 @pytest.mark.parametrize("name", sorted(PINNED))
