@@ -31,6 +31,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     },
     "suites": {
         "embedded": "benchmarks.suites.embedded:suite",
+        "embedded_validation": "benchmarks.suites.embedded_validation:suite",
         "smoke": "benchmarks.suites.smoke:suite",
         "drawbench": "benchmarks.suites.drawbench:suite",
         "paper": "benchmarks.suites.paper:suite",
