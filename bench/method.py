@@ -72,6 +72,8 @@ class PostTrainingMethod(ABC):
     Config: ClassVar[type[MethodConfig]]
     embedded: ClassVar[Mapping[str, Any]] = {}
     """Overrides of the defaults (which are the paper's, for SD3.5-M) that suit the embedded backbone."""
+    tunable: ClassVar[Mapping[str, tuple[float, float]]] = {"lr": (0.1, 10.0)}
+    """What `bench tune` varies: a positive setting → the least and the largest factor of its default."""
     needs: ClassVar[Needs]
     traits: ClassVar[Traits]
 
