@@ -55,9 +55,54 @@ def guide(unconditional: Tensor, conditional: Tensor, guidance_scale: float) -> 
     return unconditional + guidance_scale * (conditional - unconditional)
 
 
-def velocity_error(velocity: Tensor, target: Tensor) -> Tensor:
-    """Squared error averaged over the latent dimensions, per sample, in float32: (N,)."""
-    return (velocity.float() - target.float()).pow(2).flatten(1).mean(1)
+def velocity_error(velocity: Tensor, target: Tensor, weight: Tensor | float = 1.0) -> Tensor:
+    """Squared error averaged over the latent dimensions, per sample, in float32: (N,).
+
+    Args:
+        weight: of each element, (N, C, H, W) or a scalar.
+    """
+    return (weight * (velocity.float() - target.float()).pow(2)).flatten(1).mean(1)
+
+
+def direction_error(velocity: Tensor, target: Tensor) -> Tensor:
+    """``|v/|v| - t/|t||²`` with the norms of whole samples, per sample, in float32: (N,), ``2 - 2 cos(v, t)``."""
+    units = [torch.nn.functional.normalize(side.float().flatten(1), dim=1) for side in (velocity, target)]
+    return (units[0] - units[1]).pow(2).sum(1)
+
+
+def bias_weight(bias: Tensor, alpha: float) -> Tensor:
+    """Weights that grow with the size of a bias: ``(1 + alpha |b| / mean|b|) / (1 + alpha)``, like ``bias``.
+
+    The mean is over a sample's elements, so every sample's weights have mean 1, and alpha moves weight without adding
+    any. A sample without bias gets ones.
+    """
+    size = bias.float().abs()
+    mean = size.flatten(1).mean(1).reshape(-1, *([1] * (bias.ndim - 1)))
+    return (1 + alpha * torch.where(mean > 0, size / mean, 1.0)) / (1 + alpha)
+
+
+def correction_weight(kind: str, sigma: Tensor, *, knee: float = 0.2) -> Tensor:
+    """Weight of a squared velocity error towards ``(z - z0) / sigma``, a target that grows as sigma vanishes: (N,).
+
+    The SOAR paper (arXiv 2604.12617, Q4) asks for weights that are less at very low levels, or more at middle ones, and
+    gives no formulas: ``clipped`` and ``mid`` are this project's reading, and so is the normalisation. Each weight has
+    mean 1 for sigma uniform in [0, 1], so that a loss that counts points needs no other denominator.
+
+    Args:
+        kind: ``inherited`` (1), ``sigma_squared`` (``3 sigma²``: the error of the endpoint ``z - sigma v``, eq. 39),
+            ``clipped`` (``min(1, sigma / knee)² / (1 - 2 knee / 3)``: as the former below the knee, flat above it) or
+            ``mid`` (``6 sigma (1 - sigma)``, the Beta(2, 2) density).
+        knee: in (0, 1].
+    """
+    if kind == "inherited":
+        return torch.ones_like(sigma)
+    if kind == "sigma_squared":
+        return 3 * sigma**2
+    if kind == "clipped":
+        return (sigma / knee).clamp_max(1) ** 2 / (1 - 2 * knee / 3)
+    if kind == "mid":
+        return 6 * sigma * (1 - sigma)
+    raise ValueError(f"unknown weight {kind!r}; one of inherited, sigma_squared, clipped, mid")
 
 
 def stochastic_step(

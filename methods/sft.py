@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from bench import flow
+from bench import flow, matching
 from bench.method import AdamWConfig, Needs, PostTrainingMethod, Traits
 
 if TYPE_CHECKING:
@@ -41,8 +41,7 @@ class SFT(PostTrainingMethod):
 
     def step(self, job: Job) -> None:
         for pairs in job.pairs(self.config.batch_size):
-            z1 = job.noise(pairs, "noise")
-            sigma = flow.shift_time(flow.logit_normal_time(job.normal(pairs, "time")), job.policy.shift)
+            z1, _, sigma = matching.draw(job, pairs)
             velocity = job.policy.velocity(flow.interpolate(pairs.latents, z1, sigma), sigma, pairs.text)
             job.accumulate(flow.velocity_error(velocity, z1 - pairs.latents).sum(), len(pairs))
         job.update()

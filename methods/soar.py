@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 from pydantic import Field
 
-from bench import flow
+from bench import flow, matching
 from bench.method import AdamWConfig, Needs, PostTrainingMethod, Traits
 
 if TYPE_CHECKING:
@@ -26,6 +26,10 @@ class SOARConfig(AdamWConfig):
 
     batch_size: int = Field(32, gt=0, description="pairs per update; 32 on the curated subsets, 512 on the full corpus")
     aux_weight: float = Field(1.0, ge=0, description="lambda, weight of the correction loss; 0 is SFT")
+    aux_weighting: Literal["inherited", "sigma_squared", "clipped", "mid"] = Field(
+        "inherited", description="w(sigma'') of the correction loss; the paper has w = 1 and leaves others open (Q4)"
+    )
+    aux_knee: float = Field(0.2, gt=0, le=1, description="level below which ``clipped`` weighs less; not the paper's")
     aux_points: int = Field(6, gt=0, description="K, re-noised points per rollout")
     rollout_steps: int = Field(40, gt=1, description="the rollout is one step of a sampler with this many")
     guidance_scale: float = Field(4.5, ge=1, description="classifier-free guidance of the rollout")
@@ -57,13 +61,11 @@ class SOAR(PostTrainingMethod):
 
     def step(self, job: Job) -> None:
         for pairs in job.pairs(self.config.batch_size):
-            z0, z1 = pairs.latents, job.noise(pairs, "noise")
-            u = flow.logit_normal_time(job.normal(pairs, "time"))
-            sigma = flow.shift_time(u, job.policy.shift)
-            z = flow.interpolate(z0, z1, sigma)
+            z1, u, sigma = matching.draw(job, pairs)
+            z = flow.interpolate(pairs.latents, z1, sigma)
             with job.more(self.config.aux_weight > 0):
                 velocity = job.policy.velocity(z, sigma, pairs.text)
-                base = flow.velocity_error(velocity, z1 - z0).sum()
+                base = flow.velocity_error(velocity, z1 - pairs.latents).sum()
                 job.accumulate(base, len(pairs))  # frees the base loss's graph before a larger one is built
             if self.config.aux_weight:
                 job.log("base_loss", base, len(pairs))
@@ -76,9 +78,10 @@ class SOAR(PostTrainingMethod):
         for piece in job.pieces(len(states), per_row=c.aux_points * (1 + c.sde_branches)):
             z, sigma, row = states[piece], levels[piece], rows[piece]
             target = (z - pairs.latents[row]) / flow.per_sample(sigma, z)
-            loss = flow.velocity_error(job.policy.velocity(z, sigma, pairs.text[row]), target).sum()
-            job.accumulate(c.aux_weight * loss, c.aux_weight * len(piece))
-            job.log("correction_loss", loss, len(piece))
+            errors = flow.velocity_error(job.policy.velocity(z, sigma, pairs.text[row]), target)
+            weights = flow.correction_weight(c.aux_weighting, sigma, knee=c.aux_knee)
+            job.accumulate(c.aux_weight * (weights * errors).sum(), c.aux_weight * len(piece))
+            job.log("correction_loss", errors.sum(), len(piece))  # unweighted, so that weightings can be compared
 
     @torch.no_grad()
     def _auxiliary(
