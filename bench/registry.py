@@ -20,6 +20,8 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "methods": {
         "sft": "methods.sft:SFT",
         "soar": "methods.soar:SOAR",
+        "input_perturbation": "methods.input_perturbation:InputPerturbation",
+        "reflexflow": "methods.reflexflow:ReflexFlow",
         "flow_grpo": "methods.flow_grpo:FlowGRPO",
     },
     "subsets": {
