@@ -44,6 +44,31 @@ class Pairs:
 
 
 @dataclass(frozen=True)
+class PreferencePairs:
+    """A micro-batch of preference pairs, two pictures of one prompt each, all of one latent shape.
+
+    Attributes:
+        winners, losers: clean latents (N, C, H, W) of the preferred and the other picture, float32.
+        text: their prompts' conditions (N).
+        indices, rows: (N,), as in ``Pairs``.
+    """
+
+    winners: Tensor
+    losers: Tensor
+    text: TextCondition
+    indices: Tensor
+    rows: Tensor
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def latent_shape(self) -> Shape:
+        """(C, H, W)."""
+        return tuple(self.winners.shape[1:])
+
+
+@dataclass(frozen=True)
 class PromptBatch:
     """This process's share of the training prompts of a step, each ``repeat`` times in a row.
 

@@ -34,9 +34,11 @@ class Corpus(ABC):
         name: as given on the command line.
         quantiles: subset name → share of the corpus to keep, where a corpus's scores live on their own scale and the
             paper's thresholds mean nothing. Empty: the subset's own threshold holds.
+        preferences: registered corpus of preference pairs that goes with this one, if there is one.
     """
 
     name: str
+    preferences: ClassVar[str] = ""
     quantiles: ClassVar[Mapping[str, float]] = {}
 
     @abstractmethod

@@ -6,8 +6,8 @@ import re
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from torch import Tensor
 
@@ -15,6 +15,9 @@ from bench.backbone.ahead import AheadText
 from bench.backbone.loader import TextCondition
 from bench.errors import BenchError
 from bench.suite import Prompt
+
+if TYPE_CHECKING:
+    from bench.method import Needs
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -52,7 +55,8 @@ class Text(Protocol):
 class TrainingData:
     """What every method of an experiment shares: cached latents, captions and their conditions.
 
-    A method that did not declare ``pairs`` gets no latents, one that did not declare ``prompts`` gets no prompts.
+    A method is given just what it declared: no latents without ``pairs``, no prompts without ``prompts``, no
+    preferences without ``preference_pairs``.
 
     Attributes:
         latents: by pair, in the order of the subset.
@@ -60,6 +64,7 @@ class TrainingData:
         text: by caption; every caption of the subset once.
         prompts: the captions.
         text_of: (pairs,) row of ``text`` and ``prompts`` that belongs to each pair.
+        preferences: pairs of pictures of which one is preferred.
     """
 
     latents: Latents | None
@@ -67,11 +72,39 @@ class TrainingData:
     text: Text
     prompts: tuple[Prompt, ...]
     text_of: Tensor
+    preferences: Preferences | None = None
+
+    def __len__(self) -> int:
+        return len(self.text_of)
+
+    def given(self, needs: Needs) -> TrainingData:
+        """Just what a method said it needs."""
+        return replace(
+            self,
+            latents=self.latents if needs.pairs else None,
+            prompts=self.prompts if needs.prompts else (),
+            preferences=self.preferences if needs.preference_pairs else None,
+        )
 
     def close(self) -> None:
         """Free the text encoders, if captions are encoded ahead."""
         if isinstance(self.text, AheadText):
             self.text.close()
+        if self.preferences:
+            self.preferences.pictures.close()
+
+
+@dataclass(frozen=True)
+class Preferences:
+    """Offline preference data.
+
+    Attributes:
+        pictures: all of them, encoded, with their captions' conditions.
+        pairs: (P, 2) positions in ``pictures``: the preferred picture, and the other of the same caption and shape.
+    """
+
+    pictures: TrainingData
+    pairs: Tensor
 
 
 class Prefetch(Generic[K, T]):

@@ -6,13 +6,13 @@ import re
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench import records, registry
+from bench import plugins, records, registry
 from bench.budget import Budget
 from bench.config import ExperimentConfig, SubsetRule, method_config
 from bench.errors import BenchError
@@ -78,6 +78,7 @@ def run_experiment(
     from bench.trackers import check_trackers
 
     engine = engine or Engine.from_environment(dtype=config.dtype, sharding=config.sharding)
+    plugins.register_all(config.plugins)
     methods = {name: registry.load("methods", config.method_of(name)) for name in config.methods}
     suite = registry.load("suites", config.suite)()
     backbone = engine.main_first(  # which may download it
@@ -267,6 +268,7 @@ def _job_record(
         "job": job.name,
         "method": job.method,
         "variant_of": config.method_of(job.method) if job.method in config.variant else None,
+        "origin": plugins.origin(config.method_of(job.method)),
         "subset": job.subset,
         "seed": job.seed,
         "config": configs[job.method].model_dump(mode="json"),
@@ -324,7 +326,8 @@ def _refuse_another(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]
 def _write_job(folder: Path, record: dict[str, Any]) -> None:
     path = folder / "job.json"
     if path.exists():
-        _refuse_another(folder, records.read_json(path), record, ("config", "subset_hash", "reward"))
+        old = {"origin": record["origin"]} | records.read_json(path)  # it is younger than the first records
+        _refuse_another(folder, old, record, ("config", "subset_hash", "reward", "origin"))
         return
     records.write_json(path, record)
 
@@ -450,7 +453,7 @@ class _Shared:
         job = Job(
             backbone=self.backbone,
             null=self.null,
-            data=_declared(data, method.needs),
+            data=data.given(method.needs),
             seed=plan.seed,
             reward=self.metrics[reward] if reward else None,
             engine=self.engine,
@@ -474,7 +477,3 @@ class _Shared:
                 track=track,
             ).run()
 
-
-def _declared(data: Any, needs: Any) -> Any:
-    """Just the training data that a method said it needs."""
-    return replace(data, latents=data.latents if needs.pairs else None, prompts=data.prompts if needs.prompts else ())

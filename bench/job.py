@@ -16,7 +16,7 @@ from torch import Tensor
 from bench import flow
 from bench.backbone.loader import Backbone, TextCondition
 from bench.backbone.policy import Policy
-from bench.batches import Pairs, Part, PromptBatch, Shape, cut, deal, deal_shares
+from bench.batches import Pairs, Part, PreferencePairs, PromptBatch, Shape, cut, deal, deal_shares
 from bench.data import Prefetch, TrainingData
 from bench.engine import Compute, Engine, spread, whole
 from bench.errors import BenchError
@@ -74,9 +74,8 @@ class Job:
         self._max_grad_norm = math.inf
         self._twin: torch.nn.Module | None = None
         self._costs: dict[Shape, Cost] = {}
-        self._decode_cost: int | None = None
-        self._cursor = 0  # pairs read so far, over all epochs
-        self._prompt_cursor = 0
+        self._decode_cost: Cost | None = None
+        self._cursors = {"pairs": 0, "prompts": 0, "preferences": 0}  # rows read so far, over all epochs
         self._order: tuple[str, int, Tensor] | None = None
         self._prefetch = Prefetch(self._read)
         self._items = 0.0
@@ -157,27 +156,53 @@ class Job:
         """
         if self._data.latents is None:
             raise JobFailure("the method asked for training pairs but did not declare needs.pairs")
-        mine, after = self._pair_parts(self._cursor, count), self._pair_parts(self._cursor + count, count)
-        self._cursor += count
-        keys = [tuple(index.tolist()) for _, index in [*mine, after[0]]]
+        for part, index, latents, text in self._batches("pairs", count, self._data, torch.arange(len(self._data))):
+            yield Pairs(latents, text, index, part.rows)
+
+    def preference_pairs(self, count: int) -> Iterator[PreferencePairs]:
+        """This process's micro-batches of the next ``count`` preference pairs, shuffled and cut as ``pairs`` does."""
+        preferences = self._data.preferences
+        if preferences is None:
+            raise JobFailure("the method asked for preference pairs but did not declare needs.preference_pairs")
+        for part, index, latents, text in self._batches("preferences", count, preferences.pictures, preferences.pairs):
+            winners, losers = latents.unflatten(0, (-1, 2)).unbind(1)
+            yield PreferencePairs(winners, losers, text[torch.arange(0, 2 * len(index), 2)], index, part.rows)
+
+    def _batches(
+        self, stream: str, count: int, data: TrainingData, places: Tensor
+    ) -> Iterator[tuple[Part, Tensor, Tensor, TextCondition]]:
+        """Micro-batches of the next ``count`` rows of ``places``: the part, its rows, their latents and text.
+
+        Args:
+            places: (rows,) or (rows, pictures) positions in ``data`` of what a row holds, all of one latent shape.
+        """
+        start = self._cursors[stream]
+        mine = self._row_parts(stream, start, count, data, places)
+        after = self._row_parts(stream, start + count, count, data, places)
+        self._cursors[stream] += count
+        keys = [(stream, *places[index].flatten().tolist()) for _, index in [*mine, after[0]]]
         for number, part in enumerate(self._turns([part for part, _ in mine])):
             latents, text = self._prefetch.get(keys[number], keys[number + 1])
-            index = mine[number][1]
-            self._charge("pairs", len(index))
-            yield Pairs(latents.to(self.device), text.to(self.device), index, part.rows)
+            self._charge("pairs", len(mine[number][1]))
+            yield part, mine[number][1], latents.to(self.device), text.to(self.device)
 
-    def _pair_parts(self, start: int, count: int) -> list[tuple[Part, Tensor]]:
-        """This process's micro-batches of the pairs from ``start`` on, with the pairs' indices."""
-        index = self._take("pairs", start, count, len(self._data.text_of))
+    def _row_parts(
+        self, stream: str, start: int, count: int, data: TrainingData, places: Tensor
+    ) -> list[tuple[Part, Tensor]]:
+        """This process's micro-batches of the rows from ``start`` on, with the rows' indices."""
+        index = self._take(stream, start, count, len(places))
         share = math.ceil(count / self.engine.world_size)
         self._part_size = min(self.compute.micro_batch or share, share)
-        parts = deal(cut(self._data.shapes[index], self._part_size), self.engine.rank, self.engine.world_size)
+        shapes = data.shapes[places[index].reshape(len(index), -1)[:, 0]]
+        parts = deal(cut(shapes, self._part_size), self.engine.rank, self.engine.world_size)
         return [(part, index[part.rows]) for part in parts]
 
-    def _read(self, key: tuple[int, ...]) -> tuple[Tensor, TextCondition]:
-        index = torch.tensor(key)
-        assert self._data.latents is not None
-        return self._data.latents[index], self._data.text[self._data.text_of[index]]
+    def _read(self, key: tuple[str, *tuple[int, ...]]) -> tuple[Tensor, TextCondition]:
+        stream, *places = key
+        data = self._data.preferences.pictures if stream == "preferences" and self._data.preferences else self._data
+        index = torch.tensor(places)
+        assert data.latents is not None
+        return data.latents[index], data.text[data.text_of[index]]
 
     def prompts(self, count: int, *, repeat: int = 1) -> PromptBatch:
         """This process's share of the next ``count`` training prompts (different captions), in shuffled epochs.
@@ -187,8 +212,8 @@ class Job:
         """
         if not self._data.prompts:
             raise JobFailure("the method asked for prompts but did not declare needs.prompts")
-        index = self._take("prompts", self._prompt_cursor, count, len(self._data.prompts))
-        self._prompt_cursor += count
+        index = self._take("prompts", self._cursors["prompts"], count, len(self._data.prompts))
+        self._cursors["prompts"] += count
         world = self.engine.world_size
         if count < world:
             raise JobFailure(f"{count} prompts cannot be shared by {world} processes; use fewer processes")
@@ -298,11 +323,19 @@ class Job:
 
     def decode(self, latents: Tensor) -> np.ndarray:
         """uint8 (N, H, W, 3) images of latents."""
+        self._charge_decode(len(latents), graph=False)
+        return self._backbone.decode(latents)
+
+    def decode_with_gradient(self, latents: Tensor) -> Tensor:
+        """Pictures (N, 3, H, W) in [0, 1] of latents, with a gradient to them. Its backward is charged now."""
+        self._charge_decode(len(latents), graph=torch.is_grad_enabled())
+        return self._backbone.decode_with_gradient(latents)
+
+    def _charge_decode(self, images: int, *, graph: bool) -> None:
         if self._decode_cost is None:
             self._decode_cost = _vae_decode_cost(self._backbone)
-        self._charge("images", len(latents))
-        self._charge("flops", self._decode_cost * len(latents))
-        return self._backbone.decode(latents)
+        self._charge("images", images)
+        self._charge("flops", images * (self._decode_cost.forward + graph * self._decode_cost.backward))
 
     def reward(self, images: np.ndarray, prompts: Sequence[Prompt]) -> Tensor:
         """Scores of images by the reward this job was given: (N,) float32. Every process must call it alike."""
@@ -324,14 +357,25 @@ class Job:
         else:
             scored = Future()
             scored.set_result(self._reward.score(list(images), prompts))
-        return lambda: self._checked(scored.result(), len(images))
+        return lambda: self._checked(torch.tensor(scored.result(), dtype=torch.float32), len(images))
 
-    def _checked(self, values: list[float], count: int) -> Tensor:
+    def differentiable_reward(self, pixels: Tensor, prompts: Sequence[Prompt]) -> Tensor:
+        """Scores (N,) of pictures (N, 3, H, W) in [0, 1] by this job's reward, with a gradient to them.
+
+        The backward costs as much as the forward (one matrix product for each, where no weight trains) and is charged
+        with it. Every process must call it alike.
+        """
+        if self._reward is None:
+            raise JobFailure("the method asked for a reward but did not declare needs.differentiable_reward")
+        self._charge("reward_calls", len(pixels))
+        self._charge("flops", round(self._reward.flops_per_image * len(pixels)) * (1 + torch.is_grad_enabled()))
+        return self._checked(self._reward.differentiable_score(pixels, prompts), len(pixels))
+
+    def _checked(self, scores: Tensor, count: int) -> Tensor:
         assert self._reward is not None
-        scores = torch.tensor(values, dtype=torch.float32)
         problem = None
         if scores.shape != (count,):
-            problem = f"the reward returned shape {tuple(scores.shape)} for {count} images"
+            problem = f"the reward {self._reward.name} returned shape {tuple(scores.shape)} for {count} images"
         elif not torch.isfinite(scores).all():
             problem = f"the reward {self._reward.name} returned NaN or infinity"
         self.engine.fail_together(problem, JobFailure)
@@ -475,8 +519,7 @@ class Job:
         assert self.optimizer is not None
         return {
             "step": self.step,
-            "cursor": self._cursor,
-            "prompt_cursor": self._prompt_cursor,
+            "cursors": self._cursors,
             "meter": self.meter.state(),
             "optimizer": self.optimizer.state_dict(),
             "parameters": [p.detach() for p in self.parameters],
@@ -489,7 +532,7 @@ class Job:
         assert self.optimizer is not None
         if [p.shape for p in state["parameters"]] != [p.shape for p in self.parameters]:
             raise BenchError("the checkpoint's parameters have other shapes; it belongs to another configuration")
-        self.step, self._cursor, self._prompt_cursor = state["step"], state["cursor"], state["prompt_cursor"]
+        self.step, self._cursors = state["step"], state["cursors"]
         self.meter.load(state["meter"])
         self._synced = self.meter.counts()
         moments = state["optimizer"]["state"]
@@ -514,10 +557,19 @@ def _adam_8bit() -> Any:
     return AdamW8bit
 
 
-def _vae_decode_cost(backbone: Backbone) -> int:
+def _vae_decode_cost(backbone: Backbone) -> Cost:
     with backbone.vae_loaded() as vae:
         twin = meta_twin(vae)
-    latents = torch.empty(1, *backbone.latent_shape, device="meta")
+    latents = torch.empty(1, *backbone.latent_shape, device="meta", requires_grad=True)
     decode: Callable[[Tensor], Any] = twin.decode  # type: ignore[assignment]
     with torch.no_grad():
-        return count(lambda: decode(latents))
+        forward = count(lambda: decode(latents))
+    with torch.enable_grad():
+        both = count(lambda: _first(decode(latents)).sum().backward())
+    return Cost(forward, both - forward)
+
+
+def _first(output: Any) -> Tensor:
+    """The pictures of a decoder's output."""
+    pictures: Tensor = output if isinstance(output, Tensor) else output.sample
+    return pictures

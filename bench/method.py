@@ -80,6 +80,11 @@ class PostTrainingMethod(ABC):
     def __init__(self, config: MethodConfig) -> None:
         self.config: Any = config
 
+    @classmethod
+    def needs_of(cls, config: Any) -> Needs:
+        """What the method needs when configured like this. Default: ``needs``, whatever the configuration."""
+        return cls.needs
+
     @abstractmethod
     def setup(self, job: Job) -> None:
         """Choose what trains (``job.train_full`` or ``job.train_lora``) and make extra copies."""

@@ -118,8 +118,13 @@ def train_clip(
 
 @torch.no_grad()
 def image_embeds(model: CLIPModel, images: np.ndarray) -> torch.Tensor:
-    """L2-normalised image embeddings: (N, 96)."""
-    embeds = model.get_image_features(pixel_values=to_tensor(images))
+    """L2-normalised embeddings (N, 96) of uint8 (N, H, W, 3) pictures."""
+    return pixel_embeds(model, to_tensor(images))
+
+
+def pixel_embeds(model: CLIPModel, pixels: torch.Tensor) -> torch.Tensor:
+    """L2-normalised embeddings (N, 96) of pictures (N, 3, H, W) in [-1, 1]."""
+    embeds = model.get_image_features(pixel_values=pixels)
     embeds = getattr(embeds, "pooler_output", embeds)
     return torch.nn.functional.normalize(embeds, dim=-1)
 

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from bench.backbone.loader import quiet
-from benchmarks.pretrain_clip import MAX_TOKENS, image_embeds
+from benchmarks.pretrain_clip import MAX_TOKENS, image_embeds, pixel_embeds
 
 if TYPE_CHECKING:
     from transformers import CLIPModel, CLIPTokenizer
@@ -46,6 +46,11 @@ def embed_images(images: Sequence[np.ndarray]) -> torch.Tensor:
     """L2-normalised embeddings (N, 96) of uint8 (64, 64, 3) pictures, in batches of 128."""
     parts = [np.stack(images[i : i + 128]) for i in range(0, len(images), 128)]
     return torch.cat([image_embeds(_model(), part) for part in parts])
+
+
+def embed_pixels(pixels: torch.Tensor) -> torch.Tensor:
+    """L2-normalised embeddings (N, 96) of pictures (N, 3, 64, 64) in [0, 1], with a gradient to them."""
+    return pixel_embeds(_model(), 2 * pixels.cpu() - 1)
 
 
 @torch.no_grad()

@@ -292,8 +292,18 @@ class Backbone:
         out, batch = [], at_once(latents.shape[2] * self._factor, latents.shape[3] * self._factor)
         with self.vae_loaded() as vae, torch.no_grad():
             for start in range(0, len(latents), batch):
-                part = latents[start : start + batch].to(vae.device).float()
-                scaled = part / vae.config.scaling_factor + vae.config.shift_factor
-                pixels = (vae.decode(scaled).sample.clamp(-1, 1) + 1) * 127.5
+                pixels = (_decoded(vae, latents[start : start + batch]) + 1) * 127.5
                 out.append(pixels.round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy())
         return np.concatenate(out)
+
+    def decode_with_gradient(self, latents: torch.Tensor) -> torch.Tensor:
+        """Pictures (N, 3, H, W) in [0, 1] of latents, with a gradient to them and not rounded to 8 bits."""
+        with self.vae_loaded() as vae:
+            return (_decoded(vae, latents) + 1) / 2
+
+
+def _decoded(vae: AutoencoderKL, latents: torch.Tensor) -> torch.Tensor:
+    """Pictures (N, 3, H, W) in [-1, 1]."""
+    scaled = latents.to(vae.device).float() / vae.config.scaling_factor + vae.config.shift_factor
+    pixels: torch.Tensor = vae.decode(scaled).sample.clamp(-1, 1)
+    return pixels

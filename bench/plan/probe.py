@@ -11,14 +11,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
 from bench.backbone.loader import TextCondition
-from bench.data import TrainingData
+from bench.data import Preferences, TrainingData
 from bench.engine import Compute, Engine
 from bench.errors import BenchError
 from bench.flops import Cost, transformer_cost
@@ -167,6 +167,7 @@ def _job(backbone: Any, compute: Compute, engine: Engine) -> Job:
         prompts=tuple(Prompt(str(i), f"prompt {i}") for i in range(PAIRS)),
         text_of=torch.arange(PAIRS),
     )
+    data = replace(data, preferences=Preferences(data, torch.arange(PAIRS).view(-1, 2)))
     return Job(
         backbone=backbone,
         null=text[:1],
@@ -226,6 +227,9 @@ class _Tiny:
     def decode(self, latents: torch.Tensor) -> np.ndarray:
         return np.zeros((len(latents), 2, 2, 3), np.uint8)
 
+    def decode_with_gradient(self, latents: torch.Tensor) -> torch.Tensor:
+        return latents[:, :3]
+
 
 class _Empty(_Tiny):
     """A backbone whose transformer is the real one on the meta device."""
@@ -249,6 +253,9 @@ class _AnyReward(Metric):
 
     def score(self, images: Sequence[np.ndarray], prompts: Sequence[Prompt]) -> list[float]:
         return [float(score) for score in np.random.default_rng(0).random(len(images))]
+
+    def differentiable_score(self, pixels: torch.Tensor, prompts: Sequence[Prompt]) -> torch.Tensor:
+        return pixels.flatten(1).mean(1)
 
 
 def _scheduler() -> Any:

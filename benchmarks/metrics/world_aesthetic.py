@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from torch import Tensor
 
 from bench.metric import Metric
 from bench.suite import Prompt
@@ -22,6 +23,7 @@ class WorldAesthetic(Metric):
     label = "Aesthetic"
     version = 1
     digits = 2
+    differentiable = True
 
     @property
     def flops_per_image(self) -> float:  # type: ignore[override]
@@ -30,3 +32,8 @@ class WorldAesthetic(Metric):
     def score(self, images: Sequence[np.ndarray], prompts: Sequence[Prompt]) -> list[float]:
         weight, bias = world_clip.aesthetic_head()
         return [float(v) for v in (world_clip.embed_images(images) @ weight.T + bias)[:, 0]]
+
+    def differentiable_score(self, pixels: Tensor, prompts: Sequence[Prompt]) -> Tensor:
+        """As ``score``, not rounded to 8 bits."""
+        weight, bias = world_clip.aesthetic_head()
+        return (world_clip.embed_pixels(pixels) @ weight.T + bias)[:, 0].to(pixels.device)

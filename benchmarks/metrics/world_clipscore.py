@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from torch import Tensor
 
 from bench.metric import Metric
 from bench.suite import Prompt
@@ -21,6 +22,7 @@ class WorldClipScore(Metric):
     label = "ClipScore"
     version = 1
     low, high = -1.0, 1.0
+    differentiable = True
 
     @property
     def flops_per_image(self) -> float:  # type: ignore[override]
@@ -29,3 +31,8 @@ class WorldClipScore(Metric):
     def score(self, images: Sequence[np.ndarray], prompts: Sequence[Prompt]) -> list[float]:
         text_embeds = inference.once_per_text(world_clip.embed_texts, prompts)
         return [float(v) for v in (world_clip.embed_images(images) * text_embeds).sum(1)]
+
+    def differentiable_score(self, pixels: Tensor, prompts: Sequence[Prompt]) -> Tensor:
+        """As ``score``, not rounded to 8 bits."""
+        text_embeds = inference.once_per_text(world_clip.embed_texts, prompts)
+        return (world_clip.embed_pixels(pixels) * text_embeds).sum(1).to(pixels.device)

@@ -1,0 +1,57 @@
+"""Preference data: a corpus whose rows say, in two tags, which pair they belong to and whether they were preferred.
+
+Any layout that keeps tags will do: a folder with ``metadata.jsonl`` of lines
+``{"file_name": "a.jpg", "text": "a red cat", "pair": "17", "preferred": "1"}``, a parquet file with those columns, …
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from bench.corpus import Corpus, Manifest
+from bench.errors import BenchError
+
+PREFERRED = {"1": True, "true": True, "0": False, "false": False}
+
+
+def pair_up(corpus: Corpus, manifest: Manifest, say: Callable[[str], None] = lambda line: None) -> Tensor:
+    """(P, 2) positions in ``manifest``: the preferred picture of each pair, and the other one.
+
+    Pairs of which a picture cannot be read, and ties (both or none preferred), are left out and counted to ``say``.
+
+    Raises:
+        BenchError: a row without the tags, a pair of more than two pictures or of two captions, or no pair at all.
+    """
+    rows: dict[str, list[tuple[bool, int]]] = defaultdict(list)
+    for position, index in enumerate(manifest.indices):
+        tags = corpus.tags(index)
+        preferred = PREFERRED.get(tags.get("preferred", "").lower())
+        if "pair" not in tags or preferred is None:
+            raise BenchError(
+                f"{corpus.label(index)} of {corpus.name} is no half of a preference pair: it needs the columns `pair` "
+                "(the same in both pictures) and `preferred` (1 or 0)"
+            )
+        rows[tags["pair"]].append((preferred, position))
+    pairs, torn, ties = [], 0, 0
+    for name, halves in rows.items():
+        captions = {corpus.caption(manifest.indices[position]) for _, position in halves}
+        if len(captions) > 1:
+            one, other, *_ = sorted(captions)
+            raise BenchError(f"preference pair {name} of {corpus.name} is of different prompts: {one!r} and {other!r}")
+        if len(halves) > 2:
+            raise BenchError(f"preference pair {name} of {corpus.name} has {len(halves)} pictures; a pair has two")
+        if len(halves) < 2:
+            torn += 1
+        elif halves[0][0] == halves[1][0]:
+            ties += 1
+        else:
+            pairs.append([position for _, position in sorted(halves, reverse=True)])
+    if torn or ties:
+        say(f"{corpus.name}: {torn} pairs lack a picture and {ties} are ties; {len(pairs)} are left")
+    if not pairs:
+        raise BenchError(f"{corpus.name} holds no preference pair")
+    return torch.tensor(pairs)
