@@ -10,11 +10,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from bench import registry
+from bench import plugins, registry
 from bench.budget import Budget
 from bench.errors import BenchError, unknown
 from bench.method import MethodConfig
 from bench.settings import read_values, validated
+from bench.tuned import Tuned, check_tuned, read_tuned
 
 
 class SubsetRule(BaseModel):
@@ -33,10 +34,9 @@ class ExperimentConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field("", pattern=r"^(\w[\w.-]*)?$", description="run folder; default: the subsets, joined")
-    methods: tuple[str, ...] = Field(
-        default_factory=lambda: tuple(registry.BUILT_IN["methods"]),
-        min_length=1,
-        description="default: all built-in ones",
+    methods: tuple[str, ...] = Field(registry.DEFAULT_METHODS, min_length=1)
+    plugins: tuple[str, ...] = Field(
+        (), description="files of methods; added by naming a file among the methods, and absolute when read"
     )
     subsets: tuple[str, ...] = Field(("high_aesthetic",), min_length=1)
     seeds: tuple[int, ...] = Field((0,), min_length=1)
@@ -54,6 +54,7 @@ class ExperimentConfig(BaseModel):
     reward: str = Field("", description="metric that rewards; default: the one a subset was cut by, else aesthetic")
     context: tuple[str, ...] = Field((), description="hub ids or folders evaluated beside the base, never trained")
     suite: str = "embedded"
+    prompts: str = Field("", description="file of prompts, one a line, for the suite's metrics that need no facts")
     budget: str = Field(
         "flops=7.07e12", description="equal for every job; currencies: flops, updates, steps, device-seconds"
     )
@@ -70,6 +71,7 @@ class ExperimentConfig(BaseModel):
         {}, description="further rows: a name → `method` and overrides of its configuration"
     )
     subset: dict[str, SubsetRule] = Field({}, description="per subset: threshold or quantile")
+    tuned: Tuned | None = Field(None, description="file that `bench tune` left; what it holds lies under the tables")
 
     @property
     def run_name(self) -> str:
@@ -81,8 +83,21 @@ class ExperimentConfig(BaseModel):
 
     def overrides_of(self, name: str) -> dict[str, Any]:
         """Configuration that this experiment gives a method or variant; a variant starts from its method's."""
+        tuned_method, method, tuned_variant, own = self._layers(name)
+        return tuned_method | method | tuned_variant | own
+
+    def tuned_of(self, name: str) -> dict[str, Any]:
+        """Those of ``overrides_of`` that come from the tuned file."""
+        tuned_method, method, tuned_variant, own = self._layers(name)
+        tuned = {key: value for key, value in tuned_method.items() if key not in method} | tuned_variant
+        return {key: value for key, value in tuned.items() if key not in own}
+
+    def _layers(self, name: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any], dict[str, Any]]:
+        """What the tuned file and the tables give the method, then what they give the variant; later goes over."""
+        method, tuned = self.method_of(name), self.tuned
         own = {key: value for key, value in self.variant.get(name, {}).items() if key != "method"}
-        return self.method.get(self.method_of(name), {}) | own
+        found = (tuned.method.get(method, {}), tuned.variant.get(name, {})) if tuned else ({}, {})
+        return found[0], self.method.get(method, {}), found[1], own
 
     @property
     def fractions(self) -> tuple[float, ...]:
@@ -97,6 +112,8 @@ def read_experiment(path: Path | None, flags: Mapping[str, Any], settings: Seque
         BenchError: one line for an unknown key, method, subset or suite, with the nearest known name.
     """
     values = read_values(path, flags, ExperimentConfig, file="experiment file", key="experiment key")
+    values |= _with_files(values, flags, path)
+    values["tuned"] = _read_tuned(values.get("tuned"), path if flags.get("tuned") is None else None)
     values["variant"] = _overlay("variant", values.get("variant", {}), ())
     kinds = {**dict.fromkeys(registry.table("subsets"), "subset"), **dict.fromkeys(values["variant"], "variant")}
     for kind in ("subset", "variant", "method"):
@@ -127,7 +144,43 @@ def read_experiment(path: Path | None, flags: Mapping[str, Any], settings: Seque
             if name not in chosen:
                 raise unknown(f"{kind} in settings", name, chosen)
     Budget.parse(config.budget)
+    if config.tuned:
+        check_tuned(config.tuned, backbone=config.backbone, suite=config.suite, seeds=config.seeds)
     return config
+
+
+def _read_tuned(value: Any, experiment: Path | None) -> Any:
+    """The tuned settings that a path names, from the experiment file's folder where it stands in one; "" names none."""
+    if not isinstance(value, str):
+        return value
+    return read_tuned((experiment.parent if experiment else Path()) / value) if value else None
+
+
+def _with_files(values: Mapping[str, Any], flags: Mapping[str, Any], path: Path | None) -> dict[str, Any]:
+    """Register the methods that are given by their files; returns ``methods`` by name, and ``plugins``.
+
+    Relative paths start at the experiment file's folder where they stand in it, and at the working directory elsewhere.
+    """
+    methods, files = values.get("methods", ()), values.get("plugins", ())
+    if not all(
+        isinstance(names, list | tuple) and all(isinstance(n, str) for n in names) for names in (methods, files)
+    ):
+        return {}  # refused with everything else that has the wrong type
+    beside = path.parent if path is not None else None
+    folder = beside if flags.get("methods") is None else None
+    given = [part for name in methods for part in name.split("+") if plugins.is_path(part)]
+    paths = [plugins.path_of(file, beside) for file in files] + [plugins.path_of(file, folder) for file in given]
+    if not paths:
+        return {}
+    plugins.register_all(paths)
+    named = ("+".join(plugins.named(part, folder) for part in name.split("+")) for name in methods)
+    return {"plugins": tuple(dict.fromkeys(map(str, paths)))} | ({"methods": tuple(named)} if given else {})
+
+
+def settings_of(name: str, settings: Sequence[str]) -> dict[str, Any]:
+    """Overrides of one method from ``key=value`` or ``name.key=value`` settings. BenchError for anything else."""
+    own = [setting if setting.startswith(f"{name}.") else f"{name}.{setting}" for setting in settings]
+    return _overlay("method", {}, own).get(name, {})
 
 
 def _overlay(kind: str, tables: Any, settings: Sequence[str]) -> dict[str, dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 A built-in is one line below. A package outside this repository adds entries through the entry-point groups
 ``bench.methods``, ``bench.metrics``, ``bench.subsets``, ``bench.suites``, ``bench.corpora`` and ``bench.backbones``.
+A method in a single file is added by its path (``bench/plugins.py``).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import importlib.util
 import itertools
 from functools import cache
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any
 
 from bench.errors import BenchError, unknown
@@ -64,6 +66,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     },
     "corpora": {
         "world": "data_curation.world.corpus:WorldCorpus",
+        "world_preferences": "data_curation.world.preferences:WorldPreferences",
         "hy_soar": "data_curation.hy_soar:HYSOAR",
         "folder": "data_curation.image_folder:ImageFolder",
         "webdataset": "data_curation.webdataset:WebDataset",
@@ -73,6 +76,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "curation": {
         "open": "data_curation.opening:open_corpus",
         "cut": "data_curation.curate:cut",
+        "pair_up": "data_curation.preferences:pair_up",
         "score": "data_curation.scoring:score_corpus",
         "scan": "data_curation.scan:scan",
         "command": "data_curation.command:run",
@@ -89,12 +93,26 @@ BUILT_IN: dict[str, dict[str, str]] = {
 }
 """Kind → name → ``module:attribute``. The only place outside its own file where a plugin's name stands."""
 
+DEFAULT_METHODS = ("sft", "soar", "flow_grpo")
+"""What a run compares unless told otherwise: the three of the SOAR paper's Figure 3."""
+
+ADDED: dict[str, dict[str, str]] = {}
+"""The same, of what this process was given by its path."""
+
 
 @cache
 def table(kind: str) -> dict[str, str]:
-    """All names of a kind with their ``module:attribute``, built-ins first, then installed entry points."""
+    """All names of a kind with their ``module:attribute``: built-ins, then installed entry points, then files."""
     installed = {point.name: point.value for point in entry_points(group=f"bench.{kind}")}
-    return BUILT_IN[kind] | {name: value for name, value in installed.items() if name not in BUILT_IN[kind]}
+    outside = installed | ADDED.get(kind, {})
+    return BUILT_IN[kind] | {name: value for name, value in outside.items() if name not in BUILT_IN[kind]}
+
+
+def add(kind: str, name: str, value: str) -> None:
+    """Register ``module:attribute`` for this process; the module is imported already."""
+    ADDED.setdefault(kind, {})[name] = value
+    table.cache_clear()
+    summary.cache_clear()
 
 
 def load(kind: str, name: str) -> Any:
@@ -104,9 +122,19 @@ def load(kind: str, name: str) -> Any:
     module_name, _, attribute = table(kind)[name].partition(":")
     try:
         return getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # whatever a stranger's module raises
         hint = _shadow(module_name)
-        raise BenchError(f"{kind}/{name} ({module_name}:{attribute}) does not load: {error}{hint}") from error
+        what = str(error) if isinstance(error, (ImportError, AttributeError)) else f"{type(error).__name__}: {error}"
+        raise BenchError(f"{kind}/{name} ({module_name}:{attribute}) does not load: {what}{hint}") from error
+
+
+def find(module_name: str) -> Path | None:
+    """The file of a module, which is not imported (its packages are); None if there is none."""
+    try:
+        spec = importlib.util.find_spec(module_name)
+    except Exception:  # whatever a stranger's package raises
+        return None
+    return Path(spec.origin) if spec is not None and spec.has_location and spec.origin else None
 
 
 def _shadow(module_name: str) -> str:
@@ -116,8 +144,6 @@ def _shadow(module_name: str) -> str:
     ours = importlib.util.find_spec("bench")
     if spec is None or ours is None or not spec.origin or not ours.origin:
         return ""
-    from pathlib import Path
-
     if Path(spec.origin).parents[1] != Path(ours.origin).parents[1]:
         return f"; another package named {top!r} shadows this project's folder: {spec.origin}"
     return ""
@@ -127,11 +153,13 @@ def _shadow(module_name: str) -> str:
 def summary(kind: str, name: str) -> str:
     """First line of the docstring of the module that defines ``name``, read without importing it."""
     module_name, _, attribute = table(kind)[name].partition(":")
-    spec = importlib.util.find_spec(module_name)
-    if spec is None or spec.origin is None:
+    path = find(module_name)
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8")) if path else None
+    except (OSError, SyntaxError, UnicodeDecodeError):
+        tree = None
+    if tree is None:
         return "(not importable)"
-    with open(spec.origin, encoding="utf-8") as file:
-        tree = ast.parse(file.read())
     for node, after in itertools.pairwise([*tree.body, ast.Pass()]):
         match node:
             case ast.ClassDef() | ast.FunctionDef() if node.name == attribute:
