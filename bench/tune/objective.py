@@ -1,0 +1,92 @@
+"""What makes one trial better than another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+
+from bench.errors import BenchError
+from bench.report.read import Job, Metric, Study, read_job
+from bench.report.stats import Cell, make_cell
+
+MEAN = "mean over the ranked columns"
+"""The default objective.
+
+One metric alone would choose the settings that push it at the cost of the others, which is reward hacking by hand.
+"""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A trial's outcome. ``value`` is None where it failed, for the ``reason``; ``metrics`` are means by label."""
+
+    value: float | None
+    metrics: Mapping[str, float]
+    reason: str = ""
+
+
+def judge(folders: Sequence[Path], objective: str = "") -> Scored:
+    """Score one trial from its finished jobs: the mean over them of ``gain``.
+
+    Raises:
+        BenchError: the base lacks a column, so that nothing can be held against it.
+    """
+    gains, metrics = [], dict[str, list[float]]()
+    for folder in folders:
+        study = read_job(folder)
+        [job] = study.jobs
+        cells = {metric.name: make_cell([job], 1.0, metric) for metric in study.metrics}
+        for metric in study.metrics:
+            if estimate := cells[metric.name].estimate:
+                metrics.setdefault(metric.label, []).append(estimate.mean)
+        columns = columns_of(study, job, objective)
+        if short := next((m for m in columns if cells[m.name].estimate is None), None):
+            return Scored(None, {}, f"{short.label}: {cells[short.name].gap}")
+        gains.append(gain(study, columns, cells))
+    return Scored(fmean(gains), {label: fmean(values) for label, values in metrics.items()})
+
+
+def columns_of(study: Study, job: Job, objective: str) -> list[Metric]:
+    """The columns that count: the named one, or all that the report ranks for this job.
+
+    The report ranks no drift, and not the metric that a job was rewarded with: a policy-gradient method would be tuned
+    to overfit it.
+    """
+    if objective:
+        return [metric for metric in study.metrics if metric.name == objective]
+    reward = job.record.reward if job.record else None
+    return [metric for metric in study.metrics if metric.ranked and metric.name != reward]
+
+
+def gain(study: Study, columns: Sequence[Metric], cells: Mapping[str, Cell]) -> float:
+    """Mean over ``columns`` of the improvement over the base, in standard deviations of the base's images.
+
+    For a column with mean m of the job and m0 of the base, and s0 the sample standard deviation of the base's scores
+    over images: (m - m0) / s0, with the sign turned where lower is better. Means are those of the report. A column in
+    which the base's images all score alike has no such unit and is left out.
+    """
+    found = []
+    for metric in columns:
+        base, spread = _base(study, metric)
+        cell = cells[metric.name].estimate
+        assert cell is not None
+        if spread:
+            found.append((1 if metric.higher_is_better else -1) * (cell.mean - base) / spread)
+    if not found:
+        raise BenchError("the base scores all images alike in every column that counts; name another --objective")
+    return fmean(found)
+
+
+def _base(study: Study, metric: Metric) -> tuple[float, float]:
+    """Mean and standard deviation over images of the base in a column."""
+    assert study.base is not None
+    cell, evaluation = make_cell([study.base], 0.0, metric), study.base.at(0.0)
+    if cell.estimate is None or evaluation is None:
+        raise BenchError(
+            f"the base's column {metric.label} is incomplete ({cell.gap}), and trials are held against it: "
+            f"{cell.remedy or 'see its evaluation'}, then `bench score` the run, or name an --objective"
+        )
+    scores = [s.scores[metric.name].score for s in evaluation.samples if s.prompt_set == metric.prompt_set]
+    return cell.estimate.mean, stdev(score for score in scores if score is not None) if len(scores) > 1 else 0.0

@@ -1,0 +1,83 @@
+"""A file of tuned settings, as ``bench tune`` leaves it and an experiment reads it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from bench.errors import BenchError
+from bench.settings import validated
+
+
+class Tuned(BaseModel):
+    """Settings that were chosen among trials, and how they were chosen."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    trials: int = Field(gt=0, description="of each row; the first is its setting before tuning")
+    suite: str = Field(description="whose prompts chose")
+    objective: str = Field(description="what was best: a metric, or the mean over the ranked columns")
+    seed: int = Field(description="of the trials' jobs and of the search")
+    budget: str = Field(description="of each trial")
+    backbone: str
+    corpus: str
+    subsets: tuple[str, ...]
+    method: dict[str, dict[str, Any]] = {}
+    variant: dict[str, dict[str, Any]] = {}
+    sha256: str = Field("", description="of the file; not in it")
+
+    def origin(self) -> dict[str, Any]:
+        """How the settings were chosen, without them."""
+        return self.model_dump(mode="json", exclude={"method", "variant"})
+
+
+def read_tuned(path: Path) -> Tuned:
+    """Read such a file. BenchError: one line for one that is not there or is none."""
+    try:
+        data = path.read_bytes()
+        values = tomllib.loads(data.decode())
+    except OSError as error:
+        raise BenchError(
+            f"the tuned settings {path} cannot be read ({error.strerror}); `bench tune` writes them"
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BenchError(f"the tuned settings {path} are no valid TOML: {error}") from error
+    tuned: Tuned = validated(Tuned, values | {"sha256": hashlib.sha256(data).hexdigest()}, f"{path}: ")
+    return tuned
+
+
+def to_toml(tuned: Tuned) -> str:
+    """The file's text."""
+    lines = ['# Written by `bench tune`. An experiment reads it with `tuned = "…"` or --tuned; see docs/tuning.md.']
+    lines += [f"{key} = {_value(value)}" for key, value in tuned.origin().items() if key != "sha256"]
+    for kind in ("method", "variant"):
+        for name, settings in getattr(tuned, kind).items():
+            lines += ["", f"[{kind}.{_key(name)}]", *(f"{key} = {_value(value)}" for key, value in settings.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch(r"[\w-]+", name, re.ASCII) else json.dumps(name)
+
+
+def _value(value: Any) -> str:
+    """A string, number or list; JSON writes them as TOML does."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def check_tuned(tuned: Tuned, *, backbone: str, suite: str, seeds: tuple[int, ...]) -> None:
+    """BenchError where an experiment must not use the settings, since they are another model's or saw its tests."""
+    if tuned.backbone != backbone:
+        raise BenchError(f"the tuned settings are those of {tuned.backbone}, not of {backbone}; tune on {backbone}")
+    if tuned.suite == suite:
+        raise BenchError(
+            f"the settings were tuned on the suite {suite}, which therefore cannot compare; report another"
+        )
+    if tuned.seed in seeds:
+        raise BenchError(f"the settings were tuned on seed {tuned.seed}, which therefore cannot compare; leave it out")
