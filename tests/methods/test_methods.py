@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 from fakes import TINY_GRPO, Brightness, advance, same, small, take, weights
+from observed import column, prepare, record, wide
 
 from bench import flow
 
-METHODS = ("sft", "soar", "flow_grpo")
+METHODS = ("sft", "soar", "input_perturbation", "reflexflow", "flow_grpo")
 VARIANTS = {
     "default": {},
     "weighted": {"aux_weight": 0.25},
@@ -22,33 +23,6 @@ VARIANTS = {
     "branches": {"sde_branches": 2, "rollout_steps": 3},
     "all": {"sde_branches": 1, "sde_kind": "sde", "fresh_noise": True, "aux_weight": 2.0},
 }
-
-
-def prepare(world, name: str, **overrides):
-    job, method = world.job(), small(name, **overrides)
-    method.setup(job)
-    return job, method
-
-
-def record(target: object, name: str, patch: pytest.MonkeyPatch) -> list[tuple]:
-    """Record (arguments, result) of every call of a method from here on."""
-    calls, original = [], getattr(target, name)
-
-    def spy(*arguments, **options):
-        result = original(*arguments, **options)
-        calls.append((arguments, result))
-        return result
-
-    patch.setattr(target, name, spy)
-    return calls
-
-
-def wide(value: torch.Tensor) -> np.ndarray:
-    return value.detach().double().numpy()
-
-
-def column(value: np.ndarray) -> np.ndarray:
-    return value.reshape(-1, 1, 1, 1)
 
 
 # -- every method ------------------------------------------------------------------------------------------------------
