@@ -1,0 +1,186 @@
+"""What a method does beside the doors of its job, and in which line of its own file."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bench.job import Job
+from bench.plugins import place
+
+HARNESS = f"{Path(__file__).parents[1]}/"
+
+
+@dataclass(frozen=True)
+class Own:
+    """The files that are a method's own: those of its classes, and what lies beside them in the same package."""
+
+    files: frozenset[str]
+    folders: tuple[str, ...]
+
+    @staticmethod
+    def of(method: type[Any]) -> Own:
+        """Of a method's class, without the harness."""
+        files, folders = set(), set()
+        for kind in method.__mro__:
+            file = getattr(sys.modules.get(kind.__module__), "__file__", None)
+            package = sys.modules.get(kind.__module__.rpartition(".")[0])
+            if file is None or file.startswith(HARNESS):
+                continue
+            if kind.__module__.partition(".")[0] in sys.stdlib_module_names:
+                continue
+            files.add(file)
+            folders.update(f"{folder}/" for folder in getattr(package, "__path__", ()))
+        return Own(frozenset(files), tuple(sorted(folders)))
+
+    def __contains__(self, frame: FrameType) -> bool:
+        file = frame.f_code.co_filename
+        return file in self.files or file.startswith(self.folders)
+
+    def of_error(self, error: BaseException) -> str:
+        """``file:line`` of the innermost own call that an error passed through, or nothing."""
+        found, trace = "", error.__traceback__
+        while trace is not None:
+            if trace.tb_frame in self:
+                found = place(trace.tb_frame.f_code.co_filename, trace.tb_lineno)
+            trace = trace.tb_next
+        return found
+
+    def of_call(self) -> str:
+        """``file:line`` of the innermost own call on the stack, or nothing."""
+        frame: FrameType | None = sys._getframe()
+        while frame is not None and frame not in self:
+            frame = frame.f_back
+        return place(frame.f_code.co_filename, frame.f_lineno) if frame is not None else ""
+
+    def of_definition(self, function: Callable[..., Any]) -> str:
+        """``file:line`` of a function if it is the method's own, or nothing."""
+        code = getattr(getattr(function, "__wrapped__", function), "__code__", None)
+        own = code is not None and (code.co_filename in self.files or code.co_filename.startswith(self.folders))
+        return place(code.co_filename, code.co_firstlineno) if own else ""
+
+
+class Watch:
+    """Sees a job's forwards and losses.
+
+    Attributes:
+        unmetered: where a forward of the transformer went past ``Policy``, or None.
+        not_finite: what was no number, and where; or None.
+    """
+
+    def __init__(self, job: Job, own: Own) -> None:
+        self.unmetered: str | None = None
+        self.not_finite: tuple[str, str] | None = None
+        self._own = own
+        self._watch_forwards(job)
+        self._watch_losses(job)
+
+    def _watch_forwards(self, job: Job) -> None:
+        """Samples that the transformer sees never outnumber those that the meter has charged.
+
+        Functions, not methods: copies of the transformer keep them. Its blocks are watched too, called on their own.
+        """
+        seen, depth = 0, 0
+
+        def enter(module: Any, arguments: Any, options: Any) -> None:
+            nonlocal seen, depth
+            depth += 1
+            latents = options.get("hidden_states", arguments[0] if arguments else None)
+            if isinstance(latents, Tensor) and latents.device.type != "meta":  # where the harness counts FLOPs
+                seen += len(latents)
+                if seen > job.meter.forwards and self.unmetered is None:
+                    self.unmetered = self._own.of_call()
+
+        def leave(module: Any, arguments: Any, output: Any) -> None:
+            nonlocal depth
+            depth -= 1
+
+        def inside(module: Any, arguments: Any) -> None:
+            if depth == 0 and self.unmetered is None:
+                self.unmetered = self._own.of_call()
+
+        transformer = job.policy.transformer
+        transformer.register_forward_pre_hook(enter, with_kwargs=True)
+        transformer.register_forward_hook(leave, always_call=True)
+        for part in (*transformer.transformer_blocks, transformer.pos_embed, transformer.proj_out):
+            part.register_forward_pre_hook(inside)
+
+    def _watch_losses(self, job: Job) -> None:
+        accumulate, log = job.accumulate, job.log
+
+        def watched_accumulate(loss: Tensor, items: float) -> None:
+            self._see("the loss", loss)
+            accumulate(loss, items)
+
+        def watched_log(name: str, total: Tensor | float, count: float = 1.0) -> None:
+            self._see(name, total)
+            log(name, total, count)
+
+        job.accumulate, job.log = watched_accumulate, watched_log  # type: ignore[method-assign]
+
+    def _see(self, name: str, value: Tensor | float) -> None:
+        if self.not_finite is None and not bool(torch.isfinite(torch.as_tensor(value).detach()).all()):
+            self.not_finite = f"{name} is {float(torch.as_tensor(value).detach().sum())}", self._own.of_call()
+
+
+def global_states() -> dict[str, bytes | int]:
+    """States of the global random generators, to be compared."""
+    legacy: Any = np.random.get_state()
+    return {
+        "torch's": torch.get_rng_state().numpy().tobytes(),
+        "numpy's": legacy[1].tobytes() + repr(legacy[2:]).encode(),
+        "Python's": hash(random.getstate()),
+    }
+
+
+@contextmanager
+def kept_generators() -> Iterator[None]:
+    """Leaves the caller's global generators as they were."""
+    legacy, python = np.random.get_state(), random.getstate()
+    with torch.random.fork_rng(devices=[]):
+        try:
+            yield
+        finally:
+            np.random.set_state(legacy)
+            random.setstate(python)
+
+
+class DrawTracer:
+    """Finds the own line in which a global generator moves. Slow: the states are compared after each line."""
+
+    def __init__(self, own: Own) -> None:
+        self.found = ""
+        self._own, self._states, self._last = own, global_states(), ""
+
+    @contextmanager
+    def tracing(self) -> Iterator[None]:
+        """Inside, own lines are watched."""
+        before = sys.gettrace()
+        self._states = global_states()
+        sys.settrace(self._call)
+        try:
+            yield
+        finally:
+            sys.settrace(before)
+
+    def _call(self, frame: FrameType, event: str, argument: Any) -> Any:
+        return self._line if frame in self._own and not self.found else None
+
+    def _line(self, frame: FrameType, event: str, argument: Any) -> Any:
+        """Called before a line runs, so that what has moved was moved by the line before it."""
+        if not self.found and global_states() != self._states:
+            self.found = self._last
+        above = frame.f_back if event == "return" else frame
+        if above is not None and above in self._own:
+            self._last = place(above.f_code.co_filename, above.f_lineno)
+        return self._line
