@@ -14,7 +14,7 @@ import torch
 from bench import records
 
 SCRIPT = Path(__file__).parents[1] / "support" / "ranks.py"
-CASES = ("sft", "sft-micro", "soar", "soar-micro", "soar-ema", "grpo", "grpo-uneven")
+CASES = ("sft", "sft-micro", "soar", "soar-micro", "soar-ema", "perturbed", "reflexflow", "grpo", "grpo-uneven")
 ROUNDING = 2e-6
 """Relative, of logged scalars: float32 sums in another order."""
 PIXELS = 3e-3

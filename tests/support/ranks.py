@@ -20,6 +20,8 @@ CASES = {
     "soar": ("soar", {"sde_branches": 1, "rollout_steps": 3}, None),
     "soar-micro": ("soar", {"batch_size": 7, "sde_branches": 1, "rollout_steps": 3}, 2),
     "soar-ema": ("soar", {"ema_decay": 0.9}, None),
+    "perturbed": ("input_perturbation", {"batch_size": 7}, 2),
+    "reflexflow": ("reflexflow", {"batch_size": 7, "through_rollout": True}, 2),
     "grpo": ("flow_grpo", {"clip_range": 0.9}, None),
     "grpo-uneven": ("flow_grpo", {"prompts": 3, "clip_range": 0.9}, 2),
 }
