@@ -158,6 +158,7 @@ class _Check:
         self.kind, self.config, self.own = kind, config, Own.of(kind)
         self.findings: dict[str, Finding] = {}
         self.trials: list[_Trial] = []
+        self.saved: dict[str, Any] | None = None
 
     def run(self) -> list[Finding]:
         """Findings in the order of ``PROMISES``."""
@@ -215,7 +216,7 @@ class _Check:
                 self.ways.append(weights(trial.job))
                 self.spent.append(trial.job.meter.flops)
                 if step + 1 == RESUMED_AT:
-                    self._promise("state", lambda: setattr(self, "saved", self._checkpoint(trial)))
+                    self._promise("state", self._save)
         finally:
             self._promise("finite", self._finite)
             self._promise("compute", self._charged)
@@ -295,15 +296,14 @@ class _Check:
                     self.own.of_definition(self.kind.step),
                 )
 
-    def _checkpoint(self, trial: _Trial) -> dict[str, Any]:
+    def _save(self) -> None:
         where = self.own.of_definition(self.kind.state_dict)
         try:
-            state: dict[str, Any] = torch.load(io.BytesIO(trial.states()), weights_only=True)
+            self.saved = torch.load(io.BytesIO(self.main.states()), weights_only=True)
         except Exception as error:
             reason = str(error).partition("\n")[0] or one_line(error)
             how = f"state_dict holds more than tensors and plain values, or raises: {reason}"
             raise _Broken("state", how, self.own.of_error(error) or where) from error
-        return state
 
     def _restored(self) -> _Trial:
         trial = self._trial()
@@ -323,7 +323,7 @@ class _Check:
         return copy
 
     def _state(self) -> None:
-        if "state" in self.findings and not self.findings["state"].ok:
+        if self.saved is None:
             return
         state = self._restored().method.state_dict()
         if (different := _difference(self.saved["method"], state)) is not None:
@@ -331,7 +331,7 @@ class _Check:
             raise _Broken("state", f"{different or 'the state'} is not what was saved after load_state_dict", where)
 
     def _resume(self) -> None:
-        if not hasattr(self, "saved"):
+        if self.saved is None:
             raise _Broken("resume", "there is no state to resume from")
         trial, job = self._restored(), self.main.job
         where = self.own.of_definition(self.kind.state_dict) or self.own.of_definition(self.kind.step)

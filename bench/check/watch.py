@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,8 @@ class Own:
     @staticmethod
     def of(method: type[Any]) -> Own:
         """Of a method's class, without the harness."""
-        files, folders = set(), set()
+        files: set[str] = set()
+        folders: set[str] = set()
         for kind in method.__mro__:
             file = getattr(sys.modules.get(kind.__module__), "__file__", None)
             package = sys.modules.get(kind.__module__.rpartition(".")[0])
@@ -44,8 +45,7 @@ class Own:
         return Own(frozenset(files), tuple(sorted(folders)))
 
     def __contains__(self, frame: FrameType) -> bool:
-        file = frame.f_code.co_filename
-        return file in self.files or file.startswith(self.folders)
+        return self._holds(frame.f_code)
 
     def of_error(self, error: BaseException) -> str:
         """``file:line`` of the innermost own call that an error passed through, or nothing."""
@@ -65,9 +65,11 @@ class Own:
 
     def of_definition(self, function: Callable[..., Any]) -> str:
         """``file:line`` of a function if it is the method's own, or nothing."""
-        code = getattr(getattr(function, "__wrapped__", function), "__code__", None)
-        own = code is not None and (code.co_filename in self.files or code.co_filename.startswith(self.folders))
-        return place(code.co_filename, code.co_firstlineno) if own else ""
+        code: CodeType | None = getattr(getattr(function, "__wrapped__", function), "__code__", None)
+        return place(code.co_filename, code.co_firstlineno) if code and self._holds(code) else ""
+
+    def _holds(self, code: CodeType) -> bool:
+        return code.co_filename in self.files or code.co_filename.startswith(self.folders)
 
 
 class Watch:

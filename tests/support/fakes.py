@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from bench import registry
 from bench.backbone.loader import Backbone, BackboneSpec, TextCondition
 from bench.batches import Pairs
+from bench.check.world import (  # noqa: F401 - tests have some of them from here
+    CAPTIONS,
+    RESOLUTION,
+    TRANSFORMER,
+    VAE,
+    Brightness,
+    advance,
+    same,
+    weights,
+)
 from bench.corpus import Corpus, Subset
 from bench.data import TrainingData
 from bench.engine import Compute, Engine
@@ -24,24 +33,6 @@ from bench.method import MethodConfig, Needs, PostTrainingMethod, Traits
 from bench.metric import Metric
 from bench.records import digest
 from bench.suite import Prompt, PromptSet, Sampler, Suite
-
-RESOLUTION = 16
-CAPTIONS = ("a red circle", "a blue square", "a red square", "a blue circle", "two red squares")
-TRANSFORMER = dict(
-    sample_size=4,
-    patch_size=2,
-    in_channels=4,
-    out_channels=4,
-    num_layers=2,
-    attention_head_dim=16,
-    num_attention_heads=2,
-    joint_attention_dim=32,
-    caption_projection_dim=32,
-    pooled_projection_dim=32,
-    pos_embed_max_size=4,
-    dual_attention_layers=(0,),
-    qk_norm="rms_norm",
-)
 
 
 def make_pipeline(folder: Path) -> None:
@@ -60,19 +51,7 @@ def make_pipeline(folder: Path) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         one, two, three = make_text_encoders(clip, t5, clip_width=16, t5_width=32)
-        vae = AutoencoderKL(
-            block_out_channels=(8, 8, 8),
-            down_block_types=("DownEncoderBlock2D",) * 3,
-            up_block_types=("UpDecoderBlock2D",) * 3,
-            latent_channels=4,
-            norm_num_groups=4,
-            mid_block_add_attention=False,
-            use_quant_conv=False,
-            use_post_quant_conv=False,
-            sample_size=RESOLUTION,
-            shift_factor=0.1,
-            scaling_factor=1.5,
-        )
+        vae = AutoencoderKL(**VAE)
         pipeline = StableDiffusion3Pipeline(
             transformer=SD3Transformer2DModel(**TRANSFORMER),
             scheduler=FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=3.0),
@@ -112,15 +91,6 @@ class FakeCorpus(Corpus):
     @property
     def fingerprint(self) -> str:
         return digest({"fake": len(self), "pixels": int(self._images.sum())})
-
-
-class Brightness(Metric):
-    """Mean pixel in [0, 1]."""
-
-    name, label, version = "brightness", "Brightness", 1
-
-    def score(self, images: Sequence[np.ndarray], prompts: Sequence[Prompt]) -> list[float]:
-        return [float(image.mean() / 255) for image in images]
 
 
 def suite() -> Suite:
@@ -262,22 +232,3 @@ def take(job: Job, count: int) -> Pairs:
     """The first micro-batch of a step's pairs: all of them, without a micro-batch size."""
     (pairs,) = job.pairs(count)
     return pairs
-
-
-def advance(job: Job, method: PostTrainingMethod, steps: int) -> list[dict[str, float]]:
-    """Steps as the runner takes them; returns what each logged."""
-    logs = []
-    for _ in range(steps):
-        method.step(job)
-        logs.append(job.finish_step(seconds=1.0, memory=1))
-    return logs
-
-
-def weights(job: Job) -> list[Tensor]:
-    """Copies of what trains."""
-    return [p.detach().clone() for p in job.parameters]
-
-
-def same(a: Sequence[Tensor], b: Sequence[Tensor]) -> bool:
-    """True if all tensors are equal bit for bit."""
-    return len(a) == len(b) and all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
