@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from fakes import advance
 from observed import column, prepare, record, wide
+
+from bench import flow
 
 WEIGHTS = {
     "inherited": lambda s: np.ones_like(s),
@@ -39,3 +42,12 @@ def test_no_weighting_changes_what_is_computed_or_charged(world):
         advance(job, method, 1)
         meters.append(job.meter.counts())
     assert all(counts == meters[0] for counts in meters)
+
+
+@pytest.mark.parametrize(("kind", "mean"), [("sigma_squared", 2.21), ("clipped", 1.15), ("mid", 0.66)])
+def test_the_mean_weights_over_soars_levels_are_those_of_the_docstring(kind, mean):
+    """Quantiles of the logit-normal time, and of a uniform level above each: midpoints, exact to the digits given."""
+    quantiles = (torch.arange(4000, dtype=torch.float64) + 0.5) / 4000
+    low = flow.shift_time((flow.logit_normal_time(torch.special.ndtri(quantiles)) - 1 / 40).clamp_min(0), 3.0)
+    levels = low[:, None] + (1 - low[:, None]) * quantiles[::10]
+    assert flow.correction_weight(kind, levels).mean().item() == pytest.approx(mean, abs=0.005)
