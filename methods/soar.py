@@ -4,8 +4,8 @@ For each pair: one guided ODE step without gradient from the noisy state, re-noi
 each supervised towards the clean latents in closed form. Formulas in ``docs/protocol.md``.
 
 ``aux_weighting`` multiplies each point's error and leaves the loss's denominator as it is. Weights have mean 1 for
-levels uniform in [0, 1]. The levels here are uniform in [sigma', 1], so lambda counts for more or less: with shift 3 and
-40 steps the mean weight is 2.21 for ``sigma_squared``, 1.15 for ``clipped`` and 0.66 for ``mid``.
+levels uniform in [0, 1]. The levels here are uniform in [sigma', 1], so lambda counts for more or less: with shift 3
+and 40 steps the mean weight is 2.21 for ``sigma_squared``, 1.15 for ``clipped`` and 0.66 for ``mid``.
 """
 
 from __future__ import annotations
