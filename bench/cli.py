@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from pathlib import Path
@@ -78,6 +79,18 @@ def _numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> t
         return tuple(int(part) for part in value.split(","))
     except ValueError as error:
         raise BenchError(f"--seeds takes whole numbers with commas between, not {value!r}") from error
+
+
+def _scales(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[float, ...] | None:
+    if value is None:
+        return None
+    try:
+        scales = tuple(float(part) for part in value.split(","))
+    except ValueError:
+        scales = ()
+    if not scales or not all(0 < s < math.inf for s in scales) or len({f"{s:g}" for s in scales}) < len(scales):
+        raise BenchError(f"--guidance takes numbers above 0 with commas between, each once: 1,2,4.5, not {value!r}")
+    return scales
 
 
 def _shard(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int] | None:
@@ -281,9 +294,12 @@ def report(runs: tuple[Path, ...], out: Path | None, published: bool | None) -> 
 @click.option("--suite", default="embedded", show_default=True, help="Prompt sets, metrics and sampling settings.")
 @click.option("--backbone", help="Pipeline of a LoRA or of a lone transformer that does not name its own.")
 @click.option("--pass", "passes", type=click.Choice(["all", "generate", "score"]), default="all", show_default=True)
-@click.option("--metrics", callback=_names, default="", help="Score with these of the suite's metrics alone.")
+@click.option(
+    "--metrics", callback=_names, default="", help="Those of the suite to score with alone; NAME@PROMPT-SET adds one."
+)
+@click.option("--guidance", callback=_scales, metavar="SCALES", help="Draw each WHAT at each scale: 1,2,3,4.5,7.")
 @click.option("--limit", type=click.IntRange(1), help="Prompts per group, for a look: never comparable.")
-@click.option("--name", default="", help="Name of the run folder and of the report; default: evaluate-<suite>.")
+@click.option("--name", default="", help="Of run folder and report; default: evaluate-<suite>, or guidance-<suite>.")
 @_with((*_model[:2], _model[3]))
 @_with((_computing[0], _computing[5]))
 @click.option("--launcher", type=click.Choice(["local", "accelerate"]), default="local", show_default=True)
@@ -293,7 +309,7 @@ def report(runs: tuple[Path, ...], out: Path | None, published: bool | None) -> 
 def evaluate(
     launcher: str, processes: int | None, quiet: bool, cache: Path, runs: Path, reports: Path, **flags: Any
 ) -> None:
-    """Score each WHAT on a suite: a pipeline, a fine-tune, a LoRA, a job of a run, or a folder of images.
+    """Score each WHAT on a suite: a pipeline, a fine-tune, a LoRA, a run or one of its jobs, or a folder of images.
 
     Images are drawn once and kept with their seeds. The same command goes on where it was stopped, tries failed scores
     again, and adds rows to those that are there.
@@ -304,6 +320,7 @@ def evaluate(
         bench evaluate my-lora --suite paper --backbone stabilityai/stable-diffusion-3.5-medium
         bench evaluate my-images/ --suite paper --metrics pickscore,hpsv2
         bench evaluate tiny-sd3 --limit 1 --pass generate
+        bench evaluate runs/high_aesthetic --guidance 1,2,3,4.5,7 --metrics sharpness@scenes
     """
     from bench.evaluate import evaluate as run_evaluation
     from bench.evaluate import read_evaluation
@@ -326,14 +343,13 @@ def evaluate(
         target = reports / config.run_name
         render_report([outcome.folder], target)
         if not quiet:
-            click.echo((target / "main_results.md").read_text(encoding="utf-8"))
+            table = "guidance.md" if config.guidance else "main_results.md"
+            click.echo((target / table).read_text(encoding="utf-8"))
         click.echo(f"report: {target / 'index.html'}")
     if outcome.failed and quiet:
         raise BenchError("; ".join(f"{what}: {reason}" for what, reason in outcome.failed.items()))
     if outcome.failed:  # the reasons were said when they came up
-        raise BenchError(
-            f"{len(outcome.failed)} of {len(config.what)} could not be evaluated: {', '.join(outcome.failed)}"
-        )
+        raise BenchError(f"{len(outcome.failed)} could not be evaluated: {', '.join(outcome.failed)}")
 
 
 @main.command()

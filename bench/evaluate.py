@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from bench import records, registry
 from bench.errors import BenchError, unknown
-from bench.experiment import Outcome, Workspace, untrained_header, untrained_record, with_added
+from bench.experiment import Outcome, Workspace, untrained_header, untrained_record
 from bench.progress import Progress
 from bench.settings import read_values, validated
-from bench.subjects import Subject, find_subject, trained_transformer
+from bench.subjects import Subject, expanded, find_subject, trained_transformer
 
 if TYPE_CHECKING:
     from bench.engine import Engine
+    from bench.metric import Metric
     from bench.suite import Suite
 
 
@@ -36,12 +37,18 @@ class EvaluationConfig(BaseModel):
     max_sequence_length: int | None = Field(None, gt=0, description="T5 tokens; default: the backbone's")
     evaluation_batch: int = Field(48, gt=0, description="images sampled together")
     passes: Literal["all", "generate", "score"] = "all"
-    metrics: tuple[str, ...] = Field((), description="score with these alone; default: all of the suite")
+    metrics: tuple[str, ...] = Field(
+        (), description="score with these of the suite's alone; name@prompt-set adds a column"
+    )
     limit: int | None = Field(None, gt=0, description="prompts per group, for a look")
+    guidance: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = Field(
+        (), description="scales of classifier-free guidance, a row for each; default: the suite's"
+    )
 
     @property
     def run_name(self) -> str:
-        return self.name or f"evaluate-{self.suite}" + (f"-first-{self.limit}" if self.limit else "")
+        kind = "guidance" if self.guidance else "evaluate"
+        return self.name or f"{kind}-{self.suite}" + (f"-first-{self.limit}" if self.limit else "")
 
 
 def read_evaluation(flags: Mapping[str, Any]) -> EvaluationConfig:
@@ -54,12 +61,8 @@ def read_evaluation(flags: Mapping[str, Any]) -> EvaluationConfig:
 
 
 def make_suite(config: EvaluationConfig) -> Suite:
-    """The suite of an evaluation. BenchError for an unknown name or a metric that it does not have."""
+    """The suite of an evaluation. BenchError for an unknown name."""
     suite: Suite = registry.load("suites", config.suite)()
-    columns = [name for name, _ in suite.metrics()]
-    for name in config.metrics:
-        if name not in columns:
-            raise unknown(f"metric of the suite {suite.name}", name, columns)
     return suite.limited(config.limit) if config.limit else suite
 
 
@@ -70,23 +73,22 @@ def evaluate(
 
     Where several processes share the work it stops them all instead, with a BenchError that names it.
 
-    Rows are kept: the same command goes on where it was stopped, and another ``what`` is added to them.
+    Rows are kept: the same command goes on where it was stopped, and another ``what`` or scale is added to them.
     """
     from bench.engine import Engine
 
     engine = engine or Engine.from_environment(dtype=config.dtype)
-    suite = make_suite(config)
-    metrics = {name: registry.load("metrics", name)() for name, _ in suite.metrics()}
     folder = workspace.runs / config.run_name
-    if engine.is_main:
-        _write_run(folder, config, suite, metrics)
-    engine.barrier()
-    chosen = {name: metric for name, metric in metrics.items() if name in (config.metrics or metrics)}
+    suite, metrics, chosen = _open_run(folder, config, engine)
     failed = {}
-    for what in config.what:
+    given, left_out = expanded(config.what)
+    if left_out:
+        progress.say(f"left out, since they are no jobs: {', '.join(left_out)}")
+    for what in given:
         try:
             subject = find_subject(what, backbone=config.backbone, revision=config.revision)
-            _Row(config, suite, engine, progress, folder, subject).run({} if config.passes == "generate" else chosen)
+            scored = {} if config.passes == "generate" else {name: metrics[name] for name in chosen}
+            _Rows(config, suite, engine, progress, folder, subject).run(scored)
         except records.DiskFull:
             raise
         except BenchError as error:
@@ -97,28 +99,80 @@ def evaluate(
     return Outcome(folder, failed)
 
 
-def _write_run(folder: Path, config: EvaluationConfig, suite: Suite, metrics: Mapping[str, Any]) -> None:
-    """Write ``experiment.json`` of an evaluation: a suite, and no job."""
-    path = folder / "experiment.json"
-    record: dict[str, Any] = {
-        "v": records.VERSION,
-        "name": config.run_name,
-        "notice": suite.notice,
-        "suite": suite.describe(metrics),
-        "jobs": [],
-    }
-    old = records.read_json(path) if path.exists() else record
-    record["suite"] = with_added(record["suite"], old["suite"])
-    if old != record:
-        raise BenchError(
-            f"{folder} was evaluated on another suite or with other metrics; give this one a name with --name, or "
-            "delete the folder"
-        )
-    records.write_json(path, record)
+def _open_run(folder: Path, config: EvaluationConfig, engine: Engine) -> tuple[Suite, dict[str, Metric], list[str]]:
+    """The suite with the run's columns, their metrics, and which of them to score with.
+
+    Writes ``experiment.json``: a suite, the columns added to it, and no job.
+    """
+    suite, path = make_suite(config), folder / "experiment.json"
+    old = engine.broadcast(records.read_json(path) if engine.is_main and path.exists() else None)
+    own = {name: prompts.name for name, prompts in suite.metrics()}
+    known = own | {m["name"]: m["prompt_set"] for m in (old["suite"]["metrics"] if old else ()) if m.get("added")}
+    wanted = _columns(suite, [name for name in config.metrics if "@" in name], known)
+    alone = [name for name in config.metrics if "@" not in name] + [name for name in wanted if name in own]
+    for name in alone:
+        if name not in known:
+            raise unknown(f"metric of the suite {suite.name}", name, known)
+    columns = known | wanted
+    suite = suite.with_metrics(columns)
+    metrics: dict[str, Metric] = {name: registry.load("metrics", name)() for name in columns}
+    _check_facts(suite, metrics)
+    if engine.is_main:
+        described = {name: prompts.column(metrics[name]) for name, prompts in suite.metrics()}
+        described |= {name: described[name] | {"added": True} for name in columns if name not in own}
+
+        def record(names: Iterable[str]) -> dict[str, Any]:
+            about = suite.describe(metrics) | {"metrics": [described[name] for name in names]}
+            head = {"v": records.VERSION, "name": config.run_name, "notice": suite.notice}
+            return {**head, "suite": about, "jobs": []}
+
+        if old not in (None, record(known)):
+            raise BenchError(
+                f"{folder} was evaluated on another suite or with other metrics; give this one a name with --name, or "
+                "delete the folder"
+            )
+        records.write_json(path, record(columns))
+    engine.barrier()
+    return suite, metrics, [name for name in columns if name in wanted or name in (alone or known)]
 
 
+@dataclass(frozen=True)
 class _Row:
-    """One subject on one suite."""
+    """One line of ``runs/``: a subject, drawn as its ``suite`` says. ``about`` is what its record holds of a sweep."""
+
+    suite: Suite
+    folder: Path
+    label: str
+    about: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def evaluation(self) -> Path:
+        return self.folder / "evaluations" / "0"
+
+    @property
+    def drawn(self) -> bool:
+        return (self.evaluation / "evaluation.json").exists()
+
+
+def _at_scales(suite: Suite, scales: Sequence[float], run: Path, subject: Subject) -> list[_Row]:
+    """A subject's row, or one for each scale of guidance, on the same prompts and noise."""
+    folder = run / f"{records.EVALUATED}--{subject.slug}"
+    if not scales:
+        return [_Row(suite, folder, subject.label)]
+    about = {"sweep": {"name": subject.label, **(subject.job() or {})}}
+    return [
+        _Row(
+            replace(suite, sampler=replace(suite.sampler, guidance_scale=scale)),
+            folder.with_name(f"{folder.name}--cfg{scale:g}"),
+            f"{subject.label}, CFG {scale:g}",
+            about,
+        )
+        for scale in scales
+    ]
+
+
+class _Rows:
+    """One subject on one suite: a row, or one for each scale of a sweep."""
 
     def __init__(
         self,
@@ -129,54 +183,59 @@ class _Row:
         run: Path,
         subject: Subject,
     ) -> None:
-        self.config, self.suite, self.engine, self.progress, self.subject = config, suite, engine, progress, subject
-        self.folder = run / f"{records.EVALUATED}--{subject.slug}"
-        self.evaluation = self.folder / "evaluations" / "0"
+        self.config, self.engine, self.progress, self.subject = config, engine, progress, subject
+        self.suite, self.rows = suite, _at_scales(suite, config.guidance, run, subject)
 
-    def run(self, metrics: Mapping[str, Any]) -> None:
+    def run(self, metrics: Mapping[str, Metric]) -> None:
         """Draw what is missing, and score it with ``metrics``."""
-        from bench.evaluation.scoring import owed, score_suite
-        from bench.runner import write_status
-
+        if self.subject.kind == "images" and self.config.guidance:
+            raise BenchError(f"{self.subject.what} holds images, and --guidance draws some; leave one of them out")
         header = untrained_header()
-        drawn = self.engine.broadcast((self.evaluation / "evaluation.json").exists())
-        if self.config.passes == "score" and not drawn:
-            raise BenchError(f"{self.folder} holds no images yet; leave --pass score out, or generate first")
+        missing = [row for row in self.rows if not self.engine.broadcast(row.drawn)]
+        if self.config.passes == "score" and missing:
+            raise BenchError(f"{missing[0].folder} holds no images yet; leave --pass score out, or generate first")
         if self.subject.kind == "images":
             self._collect(header)
         elif self.config.passes != "score":
             self._draw(header)
-        if not metrics:
-            return
-        left = owed(self.suite, metrics, self.evaluation, again=True)
-        with self.progress.task(f"score {self.subject.label}", max(left, 1)) as task:
-            score_suite(self.suite, metrics, self.evaluation, engine=self.engine, again=True, tick=task.advance)
-        if self.engine.is_main:
-            write_status(self.folder, "finished")
+        if metrics:
+            self._score(metrics)
 
-    def _begin(self, about: dict[str, Any]) -> None:
+    def _score(self, metrics: Mapping[str, Metric]) -> None:
+        from bench.evaluation.scoring import owed, score_suite
+        from bench.runner import write_status
+
+        left = sum(owed(row.suite, metrics, row.evaluation, again=True) for row in self.rows)
+        with self.progress.task(f"score {self.subject.label}", max(left, 1)) as task:
+            for row in self.rows:
+                score_suite(row.suite, metrics, row.evaluation, engine=self.engine, again=True, tick=task.advance)
+                if self.engine.is_main:
+                    write_status(row.folder, "finished")
+
+    def _begin(self, row: _Row, about: dict[str, Any]) -> None:
         """Write ``job.json`` first, or see that it is of the same subject."""
         from bench.runner import write_status
 
-        path = self.folder / "job.json"
-        about = {"kind": self.subject.kind, "source": self.subject.what.rstrip("/") or "/"} | about
+        path = row.folder / "job.json"
+        about = {"kind": self.subject.kind, "source": self.subject.what.rstrip("/") or "/"} | row.about | about
         if path.exists():
             if records.read_json(path)["evaluated"] != about:
                 raise BenchError(
-                    f"{self.folder} holds an evaluation of something else that was called {self.subject.what!r}, or "
+                    f"{row.folder} holds an evaluation of something else that was called {self.subject.what!r}, or "
                     "drawn in another way; give this one a name with --name, or delete the folder"
                 )
             return
-        head = {"job": self.folder.name, "method": records.EVALUATED}
-        records.write_json(path, untrained_record(head | {"label": self.subject.label, "evaluated": about}))
-        write_status(self.folder, "started")
+        head = {"job": row.folder.name, "method": records.EVALUATED}
+        records.write_json(path, untrained_record(head | {"label": row.label, "evaluated": about}))
+        write_status(row.folder, "started")
 
     def _collect(self, header: dict[str, Any]) -> None:
         from bench.evaluation.collecting import collect_suite
 
         assert self.subject.path is not None
+        (row,) = self.rows
         if self.engine.is_main:
-            self._begin(collect_suite(self.suite, self.subject.path, self.evaluation, header=header))
+            self._begin(row, collect_suite(row.suite, self.subject.path, row.evaluation, header=header))
         self.engine.barrier()
 
     def _draw(self, header: dict[str, Any]) -> None:
@@ -189,39 +248,50 @@ class _Row:
         family = check_family(folder, DRAWN)
         if family is not SD3 and self.subject.kind != "pipeline":
             raise BenchError(f"{self.subject.backbone} is no pipeline of the SD3 family; give one with --backbone")
-        with self.progress.task(f"draw {self.subject.label}", self.suite.images()) as task:
+        if family is not SD3 and self.config.guidance:
+            raise BenchError(
+                f"{self.subject.what} is drawn with settings of its own, and --guidance sweeps the SD3 family alone; "
+                "leave one of them out"
+            )
+        images = self.suite.images() * len(self.rows)
+        with self.progress.task(f"draw {self.subject.label}", images) as task:
 
-            def draw(painter: Any) -> None:
+            def draw(row: _Row, painter: Any) -> None:
                 draw_suite(
-                    self.suite, painter, self.evaluation,
+                    row.suite, painter, row.evaluation,
                     header=header, engine=self.engine, batch=self.config.evaluation_batch, tick=task.advance,
                 )  # fmt: skip
 
             try:
-                self._with_painter(folder, family is SD3, draw)
+                if family is SD3:
+                    self._with_policy(draw)
+                else:
+                    self._with_pipeline(folder, draw)
             except torch.OutOfMemoryError as error:
                 raise BenchError(
                     f"out of memory on {self.engine.device}; draw fewer images together with --evaluation-batch (now "
                     f"{self.config.evaluation_batch}): the same command goes on with those that are missing"
                 ) from error
 
-    def _with_painter(self, folder: Path, ours: bool, draw: Callable[[Any], None]) -> None:
-        """Draw with the policy code that trains where the family has one, else with diffusers' own pipeline."""
-        if not ours:
-            from bench.backbone.context import ContextPipeline
+    def _with_pipeline(self, folder: Path, draw: Callable[[_Row, Any], None]) -> None:
+        """Draw with diffusers' own pipeline, for a family that has no policy code."""
+        from bench.backbone.context import ContextPipeline
 
-            pipeline = ContextPipeline(
-                str(folder), offline=self.config.offline, device=self.engine.device, dtype=self.engine.dtype
-            )
-            if self.engine.is_main:
-                about = pipeline.describe()
-                sampler = {key: about.pop(key) for key in ("steps", "guidance_scale", "resolution")}
-                self._begin(about | {"id": self.subject.what, "sampler": sampler})
-            try:
-                draw(pipeline)
-            finally:
-                pipeline.close()
-            return
+        (row,) = self.rows
+        pipeline = ContextPipeline(
+            str(folder), offline=self.config.offline, device=self.engine.device, dtype=self.engine.dtype
+        )
+        if self.engine.is_main:
+            about = pipeline.describe()
+            sampler = {key: about.pop(key) for key in ("steps", "guidance_scale", "resolution")}
+            self._begin(row, about | {"id": self.subject.what, "sampler": sampler})
+        try:
+            draw(row, pipeline)
+        finally:
+            pipeline.close()
+
+    def _with_policy(self, draw: Callable[[_Row, Any], None]) -> None:
+        """Draw with the policy code that trains; weights and conditions are loaded once for all rows."""
         from bench.backbone import loader
         from bench.backbone.policy import Policy
         from bench.evaluation import Conditions, PolicyPainter
@@ -236,24 +306,28 @@ class _Row:
             engine=self.engine,
         )
         if self.engine.is_main:
-            self._begin(
-                {
-                    "identity": self.subject.identity(),
-                    "backbone": backbone.spec.name,
-                    "backbone_hash": backbone.fingerprint,
-                    "max_sequence_length": backbone.spec.max_sequence_length,
-                    "dtype": str(self.engine.dtype).removeprefix("torch."),
-                    "sampler": asdict(self.suite.sampler),
-                }
-            )
-        if self.engine.broadcast((self.evaluation / "evaluation.json").exists()):
+            for row in self.rows:
+                self._begin(
+                    row,
+                    {
+                        "identity": self.subject.identity(),
+                        "backbone": backbone.spec.name,
+                        "backbone_hash": backbone.fingerprint,
+                        "max_sequence_length": backbone.spec.max_sequence_length,
+                        "dtype": str(self.engine.dtype).removeprefix("torch."),
+                        "sampler": asdict(row.suite.sampler),
+                    },
+                )
+        missing = [row for row in self.rows if not self.engine.broadcast(row.drawn)]
+        if not missing:
             return
         conditions = Conditions(backbone, self.suite.texts())
         null = backbone.encode_prompts([""])
         transformer = trained_transformer(self.subject, backbone.folder, self.engine.device)
         policy = Policy(transformer, backbone.scheduler(), null, self.engine)
         with backbone.vae_loaded():
-            draw(PolicyPainter(policy, backbone, self.suite.sampler, conditions))
+            for row in missing:
+                draw(row, PolicyPainter(policy, backbone, row.suite.sampler, conditions))
 
 
 def score_run(run: Path, names: Sequence[str], progress: Progress) -> None:

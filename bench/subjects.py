@@ -6,12 +6,14 @@ import hashlib
 import inspect
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from bench import records, registry
 from bench.errors import BenchError
+from bench.launch.command import launch_folder
 from bench.origin import Origin, read_origin
 from bench.weights import LORA, TRANSFORMER, find_weights
 
@@ -57,6 +59,15 @@ class Subject:
         assert self.backbone is not None
         return Origin(self.backbone, self.revision)
 
+    def job(self) -> dict[str, Any] | None:
+        """Of a job: its run, method, subset, seed and reward. None for anything else, the base of a run included."""
+        path = Path(self.what).expanduser() / "job.json"
+        if not path.is_file() or path.parent.name == records.BASE:
+            return None
+        record = records.read_json(path)
+        keys = ("method", "subset", "seed", "reward")
+        return {"run": path.absolute().parents[1].name, **{key: record.get(key) for key in keys}}
+
     def identity(self) -> str | None:
         """SHA-256 of the weights of a transformer or LoRA; None for a pipeline, whose backbone has its own.
 
@@ -71,6 +82,31 @@ class Subject:
             with file.open("rb") as content:
                 whole.update(hashlib.file_digest(content, "sha256").digest())
         return whole.hexdigest()
+
+
+def expanded(given: Sequence[str]) -> tuple[list[str], list[str]]:
+    """What to evaluate, each once, and what of ``given`` was left out.
+
+    A run that trained stands for its base and its jobs. Of several things, those that lie in a run and are none of its
+    jobs are left out (its records, models for context): the shell's ``runs/<run>/*`` names them too.
+    """
+    chosen: dict[str, None] = {}
+    for what in given:
+        run = Path(what).expanduser()
+        jobs = records.read_json(run / "experiment.json")["jobs"] if (run / "experiment.json").is_file() else []
+        base = [records.BASE] if jobs and (run / records.BASE).is_dir() else []
+        chosen |= dict.fromkeys(f"{what.rstrip('/')}/{name}" for name in (*base, *jobs))
+        chosen |= {} if jobs else {what: None}
+    other = [what for what in chosen if _beside_jobs(Path(what).expanduser())]
+    return ([what for what in chosen if what not in other], other) if len(other) < len(chosen) else ([*chosen], [])
+
+
+def _beside_jobs(path: Path) -> bool:
+    """Whether a path is of a run, but neither its base nor a job: records, rows not trained, a launcher's files."""
+    experiment = path.parent / "experiment.json"
+    if not experiment.is_file() or path.name in (records.BASE, *records.read_json(experiment)["jobs"]):
+        return False
+    return path.is_file() or (path / "job.json").is_file() or path.absolute() == launch_folder(path.parent)
 
 
 def find_subject(what: str, *, backbone: str | None = None, revision: str | None = None) -> Subject:

@@ -21,17 +21,19 @@ def render_report(runs: list[Path], out: Path, published: bool | None = None) ->
         published: whether to set the rows beside the paper's, apart from every ranking; by default where the suite
             follows the paper's protocol. Under another suite the section says that nothing compares.
     """
-    from bench.report import page, paradigms, plots, tables  # here: a training process reads records but never plots
+    from bench.report import guidance, page, paradigms, plots, tables  # here: a training process never plots
     from bench.report.published.compare import SUITES, compare, comparison_csv, comparison_markdown
     from bench.report.read import read_study
 
     study = read_study(runs)
-    sections = tables.main_sections(study)
-    files: dict[str, str | bytes] = {
-        "main_results.md": tables.main_markdown(study, sections),
-        "main_results.csv": tables.main_csv(study, sections),
-        "main_results.tex": tables.main_tex(study, sections),
-    }
+    sections = tables.main_sections(study) if study.tabled else []
+    files: dict[str, str | bytes] = {}
+    if study.tabled:
+        files = {
+            "main_results.md": tables.main_markdown(study, sections),
+            "main_results.csv": tables.main_csv(study, sections),
+            "main_results.tex": tables.main_tex(study, sections),
+        }
     svg = b""
     if study.jobs:
         lines = plots.dynamics(study)
@@ -44,16 +46,35 @@ def render_report(runs: list[Path], out: Path, published: bool | None = None) ->
             "training_dynamics.svg": svg,
             "training_dynamics.csv": plots.dynamics_csv(study, lines),
         }
+    swept = None
+    if study.swept:
+        sweep = guidance.sweep(study)
+        png, swept_svg = guidance.guidance_figures(study, sweep)
+        shown = {subset: picture for subset in sweep.subsets if (picture := guidance.samples(study, sweep, subset))}
+        swept = page.SweptPart(sweep, swept_svg, shown)
+        files |= {
+            "guidance.md": guidance.guidance_markdown(study, sweep),
+            "guidance.csv": guidance.guidance_csv(sweep),
+            "guidance.png": png,
+            "guidance.svg": swept_svg,
+            **_numbered("samples-guidance", shown),
+        }
     comparison = None
-    if study.experiment.suite.name in SUITES if published is None else published:
+    if study.tabled and (study.experiment.suite.name in SUITES if published is None else published):
         comparison = compare(study, sections)
         files["published.md"] = comparison_markdown(study, comparison)
         files |= {"published.csv": comparison_csv(comparison)} if comparison.pairs else {}
     samples = {subset: picture for subset in study.subsets or [""] if (picture := plots.samples_image(study, subset))}
-    files["index.html"] = page.page(study, sections, svg, samples, comparison)
-    for number, (subset, picture) in enumerate(samples.items()):
-        files["samples.png" if number == 0 else f"samples-{subset}.png"] = picture
-    return _write(files, out)
+    files["index.html"] = page.page(study, sections, svg, samples, comparison, swept)
+    return _write(files | _numbered("samples", samples), out)
+
+
+def _numbered(name: str, pictures: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Files of pictures by subset; only those after the first name it."""
+    return {
+        f"{name}.png" if number == 0 else f"{name}-{subset}.png": picture
+        for number, (subset, picture) in enumerate(pictures.items())
+    }
 
 
 def render_published(out: Path) -> list[Path]:

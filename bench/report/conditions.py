@@ -17,6 +17,13 @@ def grid(study: Study) -> Grid:
     return Grid(["What", "Value"], [[name, value] for name, value in _lines(study)])
 
 
+def scales(study: Study) -> str:
+    """Guidance scales that were swept, beside the suite's own where other rows have that; empty without a sweep."""
+    swept = listed([f"{scale:g}" for scale in sorted({job.guidance_scale for job in study.swept})])
+    own = f"{study.experiment.suite.sampler.guidance_scale:g}"
+    return swept and (f"{own}, in the sweep {swept}" if study.tabled else swept)
+
+
 def sampling(study: Study, sampler: str) -> str:
     """``sampler``, the suite's in words, and which rows it does not hold for, since their images were given."""
     given = study.given
@@ -33,7 +40,8 @@ def _lines(study: Study) -> Iterator[tuple[str, str]]:
     yield "Suite", f"{suite.name} v{suite.version}"
     if experiment.backbone:
         yield "Backbone", f"{experiment.backbone} {experiment.backbone_hash}".strip()
-    sampler = f"{suite.sampler.steps} steps, CFG {suite.sampler.guidance_scale:g}, {suite.sampler.resolution} px"
+    guidance = scales(study) or f"{suite.sampler.guidance_scale:g}"
+    sampler = f"{suite.sampler.steps} steps, CFG {guidance}, {suite.sampler.resolution} px"
     yield "Sampler", sampling(study, sampler)
     if study.tokens:
         yield "T5 tokens", str(study.tokens[0]) if len(study.tokens) == 1 else "differs by row"

@@ -6,8 +6,9 @@ import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
-from bench.report import conditions, html, paradigms, tables
+from bench.report import conditions, guidance, html, paradigms, tables
 from bench.report.published.compare import Comparison
 from bench.report.read import Study
 from bench.report.stats import Estimate
@@ -18,11 +19,15 @@ TEMPLATE = """{% extends "document" %}
 {% from "table" import table %}
 {% block body %}
 <p>{{ summary }}</p>
-<nav><a href="#results">Results</a>{% if published %}<a href="#published">Published</a>{% endif %}
-{%- if trained %}<a href="#dynamics">Dynamics</a>{% endif %}<a href="#samples">Samples</a>
+<nav>{% if tabled %}<a href="#results">Results</a>{% endif %}
+{%- if published %}<a href="#published">Published</a>{% endif %}
+{%- if trained %}<a href="#dynamics">Dynamics</a>{% endif %}
+{%- if swept %}<a href="#guidance">Guidance</a>{% endif %}
+{%- if tabled %}<a href="#samples">Samples</a>{% endif %}
 {%- if trained %}<a href="#paradigms">Paradigms</a><a href="#compute">Compute</a>{% endif %}
 <a href="#conditions">Conditions</a><a href="#jobs">Jobs</a></nav>
 
+{% if tabled %}
 <h2 id="results">Main results</h2>
 {%- for section, blocks in sections %}
 {%- if section.subset %}<h3>{{ section.subset }} <small>{{ section.about }}</small></h3>{% endif %}
@@ -53,6 +58,7 @@ TEMPLATE = """{% extends "document" %}
 <li>Below each value: its interval, on a scale shared by the column; {% if based -%}
 the paired difference to the base with its 95 % interval, ▲ better, ▼ worse, where that interval excludes zero;
 {% endif %}how many of the images owed are scored.</li></ul>
+{% endif %}
 {% if published %}
 <h2 id="published">Beside the published numbers</h2>
 <p>{{ published.about }}</p>
@@ -63,7 +69,19 @@ the paired difference to the base with its 95 % interval, ▲ better, ▼ worse,
 <h2 id="dynamics">Training dynamics</h2>
 <div class="figure"><img src="{{ dynamics }}" alt="Each metric against the share of the budget spent"></div>
 {% endif %}
-
+{%- if swept %}
+<h2 id="guidance">Guidance</h2>
+<p>{{ swept.caption }}</p>
+<div class="figure"><img src="{{ swept.plot }}" alt="Each metric against the guidance scale"></div>
+{% for grid in swept.grids %}{{ table(grid, "numbers") }}{% endfor %}
+<ul class="notes">{% for note in swept.notes %}<li>{{ note }}</li>{% endfor %}</ul>
+{%- for subset, picture in swept.samples %}
+<h3>Samples at each scale{{ ", " ~ subset if subset }} <small>same prompt and noise in every tile of a block; first seed
+</small></h3>
+<div class="figure"><img src="{{ picture }}" alt="Samples of each model at each guidance scale"></div>
+{%- endfor %}
+{% endif %}
+{%- if tabled %}
 <h2 id="samples">Samples</h2>
 {%- for subset, picture in samples %}
 {%- if subset %}<h3>{{ subset }}
@@ -71,6 +89,7 @@ the paired difference to the base with its 95 % interval, ▲ better, ▼ worse,
 <div class="figure"><img src="{{ picture }}" alt="Samples of each method at each checkpoint"></div>
 {%- else %}<p class="soft">No sample is recorded yet.</p>
 {%- endfor %}
+{% endif %}
 {% if trained %}
 <h2 id="paradigms">Paradigms</h2>
 {{ table(paradigms, "paradigms") }}
@@ -109,12 +128,22 @@ class PageCell:
     verdict: str = ""
 
 
+@dataclass(frozen=True)
+class SweptPart:
+    """A sweep over guidance scales with its plot (SVG) and its samples (PNG) by subset."""
+
+    sweep: guidance.Sweep
+    svg: bytes
+    samples: Mapping[str, bytes]
+
+
 def page(
     study: Study,
     sections: Sequence[Section],
     dynamics_svg: bytes,
     samples: Mapping[str, bytes],
     published: Comparison | None,
+    swept: SweptPart | None,
 ) -> str:
     """The page. ``samples`` are PNGs by subset; the dynamics are shown only where something was trained."""
     scales = {metric.name: _scale(sections, i) for i, metric in enumerate(study.metrics)}
@@ -125,6 +154,8 @@ def page(
         summary=tables.summary(study),
         metrics=study.metrics,
         trained=bool(study.jobs),
+        tabled=study.tabled,
+        swept=swept and _swept(study, swept),
         based=study.base is not None,
         row_headers=tables.row_headers(study),
         parts=tables.columns(study),
@@ -147,6 +178,16 @@ def page(
         jobs=tables.jobs(study),
         versions=_versions(study),
     )
+
+
+def _swept(study: Study, part: SweptPart) -> dict[str, Any]:
+    return {
+        "caption": guidance.CAPTION,
+        "plot": _data_uri("image/svg+xml", part.svg),
+        "grids": guidance.grids(part.sweep, "{} ★"),
+        "notes": guidance.notes(study, part.sweep),
+        "samples": [(subset, _data_uri("image/png", picture)) for subset, picture in part.samples.items()],
+    }
 
 
 def _scale(sections: Sequence[Section], column: int) -> tuple[float, float]:
@@ -201,7 +242,7 @@ def _change(c: MainCell) -> dict[str, str]:
 
 def _versions(study: Study) -> Grid:
     """What ran: every version that any job recorded, once for each value it took."""
-    recorded = [job.record for job in (*study.untrained, *study.jobs) if job.record]
+    recorded = [job.record for job in study.everything if job.record]
     found: dict[str, dict[str, None]] = {}
     for name, version in chain.from_iterable(sorted(record.versions.items()) for record in recorded):
         found.setdefault(name, {})[str(version)] = None

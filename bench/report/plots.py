@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import matplotlib
-import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -19,35 +17,11 @@ from PIL import Image, ImageDraw, ImageFont
 
 from bench.errors import BenchError
 from bench.records import BASE
+from bench.report import figure
 from bench.report.read import Evaluation, Job, Metric, Row, Sample, Study
 from bench.report.stats import Cell, make_cell
 from bench.report.tables import title
 from bench.report.text import Grid, percent
-
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F3C8D", "#5F5F5F")
-"""Colours told apart with any colour vision (Okabe and Ito 2008, jfly.uni-koeln.de/color); two more for a crowd."""
-
-MARKERS = "osD^vPXp"
-
-STYLE: dict[Any, Any] = {
-    "figure.constrained_layout.h_pad": 0.1,
-    "figure.constrained_layout.w_pad": 0.12,
-    "font.family": "DejaVu Sans",  # ships with matplotlib: the same glyphs on every machine
-    "font.size": 10,
-    "axes.edgecolor": "#9aa0a6",
-    "axes.grid": True,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.titlesize": 11,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "grid.color": "#e8eaed",
-    "text.color": "#202124",
-    "text.parse_math": False,  # a name with $ in it is a name
-    "svg.hashsalt": "bench",  # otherwise the ids in the file are random
-    "xtick.color": "#5f6368",
-    "ytick.color": "#5f6368",
-}
 
 
 @dataclass(frozen=True)
@@ -90,91 +64,52 @@ def dynamics_csv(study: Study, lines: dict[tuple[str, str, str], list[Point]]) -
 
 
 def dynamics_figures(study: Study, lines: dict[tuple[str, str, str], list[Point]]) -> tuple[bytes, bytes]:
-    """The figure as PNG and as SVG, without a date or a version in either: equal records give equal bytes."""
-    with matplotlib.style.context(STYLE, after_reset=True):  # not the matplotlibrc of this machine
-        figure = _draw_dynamics(study, lines)
-        png, svg = io.BytesIO(), io.BytesIO()
-        figure.savefig(png, format="png", dpi=150, metadata={"Software": None})
-        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
-    return png.getvalue(), svg.getvalue()
+    """The figure as PNG and as SVG."""
+    return figure.rendered(lambda: _draw_dynamics(study, lines))
 
 
 def _draw_dynamics(study: Study, lines: dict[tuple[str, str, str], list[Point]]) -> Figure:
-    subsets, metrics = study.subsets or [""], study.metrics
-    # Every subset begins a row. Panels are wrapped, a lone subset's few sooner, so that they stay large enough to read.
-    columns = min(len(metrics), 4 if len(subsets) > 1 or len(metrics) > 4 else 2)
-    each = -(-len(metrics) // columns)
-    figure = Figure(figsize=(4.9 * columns, 3.3 * each * len(subsets) + 0.9), layout="constrained")
-    axes = figure.subplots(each * len(subsets), columns, squeeze=False).reshape(len(subsets), -1)
-    for subset, panels in zip(subsets, axes, strict=True):
-        for axis, metric in zip(panels, metrics, strict=False):
-            _draw_panel(axis, study, subset, metric, lines)
-            axis.set_title(metric.heading if len(subsets) == 1 else f"{metric.heading}   {subset}")
-        for axis in panels[len(metrics) :]:
-            axis.set_visible(False)
-    for axis in axes[-1, len(metrics) - columns : len(metrics)]:
-        axis.set_xlabel("share of budget spent")
-    key = "bands: 95 % intervals · dashed: base · †: the method was trained on this metric"
-    figure.suptitle(
-        f"{title(study)}, {study.experiment.budget} for each job", x=0.01, ha="left", weight="bold", fontsize=13
-    )
-    figure.supxlabel(f"{key}\n{study.experiment.notice}", x=0.01, ha="left", fontsize=8.5, color="#5f6368")
-    return figure
+    subsets = study.subsets or [""]
+    crowded = max((len(study.rows(subset)) for subset in subsets), default=0) > figure.CROWD
+    drawn, grid = figure.panels(subsets, study.metrics, "share of budget spent")
+    for subset, axes in zip(subsets, grid, strict=True):
+        for axis, metric in zip(axes, study.metrics, strict=True):
+            _draw_panel(axis, study, subset, metric, lines, crowded)
+    if crowded:
+        figure.legend(drawn, [(method, figure.look(number)) for number, method in enumerate(study.methods)])
+    key = f"{figure.key(crowded)} · dashed: base · †: the method was trained on this metric"
+    figure.label(drawn, f"{title(study)}, {study.experiment.budget} for each job", key, study.experiment.notice)
+    return drawn
 
 
 def _draw_panel(
-    axis: Axes, study: Study, subset: str, metric: Metric, lines: dict[tuple[str, str, str], list[Point]]
+    axis: Axes,
+    study: Study,
+    subset: str,
+    metric: Metric,
+    lines: dict[tuple[str, str, str], list[Point]],
+    crowded: bool,
 ) -> None:
     base = make_cell(study.start, 0.0, metric).estimate
     if base:
-        axis.axhline(base.mean, color="#80868b", linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+        axis.axhline(base.mean, color=figure.FAINT, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
     ends = []
-    for row in study.rows(subset):
-        number = study.methods.index(row.method)
-        colour, marker = PALETTE[number % len(PALETTE)], MARKERS[number % len(MARKERS)]
-        points = lines[subset, row.method, metric.name]
-        x = np.array([point.share for point in points])
-        # NaN breaks the line where a checkpoint is incomplete, instead of drawing through it.
-        mean, low, high = np.array([_bounds(point.cell) for point in points]).T
-        axis.fill_between(x, low, high, color=colour, alpha=0.14, linewidth=0)
-        axis.plot(x, mean, color=colour, marker=marker, markersize=5, linewidth=1.8, markeredgecolor="white")
-        there = np.flatnonzero(np.isfinite(mean))
-        if there.any():  # more than the base, which is point 0 of every line
-            label = row.method + (" †" if row.trained_on == metric.name else "")
-            ends.append((float(x[there[-1]]), float(mean[there[-1]]), label, colour))
+    rows = study.rows(subset)
+    for row, dodge in zip(rows, figure.dodges(len(rows)), strict=True):
+        how, points = figure.look(study.methods.index(row.method)), lines[subset, row.method, metric.name]
+        x, y = figure.line(axis, [p.share for p in points], [p.cell for p in points], how)
+        own = points if dodge is None else points[1:]  # a band begins at the base, whose whisker is drawn once
+        figure.intervals(axis, [p.share for p in own], [p.cell for p in own], how.colour, dodge)
+        if x > 0:  # more than the base, which is point 0 of every line
+            ends.append(figure.End(x, y, row.method, how, row.trained_on == metric.name))
     if base:
-        axis.plot([0], [base.mean], color="#3c4043", marker="o", markersize=5, zorder=5)
+        axis.plot([0], [base.mean], color=figure.BASE_COLOUR, marker="o", markersize=5, zorder=5)
+    if base and crowded:
+        axis.vlines([0], base.low, base.high, color=figure.BASE_COLOUR, linewidth=0.9)
     axis.set_xlim(-0.02, max(1.0, *(point.share for points in lines.values() for point in points), 1.0) + 0.02)
     axis.xaxis.set_major_formatter(PercentFormatter(1.0))
     axis.set_xticks(np.linspace(0, 1, 5))
-    axis.margins(y=0.08)
-    _label_ends(axis, ends)
-
-
-def _bounds(cell: Cell) -> tuple[float, float, float]:
-    e = cell.estimate
-    return (e.mean, e.low, e.high) if e else (np.nan, np.nan, np.nan)
-
-
-def _label_ends(axis: Axes, ends: list[tuple[float, float, str, str]]) -> None:
-    """Names to the right of the panel, at the height of their lines but never on top of each other."""
-    if not ends:
-        return
-    bottom, top = axis.get_ylim()
-    gap = 0.075
-    heights: list[float] = []
-    ends = sorted(ends, key=lambda end: end[1])
-    for _, y, _, _ in ends:
-        wanted = (y - bottom) / (top - bottom)
-        heights.append(max(wanted, heights[-1] + gap) if heights else wanted)
-    surplus = max(0.0, heights[-1] - 1)
-    right = axis.get_xlim()[1]
-    for (x, y, label, colour), height in zip(ends, heights, strict=True):
-        spot = (right + 0.03, bottom + (height - surplus) * (top - bottom))
-        line = {"arrowstyle": "-", "color": colour, "linewidth": 0.7, "alpha": 0.6, "shrinkA": 0, "shrinkB": 4}
-        axis.annotate(
-            label, (x, y), spot, color=colour, va="center", fontsize=9.5, arrowprops=line, annotation_clip=False
-        )
+    figure.name_ends(axis, ends, crowded=crowded)
 
 
 PROMPTS, REPEATS = 6, 4
@@ -198,15 +133,25 @@ def samples_image(study: Study, subset: str) -> bytes | None:
     trained: a row per model, a column per repeat.
     """
     jobs = [row.jobs[0] for row in study.rows(subset)]
-    prompts = _choose_prompts([*study.start, *jobs] if jobs else study.untrained)
+    return sheet(
+        study,
+        [*study.start, *jobs] if jobs else study.untrained,
+        lambda prompt: _checkpoints(study, jobs) if jobs else _repeats(study, prompt),
+    )
+
+
+def sheet(
+    study: Study, jobs: Sequence[Job], lines_of: Callable[[Sample], tuple[list[Line], list[str]]]
+) -> bytes | None:
+    """A block for each of a few prompts of ``jobs``, with the lines and headings of ``lines_of``; None without any."""
+    prompts = _choose_prompts(jobs)
     if not prompts:
         return None
-    tile = 128 if study.experiment.suite.sampler.resolution <= 128 else 192
-    blocks = []
-    for prompt in prompts:
-        lines, columns = _checkpoints(study, jobs) if jobs else _repeats(study, prompt)
-        blocks.append(_block(lines, columns, prompt, tile))
-    across = min(len(blocks), 2)
+    parts = [(*lines_of(prompt), prompt) for prompt in prompts]
+    crowded = max(len(lines) for lines, _, _ in parts) > figure.CROWD
+    tile = (128 if study.experiment.suite.sampler.resolution <= 128 else 192) // (2 if crowded else 1)
+    blocks = [_block(*part, tile) for part in parts]
+    across = min(len(blocks), 3 if crowded else 2)
     width, height, margin, space = max(block.width for block in blocks), blocks[0].height, 24, 28
     rows = -(-len(blocks) // across)
     page = Image.new(
@@ -240,7 +185,7 @@ def _checkpoints(study: Study, jobs: Sequence[Job]) -> tuple[list[Line], list[st
     base = study.base.at(0.0) if study.base else None
     lines = []
     for job in jobs:
-        colour = PALETTE[study.methods.index(job.method) % len(PALETTE)]
+        colour = figure.look(study.methods.index(job.method)).colour
         lines.append(Line(job.method, colour, [(base, 0), *((job.at(f), 0) for f in study.fractions)]))
     return lines, [BASE, *(percent(fraction).replace(".0", "") for fraction in study.fractions)]
 
@@ -250,7 +195,7 @@ def _repeats(study: Study, prompt: Sample) -> tuple[list[Line], list[str]]:
     samples = [sample for _, evaluation in models if evaluation for sample in evaluation.samples]
     key = (prompt.prompt_set, prompt.prompt_id)
     repeats = sorted({s.repeat for s in samples if (s.prompt_set, s.prompt_id) == key})[:REPEATS]
-    colours = [GREY if name == BASE else PALETTE[i % len(PALETTE)] for i, (name, _) in enumerate(models)]
+    colours = [GREY if name == BASE else figure.look(i).colour for i, (name, _) in enumerate(models)]
     lines = [Line(n, c, [(e, repeat) for repeat in repeats]) for (n, e), c in zip(models, colours, strict=True)]
     return lines, [f"image {repeat + 1}" for repeat in repeats]
 

@@ -246,6 +246,16 @@ class Job:
         return (self.record.evaluated if self.record else None) or {}
 
     @property
+    def sweep(self) -> Mapping[str, Any]:
+        """Of a row of a sweep over guidance scales: its model's name and, of a job, which it is. Empty for others."""
+        return self.made.get("sweep") or {}
+
+    @property
+    def guidance_scale(self) -> float:
+        """Of a row of a sweep."""
+        return float(self.made["sampler"]["guidance_scale"])
+
+    @property
     def given(self) -> bool:
         """Whether its images came from elsewhere, sampled nobody knows how."""
         return self.made.get("kind") == "images" and not self.made.get("sampler")
@@ -275,6 +285,7 @@ class Study:
 
     ``base`` is None only where nothing is trained and the base was not evaluated. ``context`` holds other models'
     evaluations on the same suite, which compete with nobody, and ``evaluated`` those of given weights and images.
+    ``swept`` rows were drawn at a guidance scale of their own: they stand in a table by themselves.
     """
 
     experiments: tuple[Experiment, ...]
@@ -282,6 +293,7 @@ class Study:
     jobs: tuple[Job, ...]
     context: tuple[Job, ...] = ()
     evaluated: tuple[Job, ...] = ()
+    swept: tuple[Job, ...] = ()
 
     @property
     def experiment(self) -> Experiment:
@@ -295,8 +307,18 @@ class Study:
 
     @property
     def untrained(self) -> tuple[Job, ...]:
-        """Every row that nothing was trained for here, in the order of the tables."""
+        """Every row of the main table that nothing was trained for here, in the order of the tables."""
         return (*self.start, *self.context, *self.evaluated)
+
+    @property
+    def tabled(self) -> bool:
+        """Whether there is a main table: always, but where scales were swept and nothing else was done."""
+        return not self.swept or bool(self.jobs or self.untrained)
+
+    @property
+    def everything(self) -> tuple[Job, ...]:
+        """Every row there is."""
+        return (*self.untrained, *self.swept, *self.jobs)
 
     @property
     def given(self) -> tuple[Job, ...]:
@@ -306,7 +328,7 @@ class Study:
     @property
     def draws(self) -> bool:
         """Whether any row was, or is to be, sampled here."""
-        return bool(self.jobs) or not self.untrained or len(self.given) < len(self.untrained)
+        return bool(self.jobs or self.swept) or not self.untrained or len(self.given) < len(self.untrained)
 
     def tokens_of(self, job: Job) -> int | None:
         """T5 tokens of a prompt that an untrained row was drawn with, where its record says so."""
@@ -319,7 +341,7 @@ class Study:
         """T5 tokens that its numbers were measured with: those that trained, or where nothing did, of each row."""
         if self.jobs:
             return [self.experiment.max_sequence_length] if self.experiment.max_sequence_length else []
-        found = (self.experiment.max_sequence_length, *map(self.tokens_of, self.untrained))
+        found = (self.experiment.max_sequence_length, *map(self.tokens_of, self.everything))
         return sorted({tokens for tokens in found if tokens})
 
     @property
@@ -397,9 +419,11 @@ def read_study(runs: list[Path]) -> Study:
     # Every run evaluated the same weights on the same noise, so the first base that got through stands for all.
     base = next((b for b in bases if b.status == "finished"), bases[0] if bases else None)
     context = _read_untrained(runs, CONTEXT, suite)
-    beside = _told_apart((*context, *_read_untrained(runs, EVALUATED, suite)))
+    evaluated = _read_untrained(runs, EVALUATED, suite)
+    swept = tuple(job for job in evaluated if job.sweep)
+    beside = _told_apart((*context, *(job for job in evaluated if not job.sweep)))
     context, evaluated = beside[: len(context)], beside[len(context) :]
-    return Study(experiments, base, tuple(jobs.values()), context, evaluated)
+    return Study(experiments, base, tuple(jobs.values()), context, evaluated, swept)
 
 
 def _check_agreement(runs: list[Path], experiments: tuple[Experiment, ...]) -> None:

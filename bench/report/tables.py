@@ -347,9 +347,9 @@ def main_csv(study: Study, sections: Sequence[Section]) -> str:
             for c in row.cells:
                 counts = [str(c.cell.n), str(c.cell.total)]
                 line += [
-                    *_bounds(c.cell.estimate),
+                    *bounds(c.cell.estimate),
                     *counts,
-                    *_bounds(c.to_base),
+                    *bounds(c.to_base),
                     str(int(c.trained_on)),
                     str(int(c.best)),
                 ]
@@ -357,7 +357,8 @@ def main_csv(study: Study, sections: Sequence[Section]) -> str:
     return Grid([*headers, "settings"], lines).csv()
 
 
-def _bounds(interval: Interval | None) -> list[str]:
+def bounds(interval: Interval | None) -> list[str]:
+    """Mean, low and high in full precision, each empty where there is none."""
     return ["", "", ""] if interval is None else [repr(interval.mean), repr(interval.low), repr(interval.high)]
 
 
@@ -440,7 +441,7 @@ def jobs(study: Study) -> Grid:
     rows = [
         [job.name, job.status, f"{len(job.evaluations)}/{owed}", job.reason or "–", _scoring_errors(job)]
         for job, owed in [
-            *((job, 1) for job in study.untrained),
+            *((job, 1) for job in (*study.untrained, *study.swept)),
             *((job, len(study.fractions)) for job in study.jobs),
         ]
     ]
@@ -470,16 +471,19 @@ def summary(study: Study) -> str:
     seeds = sorted({len(row.jobs) for row in rows}) or [0]
     commits = dict.fromkeys(
         (job.record.git.commit or "unknown")[:12] + (" with uncommitted changes" if job.record.git.dirty else "")
-        for job in (*study.untrained, *study.jobs)
+        for job in study.everything
         if job.record
     )
-    how = f"{sampler.steps} sampling steps, guidance {sampler.guidance_scale:g}, {sampler.resolution} px"
+    scales = conditions.scales(study) or f"{sampler.guidance_scale:g}"
+    how = f"{sampler.steps} sampling steps, guidance {scales}, {sampler.resolution} px"
     scored = (
         f"scored by the suite {experiment.suite.name} v{experiment.suite.version} "
         f"({conditions.sampling(study, how)}) at commit {listed(list(commits)) or 'unknown'}."
     )
     if not study.jobs:
-        return f"{listed([job.label for job in study.untrained]) or 'No model'}, {scored}"
+        swept = dict.fromkeys(job.sweep.get("method") or job.sweep["name"] for job in study.swept)
+        names = [job.label for job in study.untrained] or [*swept]
+        return f"{listed(names) or 'No model'}, {scored}"
     return (
         f"{listed(study.methods) or 'No method'} against the base model {experiment.backbone} "
         f"({experiment.backbone_hash[:12]}) on {listed(study.subsets) or 'no subset'} of the corpus "

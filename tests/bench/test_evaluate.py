@@ -279,6 +279,127 @@ def test_images_of_other_weights_are_not_taken_over(world: fakes.World, tmp_path
         assert (tmp_path / "a" / "images" / path.name).read_bytes() == path.read_bytes()
 
 
+# -- sweeps over guidance --------------------------------------------------------------------------------------------
+
+
+def swept(folder: Path, scale: str) -> Path:
+    return row(folder, f"--cfg{scale}")
+
+
+def test_a_sweep_draws_each_scale_from_the_same_noise(run: Run, world: fakes.World, tmp_path: Path) -> None:
+    folder, failed = run("fake", guidance=(1, 2, 3.5))
+    assert failed == {} and folder.name == "guidance-fake"
+    plain, _ = run("fake")
+    assert pictures(swept(folder, "2")) == pictures(row(plain, "fake"))  # 2 is the suite's own scale
+    conditions = Conditions(world.backbone, fakes.suite().texts())
+    for name, scale in (("1", 1.0), ("3.5", 3.5)):
+        sampler = replace(fakes.suite().sampler, guidance_scale=scale)
+        policy = Policy(world.backbone.transformer(), world.backbone.scheduler(), world.null)
+        painter = PolicyPainter(policy, world.backbone, sampler, conditions)
+        target = tmp_path / name / "evaluations/0"
+        draw_suite(fakes.suite(), painter, target, header={}, engine=Engine(), batch=48)
+        assert pictures(swept(folder, name)) == pictures(tmp_path / name)
+        evaluated = records.read_json(swept(folder, name) / "job.json")["evaluated"]
+        assert evaluated["sampler"] == {"steps": 2, "guidance_scale": scale, "resolution": 16}
+        assert evaluated["sweep"] == {"name": "fake"}
+    seeds = [[r["seed"] for r in records.read_lines(path)] for path in folder.glob("*/evaluations/0/samples.jsonl")]
+    assert len(seeds) == 3 and seeds[0] == seeds[1] == seeds[2]
+    assert len({file for files in map(pictures, folder.glob("evaluated--*")) for file in files.values()}) == 12
+    suite = records.read_json(folder / "experiment.json")["suite"]
+    assert suite == records.read_json(plain / "experiment.json")["suite"]
+
+
+def test_without_guidance_one_branch_is_computed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    ours = Policy.velocity
+
+    def velocity(self, latents, sigma, text):
+        sizes.append(len(latents))
+        return ours(self, latents, sigma, text)
+
+    monkeypatch.setattr(Policy, "velocity", velocity)
+    run("fake", guidance=(1,))
+    assert set(sizes) == {4}
+    run("fake", guidance=(2,), name="two")
+    assert set(sizes) == {4, 8}
+
+
+def test_a_sweep_goes_on_and_takes_further_scales(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn, ours = [], PolicyPainter.draw
+
+    def draw(self, prompts, seeds):
+        drawn.append(self._sampler.guidance_scale)
+        if drawn == [1.0, 3.0]:
+            raise KeyboardInterrupt
+        return ours(self, prompts, seeds)
+
+    monkeypatch.setattr(PolicyPainter, "draw", draw)
+    with pytest.raises(KeyboardInterrupt):
+        run("fake", guidance=(1, 3))
+    folder, _ = run("fake", guidance=(1, 3))
+    assert drawn == [1.0, 3.0, 3.0]
+    run("fake", guidance=(1, 3, 5))
+    assert drawn == [1.0, 3.0, 3.0, 5.0]
+    for scale in "135":
+        assert records.read_json(swept(folder, scale) / "status.json")["status"] == "finished"
+
+
+def trained_run(folder: Path, tiny_pipeline: Path) -> Path:
+    """A run with a base and two seeds of a method that trained."""
+    from fake_run import FakeRun
+
+    fake = FakeRun(folder)
+    fake.base()
+    fake.write("config.json", {"backbone": str(tiny_pipeline), "revision": None})
+    for seed in (0, 1):
+        job = fake.folder / fake.job("full", 0.1, seed=seed, reward="style")
+        transformer(tiny_pipeline, 0.1 * (seed + 1)).save_pretrained(job / "weights" / "transformer")
+    return fake.folder
+
+
+def test_a_run_stands_for_its_base_and_its_jobs(run: Run, tiny_pipeline: Path, tmp_path: Path) -> None:
+    trained = trained_run(tmp_path / "demo", tiny_pipeline)
+    (trained / "context--other").mkdir()
+    (trained / "context--other" / "job.json").write_text("{}")
+    folder, failed = run(trained, guidance=(1,), name="whole")
+    listed, unlisted = run(*sorted(trained.iterdir()), guidance=(1,), name="star")
+    assert failed == unlisted == {}
+    names = [path.name for path in sorted(folder.glob("evaluated--*"))]
+    assert [name.split("-demo-")[1] for name in names] == [
+        "base--cfg1",
+        "full--pretty--s0--cfg1",
+        "full--pretty--s1--cfg1",
+    ]
+    assert names == [path.name for path in sorted(listed.glob("evaluated--*"))]
+    about = records.read_json(row(folder, "s1--cfg1") / "job.json")["evaluated"]["sweep"]
+    job = {"run": "demo", "method": "full", "subset": "pretty", "seed": 1, "reward": "style"}
+    assert about == {"name": "full--pretty--s1", **job}
+    assert records.read_json(row(folder, "demo-base") / "job.json")["evaluated"]["sweep"] == {"name": "base"}
+
+
+def test_a_sweep_of_images_ends_in_one_line(run: Run, tmp_path: Path) -> None:
+    folder, _ = run("fake")
+    _, failed = run(row(folder, "fake") / "evaluations/0/images", guidance=(1, 2))
+    (line,) = failed.values()
+    assert line.endswith(" holds images, and --guidance draws some; leave one of them out")
+    assert not list(folder.with_name("guidance-fake").glob("evaluated--*"))
+
+
+def test_an_evaluation_is_scored_with_a_metric_that_the_suite_lacks(run: Run) -> None:
+    folder, _ = run("fake", metrics=("spread@some",))
+
+    def columns() -> list[tuple[str, bool]]:
+        metrics = records.read_json(folder / "experiment.json")["suite"]["metrics"]
+        return [(metric["name"], metric.get("added", False)) for metric in metrics]
+
+    assert columns() == [("brightness", False), ("spread", True)]
+    assert all({"brightness", "spread"} == r["scores"].keys() for r in rows_of(folder))
+    run("fake")  # the column stays
+    assert columns() == [("brightness", False), ("spread", True)]
+    other, _ = run("fake", metrics=("brightness", "spread@some"), suite="rich", name="alone")
+    assert all({"brightness", "spread"} == r["scores"].keys() for r in rows_of(other))
+
+
 # -- cells that fail alone -------------------------------------------------------------------------------------------
 
 
@@ -423,12 +544,21 @@ def test_scoring_before_generating_ends_in_one_line(run: Run) -> None:
     assert "holds no images yet" in failed["fake"]
 
 
+BAD = ("0", "1,-2", "1,two", "3,1,3.0", "1,,2", "nan", "1,inf", "")
+
+
 @pytest.mark.parametrize(
     ("flags", "line"),
     [
         (["--suite", "papier"], "unknown suite 'papier'; did you mean 'paper'?"),
         (["--metrics", "brigthness"], "unknown metric of the suite fake 'brigthness'; did you mean 'brightness'?"),
         (["--name", "a/b"], "evaluation: name: "),
+        (["--metrics", "spread@nowhere"], "unknown prompt set 'nowhere'; known: some"),
+        (["--metrics", "spreat@some"], "unknown metric 'spreat'; did you mean 'spread'?"),
+        *(
+            (["--guidance", given], "--guidance takes numbers above 0 with commas between, each once: ")
+            for given in BAD
+        ),
     ],
 )
 def test_what_is_mistyped_ends_in_one_line(known: None, tmp_path: Path, flags: list[str], line: str) -> None:

@@ -98,6 +98,25 @@ class FakeRun:
         self.evaluation(name, 0, 0.0, shift, seed=0)
         return name
 
+    def swept(
+        self,
+        slug: str,
+        scale: float,
+        shift: float,
+        *,
+        method: str | None = None,
+        subset: str = "pretty",
+        seed: int = 0,
+        reward: str | None = None,
+        **what: Any,
+    ) -> str:
+        """Write a row of a sweep over guidance scales: of a pipeline or, with a ``method``, of a job."""
+        job = {"run": "demo", "method": method, "subset": subset, "seed": seed, "reward": reward} if method else {}
+        about = {"kind": "transformer" if method else "pipeline", "backbone_hash": "0123", "max_sequence_length": 12}
+        sampler = self.experiment["suite"]["sampler"] | {"guidance_scale": scale}
+        about |= {"sampler": sampler, "sweep": {"name": slug, **job}} | what
+        return self.evaluated(f"{slug}--cfg{scale:g}", f"{slug}, CFG {scale:g}", shift, **about)
+
     def job(
         self,
         method: str,

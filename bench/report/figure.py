@@ -1,0 +1,209 @@
+"""What the plots have in common: colours, panels, lines with intervals, names that stay apart, file formats."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib.style
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.transforms import ScaledTranslation
+
+from bench.report.read import Metric
+from bench.report.stats import Cell
+
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F3C8D", "#5F5F5F")
+"""Colours told apart with any colour vision (Okabe and Ito 2008, jfly.uni-koeln.de/color); two more for a crowd."""
+
+MARKERS = "osD^vPXp"
+DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1.2)))
+"""Of the first eight lines, the next eight, and the rest: a colour that comes again has other dashes and markers."""
+
+CROWD = 6
+"""Most lines of a panel that carry their names; more are named once, beside the panels."""
+
+BASE_COLOUR = "#3c4043"
+FAINT = "#80868b"
+
+STYLE: dict[Any, Any] = {
+    "figure.constrained_layout.h_pad": 0.1,
+    "figure.constrained_layout.w_pad": 0.12,
+    "font.family": "DejaVu Sans",  # ships with matplotlib: the same glyphs on every machine
+    "font.size": 10,
+    "axes.edgecolor": "#9aa0a6",
+    "axes.grid": True,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "grid.color": "#e8eaed",
+    "text.color": "#202124",
+    "text.parse_math": False,  # a name with $ in it is a name
+    "svg.hashsalt": "bench",  # otherwise the ids in the file are random
+    "xtick.color": "#5f6368",
+    "ytick.color": "#5f6368",
+}
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a line is drawn."""
+
+    colour: str
+    marker: str
+    dashes: Any
+
+
+BASE_LOOK = Look(BASE_COLOUR, "o", DASHES[1])
+
+
+def look(number: int) -> Look:
+    """Of the line with this number: the same in every plot, and another one for each of the first 24."""
+    turn, place = divmod(number, len(PALETTE))
+    return Look(PALETTE[place], MARKERS[(place + 3 * turn) % len(MARKERS)], DASHES[turn % len(DASHES)])
+
+
+def rendered(draw: Callable[[], Figure]) -> tuple[bytes, bytes]:
+    """A figure as PNG and as SVG, without a date or a version in either: equal records give equal bytes."""
+    with matplotlib.style.context(STYLE, after_reset=True):  # not the matplotlibrc of this machine
+        figure = draw()
+        png, svg = io.BytesIO(), io.BytesIO()
+        figure.savefig(png, format="png", dpi=150, metadata={"Software": None})
+        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
+    return png.getvalue(), svg.getvalue()
+
+
+def panels(subsets: Sequence[str], metrics: Sequence[Metric], x_label: str) -> tuple[Figure, list[list[Axes]]]:
+    """An empty figure with a panel for each subset and metric.
+
+    Every subset begins a row. Panels are wrapped, a lone subset's few sooner, so that they stay large enough to read.
+    """
+    columns = min(len(metrics), 4 if len(subsets) > 1 or len(metrics) > 4 else 2)
+    each = -(-len(metrics) // columns)
+    figure = Figure(figsize=(4.9 * columns, 3.3 * each * len(subsets) + 0.9), layout="constrained")
+    grid = figure.subplots(each * len(subsets), columns, squeeze=False).reshape(len(subsets), -1)
+    for subset, axes in zip(subsets, grid, strict=True):
+        for axis, metric in zip(axes, metrics, strict=False):
+            axis.set_title(metric.heading if len(subsets) == 1 else f"{metric.heading}   {subset}")
+            axis.margins(y=0.08)
+        for axis in axes[len(metrics) :]:
+            axis.set_visible(False)
+    for axis in grid[-1, len(metrics) - columns : len(metrics)]:
+        axis.set_xlabel(x_label)
+    return figure, [list(axes[: len(metrics)]) for axes in grid]
+
+
+def label(figure: Figure, title: str, key: str, notice: str) -> None:
+    """A title above the panels, and below them the key and the notice."""
+    figure.suptitle(title, x=0.01, ha="left", weight="bold", fontsize=13)
+    figure.supxlabel(f"{key}\n{notice}", x=0.01, ha="left", fontsize=8.5, color="#5f6368")
+
+
+def line(axis: Axes, x: Sequence[float], cells: Sequence[Cell], how: Look) -> tuple[float, float]:
+    """Draw a line through the means; returns its last point, NaN where it has none.
+
+    NaN breaks the line where a point is incomplete, instead of drawing through it.
+    """
+    mean, _, _ = _bounds(cells)
+    axis.plot(
+        x,
+        mean,
+        color=how.colour,
+        marker=how.marker,
+        linestyle=how.dashes,
+        markersize=5,
+        linewidth=1.8,
+        markeredgecolor="white",
+    )
+    there = np.flatnonzero(np.isfinite(mean))
+    return (float(x[there[-1]]), float(mean[there[-1]])) if len(there) else (np.nan, np.nan)
+
+
+def intervals(axis: Axes, x: Sequence[float], cells: Sequence[Cell], colour: str, dodge: float | None) -> None:
+    """Draw the intervals of a line as a band.
+
+    Args:
+        dodge: in a crowd, where bands would cover each other, they are whiskers this far (in points) to the right.
+    """
+    _, low, high = _bounds(cells)
+    if dodge is None:
+        axis.fill_between(x, low, high, color=colour, alpha=0.14, linewidth=0)
+        return
+    assert axis.figure is not None
+    beside = axis.transData + ScaledTranslation(dodge / 72, 0, axis.figure.dpi_scale_trans)
+    axis.vlines(x, low, high, color=colour, linewidth=0.9, alpha=0.55, transform=beside, clip_on=False)
+    axis.update_datalim([(at, bound) for at, *bounds in zip(x, low, high, strict=True) for bound in bounds])
+
+
+def _bounds(cells: Sequence[Cell]) -> np.ndarray:
+    """(mean, low, high) by point; NaN where a cell is incomplete."""
+    found = [c.estimate for c in cells]
+    return np.array([(e.mean, e.low, e.high) if e else (np.nan, np.nan, np.nan) for e in found]).T
+
+
+def dodges(number: int) -> list[float] | list[None]:
+    """``dodge`` of each of so many lines of a panel."""
+    return [1.7 * (i - (number - 1) / 2) for i in range(number)] if number > CROWD else [None] * number
+
+
+def key(crowded: bool) -> str:
+    """How a plot's key begins."""
+    return f"{'whiskers' if crowded else 'bands'}: 95 % intervals"
+
+
+@dataclass(frozen=True)
+class End:
+    """The last point of a line and its name; ``marked`` where the method was trained on the panel's metric."""
+
+    x: float
+    y: float
+    name: str
+    how: Look
+    marked: bool = False
+
+
+def name_ends(axis: Axes, ends: Sequence[End], *, crowded: bool) -> None:
+    """Names to the right of the panel, at the height of their lines but never on top of each other.
+
+    In a crowd only what is marked gets a † there; the names stand in the legend.
+    """
+    right = axis.get_xlim()[1]
+    if crowded:
+        for end in (end for end in ends if end.marked):
+            axis.annotate("†", (end.x, end.y), (13, 0), textcoords="offset points", color=end.how.colour, va="center")
+        return
+    if not ends:
+        return
+    bottom, top = axis.get_ylim()
+    span, gap = axis.get_xlim()[1] - axis.get_xlim()[0], 0.075
+    heights: list[float] = []
+    ends = sorted(ends, key=lambda end: end.y)
+    for end in ends:
+        wanted = (end.y - bottom) / (top - bottom)
+        heights.append(max(wanted, heights[-1] + gap) if heights else wanted)
+    surplus = max(0.0, heights[-1] - 1)
+    for end, height in zip(ends, heights, strict=True):
+        spot = (right + 0.029 * span, bottom + (height - surplus) * (top - bottom))
+        line = {"arrowstyle": "-", "color": end.how.colour, "linewidth": 0.7, "alpha": 0.6, "shrinkA": 0, "shrinkB": 4}
+        axis.annotate(
+            end.name + (" †" if end.marked else ""), (end.x, end.y), spot,
+            color=end.how.colour, va="center", fontsize=9.5, arrowprops=line, annotation_clip=False,
+        )  # fmt: skip
+
+
+def legend(figure: Figure, names: Sequence[tuple[str, Look]]) -> None:
+    """Names of a crowd of lines, once, to the right of all panels."""
+    handles = [
+        Line2D(
+            [], [], color=how.colour, marker=how.marker, linestyle=how.dashes,
+            markersize=6, linewidth=1.8, markeredgecolor="white", label=name,
+        )
+        for name, how in names
+    ]  # fmt: skip
+    figure.legend(handles=handles, loc="outside right upper", frameon=False, handlelength=3.5, fontsize=10)

@@ -1,0 +1,343 @@
+"""A sweep over scales of classifier-free guidance: each metric of each model at each scale, as tables and as a plot.
+
+Numbers of one scale compare with each other, and those of different scales are never ranked together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from matplotlib.figure import Figure
+
+from bench.report import conditions, figure, gaps, plots
+from bench.report.read import Job, Metric, Study
+from bench.report.stats import RESAMPLES, Cell, Interval, clear_best, difference, make_cell
+from bench.report.tables import bounds, head, interval_text, title
+from bench.report.text import Grid, listed, markdown
+
+CAPTION = (
+    "Every model at several scales of classifier-free guidance, on the same prompts and the same noise. At scale 1 "
+    "there is no guidance: the conditional branch alone. All other tables are drawn at one scale, so what a model "
+    "gains or loses at others shows only here."
+)
+
+
+@dataclass(frozen=True)
+class SweptCell:
+    """A metric of one model at one scale; ``to_base`` is the paired difference to the base at that scale."""
+
+    cell: Cell
+    to_base: Interval | None = None
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Swept:
+    """One model at every scale: given weights, or a method with its seeds pooled.
+
+    ``subset`` is empty for what was not trained here, which stands beside the methods of every subset. ``base`` says
+    that methods were trained from it.
+    """
+
+    name: str
+    subset: str
+    base: bool
+    jobs: Mapping[float, tuple[Job, ...]]
+    reward: str | None
+    cells: Mapping[tuple[str, float], SweptCell] = field(default_factory=dict)
+
+    @property
+    def seeds(self) -> int:
+        """Trainings that it pools."""
+        return max(map(len, self.jobs.values()))
+
+    @property
+    def backbone(self) -> str | None:
+        """Hash of the pipeline that it is, or that it was trained from."""
+        return next(iter(self.jobs.values()))[0].made.get("backbone_hash")
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Every model of a sweep, by subset; ``unscored`` metrics have no score of any of them and are left out."""
+
+    scales: list[float]
+    own: float
+    metrics: list[Metric]
+    unscored: list[Metric]
+    subsets: list[str]
+    models: list[Swept]
+    ranked: bool
+
+    def of(self, subset: str) -> list[Swept]:
+        """The models that stand beside each other for a subset."""
+        return [model for model in self.models if model.subset in ("", subset)]
+
+    def looks(self, study: Study) -> dict[str, figure.Look]:
+        """How the line of each name is drawn: as in the training dynamics, where those are shown too."""
+        names = [*dict.fromkeys([*study.methods, *(model.name for model in self.models if not model.base)])]
+        looks = {name: figure.look(number) for number, name in enumerate(names)}
+        return looks | {model.name: figure.BASE_LOOK for model in self.models if model.base}
+
+
+def sweep(study: Study) -> Sweep:
+    """The study's sweep, with every cell computed."""
+    models = _models(study)
+    scales = sorted({scale for model in models for scale in model.jobs})
+    computed = [
+        replace(
+            model,
+            cells={
+                (metric.name, scale): SweptCell(make_cell(model.jobs.get(scale, ()), 0.0, metric))
+                for metric in study.metrics
+                for scale in scales
+            },
+        )
+        for model in models
+    ]
+    told = {
+        name for model in computed for (name, _), c in model.cells.items() if c.cell.n or c.cell.errors or c.cell.remedy
+    }
+    metrics = [metric for metric in study.metrics if metric.name in told] or study.metrics
+    bases = {model.backbone: model for model in computed if model.base}
+    computed = [_against(model, bases.get(model.backbone)) for model in computed]
+    tokens = {study.tokens_of(job) for job in study.swept}
+    made = Sweep(
+        scales=scales,
+        own=study.experiment.suite.sampler.guidance_scale,
+        metrics=metrics,
+        unscored=[metric for metric in study.metrics if metric not in metrics],
+        subsets=list(dict.fromkeys(model.subset for model in computed if model.subset)) or [""],
+        models=computed,
+        ranked=len(tokens) == 1,
+    )
+    return replace(made, models=_mark_best(made)) if made.ranked else made
+
+
+def _models(study: Study) -> list[Swept]:
+    found: dict[tuple[str, ...], dict[float, list[Job]]] = {}
+    for job in study.swept:
+        s = job.sweep
+        key: tuple[str, ...] = (
+            (s["run"], s["method"], s["subset"] or "") if "run" in s else (job.name.rpartition("--cfg")[0],)
+        )
+        found.setdefault(key, {}).setdefault(job.guidance_scale, []).append(job)
+    trained_from = {job.made.get("backbone_hash") for job in study.swept if "run" in job.sweep}
+    models = {}
+    for key, jobs in found.items():
+        first = next(iter(jobs.values()))[0]
+        s = first.sweep
+        models[key] = Swept(
+            name=s.get("method") or s["name"],
+            subset=s.get("subset") or "",
+            base="run" not in s
+            and first.made["kind"] == "pipeline"
+            and first.made.get("backbone_hash") in trained_from,
+            jobs={scale: tuple(sorted(of, key=lambda job: job.sweep.get("seed") or 0)) for scale, of in jobs.items()},
+            reward=s.get("reward"),
+        )
+    told_apart = [
+        replace(model, name=_long_name(key)) if any(_alike(model, other) for other in models.values()) else model
+        for key, model in models.items()
+    ]
+    order = {method: number for number, method in enumerate(study.methods)}
+    return sorted(told_apart, key=lambda m: (bool(m.subset), not m.base, order.get(m.name, len(order))))
+
+
+def _alike(model: Swept, other: Swept) -> bool:
+    """Whether two models would stand beside each other under one name."""
+    return model is not other and model.name == other.name and (model.subset == other.subset or not other.subset)
+
+
+def _long_name(key: tuple[str, ...]) -> str:
+    return f"{key[0]}: {key[1]}" if len(key) > 1 else key[0].partition("--")[2]
+
+
+def _against(model: Swept, base: Swept | None) -> Swept:
+    if base is None or base is model:
+        return model
+    cells = {}
+    for at, c in model.cells.items():
+        ours, theirs = c.cell.estimate, base.cells[at].cell.estimate
+        cells[at] = replace(c, to_base=difference(ours, theirs) if ours and theirs else None)
+    return replace(model, cells=cells)
+
+
+def _mark_best(made: Sweep) -> list[Swept]:
+    """The clear best of each metric at each scale among the models of each subset."""
+    best: set[tuple[str, str, str, float]] = set()
+    for subset in made.subsets:
+        models = made.of(subset)
+        for metric in (m for m in made.metrics if m.ranked):
+            for scale in made.scales:
+                at = (metric.name, scale)
+                estimates = [None if m.reward == metric.name else m.cells[at].cell.estimate for m in models]
+                winner = clear_best(estimates, metric.higher_is_better)
+                if winner is not None:
+                    best.add((models[winner].name, subset, *at))
+    # What was not trained here stands beside every subset, and is bold only where it is best beside all of them.
+    return [
+        replace(
+            model,
+            cells={
+                at: replace(c, best=all((model.name, subset, *at) in best for subset in _beside(made, model)))
+                for at, c in model.cells.items()
+            },
+        )
+        for model in made.models
+    ]
+
+
+def _beside(made: Sweep, model: Swept) -> list[str]:
+    return [model.subset] if model.subset else made.subsets
+
+
+def grids(made: Sweep, best: str) -> list[Grid]:
+    """A table for each subset and metric: a row for each model, a column for each scale.
+
+    Args:
+        best: a format string for the best value of its scale.
+    """
+    several = any(model.seeds > 1 for model in made.models)
+    scales = [f"CFG {scale:g}" + (" (the suite's)" if scale == made.own else "") for scale in made.scales]
+    tables = []
+    for subset in made.subsets:
+        for metric in made.metrics:
+            first = f"{metric.heading}, {subset}" if subset and len(made.subsets) > 1 else metric.heading
+            rows = [
+                [model.name + (" †" if model.reward == metric.name else "")]
+                + ([str(model.seeds) if model.subset else "–"] if several else [])
+                + [_text(metric, model.cells[metric.name, scale], best) for scale in made.scales]
+                for model in made.of(subset)
+            ]
+            tables.append(Grid([first, *(["Seeds"] if several else []), *scales], rows))
+    return tables
+
+
+def _text(metric: Metric, c: SweptCell, best: str) -> str:
+    if c.cell.estimate is None:
+        return c.cell.gap if c.cell.total else "–"
+    value = metric.text(c.cell.estimate.mean)
+    return (
+        f"{best.format(value) if c.best else value} {interval_text(metric, c.cell.estimate)}{_mark(metric, c.to_base)}"
+    )
+
+
+def _mark(metric: Metric, to_base: Interval | None) -> str:
+    """Where a model differs from the base: ▲ better, ▼ worse; of what is not ranked, ↑ higher and ↓ lower."""
+    if to_base is None or not to_base.excludes_zero:
+        return ""
+    if not metric.ranked:
+        return " ↑" if to_base.mean > 0 else " ↓"
+    return " ▲" if (to_base.mean > 0) == metric.higher_is_better else " ▼"
+
+
+def notes(study: Study, made: Sweep) -> list[str]:
+    """Sentences under the tables; marks that do not occur are not explained."""
+    cells = [c for model in made.models for c in model.cells.values()]
+    over = "prompts and training seeds" if any(model.seeds > 1 for model in made.models) else "prompts"
+    lines = [
+        f"Mean with its 95 % interval, a percentile bootstrap of {RESAMPLES:,} resamples over {over}.",
+        f"The suite's own scale is {made.own:g}: the numbers of other tables were drawn with that one.",
+    ]
+    if any(c.to_base and c.to_base.excludes_zero for c in cells):
+        lines.append(
+            "▲ better or ▼ worse than the base at the same scale, and ↑ higher or ↓ lower where neither is better: the "
+            "95 % interval of the paired difference excludes zero."
+        )
+    if any(c.best for c in cells):
+        lines.append(
+            "Bold (★ on the page) is the best at its scale where the 95 % interval of the paired difference to the "
+            "runner-up excludes zero. Scales are not ranked against each other."
+        )
+    if not made.ranked:
+        lines.append("Models that read different numbers of T5 tokens are not ranked.")
+    shown = {metric.name for metric in made.metrics}
+    if any(model.reward in shown for model in made.models):
+        lines.append("† The method was trained on this metric as its reward; it is not ranked there.")
+    drift = [metric.label for metric in made.metrics if not metric.ranked]
+    if drift:
+        lines.append(f"{listed(drift)}: neither direction is better; what tells is how far a line is from the base's.")
+    if made.unscored:
+        lines.append(f"Not scored for any of these: {listed([metric.label for metric in made.unscored])}.")
+    return lines + gaps.lines(
+        (f"{model.name} at {scale:g}", metric.label, model.cells[metric.name, scale].cell)
+        for model in made.models
+        for metric in made.metrics
+        for scale in made.scales
+    )
+
+
+def guidance_markdown(study: Study, made: Sweep) -> str:
+    """The tables with their caption and notes."""
+    tables = "\n".join(grid.markdown() for grid in grids(made, "**{}**"))
+    told = "".join(f"- {markdown(line)}\n" for line in notes(study, made))
+    return (
+        f"{head(study, 'Guidance')}{CAPTION}\n\n{tables}\n{told}\n## Conditions\n\n{conditions.grid(study).markdown()}"
+    )
+
+
+def guidance_csv(made: Sweep) -> str:
+    """Full-precision numbers, one line for each model, metric and scale; what is not there is left empty."""
+    headers = ["subset", "model", "seeds", "metric", "prompt_set", "guidance_scale", "of_the_suite", "mean", "low"]
+    headers += ["high", "n", "N", "minus_base", "minus_base_low", "minus_base_high", "trained_on", "best"]
+    rows = []
+    for model in made.models:
+        for metric in made.metrics:
+            for scale in made.scales:
+                c = model.cells[metric.name, scale]
+                line = [model.subset, model.name, str(model.seeds if model.subset else ""), metric.name]
+                line += [metric.prompt_set, repr(scale), str(int(scale == made.own)), *bounds(c.cell.estimate)]
+                line += [str(c.cell.n), str(c.cell.total), *bounds(c.to_base)]
+                rows.append([*line, str(int(model.reward == metric.name)), str(int(c.best))])
+    return Grid(headers, rows).csv()
+
+
+def samples(study: Study, made: Sweep, subset: str) -> bytes | None:
+    """A block for each of a few prompts: a row per model (its first seed), a column per scale, one noise for all."""
+    looks, models = made.looks(study), made.of(subset)
+    firsts = [
+        [model.jobs[scale][0].at(0.0) if scale in model.jobs else None for scale in made.scales] for model in models
+    ]
+    lines = [
+        plots.Line(model.name, looks[model.name].colour, [(evaluation, 0) for evaluation in evaluations])
+        for model, evaluations in zip(models, firsts, strict=True)
+    ]
+    columns = [f"CFG {scale:g}" for scale in made.scales]
+    jobs = [job for model in models for of in model.jobs.values() for job in of]
+    return plots.sheet(study, jobs, lambda prompt: (lines, columns))
+
+
+def guidance_figures(study: Study, made: Sweep) -> tuple[bytes, bytes]:
+    """A panel for each subset and metric, a line for each model, as PNG and as SVG."""
+    return figure.rendered(lambda: _draw(study, made))
+
+
+def _draw(study: Study, made: Sweep) -> Figure:
+    looks = made.looks(study)
+    crowded = max(len(made.of(subset)) for subset in made.subsets) > figure.CROWD
+    drawn, grid = figure.panels(made.subsets, made.metrics, "guidance scale")
+    for subset, axes in zip(made.subsets, grid, strict=True):
+        for axis, metric in zip(axes, made.metrics, strict=True):
+            if made.scales[0] <= made.own <= made.scales[-1]:
+                axis.axvline(made.own, color=figure.FAINT, linewidth=1, linestyle=(0, (1, 2)), zorder=1)
+            ends = []
+            models = made.of(subset)
+            for model, dodge in zip(models, figure.dodges(len(models)), strict=True):
+                cells = [model.cells[metric.name, scale].cell for scale in made.scales]
+                x, y = figure.line(axis, made.scales, cells, looks[model.name])
+                figure.intervals(axis, made.scales, cells, looks[model.name].colour, dodge)
+                if x == x:  # NaN where nothing is scored
+                    ends.append(figure.End(x, y, model.name, looks[model.name], model.reward == metric.name))
+            axis.set_xticks(made.scales, [f"{scale:g}" for scale in made.scales])
+            figure.name_ends(axis, ends, crowded=crowded)
+    if crowded:
+        figure.legend(drawn, [(name, looks[name]) for name in dict.fromkeys(model.name for model in made.models)])
+    key = f"{figure.key(crowded)} · dotted: the suite's scale, {made.own:g} · 1: no guidance"
+    if any(model.base for model in made.models):
+        key += " · dark and dashed: base"
+    if any(model.reward in {metric.name for metric in made.metrics} for model in made.models):
+        key += " · †: the method was trained on this metric"
+    figure.label(drawn, f"{title(study)}: each metric against guidance", key, study.experiment.notice)
+    return drawn
