@@ -9,7 +9,7 @@ import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import torch
@@ -167,12 +167,12 @@ class _Check:
             if self._promise("runs", self._train):
                 for promise, check in (
                     ("learns", self._learns),
+                    ("randomness", self._seeded),
                     ("compute", self._compute),
                     ("budget", self._budget),
                     ("state", self._state),
                     ("resume", self._resume),
                     ("evaluation", self._evaluation),
-                    ("randomness", self._seeded),
                     ("micro-batches", self._micro_batches),
                 ):
                     self._promise(promise, check)
@@ -258,6 +258,14 @@ class _Check:
 
     # -- promises --------------------------------------------------------------------------------------------------
 
+    @cached_property
+    def _again(self) -> _Trial:
+        """Another job with the same seed, after a step."""
+        trial = self._trial()
+        trial.setup()
+        self._again_logs = trial.step()
+        return trial
+
     def _learns(self) -> None:
         where = self.own.of_definition(self.kind.step)
         if not self.main.job.meter.updates:
@@ -271,9 +279,7 @@ class _Check:
 
     def _compute(self) -> None:
         """Past the first step, in which the harness counts on models of its own."""
-        trial = self._trial()
-        trial.setup()
-        trial.step()
+        trial = self._again
         charged, counter = trial.job.meter.flops, FlopCounterMode(display=False)
         with counter, sdpa_kernel(SDPBackend.MATH):  # the CPU's fused attention has no formula
             trial.step()
@@ -305,7 +311,9 @@ class _Check:
             how = f"state_dict holds more than tensors and plain values, or raises: {reason}"
             raise _Broken("state", how, self.own.of_error(error) or where) from error
 
+    @cached_property
     def _restored(self) -> _Trial:
+        """A job that goes on from the checkpoint."""
         trial = self._trial()
         trial.setup()
         trial.job.load_state_dict(self._copy()["job"])
@@ -325,7 +333,7 @@ class _Check:
     def _state(self) -> None:
         if self.saved is None:
             return
-        state = self._restored().method.state_dict()
+        state = self._restored.method.state_dict()
         if (different := _difference(self.saved["method"], state)) is not None:
             where = self.own.of_definition(self.kind.load_state_dict) or self.own.of_definition(self.kind.state_dict)
             raise _Broken("state", f"{different or 'the state'} is not what was saved after load_state_dict", where)
@@ -333,7 +341,7 @@ class _Check:
     def _resume(self) -> None:
         if self.saved is None:
             raise _Broken("resume", "there is no state to resume from")
-        trial, job = self._restored(), self.main.job
+        trial, job = self._restored, self.main.job
         where = self.own.of_definition(self.kind.state_dict) or self.own.of_definition(self.kind.step)
         for step in range(RESUMED_AT, STEPS):
             logs = trial.step()
@@ -372,9 +380,7 @@ class _Check:
     def _seeded(self) -> None:
         if "randomness" in self.findings:
             return
-        trial = self._trial()
-        trial.setup()
-        if trial.step() != self.logs[0] or not same(weights(trial.job), self.ways[0]):
+        if not same(weights(self._again.job), self.ways[0]) or self._again_logs != self.logs[0]:
             raise _Broken(
                 "randomness",
                 "two jobs with the same seed differ after a step: something is drawn from a generator of its own",
