@@ -202,6 +202,7 @@ LAUNCHING = ("processes", "nodes", "gpus_per_node", "partition", "account", "tim
 @click.option("--suite", help="Evaluation suite.")
 @click.option("--reward", help="Metric that rewards; default: the one a subset was cut by, else aesthetic.")
 @click.option("--context", callback=_names, help="Pipelines evaluated beside the base and never trained.")
+@click.option("--tuned", help="Settings that `bench tune` chose: its tuned.toml. Tables and --set go over them.")
 @click.option("--name", help="Name of the run folder and of the report.")
 @_with(_model)
 @_with(_computing)
@@ -263,6 +264,76 @@ def run(
         raise BenchError(
             f"{len(outcome.failed)} of the jobs failed: " + "; ".join(f"{k}: {v}" for k, v in outcome.failed.items())
         )
+
+
+@main.command()
+@click.argument("experiment", type=PATH, required=False)
+@click.option("--methods", callback=_names, help="Methods, or variants of EXPERIMENT; default: its methods.")
+@click.option("--subset", "subsets", callback=_names, help="Subsets; a trial is a job on each.")
+@click.option("--trials", type=click.IntRange(1), default=8, show_default=True, help="Of each row.")
+@click.option("--seed", type=click.IntRange(0), default=1000, show_default=True, help="Of trials and search.")
+@click.option("--budget", help="Of each trial; default: the experiment's.")
+@click.option("--suite", default="", help="Validation suite; default: the experiment's with _validation after it.")
+@click.option("--prompts", type=PATH, help="Validation prompts, one a line, for the metrics that need no facts.")
+@click.option("--objective", default="", help="A metric; default: mean gain over the columns that reports rank.")
+@click.option("--space", multiple=True, metavar="NAME.KEY=LOW:HIGH", help="Range of a setting; repeatable.")
+@click.option("--backbone", help="tiny-sd3, a hub id, or a local diffusers folder of the SD3 family.")
+@click.option("--corpus", help="world, or the path of a corpus.")
+@click.option("--reward", help="Metric that rewards; default: the one a subset was cut by, else aesthetic.")
+@click.option("--preferences", help="Corpus of preference pairs; default: the one that goes with the corpus.")
+@click.option("--name", default="", help="Of the run folder and the report; default: <experiment>-tune.")
+@_with(_model)
+@_with(_computing)
+@click.option("--set", "settings", multiple=True, metavar="NAME.KEY=VALUE", help="A setting that stays; repeatable.")
+@_with(_launching)
+@click.option("--quiet", is_flag=True, help="Print nothing but errors and what was written.")
+@_with(_places)
+def tune(
+    experiment: Path | None,
+    trials: int,
+    seed: int,
+    suite: str,
+    prompts: Path | None,
+    objective: str,
+    space: tuple[str, ...],
+    name: str,
+    settings: tuple[str, ...],
+    quiet: bool,
+    cache: Path,
+    runs: Path,
+    reports: Path,
+    launcher: str,
+    launch_file: Path | None,
+    sbatch: tuple[str, ...],
+    **flags: Any,
+) -> None:
+    """Choose every method's settings among the same number of trials, on prompts and a seed that no report shows.
+
+    The first trial is the present setting. Stop with Ctrl-C; the same command resumes.
+
+    \b
+        bench tune --methods sft,soar --subset high_aesthetic
+        bench tune experiments/embedded_steps.toml --trials 16
+        bench tune --methods soar --space soar.lr=1e-4:1e-3 --space soar.aux_weight=0.3:3
+        bench run experiments/embedded_steps.toml --tuned reports/embedded_steps-tune/tuned.toml
+    """
+    from bench.config import read_experiment
+    from bench.experiment import Workspace
+    from bench.launch import launch
+    from bench.launch.settings import read_settings
+    from bench.progress import Progress
+    from bench.tune import Asked, Tuning, write
+
+    machine = read_settings(launch_file, {option: flags.pop(option) for option in LAUNCHING}, sbatch)
+    rows = () if experiment is None else flags.pop("methods") or ()
+    config = read_experiment(experiment, flags | {"tuned": ""}, settings)
+    tuning = Tuning(config, Asked(rows, trials, seed, suite, str(prompts or ""), objective, space, name))
+    places, progress = Workspace(cache, runs), Progress(quiet=quiet)
+    result = tuning.run(lambda each: launch(launcher, each, places, machine, progress), runs, progress.say)
+    for path in write(result, reports / tuning.config.run_name):
+        click.echo(f"wrote {path}")
+    if result.lost:
+        raise BenchError(f"every trial of {', '.join(result.lost)} failed; the reasons are in trials.md")
 
 
 @main.command()
