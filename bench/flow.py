@@ -127,14 +127,8 @@ def stochastic_step(
         return euler(z, velocity, sigma, sigma_next) + scale * (s_next - s).abs().sqrt() * noise
     if kind == "sde":
         return (1 - s_next) * endpoint(z, velocity, sigma) + s_next * noise
-    if kind == "cps":
-        std = s_next * math.sin(scale * math.pi / 2)
-        start = z + (1 - s) * velocity  # estimate of z1
-        return (
-            (1 - s_next) * endpoint(z, velocity, sigma) + (s_next**2 - std**2).clamp_min(0).sqrt() * start + std * noise
-        )
-    if kind == "flow_sde":
-        mean, std = flow_sde_moments(z, velocity, sigma, sigma_next, noise_level=scale)
+    if kind in ("cps", "flow_sde"):
+        mean, std = transition_moments(kind, z, velocity, sigma, sigma_next, noise_level=scale)
         return mean + std * noise
     raise ValueError(f"unknown stochastic step {kind!r}; one of simple, sde, cps, flow_sde")
 
@@ -163,6 +157,70 @@ def flow_sde_moments(
     return mean, spread * (-dt).sqrt()
 
 
+def cps_moments(
+    z: Tensor, velocity: Tensor, sigma: Tensor | float, sigma_next: Tensor | float, *, noise_level: float
+) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of coefficient-preserving sampling (arXiv 2509.05952; flow_grpo @ 54809b5).
+
+    ``std = sigma' sin(a pi / 2)``, ``mean = (1 - sigma') z0 + sqrt(sigma'² - std²) z1`` with the model's estimates
+    ``z0 = z - sigma v`` and ``z1 = z + (1 - sigma) v``: at sigma' the sample carries as much noise as it should.
+    """
+    s, s_next = per_sample(sigma, z), per_sample(sigma_next, z)
+    std = s_next * math.sin(noise_level * math.pi / 2)
+    start = z + (1 - s) * velocity
+    return (1 - s_next) * endpoint(z, velocity, sigma) + (s_next**2 - std**2).clamp_min(0).sqrt() * start, std
+
+
+def transition_moments(
+    kind: str,
+    z: Tensor,
+    velocity: Tensor,
+    sigma: Tensor | float,
+    sigma_next: Tensor | float,
+    *,
+    noise_level: float,
+    sigma_cap: float | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of the Gaussian step ``kind``: ``flow_sde`` or ``cps`` (which needs no cap)."""
+    if kind == "cps":
+        return cps_moments(z, velocity, sigma, sigma_next, noise_level=noise_level)
+    return flow_sde_moments(z, velocity, sigma, sigma_next, noise_level=noise_level, sigma_cap=sigma_cap)
+
+
+def transition_log_prob(kind: str, sample: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Log-density of a step as flow_grpo takes it, averaged over the latent dimensions: (N,).
+
+    That of ``cps`` is ``-(x - mean)²``: its public code drops the constants and ``1 / (2 std²)`` with them
+    (flow_grpo @ 54809b5, ``sd3_sde_with_logprob.py``), so that every step weighs alike.
+    """
+    return -velocity_error(sample, mean) if kind == "cps" else gaussian_log_prob(sample, mean, std)
+
+
+def transition_divergence(kind: str, mean: Tensor, reference: Tensor, std: Tensor, span: Tensor) -> Tensor:
+    """``mean((mean - reference)²) / (2 s²)`` of a step of length ``span``, per sample: (N,).
+
+    ``s`` is flow_grpo's ``std_dev_t`` (@ 54809b5): of ``cps`` the step's own, of ``flow_sde`` the deviation per unit of
+    time, ``std / sqrt(span)``, which makes this ``span`` times the divergence of the two Gaussians.
+    """
+    spread = std if kind == "cps" else std / span.sqrt()
+    return ((mean - reference) ** 2 / (2 * spread**2)).flatten(1).mean(1)
+
+
+def guarded_ratio(sample: Tensor, mean: Tensor, old_mean: Tensor, std: Tensor) -> Tensor:
+    """Normalised importance ratio of GRPO-Guard (arXiv 2510.22319): (N,).
+
+    ``exp((log p - log p_old + mean((mean - old)²) / (2 std²)) std)`` with Gaussian densities, which is
+    ``exp(mean(eps (mean - old)))`` with the noise ``eps = (x - old) / std``. So computed, no log-densities are
+    subtracted, whose difference float32 would lose. Under the old policy its logarithm has mean 0, whatever ``std``.
+    """
+    return torch.exp(((sample - old_mean) / std * (mean - old_mean)).flatten(1).mean(1))
+
+
+def clipped_objective(ratio: Tensor, advantage: Tensor, clip_range: float) -> Tensor:
+    """``max(-A ratio, -A clip(ratio, 1 ± clip_range))``, the loss of PPO (Schulman et al. 2017), per sample: (N,)."""
+    return torch.maximum(-advantage * ratio, -advantage * ratio.clamp(1 - clip_range, 1 + clip_range))
+
+
 def gaussian_log_prob(sample: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """Log-density of ``sample``, averaged (not summed) over the latent dimensions as Flow-GRPO does: (N,)."""
     per_dim = -((sample - mean) ** 2) / (2 * std**2) - torch.log(std) - 0.5 * math.log(2 * math.pi)
@@ -181,6 +239,24 @@ def group_advantages(rewards: Tensor, *, clip: float = 5.0, epsilon: float = 1e-
     rewards = rewards.double()
     centred = rewards - rewards.mean(1, keepdim=True)
     return (centred / (rewards.std(correction=0) + epsilon)).clamp(-clip, clip).float()
+
+
+def preference_margin(error: Tensor, reference: Tensor) -> Tensor:
+    """How much better than a reference winners are fitted than losers: ``(e_l - e_l^ref) - (e_w - e_w^ref)``, (N,).
+
+    Args:
+        error, reference: squared velocity errors (2 N,) of policy and reference, the winners' first.
+    """
+    winners, losers = (error - reference).chunk(2)
+    return losers - winners
+
+
+def preference_loss(margin: Tensor, beta: float) -> Tensor:
+    """``-log sigmoid(beta / 2 margin)``, log 2 where the policy is the reference (Diffusion-DPO, Wallace et al. 2023).
+
+    The factor of one half is flow_grpo's (``scripts/train_sd3_dpo.py`` @ 879042c).
+    """
+    return -torch.nn.functional.logsigmoid(beta / 2 * margin)
 
 
 @torch.no_grad()

@@ -221,6 +221,55 @@ def test_the_log_probability_is_torchs_averaged_over_the_latent():
     near(flow.gaussian_log_prob(Z0 + std * EPS, Z0, std), expected.numpy(), 1e-10)
 
 
+@pytest.mark.parametrize("scale", [0.3, 0.8, 1.0])
+def test_coefficient_preserving_moments_follow_the_protocol(scale):
+    mean, std = flow.cps_moments(Z1, V, S, S_NEXT, noise_level=scale)
+    clean, noise = Z1.numpy() - column(SIGMA) * V.numpy(), Z1.numpy() + (1 - column(SIGMA)) * V.numpy()
+    after, expected = column(SIGMA_NEXT), column(SIGMA_NEXT) * np.sin(scale * np.pi / 2)
+    near(std, expected)
+    near(mean, (1 - after) * clean + np.sqrt(after**2 - expected**2) * noise, 1e-9)
+
+
+@pytest.mark.parametrize("kind", ["flow_sde", "cps"])
+def test_the_moments_of_a_kind_are_its_own(kind):
+    own = flow.flow_sde_moments(Z1, V, S, S_NEXT, noise_level=0.7, sigma_cap=0.95)
+    own = own if kind == "flow_sde" else flow.cps_moments(Z1, V, S, S_NEXT, noise_level=0.7)
+    mean, std = flow.transition_moments(kind, Z1, V, S, S_NEXT, noise_level=0.7, sigma_cap=0.95)
+    assert torch.equal(mean, own[0]) and torch.equal(std, own[1])
+
+
+def test_the_log_probability_of_a_coefficient_preserving_step_has_no_constants():
+    std = torch.tensor([0.01, 0.3, 1.0, 2.0, 7.0], dtype=torch.float64).view(N, 1, 1, 1)
+    expected = -((Z0.numpy() - Z1.numpy()) ** 2).mean((1, 2, 3))
+    near(flow.transition_log_prob("cps", Z0, Z1, std), expected, 1e-6)
+    assert torch.equal(flow.transition_log_prob("flow_sde", Z0, Z1, std), flow.gaussian_log_prob(Z0, Z1, std))
+
+
+@pytest.mark.parametrize(("kind", "deviation"), [("cps", 0.3), ("flow_sde", 0.3 / math.sqrt(0.09))])
+def test_the_divergence_divides_by_what_flow_grpo_calls_std(kind, deviation):
+    std, span = torch.tensor(0.3, dtype=torch.float64), torch.tensor(0.09, dtype=torch.float64)
+    expected = ((Z0.numpy() - Z1.numpy()) ** 2).mean((1, 2, 3)) / (2 * deviation**2)
+    near(flow.transition_divergence(kind, Z0, Z1, std, span), expected)
+
+
+def test_the_guarded_ratio_is_the_papers():
+    """exp((log p - log p_old + mean(dmu²) / (2 c²)) c), as arXiv 2510.22319 writes it."""
+    std, old = torch.tensor([0.05, 0.3, 1.0, 2.0, 0.7], dtype=torch.float64).view(N, 1, 1, 1), Z0
+    mean = old + 0.1 * Z1
+    sample = old + std * EPS
+    change = flow.gaussian_log_prob(sample, mean, std) - flow.gaussian_log_prob(sample, old, std)
+    c = std.flatten()
+    expected = torch.exp((change + ((mean - old) ** 2).flatten(1).mean(1) / (2 * c**2)) * c)
+    near(flow.guarded_ratio(sample, mean, old, std), expected.numpy(), 1e-9)
+    assert (flow.guarded_ratio(sample, old, old, std) == 1).all()
+
+
+def test_the_clipped_objective_by_hand():
+    """A ratio outside its range counts only where it makes things worse."""
+    ratio, advantage = torch.tensor([1.5, 0.5, 1.5, 0.5, 1.1]), torch.tensor([1.0, 1.0, -1.0, -1.0, 2.0])
+    near(flow.clipped_objective(ratio, advantage, 0.2), np.array([-1.2, -0.5, 1.5, 0.8, -2.2]), 1e-6)
+
+
 def test_advantages_by_hand():
     """Group means 2 and 6; deviations -1 0 1 and -3 0 3; mean of all 4, variance (9+4+1+1+4+25)/6 = 44/6."""
     advantages = flow.group_advantages(torch.tensor([[1.0, 2.0, 3.0], [3.0, 6.0, 9.0]]))
