@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from bench.report import conditions, guidance, html, paradigms, tables
+from bench.report import conditions, given, guidance, html, paradigms, tables
 from bench.report.published.compare import Comparison
 from bench.report.read import Study
 from bench.report.stats import Estimate
@@ -20,6 +20,7 @@ TEMPLATE = """{% extends "document" %}
 {% block body %}
 <p>{{ summary }}</p>
 <nav>{% if tabled %}<a href="#results">Results</a>{% endif %}
+{%- if trained %}<a href="#given">Given</a>{% endif %}
 {%- if published %}<a href="#published">Published</a>{% endif %}
 {%- if trained %}<a href="#dynamics">Dynamics</a>{% endif %}
 {%- if swept %}<a href="#guidance">Guidance</a>{% endif %}
@@ -58,6 +59,11 @@ TEMPLATE = """{% extends "document" %}
 <li>Below each value: its interval, on a scale shared by the column; {% if based -%}
 the paired difference to the base with its 95 % interval, ▲ better, ▼ worse, where that interval excludes zero;
 {% endif %}how many of the images owed are scored.</li></ul>
+{% endif %}
+{%- if trained %}
+<h2 id="given">Given</h2>
+{{ table(given, "paradigms") }}
+<p class="soft">{{ given_note }}</p>
 {% endif %}
 {% if published %}
 <h2 id="published">Beside the published numbers</h2>
@@ -170,6 +176,8 @@ def page(
         notes=tables.notes(study, sections),
         dynamics=_data_uri("image/svg+xml", dynamics_svg),
         samples=[(subset, _data_uri("image/png", picture)) for subset, picture in samples.items()],
+        given=given.given(study),
+        given_note=given.NOTE,
         paradigms=paradigms.paradigms(study),
         paradigms_note=paradigms.PARADIGMS_NOTE,
         compute=tables.compute(study),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bench.meter import Meter
+from bench.report import given
 from bench.report.read import Study
 from bench.report.tables import head
 from bench.report.text import Grid, count, percent, scientific
@@ -56,8 +57,9 @@ PARADIGMS_NOTE = (
 
 
 def paradigms_markdown(study: Study) -> str:
-    """The paradigms' table, saying what is declared and what measured."""
-    return f"{head(study, 'Paradigms')}{paradigms(study).markdown()}\n{PARADIGMS_NOTE}\n"
+    """The paradigms' table, saying what is declared and what measured, and what each method was given."""
+    declared = f"{head(study, 'Paradigms')}{paradigms(study).markdown()}\n{PARADIGMS_NOTE}\n"
+    return f"{declared}\n## Given\n\n{given.given(study).markdown()}\n{given.NOTE}\n"
 
 
 def _flops_per_update(meters: Sequence[Meter]) -> float | None:

@@ -133,7 +133,8 @@ class JobRecord(_Record):
     """``job.json``: everything known about a job before its first step.
 
     ``label`` is the name of a row that nothing was trained for. ``context`` says how a context row was loaded and
-    sampled, ``evaluated`` what an evaluated row is: its kind, source, identity and sampler.
+    sampled, ``evaluated`` what an evaluated row is: its kind, source, identity and sampler. ``preferences`` names the
+    corpus of preference pairs and how many there are.
     """
 
     job: str
@@ -144,6 +145,7 @@ class JobRecord(_Record):
     needs: dict[str, bool]
     traits: dict[str, str]
     reward: str | None
+    preferences: dict[str, Any] | None = None
     versions: dict[str, Any]
     git: Git
     subset_hash: str | None

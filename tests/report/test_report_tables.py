@@ -6,11 +6,12 @@ import csv
 import io
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bench.report import paradigms, render_report, tables
+from bench.report import given, paradigms, render_report, tables
 from bench.report.read import read_study
 from bench.report.text import Grid, duration, listed, memory, scientific, tex
 
@@ -113,6 +114,28 @@ def test_paradigms_print_what_is_declared_and_what_is_measured(make_run: Callabl
     assert alpha["Training cost (measured)"].startswith("1.0× per update")
     assert gamma["Training cost (measured)"].startswith("10.0× per update (1.11e11 FLOPs), 9 updates in 99.8 %")
     assert late["Training cost (measured)"] == "–"
+
+
+def test_what_each_method_was_given_is_named(make_run: Callable[..., Any], tmp_path: Path) -> None:
+    run = make_run()
+    run.job("alpha", 0.1)
+    run.job("gamma", 0.1, reward="style")
+    run.job("gamma", 0.1, reward="style", subset="matching")
+    run.job("delta", 0.1, reward="style")
+    run.job("delta", 0.1, reward="other", subset="matching")
+    run.job("omega", 0.1, preferences=1200)
+    run.experiment["jobs"].append("late--pretty--s0")
+    run.save()
+    assert given.given(read_study([run.folder])).rows == [
+        ["alpha", "yes", "no", "no", "no"],
+        ["gamma", "yes", "no", "Aesthetic", "no"],
+        ["delta", "yes", "no", "Aesthetic on pretty; other on matching", "no"],
+        ["omega", "no", "no", "no", "liked, 1,200 pairs"],
+        ["late", "–", "–", "–", "–"],
+    ]
+    render_report([run.folder], tmp_path / "out")
+    assert "| omega | no | no | no | liked, 1,200 pairs |" in (tmp_path / "out/paradigms.md").read_text()
+    assert "<td>liked, 1,200 pairs</td>" in (tmp_path / "out/index.html").read_text()
 
 
 def test_compute_is_readable_and_exact(run: Any) -> None:

@@ -131,12 +131,17 @@ class FakeRun:
         fractions: list[float] = FRACTIONS,
         updates: int = 90,
         config: dict[str, Any] | None = None,
+        preferences: int = 0,
     ) -> str:
         """Write a job that spent ``share`` of the budget and was evaluated at ``fractions``."""
         name = f"{method}--{subset}--s{seed}"
         self.experiment["jobs"].append(name)
         self.save()
         self._describe(name, method, subset, seed, reward, status, reason, config)
+        if preferences:
+            record = json.loads((self.folder / name / "job.json").read_text())
+            record["needs"] |= {"pairs": False, "preference_pairs": True}
+            self.write(f"{name}/job.json", record | {"preferences": {"corpus": "liked", "pairs": preferences}})
         steps = [{"step": s, **self._spent(share * s / 9, updates * s // 9)} for s in range(1, 10)]
         self.lines(f"{name}/meter.jsonl", steps)
         self.lines(f"{name}/train.jsonl", [{"step": s, "loss": 1.0 / s} for s in range(1, 10)])

@@ -1,0 +1,53 @@
+"""What each method was given: methods that learn from other things compare as wholes, not as losses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from bench.report.read import JobRecord, Study
+from bench.report.text import Grid, count, listed
+
+NOTE = (
+    "Every method starts from the same weights and has the same budget; what it learns from is its own. Prompts are "
+    "the subset's captions. Where a reward is a column of the main table, the cell is marked †."
+)
+
+
+def given(study: Study) -> Grid:
+    """A row for each method: the subset's pairs, prompts, reward and preference pairs, as its jobs recorded them."""
+    rows = []
+    for method in study.methods:
+        jobs = [job.record for job in study.jobs if job.method == method and job.record]
+        rows.append([method, *(_cells(study, jobs) if jobs else ["–"] * 4)])
+    return Grid(["Method", "Image-caption pairs", "Prompts", "Reward", "Preference pairs"], rows)
+
+
+def _cells(study: Study, jobs: Sequence[JobRecord]) -> list[str]:
+    needs = {name for job in jobs for name, needed in job.needs.items() if needed}
+    labels = {metric.name: metric.label for metric in study.metrics}
+    rewards = _by_subset((job.subset, labels.get(job.reward, job.reward)) for job in jobs if job.reward)
+    if "differentiable_reward" in needs:
+        rewards += ", with its gradient"
+    preferences = _by_subset((job.subset, _told(job)) for job in jobs if job.preferences)
+    asked = {"reward", "differentiable_reward"} & needs
+    return [
+        "yes" if "pairs" in needs else "no",
+        "yes" if "prompts" in needs else "no",
+        (rewards or "yes") if asked else "no",
+        (preferences or "yes") if "preference_pairs" in needs else "no",
+    ]
+
+
+def _told(job: JobRecord) -> str:
+    found = job.preferences or {}
+    return f"{found['corpus']}, {count(found['pairs'])} pairs"
+
+
+def _by_subset(values: Iterable[tuple[str | None, str]]) -> str:
+    """One value alone, or each with the subsets that have it."""
+    subsets: dict[str, dict[str, None]] = {}
+    for subset, value in values:
+        subsets.setdefault(value, {})[subset or ""] = None
+    if len(subsets) < 2:
+        return "".join(subsets)
+    return "; ".join(f"{value} on {listed([*names])}" for value, names in subsets.items())
