@@ -170,7 +170,7 @@ class Tuning:
         for job in jobs:
             status = read_status(folder / job)
             if status["status"] == "failed":
-                return Scored(None, {}, status["reason"])
+                return Scored(None, {}, reason=status["reason"])
         return judge([folder / job for job in jobs], self.asked.objective)
 
     # -- rows ------------------------------------------------------------------------------------------------------

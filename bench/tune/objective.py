@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -20,10 +20,14 @@ One metric alone would choose the settings that push it at the cost of the other
 
 @dataclass(frozen=True)
 class Scored:
-    """A trial's outcome. ``value`` is None where it failed, for the ``reason``; ``metrics`` are means by label."""
+    """A trial's outcome. ``value`` is None where it failed, for the ``reason``.
+
+    ``metrics`` are its means by label, ``base`` those of the base that they are held against.
+    """
 
     value: float | None
     metrics: Mapping[str, float]
+    base: Mapping[str, float] = field(default_factory=dict)
     reason: str = ""
 
 
@@ -33,7 +37,7 @@ def judge(folders: Sequence[Path], objective: str = "") -> Scored:
     Raises:
         BenchError: the base lacks a column, so that nothing can be held against it.
     """
-    gains, metrics = [], dict[str, list[float]]()
+    gains, metrics, base = [], dict[str, list[float]](), dict[str, float]()
     for folder in folders:
         study = read_job(folder)
         [job] = study.jobs
@@ -41,11 +45,13 @@ def judge(folders: Sequence[Path], objective: str = "") -> Scored:
         for metric in study.metrics:
             if estimate := cells[metric.name].estimate:
                 metrics.setdefault(metric.label, []).append(estimate.mean)
+            if known := make_cell(study.start, 0.0, metric).estimate:
+                base[metric.label] = known.mean
         columns = columns_of(study, job, objective)
         if short := next((m for m in columns if cells[m.name].estimate is None), None):
-            return Scored(None, {}, f"{short.label}: {cells[short.name].gap}")
+            return Scored(None, {}, reason=f"{short.label}: {cells[short.name].gap}")
         gains.append(gain(study, columns, cells))
-    return Scored(fmean(gains), {label: fmean(values) for label, values in metrics.items()})
+    return Scored(fmean(gains), {label: fmean(values) for label, values in metrics.items()}, base)
 
 
 def columns_of(study: Study, job: Job, objective: str) -> list[Metric]:

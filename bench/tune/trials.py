@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from bench.records import BASE
 from bench.report.text import listed
 from bench.tune.objective import Scored
 from bench.tuned import Tuned
@@ -30,12 +31,13 @@ def best(trials: Sequence[Trial]) -> Trial | None:
 
 
 def trials_csv(trials: Sequence[Trial]) -> str:
-    """Every trial at full precision."""
+    """The base and every trial at full precision."""
     keys = list(dict.fromkeys(key for trial in trials for key in trial.settings))
     labels = _labels(trials)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["row", "trial", *keys, "objective", *labels, "failed"])
+    writer.writerow([BASE, "", *[""] * len(keys), "", *(_base(trials).get(label, "") for label in labels), ""])
     for trial in trials:
         value, metrics = trial.scored.value, trial.scored.metrics
         settings = [trial.settings.get(key, "") for key in keys]
@@ -61,6 +63,7 @@ def trials_markdown(trials: Sequence[Trial], tuned: Tuned) -> str:
         won, keys = best(own), list(own[0].settings)
         head = ["Trial", *keys, "Objective", *labels]
         lines += ["", f"## {row}", "", _line(head), _line(["---"] * len(head))]
+        lines.append(_line([BASE, *["–"] * (len(keys) + 1), *_means(_base(trials), labels)]))
         lines += [_line(_cells(trial, keys, labels, bold=trial is won)) for trial in own]
     return "\n".join(lines) + "\n"
 
@@ -70,7 +73,16 @@ def _cells(trial: Trial, keys: Sequence[str], labels: Sequence[str], *, bold: bo
     yield f"{trial.number}, as it was" if trial.number == 0 else str(trial.number)
     yield from (f"{mark}{trial.settings[key]:.4g}{mark}" for key in keys)
     yield f"failed: {scored.reason}" if scored.value is None else f"{mark}{scored.value:+.3f}{mark}"
-    yield from (f"{scored.metrics[label]:.4g}" if label in scored.metrics else "–" for label in labels)
+    yield from _means(scored.metrics, labels)
+
+
+def _means(metrics: Mapping[str, float], labels: Sequence[str]) -> Iterator[str]:
+    yield from (f"{metrics[label]:.4g}" if label in metrics else "–" for label in labels)
+
+
+def _base(trials: Sequence[Trial]) -> Mapping[str, float]:
+    """Means of the base, which every trial that was scored knows."""
+    return next((trial.scored.base for trial in trials if trial.scored.base), {})
 
 
 def _labels(trials: Sequence[Trial]) -> list[str]:

@@ -166,7 +166,8 @@ def test_the_jobs_are_trained_under_the_experiments_budget_and_evaluated_once(kn
     result = CliRunner().invoke(main, [*command, *places])
     assert result.exit_code == 0, result.output
     out, run = tmp_path / "reports" / "half-tune", tmp_path / "runs" / "half-tune"
-    rows = list(csv.DictReader((out / "trials.csv").open()))
+    first, *rows = csv.DictReader((out / "trials.csv").open())
+    assert first["row"] == "base" and float(first["Darkness"]) == fmean(scores(run / "base", "darkness"))
     assert [row["trial"] for row in rows] == ["0", "1"] and rows[0]["lr"] == "0.0003"
     best = max(rows, key=lambda row: float(row["objective"]))
     assert read_tuned(out / "tuned.toml").method == {"sft": {"lr": float(best["lr"])}}
@@ -501,6 +502,6 @@ def test_a_method_declares_factors_and_a_range_replaces_them(monkeypatch):
 
 def test_the_table_of_trials_holds_full_precision(bench):
     result = bench.tune(experiment(methods=("sft",)), trials=2)
-    rows = list(csv.DictReader(trials_csv(result.trials).splitlines()))
+    _, *rows = csv.DictReader(trials_csv(result.trials).splitlines())
     assert [float(row["objective"]) for row in rows] == [t.scored.value for t in result.trials]
     assert [float(row["OCR"]) for row in rows] == [t.scored.metrics["OCR"] for t in result.trials]
