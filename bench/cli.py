@@ -270,8 +270,8 @@ def run(
 @click.argument("experiment", type=PATH, required=False)
 @click.option("--methods", callback=_names, help="Methods, or variants of EXPERIMENT; default: its methods.")
 @click.option("--subset", "subsets", callback=_names, help="Subsets; a trial is a job on each.")
-@click.option("--trials", type=click.IntRange(1), default=8, show_default=True, help="Of each row.")
-@click.option("--seed", type=click.IntRange(0), default=1000, show_default=True, help="Of trials and search.")
+@click.option("--trials", type=click.IntRange(1), help="Of each row; default: 8.")
+@click.option("--seed", type=click.IntRange(0), help="Of the trials and of the search; default: 1000.")
 @click.option("--budget", help="Of each trial; default: the experiment's.")
 @click.option("--suite", default="", help="Validation suite; default: the experiment's with _validation after it.")
 @click.option("--prompts", type=PATH, help="Validation prompts, one a line, for the metrics that need no facts.")
@@ -290,8 +290,8 @@ def run(
 @_with(_places)
 def tune(
     experiment: Path | None,
-    trials: int,
-    seed: int,
+    trials: int | None,
+    seed: int | None,
     suite: str,
     prompts: Path | None,
     objective: str,
@@ -322,12 +322,14 @@ def tune(
     from bench.launch import launch
     from bench.launch.settings import read_settings
     from bench.progress import Progress
-    from bench.tune import Asked, Tuning, write
+    from bench.tune import SEED, TRIALS, Asked, Tuning, write
 
     machine = read_settings(launch_file, {option: flags.pop(option) for option in LAUNCHING}, sbatch)
     rows = () if experiment is None else flags.pop("methods") or ()
     config = read_experiment(experiment, flags | {"tuned": ""}, settings)
-    tuning = Tuning(config, Asked(rows, trials, seed, suite, str(prompts or ""), objective, space, name))
+    seed = SEED if seed is None else seed
+    asked = Asked(rows, trials or TRIALS, seed, suite, str(prompts or ""), objective, space, name)
+    tuning = Tuning(config, asked)
     places, progress = Workspace(cache, runs), Progress(quiet=quiet)
     result = tuning.run(lambda each: launch(launcher, each, places, machine, progress), runs, progress.say)
     for path in write(result, reports / tuning.config.run_name):
