@@ -192,7 +192,7 @@ LAUNCHING = ("processes", "nodes", "gpus_per_node", "partition", "account", "tim
 
 @main.command()
 @click.argument("experiment", type=PATH, required=False)
-@click.option("--methods", callback=_names, help="Methods with commas between, e.g. sft,soar.")
+@click.option("--methods", callback=_names, help="Names or .py files with commas between, e.g. sft,./my_method.py.")
 @click.option("--subset", "subsets", callback=_names, help="Subsets with commas between, e.g. high_aesthetic.")
 @click.option("--seeds", callback=_numbers, help="Seeds with commas between.")
 @click.option("--budget", help="Per job: flops=1e13, updates=200, steps=200 or device-seconds=60.")
@@ -201,6 +201,7 @@ LAUNCHING = ("processes", "nodes", "gpus_per_node", "partition", "account", "tim
 @click.option("--corpus", help="world, or the path of a corpus (see docs/add-a-subset.md for the layouts).")
 @click.option("--suite", help="Evaluation suite.")
 @click.option("--reward", help="Metric that rewards; default: the one a subset was cut by, else aesthetic.")
+@click.option("--preferences", help="Corpus of preference pairs; default: the one that goes with the corpus.")
 @click.option("--context", callback=_names, help="Pipelines evaluated beside the base and never trained.")
 @click.option("--tuned", help="Settings that `bench tune` chose: its tuned.toml. Tables and --set go over them.")
 @click.option("--name", help="Name of the run folder and of the report.")
@@ -488,10 +489,13 @@ def curate(corpus: str, names: tuple[str, ...], suite: str, cache: Path, **setti
 
 
 @main.command("list")
-@click.option("--config", "method", help="Show a method's settings with their sources instead.")
+@click.option("--config", "method", help="Show the settings of a method, or of a .py file's, with their sources.")
 def list_(method: str | None) -> None:
     """Methods, subsets, suites, metrics, corpora and backbones, a line each."""
     if method is not None:
+        from bench import plugins
+
+        method = plugins.named(method)
         for name, field in registry.load("methods", method).Config.model_fields.items():
             click.echo(f"{method}.{name} = {field.default!r}  {field.description or ''}".rstrip())
         return
@@ -499,6 +503,53 @@ def list_(method: str | None) -> None:
         click.echo(f"{kind}:")
         for name in registry.table(kind):
             click.echo(f"  {name:<16} {registry.summary(kind, name)}")
+
+
+@main.command()
+@click.argument("method")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of the method; repeatable.")
+def check(method: str, settings: tuple[str, ...]) -> None:
+    """Hold METHOD, a name or a .py file, to every promise of docs/add-a-method.md: seconds on a tiny random model.
+
+    \b
+        bench check sft
+        bench check ./my_method.py --set batch_size=8
+    Ends with status 1 if a promise is broken.
+    """
+    from bench import plugins
+    from bench.config import settings_of
+
+    name = plugins.named(method)
+    cls = registry.load("methods", name)
+    from bench.check import check_method  # here: a mistyped name needs no torch to be told
+
+    findings = check_method(cls, **settings_of(name, settings))
+    for finding in findings:
+        click.echo(finding)
+    if not all(finding.ok for finding in findings):
+        sys.exit(1)
+
+
+@main.group()
+def new() -> None:
+    """Write a plugin that runs at once, to start from."""
+
+
+@new.command("method")
+@click.argument("name")
+@click.option("--out", type=PATH, help="Folder to write, which must not be there; default: ./NAME.")
+def new_method(name: str, out: Path | None) -> None:
+    """Write a package with the method NAME, its settings, an experiment and tests.
+
+    \b
+        bench new method my_method
+        bench check my_method/my_method.py
+        bench run my_method/experiment.toml
+    """
+    from bench.scaffold import write_method
+
+    for line in write_method(name, out or Path(name)):
+        click.echo(line)
 
 
 @main.group()
