@@ -25,6 +25,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "input_perturbation": "methods.input_perturbation:InputPerturbation",
         "reflexflow": "methods.reflexflow:ReflexFlow",
         "flow_grpo": "methods.flow_grpo:FlowGRPO",
+        "diffusion_nft": "methods.diffusion_nft:DiffusionNFT",
     },
     "subsets": {
         "all": "data_curation.subsets:ALL",

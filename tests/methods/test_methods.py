@@ -12,7 +12,7 @@ from observed import column, prepare, record, wide
 
 from bench import flow
 
-METHODS = ("sft", "soar", "input_perturbation", "reflexflow", "flow_grpo")
+METHODS = ("sft", "soar", "input_perturbation", "reflexflow", "flow_grpo", "diffusion_nft")
 VARIANTS = {
     "default": {},
     "weighted": {"aux_weight": 0.25},
@@ -90,7 +90,7 @@ def test_evaluation_weights_come_and_go(world, name):
     with method.evaluation_weights(job):
         evaluated = weights(job)
     assert same(weights(job), trained)
-    assert same(evaluated, job._ema if name == "flow_grpo" else trained)
+    assert same(evaluated, trained if job._ema is None else job._ema)
 
 
 # -- SFT ---------------------------------------------------------------------------------------------------------------

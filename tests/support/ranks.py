@@ -24,6 +24,8 @@ CASES = {
     "reflexflow": ("reflexflow", {"batch_size": 7, "through_rollout": True}, 2),
     "grpo": ("flow_grpo", {"clip_range": 0.9}, None),
     "grpo-uneven": ("flow_grpo", {"prompts": 3, "clip_range": 0.9}, 2),
+    "grpo-window": ("flow_grpo", {"prompts": 3, "window": 1, "guard": True, "noise_level": 1.5, "clip_range": 0.9}, 2),
+    "nft": ("diffusion_nft", {"prompts": 3, "updates": 2, "old_rate": 0.1}, 2),
 }
 """Name → method, overrides, micro-batch. Uneven shares and odd batches need padding with two processes.
 
