@@ -83,7 +83,7 @@ def evaluate(
     failed = {}
     given, left_out = expanded(config.what)
     if left_out:
-        progress.say(f"left out, since they are no jobs: {', '.join(left_out)}")
+        progress.say(f"left out, being neither base nor job: {', '.join(left_out)}")
     for what in given:
         try:
             subject = find_subject(what, backbone=config.backbone, revision=config.revision)

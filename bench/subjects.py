@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from bench import records, registry
 from bench.errors import BenchError
-from bench.launch.command import launch_folder
 from bench.origin import Origin, read_origin
 from bench.weights import LORA, TRANSFORMER, find_weights
 
@@ -102,11 +101,9 @@ def expanded(given: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _beside_jobs(path: Path) -> bool:
-    """Whether a path is of a run, but neither its base nor a job: records, rows not trained, a launcher's files."""
+    """Whether a path lies in a run and is neither its base nor a job: records, other rows, a launcher's files."""
     experiment = path.parent / "experiment.json"
-    if not experiment.is_file() or path.name in (records.BASE, *records.read_json(experiment)["jobs"]):
-        return False
-    return path.is_file() or (path / "job.json").is_file() or path.absolute() == launch_folder(path.parent)
+    return experiment.is_file() and path.name not in (records.BASE, *records.read_json(experiment)["jobs"])
 
 
 def find_subject(what: str, *, backbone: str | None = None, revision: str | None = None) -> Subject:

@@ -321,7 +321,7 @@ def _draw(study: Study, made: Sweep) -> Figure:
     for subset, axes in zip(made.subsets, grid, strict=True):
         for axis, metric in zip(axes, made.metrics, strict=True):
             if made.scales[0] <= made.own <= made.scales[-1]:
-                axis.axvline(made.own, color=figure.FAINT, linewidth=1, linestyle=(0, (1, 2)), zorder=1)
+                axis.axvline(made.own, color=figure.FAINT, linewidth=1.5, linestyle=(0, (1, 1.5)), zorder=1)
             ends = []
             models = made.of(subset)
             for model, dodge in zip(models, figure.dodges(len(models)), strict=True):

@@ -49,6 +49,7 @@ tbody + tbody { border-top: 2px solid var(--soft); }
 .numbers th:not(:first-child) { text-align: right; } .numbers { font-size: 13px; }
 .numbers td, .numbers th, .paradigms td, .paradigms th { padding-left: 8px; padding-right: 8px; }
 .paradigms td { min-width: 92px; font-size: 13px; } .paradigms td:nth-last-child(2) { min-width: 190px; }
+.swept { table-layout: fixed; min-width: 900px; }
 .beside td { white-space: pre; font-variant-numeric: tabular-nums; font-size: 12.5px; }
 .beside tr:nth-child(3n-2) td { border-bottom-style: dotted; } .beside tr:nth-child(3n-1) td { color: var(--soft); }
 .beside tr:nth-child(3n) td { border-bottom: 2px solid var(--line); font-weight: 600; }

@@ -79,7 +79,7 @@ the paired difference to the base with its 95 % interval, ▲ better, ▼ worse,
 <h2 id="guidance">Guidance</h2>
 <p>{{ swept.caption }}</p>
 <div class="figure"><img src="{{ swept.plot }}" alt="Each metric against the guidance scale"></div>
-{% for grid in swept.grids %}{{ table(grid, "numbers") }}{% endfor %}
+{% for grid in swept.grids %}{{ table(grid, "numbers swept") }}{% endfor %}
 <ul class="notes">{% for note in swept.notes %}<li>{{ note }}</li>{% endfor %}</ul>
 {%- for subset, picture in swept.samples %}
 <h3>Samples at each scale{{ ", " ~ subset if subset }} <small>same prompt and noise in every tile of a block; first seed

@@ -361,6 +361,7 @@ def test_a_run_stands_for_its_base_and_its_jobs(run: Run, tiny_pipeline: Path, t
     trained = trained_run(tmp_path / "demo", tiny_pipeline)
     (trained / "context--other").mkdir()
     (trained / "context--other" / "job.json").write_text("{}")
+    (trained / "tensorboard").mkdir()
     folder, failed = run(trained, guidance=(1,), name="whole")
     listed, unlisted = run(*sorted(trained.iterdir()), guidance=(1,), name="star")
     assert failed == unlisted == {}
