@@ -109,6 +109,10 @@ class Part:
     padding: bool = False
 
 
+Rows = Pairs | PreferencePairs | PromptBatch
+"""Whatever has rows to draw for."""
+
+
 def cut(shapes: Tensor, size: int) -> list[Tensor]:
     """Rows in micro-batches of at most ``size``, each of one latent shape.
 

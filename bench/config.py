@@ -28,6 +28,14 @@ class SubsetRule(BaseModel):
     pairs: int | None = Field(None, gt=0, description="pairs that the experiment's source reports, for `--dry-run`")
 
 
+class PipelineRule(BaseModel):
+    """How a pipeline of methods shares its budget."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    split: tuple[float, ...] = Field((), description="share of the budget of each stage; default: equal shares")
+
+
 class ExperimentConfig(BaseModel):
     """An experiment. The defaults are the embedded one that ``make run`` runs."""
 
@@ -70,15 +78,31 @@ class ExperimentConfig(BaseModel):
     variant: dict[str, dict[str, Any]] = Field(
         {}, description="further rows: a name → `method` and overrides of its configuration"
     )
+    pipeline: dict[str, PipelineRule] = Field({}, description="per row such as `soar+flow_grpo`: its split")
     subset: dict[str, SubsetRule] = Field({}, description="per subset: threshold or quantile")
+    preferences: str = Field("", description="corpus of preference pairs; default: the one that goes with the corpus")
     tuned: Tuned | None = Field(None, description="file that `bench tune` left; what it holds lies under the tables")
 
     @property
     def run_name(self) -> str:
         return self.name or "-".join(self.subsets)
 
+    def stages_of(self, row: str) -> tuple[str, ...]:
+        """The methods and variants that a row of ``methods`` trains with, one after the other."""
+        return tuple(row.split("+"))
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """Every method and variant that some row trains with."""
+        return tuple(dict.fromkeys(name for row in self.methods for name in self.stages_of(row)))
+
+    def split_of(self, row: str) -> tuple[float, ...]:
+        """Share of the budget of each stage of a row."""
+        stages = len(self.stages_of(row))
+        return self.pipeline.get(row, PipelineRule()).split or (1 / stages,) * stages
+
     def method_of(self, name: str) -> str:
-        """The method behind a name of ``methods``: a variant's, or the name itself."""
+        """The method behind a stage's name: a variant's, or the name itself."""
         return str(self.variant[name]["method"]) if name in self.variant else name
 
     def overrides_of(self, name: str) -> dict[str, Any]:
@@ -116,7 +140,8 @@ def read_experiment(path: Path | None, flags: Mapping[str, Any], settings: Seque
     values["tuned"] = _read_tuned(values.get("tuned"), path if flags.get("tuned") is None else None)
     values["variant"] = _overlay("variant", values.get("variant", {}), ())
     kinds = {**dict.fromkeys(registry.table("subsets"), "subset"), **dict.fromkeys(values["variant"], "variant")}
-    for kind in ("subset", "variant", "method"):
+    kinds |= {setting.partition(".")[0]: "pipeline" for setting in settings if "+" in setting.partition(".")[0]}
+    for kind in ("subset", "variant", "pipeline", "method"):
         own = [setting for setting in settings if kinds.get(setting.partition(".")[0], "method") == kind]
         values[kind] = _overlay(kind, values.get(kind, {}), own)
     config: ExperimentConfig = validated(ExperimentConfig, values, "experiment: ")
@@ -125,10 +150,10 @@ def read_experiment(path: Path | None, flags: Mapping[str, Any], settings: Seque
             raise BenchError(f"a variant needs a name of its own, of letters, digits, _ and .; not {name!r}")
         if "method" not in variant:
             raise BenchError(f'[variant.{name}] says of no method what it varies; add method = "…"')
-    methods = tuple(config.method_of(name) for name in config.methods)
-    unused = [name for name in config.variant if name not in config.methods]
+    methods = tuple(config.method_of(name) for name in config.trained)
+    unused = [name for name in config.variant if name not in config.trained]
     if unused:
-        raise unknown("variant without a place in methods", unused[0], config.methods)
+        raise unknown("variant without a place in methods", unused[0], config.trained)
     rewards = (config.reward,) if config.reward else ()
     for kind, names in (
         ("methods", methods), ("subsets", config.subsets), ("suites", (config.suite,)), ("metrics", rewards),
@@ -139,10 +164,15 @@ def read_experiment(path: Path | None, flags: Mapping[str, Any], settings: Seque
     for field in ("methods", "subsets", "seeds"):
         if len(set(getattr(config, field))) < len(getattr(config, field)):
             raise BenchError(f"{field} names something twice: {', '.join(map(str, getattr(config, field)))}")
-    for kind, tables, chosen in (("method", config.method, methods), ("subset", config.subset, config.subsets)):
+    for kind, tables, chosen in (
+        ("method", config.method, methods), ("subset", config.subset, config.subsets),
+        ("pipeline", config.pipeline, config.methods),
+    ):  # fmt: skip
         for name in tables:
             if name not in chosen:
                 raise unknown(f"{kind} in settings", name, chosen)
+    for row in config.methods:
+        _check_stages(row, config.stages_of(row), config.split_of(row))
     Budget.parse(config.budget)
     if config.tuned:
         check_tuned(config.tuned, backbone=config.backbone, suite=config.suite, seeds=config.seeds)
@@ -181,6 +211,14 @@ def settings_of(name: str, settings: Sequence[str]) -> dict[str, Any]:
     """Overrides of one method from ``key=value`` or ``name.key=value`` settings. BenchError for anything else."""
     own = [setting if setting.startswith(f"{name}.") else f"{name}.{setting}" for setting in settings]
     return _overlay("method", {}, own).get(name, {})
+
+
+def _check_stages(row: str, stages: tuple[str, ...], split: tuple[float, ...]) -> None:
+    """BenchError unless a row's stages differ and its split gives each a share of the budget, and all of it."""
+    if len(set(stages)) < len(stages):
+        raise BenchError(f"{row} trains twice with the same stage; give one of them a name of its own under [variant]")
+    if len(split) != len(stages) or min(split) <= 0 or abs(sum(split) - 1) > 1e-6:
+        raise BenchError(f"the split of {row} takes {len(stages)} shares above 0 that add up to 1, not {list(split)}")
 
 
 def _overlay(kind: str, tables: Any, settings: Sequence[str]) -> dict[str, dict[str, Any]]:

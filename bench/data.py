@@ -6,8 +6,8 @@ import re
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from torch import Tensor
 
@@ -101,10 +101,12 @@ class Preferences:
     Attributes:
         pictures: all of them, encoded, with their captions' conditions.
         pairs: (P, 2) positions in ``pictures``: the preferred picture, and the other of the same caption and shape.
+        record: what ``job.json`` holds of it.
     """
 
     pictures: TrainingData
     pairs: Tensor
+    record: dict[str, Any] = field(default_factory=dict)
 
 
 class Prefetch(Generic[K, T]):

@@ -6,21 +6,25 @@ import re
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench import plugins, records, registry
 from bench.budget import Budget
-from bench.config import ExperimentConfig, SubsetRule, method_config
+from bench.config import ExperimentConfig, SubsetRule
 from bench.errors import BenchError
 from bench.progress import Progress
+from bench.prompt_file import suite_of
+from bench.stages import Recipe, recipe
 from bench.versions import git_state, versions
 
 if TYPE_CHECKING:
+    from bench.data import Preferences, TrainingData
     from bench.engine import Engine
+    from bench.method import Needs
 
 
 @dataclass(frozen=True)
@@ -79,8 +83,7 @@ def run_experiment(
 
     engine = engine or Engine.from_environment(dtype=config.dtype, sharding=config.sharding)
     plugins.register_all(config.plugins)
-    methods = {name: registry.load("methods", config.method_of(name)) for name in config.methods}
-    suite = registry.load("suites", config.suite)()
+    suite = suite_of(config)
     backbone = engine.main_first(  # which may download it
         lambda: loader.find(
             config.backbone,
@@ -91,8 +94,8 @@ def run_experiment(
             engine=engine,
         )
     )
-    configs = {n: method_config(m, backbone.spec.scale, config.overrides_of(n)) for n, m in methods.items()}
-    chosen = (reward_metric(config, job, methods[job.method], suite) for job in plans(config))
+    recipes = {row: recipe(config, row, backbone.spec.scale) for row in config.methods}
+    chosen = (reward_metric(config, job, recipes[job.method].needs, suite) for job in plans(config))
     rewards = {reward for reward in chosen if reward}
     metrics = {name: registry.load("metrics", name)() for name in [*dict(suite.metrics()), *rewards]}
     roles = {registry.load("subsets", name).role for name in config.subsets} - {None}
@@ -106,12 +109,19 @@ def run_experiment(
     engine.barrier()
 
     data, manifests = _prepare(config, workspace, progress, engine, backbone, suite, metrics)
+    preferences: Preferences | str | None = None
+    if any(recipe.needs.preference_pairs for recipe in recipes.values()):
+        preferences = _preferences(config, workspace, progress, engine, backbone, suite, metrics)
+        if not isinstance(preferences, str):
+            data = {name: replace(each, preferences=preferences) for name, each in data.items()}
     compute = Compute(**{field.name: getattr(config, field.name) for field in fields(Compute)})
     evaluator = Evaluator(suite, backbone, metrics, engine, compute, keep=rewards)
-    shared = _Shared(config, progress, engine, compute, backbone, evaluator, suite, metrics)
+    lacking = preferences if isinstance(preferences, str) else None
+    shared = _Shared(config, progress, engine, compute, backbone, evaluator, suite, metrics, lacking)
     if engine.is_main:
         for job in jobs:  # every configuration is checked before the first job spends anything
-            _write_job(folder / job.name, _job_record(config, job, methods, configs, manifests, suite))
+            given = recipes[job.method], data[job.subset], manifests[job.subset]
+            _write_job(folder / job.name, _job_record(config, job, *given, suite))
         records.write_json(folder / "config.json", config.model_dump(mode="json"))
     engine.barrier()
     failed = {}
@@ -124,9 +134,7 @@ def run_experiment(
         for number, job in enumerate(wanted):
             if engine.broadcast(read_status(folder / job.name)["status"]) == "finished":
                 progress.skip(job.name)
-            elif reason := shared.run(
-                job, methods[job.method](configs[job.method]), data[job.subset], folder / job.name
-            ):
+            elif reason := shared.run(job, recipes[job.method], data[job.subset], folder / job.name):
                 failed[job.name] = reason
             if job.subset not in {later.subset for later in wanted[number + 1 :]}:
                 data[job.subset].close()
@@ -156,10 +164,7 @@ def _prepare(
     metrics: dict[str, Any],
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Training data and manifest of each subset: curated and encoded now, or read from the caches."""
-    from bench.backbone.cache import training_data
-    from bench.data import parse_size
-
-    cache, limit = workspace.cache, parse_size(config.text_cache_limit)
+    cache = workspace.cache
     corpus = engine.main_first(
         lambda: open_corpus(config.corpus, cache, backbone.spec.resolution, config.aspect_buckets)
     )
@@ -167,24 +172,72 @@ def _prepare(
     for name in config.subsets:
         rule = config.subset.get(name, SubsetRule()).model_dump(exclude={"pairs"})
         manifests[name] = manifest = cut_subset(corpus, name, suite, metrics, cache, progress, engine, **rule)
-        with progress.task(f"encode {name}", manifest.count) as task:
-            data[name] = training_data(
-                backbone,
-                corpus,
-                manifest,
-                cache,
-                text_limit=limit,
-                rank=engine.rank,
-                world_size=engine.world_size,
-                barrier=engine.barrier,
-                tick=task.advance,
-                say=progress.say,
-            )
+        data[name] = _encoded(config, cache, progress, engine, backbone, corpus, manifest, name)
         progress.say(
             f"{name}: {manifest.count} of {manifest.of} pairs"
             + (f", {manifest.metric} of at least {manifest.threshold:.3f}" if manifest.threshold is not None else "")
         )
     return data, manifests
+
+
+def _encoded(
+    config: ExperimentConfig,
+    cache: Path,
+    progress: Progress,
+    engine: Engine,
+    backbone: Any,
+    corpus: Any,
+    manifest: Any,
+    name: str,
+) -> TrainingData:
+    """Latents and text of a manifest's pairs, encoded now or read from the cache."""
+    from bench.backbone.cache import training_data
+    from bench.data import parse_size
+
+    with progress.task(f"encode {name}", manifest.count) as task:
+        return training_data(
+            backbone,
+            corpus,
+            manifest,
+            cache,
+            text_limit=parse_size(config.text_cache_limit),
+            rank=engine.rank,
+            world_size=engine.world_size,
+            barrier=engine.barrier,
+            tick=task.advance,
+            say=progress.say,
+        )
+
+
+def _preferences(
+    config: ExperimentConfig,
+    workspace: Workspace,
+    progress: Progress,
+    engine: Engine,
+    backbone: Any,
+    suite: Any,
+    metrics: dict[str, Any],
+) -> Preferences | str:
+    """Preference data, or what is wrong with it: that ends the jobs that need it, and no other."""
+    from bench.data import Preferences
+
+    cache, side = workspace.cache, backbone.spec.resolution
+    name = config.preferences
+    try:
+        if not name:
+            name = engine.main_first(lambda: open_corpus(config.corpus, cache, side, config.aspect_buckets)).preferences
+        if not name:
+            raise BenchError(f"no preference pairs go with the corpus {config.corpus}; give some with --preferences")
+        corpus = engine.main_first(lambda: open_corpus(name, cache, side))
+        manifest = cut_subset(corpus, "all", suite, metrics, cache, progress, engine)
+        pairs = registry.load("curation", "pair_up")(corpus, manifest, progress.say)
+        pictures = _encoded(config, cache, progress, engine, backbone, corpus, manifest, name)
+    except BenchError as error:
+        if engine.world_size > 1:  # the others may be inside a collective and cannot know
+            raise
+        return str(error)
+    progress.say(f"{name}: {len(pairs)} preference pairs")
+    return Preferences(pictures, pairs, {"corpus": name, "pairs": len(pairs), "hash": manifest.content_hash})
 
 
 def open_corpus(name: str, cache: Path, resolution: int, aspect_buckets: bool = False) -> Any:
@@ -259,27 +312,30 @@ def with_added(suite: dict[str, Any], recorded: dict[str, Any]) -> dict[str, Any
 
 
 def _job_record(
-    config: ExperimentConfig, job: Plan, methods: Any, configs: Any, manifests: Any, suite: Any
+    config: ExperimentConfig, job: Plan, recipe: Recipe, data: TrainingData, manifest: Any, suite: Any
 ) -> dict[str, Any]:
-    method, manifest = methods[job.method], manifests[job.subset]
-    reward = reward_metric(config, job, method, suite)
     return {
         "v": records.VERSION,
         "job": job.name,
         "method": job.method,
         "variant_of": config.method_of(job.method) if job.method in config.variant else None,
-        "origin": plugins.origin(config.method_of(job.method)),
         "subset": job.subset,
         "seed": job.seed,
-        "config": configs[job.method].model_dump(mode="json"),
-        "needs": asdict(method.needs),
-        "traits": asdict(method.traits),
-        "reward": reward,
+        **recipe.record(),
+        "tuned": _tuned_record(config, job.method),
+        "reward": reward_metric(config, job, recipe.needs, suite),
+        "preferences": data.preferences.record if recipe.needs.preference_pairs and data.preferences else None,
         "subset_hash": manifest.content_hash,
         "subset_count": manifest.count,
         "versions": versions(),
         "git": git_state(),
     }
+
+
+def _tuned_record(config: ExperimentConfig, row: str) -> dict[str, Any] | None:
+    """Which settings of a row's stages come from the tuned file, and how they were chosen; None if none does."""
+    values = {stage: found for stage in config.stages_of(row) if (found := config.tuned_of(stage))}
+    return {"values": values, **config.tuned.origin()} if config.tuned and values else None
 
 
 def untrained_record(head: Mapping[str, Any]) -> dict[str, Any]:
@@ -296,13 +352,13 @@ def untrained_header() -> dict[str, Any]:
     return {"step": 0, "fraction": 0.0, "spent": Meter().counts()}
 
 
-def reward_metric(config: ExperimentConfig, job: Plan, method: Any, suite: Any) -> str | None:
+def reward_metric(config: ExperimentConfig, job: Plan, needs: Needs, suite: Any) -> str | None:
     """The metric a method trains on: the experiment's, or the one that its subset was cut by, or else the aesthetic.
 
     Raises:
         BenchError: it looks at facts that captions do not hold, or one picture tells it nothing.
     """
-    if not (method.needs.reward or method.needs.differentiable_reward):
+    if not (needs.reward or needs.differentiable_reward):
         return None
     if config.reward:
         metric = registry.load("metrics", config.reward)
@@ -334,7 +390,7 @@ def _write_job(folder: Path, record: dict[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class _Shared:
-    """What the jobs of an experiment share."""
+    """What the jobs of an experiment share. ``lacking`` says why there are no preference pairs, if they were needed."""
 
     config: ExperimentConfig
     progress: Progress
@@ -344,6 +400,7 @@ class _Shared:
     evaluator: Any
     suite: Any
     metrics: dict[str, Any]
+    lacking: str | None
 
     @cached_property
     def null(self) -> Any:
@@ -398,14 +455,14 @@ class _Shared:
         if main:
             write_status(folder, "finished")
 
-    def run(self, plan: Plan, method: Any, data: Any, folder: Path) -> str | None:
+    def run(self, plan: Plan, recipe: Recipe, data: TrainingData, folder: Path) -> str | None:
         """Run one job; returns the reason if it failed."""
         from bench.job import JobFailure
         from bench.runner import OutOfMemory
 
         self._status(folder, "started")
         try:
-            self._run(plan, method, data, folder)
+            self._run(plan, recipe, data, folder)
         except KeyboardInterrupt:
             self._status(folder, "interrupted", "stopped by the user; the same command resumes it")
             raise
@@ -444,16 +501,20 @@ class _Shared:
         if self.engine.is_main or force:
             write_status(folder, status, reason)
 
-    def _run(self, plan: Plan, method: Any, data: Any, folder: Path) -> None:
-        from bench.job import Job
+    def _run(self, plan: Plan, recipe: Recipe, data: TrainingData, folder: Path) -> None:
+        from bench.job import Job, JobFailure
         from bench.runner import JobRun
         from bench.trackers import tracking
 
-        reward = reward_metric(self.config, plan, method, self.suite)
+        needs, reward = recipe.needs, reward_metric(self.config, plan, recipe.needs, self.suite)
+        if needs.differentiable_reward and reward and not self.metrics[reward].differentiable:
+            raise JobFailure(f"it needs a reward with a gradient, and {reward} has none; give another with --reward")
+        if needs.preference_pairs and self.lacking:
+            raise JobFailure(self.lacking)
         job = Job(
             backbone=self.backbone,
             null=self.null,
-            data=data.given(method.needs),
+            data=data.given(needs),
             seed=plan.seed,
             reward=self.metrics[reward] if reward else None,
             engine=self.engine,
@@ -467,7 +528,8 @@ class _Shared:
         ):
             JobRun(
                 folder=folder,
-                method=method,
+                method=recipe.stages[0].make(),
+                then=tuple((stage.make(), before.end) for before, stage in pairwise(recipe.stages)),
                 job=job,
                 budget=Budget.parse(self.config.budget),
                 fractions=self.config.fractions,
@@ -476,4 +538,3 @@ class _Shared:
                 tick=task.drew,
                 track=track,
             ).run()
-

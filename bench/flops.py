@@ -67,3 +67,19 @@ def transformer_cost(transformer: torch.nn.Module, latent_shape: tuple[int, ...]
     with torch.enable_grad():
         both = count(lambda: twin(**inputs, return_dict=False)[0].sum().backward())
     return Cost(forward, both - forward)
+
+
+def decode_cost(vae: torch.nn.Module, latent_shape: tuple[int, ...]) -> Cost:
+    """Cost of decoding one picture, and of the gradient to its latents.
+
+    Args:
+        vae: on the meta device, with no weight that trains.
+        latent_shape: (C, H, W).
+    """
+    decode: Callable[[torch.Tensor], Any] = vae.decode  # type: ignore[assignment]
+    latents = torch.empty(1, *latent_shape, device="meta", requires_grad=True)
+    with torch.no_grad():
+        forward = count(lambda: decode(latents))
+    with torch.enable_grad():
+        both = count(lambda: decode(latents).sample.sum().backward())
+    return Cost(forward, both - forward)

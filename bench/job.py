@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,17 +16,21 @@ from torch import Tensor
 
 from bench import flow
 from bench.backbone.loader import Backbone, TextCondition
+from bench.backbone.loading import load_transformer
 from bench.backbone.policy import Policy
-from bench.batches import Pairs, Part, PreferencePairs, PromptBatch, Shape, cut, deal, deal_shares
+from bench.batches import Pairs, Part, PreferencePairs, PromptBatch, Rows, Shape, cut, deal, deal_shares
 from bench.data import Prefetch, TrainingData
 from bench.engine import Compute, Engine, spread, whole
 from bench.errors import BenchError
-from bench.flops import Cost, count, meta_twin, transformer_cost
+from bench.flops import Cost, decode_cost, meta_twin, transformer_cost
 from bench.meter import Meter
 from bench.rng import numpy_generator, torch_generator
 from bench.suite import Prompt
+from bench.weights import save_weights, with_adapter
 
 if TYPE_CHECKING:
+    from diffusers import SD3Transformer2DModel
+
     from bench.metric import Metric
 
 METERED = ("flops", "forwards", "backwards", "images", "reward_calls", "pairs")
@@ -66,14 +71,11 @@ class Job:
         self.seed, self.step = seed, 0
         self.meter = Meter()
         self.latent_shape: Shape = backbone.latent_shape
-        self._backbone, self._data, self._reward = backbone, data, reward
-        transformer = backbone.transformer().requires_grad_(False)
-        self.policy = Policy(transformer, backbone.scheduler(), null, self.engine, self._charge_forward)
-        self.parameters: list[torch.nn.Parameter] = []
-        self.optimizer: torch.optim.Optimizer | None = None
-        self._max_grad_norm = math.inf
-        self._twin: torch.nn.Module | None = None
-        self._costs: dict[Shape, Cost] = {}
+        self._backbone, self._data, self._reward, self._null = backbone, data, reward, null
+        self._started_from: Path | None = None
+        transformer = backbone.transformer()
+        self._pretrained = transformer.config.get("_name_or_path")
+        self._begin(transformer)
         self._decode_cost: Cost | None = None
         self._cursors = {"pairs": 0, "prompts": 0, "preferences": 0}  # rows read so far, over all epochs
         self._order: tuple[str, int, Tensor] | None = None
@@ -83,10 +85,20 @@ class Job:
         self._padding = False
         self._logged: dict[str, tuple[Tensor | float, float]] = {}
         self._synced = self.meter.counts()
+        self._scorer: ThreadPoolExecutor | None = None
+
+    def _begin(self, transformer: SD3Transformer2DModel) -> None:
+        """Nothing trains yet."""
+        transformer.requires_grad_(False)
+        self.policy = Policy(transformer, self._backbone.scheduler(), self._null, self.engine, self._charge_forward)
+        self.parameters: list[torch.nn.Parameter] = []
+        self.optimizer: torch.optim.Optimizer | None = None
+        self._max_grad_norm = math.inf
+        self._twin: torch.nn.Module | None = None
+        self._costs: dict[Shape, Cost] = {}
         self._ema: list[Tensor] | None = None
         self._ema_settings = (0.0, 1)
         self._ema_steps = 0
-        self._scorer: ThreadPoolExecutor | None = None
 
     # -- what trains ---------------------------------------------------------------------------------------------
 
@@ -294,19 +306,19 @@ class Job:
         """A generator for this (seed, step, stream), the same on every process: for what all must agree on."""
         return torch_generator(self.seed, self.step, 0, stream)
 
-    def normal(self, batch: Pairs | PromptBatch, stream: str, *shape: int) -> Tensor:
+    def normal(self, batch: Rows, stream: str, *shape: int) -> Tensor:
         """Standard normal draws (N, *shape): one generator per row, named (seed, step, row, stream)."""
         return self._draw(torch.randn, batch, stream, shape)
 
-    def uniform(self, batch: Pairs | PromptBatch, stream: str, *shape: int) -> Tensor:
+    def uniform(self, batch: Rows, stream: str, *shape: int) -> Tensor:
         """Uniform draws in [0, 1), as ``normal``."""
         return self._draw(torch.rand, batch, stream, shape)
 
-    def noise(self, batch: Pairs | PromptBatch, stream: str) -> Tensor:
+    def noise(self, batch: Rows, stream: str) -> Tensor:
         """Gaussian latents (N, C, H, W) for a batch's rows."""
         return self.normal(batch, stream, *batch.latent_shape)
 
-    def _draw(self, draw: Any, batch: Pairs | PromptBatch, stream: str, shape: Shape) -> Tensor:
+    def _draw(self, draw: Any, batch: Rows, stream: str, shape: Shape) -> Tensor:
         # Drawn on the CPU, so that the numbers are the same on every device. The stream's name is a part of its own,
         # so that no row of one stream can share a generator with ``rng``.
         rows = [
@@ -333,7 +345,8 @@ class Job:
 
     def _charge_decode(self, images: int, *, graph: bool) -> None:
         if self._decode_cost is None:
-            self._decode_cost = _vae_decode_cost(self._backbone)
+            with self._backbone.vae_loaded() as vae:
+                self._decode_cost = decode_cost(meta_twin(vae), self.latent_shape)
         self._charge("images", images)
         self._charge("flops", images * (self._decode_cost.forward + graph * self._decode_cost.backward))
 
@@ -483,6 +496,37 @@ class Job:
         finally:
             self.policy._charge = charge
 
+    def restart(self, folder: Path) -> None:
+        """Begin another stage: nothing trains yet, and the weights are what ``save_trained`` left in ``folder``."""
+        self._started_from = folder
+        self._begin(self._start())
+
+    def _start(self) -> SD3Transformer2DModel:
+        """A fresh transformer with the weights that this stage started from."""
+        if self._started_from is None:
+            return self._backbone.transformer()
+        transformer = load_transformer(self._started_from, torch.float32, self.device)
+        # Its config names the folder that it was loaded from, which differs from run to run.
+        transformer.register_to_config(_name_or_path=self._pretrained)
+        return transformer
+
+    def save_trained(self, folder: Path, *, merge: bool) -> None:
+        """Leave the present weights in ``folder``. Every process must call it.
+
+        Args:
+            merge: of an adapter, leave the whole transformer that it makes, where otherwise it is left alone.
+        """
+        transformer, main = self.policy.transformer, self.engine.is_main
+        if not getattr(transformer, "peft_config", None):
+            state = whole(transformer.state_dict(), keep=main)
+            if main:
+                save_weights(transformer, folder, state)
+        elif main and merge:
+            save_weights(with_adapter(self._start(), transformer), folder)
+        elif main:
+            save_weights(transformer, folder)
+        self.engine.barrier()
+
     def close(self) -> None:
         """End the threads that read ahead and score."""
         self._prefetch.close()
@@ -555,21 +599,3 @@ def _adam_8bit() -> Any:
     except ImportError as error:
         raise BenchError("adam_8bit needs bitsandbytes: pip install bitsandbytes") from error
     return AdamW8bit
-
-
-def _vae_decode_cost(backbone: Backbone) -> Cost:
-    with backbone.vae_loaded() as vae:
-        twin = meta_twin(vae)
-    latents = torch.empty(1, *backbone.latent_shape, device="meta", requires_grad=True)
-    decode: Callable[[Tensor], Any] = twin.decode  # type: ignore[assignment]
-    with torch.no_grad():
-        forward = count(lambda: decode(latents))
-    with torch.enable_grad():
-        both = count(lambda: _first(decode(latents)).sum().backward())
-    return Cost(forward, both - forward)
-
-
-def _first(output: Any) -> Tensor:
-    """The pictures of a decoder's output."""
-    pictures: Tensor = output if isinstance(output, Tensor) else output.sample
-    return pictures

@@ -9,15 +9,18 @@ from torch import Tensor
 from bench import flow
 
 if TYPE_CHECKING:
-    from bench.batches import Pairs
+    from bench.batches import Rows
     from bench.job import Job
 
 
-def draw(job: Job, pairs: Pairs) -> tuple[Tensor, Tensor, Tensor]:
-    """Noise z1 (N, C, H, W), time u (N,) before the timestep shift and level sigma (N,) after it, one of each per pair.
+def draw(job: Job, rows: Rows, stream: str = "") -> tuple[Tensor, Tensor, Tensor]:
+    """Noise z1 (N, C, H, W), time u (N,) before the timestep shift and level sigma (N,) after it, one of each per row.
 
     Times are logit-normal (Esser et al. 2024). The streams are ``noise`` and ``time``, so methods of one seed see the
     same draws.
+
+    Args:
+        stream: added to the streams' names, where a step draws for the same rows more than once.
     """
-    u = flow.logit_normal_time(job.normal(pairs, "time"))
-    return job.noise(pairs, "noise"), u, flow.shift_time(u, job.policy.shift)
+    u = flow.logit_normal_time(job.normal(rows, f"time{stream}"))
+    return job.noise(rows, f"noise{stream}"), u, flow.shift_time(u, job.policy.shift)

@@ -26,6 +26,8 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "reflexflow": "methods.reflexflow:ReflexFlow",
         "flow_grpo": "methods.flow_grpo:FlowGRPO",
         "diffusion_nft": "methods.diffusion_nft:DiffusionNFT",
+        "dpo": "methods.dpo:DPO",
+        "leap_align": "methods.leap_align:LeapAlign",
     },
     "subsets": {
         "all": "data_curation.subsets:ALL",
@@ -140,13 +142,11 @@ def find(module_name: str) -> Path | None:
 
 def _shadow(module_name: str) -> str:
     """A hint when one of the harness's top-level folders is shadowed by another package of the same name."""
-    top = module_name.partition(".")[0]
-    spec = importlib.util.find_spec(top)
-    ours = importlib.util.find_spec("bench")
-    if spec is None or ours is None or not spec.origin or not ours.origin:
+    top, ours = find(module_name.partition(".")[0]), find("bench")
+    if top is None or ours is None or not (ours.parents[1] / top.parent.name).is_dir():
         return ""
-    if Path(spec.origin).parents[1] != Path(ours.origin).parents[1]:
-        return f"; another package named {top!r} shadows this project's folder: {spec.origin}"
+    if top.parents[1] != ours.parents[1]:
+        return f"; another package named {top.parent.name!r} shadows this project's folder: {top}"
     return ""
 
 

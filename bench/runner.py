@@ -24,7 +24,6 @@ from bench.errors import BenchError
 from bench.evaluation import Evaluator
 from bench.job import Job, JobFailure
 from bench.method import PostTrainingMethod
-from bench.weights import save_weights
 
 CHECKPOINT_SECONDS = 20.0
 CHECKPOINT_SHARE = 20.0
@@ -33,6 +32,11 @@ CHECKPOINT_SHARE = 20.0
 
 IDLE_STEPS = 100
 """A job that spends nothing for so long would never end: its budget counts what the method no longer does."""
+
+
+OVERSPENT = 0.05
+"""Share of the budget that a last step may cost beyond it. Whether there is a next step is decided by the dearest one
+so far, so that a step may overshoot a little where costs vary; the report flags it."""
 
 
 class OutOfMemory(Exception):
@@ -44,6 +48,8 @@ class JobRun:
     """One job and its folder.
 
     Attributes:
+        then: stages after the first: a method, and the share of the budget at which it takes over. It starts from the
+            weights that the stage before it would be evaluated with.
         fractions: shares of the budget at which the job is evaluated, the last one 1.0.
         progress: called with the share of the budget spent and the latest scalars.
         tick: called with images drawn in evaluations.
@@ -56,6 +62,7 @@ class JobRun:
     budget: Budget
     fractions: tuple[float, ...]
     evaluator: Evaluator
+    then: tuple[tuple[PostTrainingMethod, float], ...] = ()
     progress: Callable[[float, dict[str, float]], None] = lambda share, scalars: None
     tick: Callable[[int], None] = lambda images: None
     track: Callable[[int, dict[str, float]], None] = lambda step, scalars: None
@@ -74,15 +81,13 @@ class JobRun:
         self._train_log = records.Log(self.folder / "train.jsonl", write=main)
         self._meter_log = records.Log(self.folder / "meter.jsonl", write=main)
         self._clock_log = records.Log(self.folder / "clock.jsonl", write=main)
-        self.method.setup(self.job)
-        if not self.job.parameters:
-            raise JobFailure("the method's setup chose nothing to train")
-        self._largest_step, self._evaluated, self._idle = 0.0, 0, 0
+        self._stage, self._evaluated = 0, 0
+        self._set_up()
         reset_peak_memory()
         self._resume()
         saved, every = time.monotonic(), CHECKPOINT_SECONDS
         with _stop_between_steps() as stopped:
-            while self._affords_another():
+            while self._goes_on():
                 self._step()
                 evaluated = self._evaluate_due()
                 due, stop = self._agree(time.monotonic() - saved > every, stopped())
@@ -97,6 +102,50 @@ class JobRun:
         self.save()
         self._export()
 
+    # -- stages ----------------------------------------------------------------------------------------------------
+
+    def _set_up(self) -> None:
+        """Let the present stage's method choose what trains."""
+        self.method.setup(self.job)
+        if not self.job.parameters:
+            raise JobFailure("the method's setup chose nothing to train")
+        self._largest_step, self._idle, self._taken = 0.0, 0, 0
+        self._updates_before = self.job.meter.updates
+
+    @property
+    def _end(self) -> float:
+        """Share of the budget at which the present stage ends."""
+        return self.then[self._stage][1] if self._stage < len(self.then) else 1.0
+
+    def _goes_on(self) -> bool:
+        """True if another step is to be taken, by this stage or by the next one."""
+        while not self._affords_another():
+            if self.job.meter.updates == self._updates_before:
+                raise JobFailure(f"the method never called job.update() in its {self._taken} steps: it learned nothing")
+            if self._stage == len(self.then):
+                return False
+            self._next_stage()
+        return True
+
+    def _next_stage(self) -> None:
+        planned = [i for i, fraction in enumerate(self.fractions[:-1]) if abs(fraction - self._end) < 1e-6]
+        if planned and planned[0] >= self._evaluated:
+            self._evaluate(self.fractions[planned[0]])
+            self._evaluated = planned[0] + 1
+        with self.method.evaluation_weights(self.job):
+            self.job.save_trained(self._weights_of(self._stage + 1), merge=True)
+        self._enter(self._stage + 1)
+        self.save()
+
+    def _weights_of(self, stage: int) -> Path:
+        """Where the weights lie that a later stage starts from."""
+        return self.folder / "stages" / str(stage)
+
+    def _enter(self, stage: int) -> None:
+        self._stage, self.method = stage, self.then[stage - 1][0]
+        self.job.restart(self._weights_of(stage))
+        self._set_up()
+
     def _agree(self, due: bool, stop: bool) -> tuple[bool, bool]:
         """Whether to save and whether to stop, for all processes: when one has heard a signal, all stop."""
         flags = self.job.engine.sum(torch.tensor([due and self.job.engine.is_main, stop], dtype=torch.int64))
@@ -105,25 +154,34 @@ class JobRun:
     # -- training --------------------------------------------------------------------------------------------------
 
     def _affords_another(self) -> bool:
-        """True unless the next step would overshoot; a step is taken to cost as much as the dearest one so far."""
+        """True unless the next step would overshoot; a step is taken to cost as much as the stage's dearest so far."""
         spent = self.job.meter.spent(self.budget.currency)
-        return spent + self._largest_step <= self.budget.amount * (1 + 1e-9)
+        return spent + self._largest_step <= self._end * self.budget.amount * (1 + 1e-9)
 
     def _step(self) -> None:
         job, before, start = self.job, self.job.meter.spent(self.budget.currency), time.monotonic()
         self.method.step(job)
         scalars = job.finish_step(time.monotonic() - start, peak_memory())
-        self._idle = self._idle + 1 if job.meter.spent(self.budget.currency) == before else 0
+        self._taken += 1
+        spent = job.meter.spent(self.budget.currency)
+        self._idle = self._idle + 1 if spent == before else 0
         if self._idle == IDLE_STEPS:
             raise JobFailure(
                 f"{IDLE_STEPS} steps in a row spent none of the budget {self.budget}; the method has stopped learning "
                 "(in policy gradients: rewards that no longer differ within a prompt)"
             )
-        self._largest_step = max(self._largest_step, job.meter.spent(self.budget.currency) - before)
-        if job.step == 1 and self._largest_step > self.budget.amount * (1 + 1e-9):
+        if self._taken == IDLE_STEPS and job.meter.updates == self._updates_before:
+            raise JobFailure(f"the method did not call job.update() in its first {IDLE_STEPS} steps: it learns nothing")
+        dearest, self._largest_step = self._largest_step, max(self._largest_step, spent - before)
+        if self._taken == 1 and spent > self.budget.amount * (1 + 1e-9):
             raise JobFailure(
                 f"the budget {self.budget} is too small for one step, which costs {self._largest_step:.3g} "
                 f"{self.budget.currency}"
+            )
+        if spent > self.budget.amount * (1 + OVERSPENT):
+            raise JobFailure(
+                f"the method overspent: step {job.step} cost {spent - before:.3g} {self.budget.currency}, where none "
+                f"before it cost more than {dearest:.3g}, and took {spent / self.budget.amount:.0%} of the budget"
             )
         for name, value in scalars.items():
             if not math.isfinite(value):
@@ -139,7 +197,7 @@ class JobRun:
     # -- evaluation ------------------------------------------------------------------------------------------------
 
     def _evaluate_due(self) -> bool:
-        """Evaluate when a fraction (but for the last) has been reached, unless the last evaluation is next anyway."""
+        """Evaluate when a fraction (but for the last) has been reached, unless its end brings an evaluation anyway."""
         if not self._affords_another():
             return False
         share = self.job.meter.spent(self.budget.currency) / self.budget.amount
@@ -166,7 +224,10 @@ class JobRun:
             "v": records.VERSION,
             "job": self.job.state_dict(),
             "method": self.method.state_dict(),
+            "stage": self._stage,
             "largest_step": self._largest_step,
+            "taken": self._taken,
+            "updates_before": self._updates_before,
             "evaluated": self._evaluated,
         }
         state = whole(state, keep=self.job.engine.is_main)
@@ -184,21 +245,21 @@ class JobRun:
                 state = torch.load(path, weights_only=True, mmap=True)
             except Exception as error:
                 raise BenchError(f"{path} is damaged; delete it to start the job again") from error
+            if state["stage"]:
+                self._enter(state["stage"])
             self.job.load_state_dict(state["job"])
             self.method.load_state_dict(spread(state["method"], self.method.state_dict()))
             self._largest_step, self._evaluated = state["largest_step"], state["evaluated"]
+            self._taken, self._updates_before = state["taken"], state["updates_before"]
         self.job.engine.barrier()  # every process has read what the next checkpoint replaces
         for log in (self._train_log, self._meter_log, self._clock_log):
             log.cut_after(self.job.step)
 
     def _export(self) -> None:
         """Leave the evaluated weights in a form that diffusers and PEFT read."""
-        transformer, folder, main = self.job.policy.transformer, self.folder / "weights", self.job.engine.is_main
         with self.method.evaluation_weights(self.job):
-            weights = None if getattr(transformer, "peft_config", None) else whole(transformer.state_dict(), keep=main)
-            if main:
-                save_weights(transformer, folder, weights)
-        self.job.engine.barrier()
+            # An adapter on weights that no one else has would be of no use.
+            self.job.save_trained(self.folder / "weights", merge=self._stage > 0)
 
 
 def _out_of_memory(job: Job) -> str:

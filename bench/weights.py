@@ -75,6 +75,22 @@ def _save_lora(transformer: Any, folder: Path, state_dict: Mapping[str, torch.Te
     )
 
 
+def with_adapter(plain: Any, adapted: Any) -> Any:
+    """``plain`` with the change that a LoRA on ``adapted`` makes added to its weights, in ``plain``'s precision.
+
+    Args:
+        plain: a transformer with the weights that the adapter was trained on.
+        adapted: the same transformer with the adapter, whose own weights may be kept in a lower precision.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for name, layer in adapted.named_modules():
+        if isinstance(layer, BaseTunerLayer):
+            weight = plain.get_submodule(name).weight
+            weight.data += layer.get_delta_weight("default").to(weight)
+    return plain
+
+
 def find_weights(job: Path) -> Weights:
     """What lies in a job's ``weights/``. BenchError where nothing does, a shard is missing or a file is damaged."""
     folder = job / "weights"

@@ -242,8 +242,10 @@ class _Empty(_Tiny):
 
 
 class _NoVAE(torch.nn.Module):
-    def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        return latents
+    def decode(self, latents: torch.Tensor) -> Any:
+        from diffusers.models.autoencoders.vae import DecoderOutput
+
+        return DecoderOutput(latents)
 
 
 class _AnyReward(Metric):

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
+from operator import mul
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +15,38 @@ import torch
 
 from bench import records, registry
 from bench.budget import Budget
-from bench.config import ExperimentConfig, SubsetRule, method_config
+from bench.config import ExperimentConfig, SubsetRule
 from bench.data import parse_size
 from bench.errors import BenchError, Missing
 from bench.experiment import Plan, plans, reward_metric
-from bench.flops import Cost, count, transformer_cost
+from bench.flops import Cost, count, decode_cost, transformer_cost
 from bench.plan import Assumptions, JobPlan, memory, probe
 from bench.plan.architecture import find
+from bench.prompt_file import suite_of
+from bench.stages import Stage, recipe
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """One method of a row.
+
+    Attributes:
+        model: FLOPs of a step but for the reward's.
+        graph: whether the reward is asked for a gradient, which costs its forward again.
+        memory: bytes on one GPU while it trains.
+        state, weights: bytes of its checkpoint and of what trains.
+    """
+
+    step: probe.Step
+    model: int
+    graph: bool
+    memory: int
+    state: int
+    weights: int
+
+    def flops(self, scoring: float) -> int:
+        """Of a step, with a reward that costs ``scoring`` for each image."""
+        return self.model + round(self.step.reward_calls * scoring * (1 + self.graph))
 
 
 class Work:
@@ -36,7 +64,7 @@ class Work:
         self._costs: dict[tuple[str, ...], Cost] = {}
         self.suite: Any = None
         try:
-            self.suite = registry.load("suites", config.suite)()
+            self.suite = suite_of(config)
         except BenchError as error:
             self.problems.append(f"suite: {error}")
         self.architecture = find(config, self.suite.sampler.resolution if self.suite else None)
@@ -54,15 +82,42 @@ class Work:
         return tuple(rows[job.method](job) for job in plans(self.config))
 
     def _row(self, row: str) -> Callable[[Plan], JobPlan]:
-        config, architecture = self.config, self.architecture
-        method = registry.load("methods", config.method_of(row))
-        settings = method_config(method, architecture.scale, config.overrides_of(row))
+        """How the jobs of a row are planned: each of its stages by itself, added up."""
+        config = self.config
         try:
-            step = probe.one_step(method(settings), config.micro_batch, self.assumptions.gpus)
-            trained = probe.what_trains(method(settings), architecture, self._costs, low=self.low)
+            made = recipe(config, row, self.architecture.scale)
+            stages = [self._stage(stage) for stage in made.stages]
         except BenchError as error:
             problem = str(error)
             return lambda job: JobPlan(job.name, problem=problem)
+        # Text encoders are loaded alone while a cache is filled, and beside the model while text is encoded ahead.
+        encoders = (2 if self.low else 4) * self.architecture.text_parameters
+        training = max(stage.memory for stage in stages)
+        whole = 4 * self._parameters * len(stages)  # what each stage but the last hands on, and the result
+        shares = [after - before for before, after in pairwise([0.0, *(stage.end for stage in made.stages)])]
+
+        def planned(job: Plan) -> JobPlan:
+            reward = reward_metric(config, job, made.needs, self.suite) if self.suite else None
+            scoring = self._metric_flops.get(reward, 0.0) if reward else 0.0
+            flops = [stage.flops(scoring) for stage in stages]
+            taken = [self._steps(*each) for each in zip(flops, (s.step.updates for s in stages), shares, strict=True)]
+            return JobPlan(
+                name=job.name,
+                steps=sum(taken),
+                updates=sum(steps * stage.step.updates for steps, stage in zip(taken, stages, strict=True)),
+                step_flops=round(sum(map(mul, taken, flops)) / max(sum(taken), 1)) if len(stages) > 1 else flops[0],
+                flops=float(sum(map(mul, taken, flops))),
+                evaluation_flops=self.evaluation_flops and self.evaluation_flops * config.evaluations,
+                memory=training + encoders if self.ahead(job.subset) else max(training, encoders),
+                disk=stages[-1].state + (whole if len(stages) > 1 else stages[0].weights),
+            )
+
+        return planned
+
+    def _stage(self, stage: Stage) -> _Stage:
+        config, architecture = self.config, self.architecture
+        step = probe.one_step(stage.make(), config.micro_batch, self.assumptions.gpus)
+        trained = probe.what_trains(stage.make(), architecture, self._costs, low=self.low)
         training = memory.training_memory(
             trained,
             step.graph_samples * self._activations,
@@ -72,35 +127,20 @@ class Work:
             sharded=config.sharding == "fsdp",
             gpus=self.assumptions.gpus,
         ).total
-        # Text encoders are loaded alone while a cache is filled, and beside the model while text is encoded ahead.
-        encoders = (2 if self.low else 4) * architecture.text_parameters
-        state = (4 + (2 if config.adam_8bit else 8)) * trained.trained + trained.copies
         model = step.forwards * trained.cost.forward + step.backwards * trained.cost.backward
-        model += step.images * self._vae_flops("decode", architecture.latent_shape()) if step.images else 0
+        graph = stage.needs.differentiable_reward
+        if step.images:
+            decode = self._decode
+            model += step.images * (decode.forward + graph * decode.backward)
+        state = (4 + (2 if config.adam_8bit else 8)) * trained.trained + trained.copies
+        return _Stage(step, model, graph, training, state, 4 * trained.trained)
 
-        def planned(job: Plan) -> JobPlan:
-            reward = reward_metric(config, job, method, self.suite) if self.suite else None
-            per_step = model + round(step.reward_calls * (self._metric_flops.get(reward, 0.0) if reward else 0.0))
-            steps = self._steps(per_step, step.updates)
-            return JobPlan(
-                name=job.name,
-                steps=steps,
-                updates=steps * step.updates,
-                step_flops=per_step,
-                flops=float(steps * per_step),
-                evaluation_flops=self.evaluation_flops and self.evaluation_flops * config.evaluations,
-                memory=training + encoders if self.ahead(job.subset) else max(training, encoders),
-                disk=state + 4 * trained.trained,
-            )
-
-        return planned
-
-    def _steps(self, flops: int, updates: int) -> int:
-        """Iterations that the budget pays for; a job stops before the one that would overshoot."""
+    def _steps(self, flops: int, updates: int, share: float) -> int:
+        """Iterations that a share of the budget pays for; a job stops before the one that would overshoot."""
         budget = Budget.parse(self.config.budget)
         rate = self.assumptions.peak * self.assumptions.utilisation
         price = {"flops": flops, "steps": 1, "updates": updates, "device-seconds": flops / rate}[budget.currency]
-        return math.floor(budget.amount / price * (1 + 1e-9))
+        return math.floor(share * budget.amount / price * (1 + 1e-9))
 
     @cached_property
     def _activations(self) -> int:
@@ -142,6 +182,14 @@ class Work:
             text = 2 * architecture.text_parameters * architecture.max_sequence_length  # 2 FLOPs a weight and token
             total += pairs * (self._vae_flops("encode", (3, side, side)) + text)
         return total
+
+    @cached_property
+    def _parameters(self) -> int:
+        return sum(p.numel() for p in self.architecture.empty_transformer().parameters())
+
+    @cached_property
+    def _decode(self) -> Cost:
+        return decode_cost(self.architecture.empty_vae().requires_grad_(False), self.architecture.latent_shape())
 
     def _vae_flops(self, direction: str, shape: tuple[int, int, int]) -> int:
         vae = self.architecture.empty_vae()

@@ -13,9 +13,11 @@ from pathlib import Path
 import fakes
 import pytest
 import torch
-from fakes import Brightness, small
+from fakes import Brightness
 
 from bench import evaluation, records, registry, runner
+from bench.backbone import loading
+from bench.backbone.policy import Policy
 from bench.budget import Budget
 from bench.config import ExperimentConfig
 from bench.errors import BenchError
@@ -24,6 +26,7 @@ from bench.experiment import Workspace, run_experiment
 from bench.job import Job, JobFailure
 from bench.progress import Progress
 from bench.runner import JobRun
+from bench.weights import find_weights
 
 HELPER = Path(__file__).parents[1] / "support" / "kill_and_resume.py"
 POINTS = (
@@ -43,14 +46,20 @@ POINTS = (
     "three-times",
     "soar-mid-step",
     "soar-evaluation",
+    "before-a-stage",
+    "in-a-stage",
+    "after-a-stage",
 )
 METHODS = ("sft", "soar", "flow_grpo")
+EVERY = (*registry.BUILT_IN["methods"], *fakes.PIPELINES)
 THIRDS = (1 / 3, 2 / 3, 1.0)
 
 
 def job_run(world, folder: Path, name: str = "sft", budget: str = "steps=6", fractions=THIRDS, **overrides) -> JobRun:
-    method = getattr(fakes, name)(fakes.NoConfig()) if hasattr(fakes, name) else small(name, **overrides)
-    return JobRun(folder, method, world.job(), Budget.parse(budget), fractions, world.evaluator)
+    if hasattr(fakes, name):
+        method = getattr(fakes, name)(fakes.NoConfig())
+        return JobRun(folder, method, world.job(), Budget.parse(budget), fractions, world.evaluator)
+    return fakes.job_run(world, folder, name, budget, fractions, **overrides)
 
 
 def checkpoint_every_step(patch: pytest.MonkeyPatch) -> None:
@@ -159,10 +168,85 @@ def test_steps_that_grow_overshoot_by_less_than_they_grow(world, tmp_path):
     probe = job_run(world, tmp_path / "probe", "Growing", "steps=1", (1.0,))
     probe.run()
     cost = probe.job.meter.flops
-    run = job_run(world, tmp_path / "run", "Growing", f"flops={5.5 * cost!r}", (1.0,))
+    run = job_run(world, tmp_path / "run", "Growing", f"flops={5.8 * cost!r}", (1.0,))
     run.run()
-    assert [row["flops"] / cost for row in rows(tmp_path / "run", "meter")] == pytest.approx([1, 3, 6])  # 3 + 2 <= 5.5
-    assert run.job.meter.flops - 5.5 * cost < cost
+    assert [row["flops"] / cost for row in rows(tmp_path / "run", "meter")] == pytest.approx([1, 3, 6])  # 3 + 2 <= 5.8
+    assert run.job.meter.flops - 5.8 * cost < cost
+
+
+def test_a_step_that_costs_far_more_than_those_before_it_overspends(world, tmp_path):
+    probe = job_run(world, tmp_path / "probe", "Growing", "steps=1", (1.0,))
+    probe.run()
+    with pytest.raises(JobFailure, match=r"overspent: step 3 cost .* took 120% of the budget"):
+        job_run(world, tmp_path / "run", "Growing", f"flops={5 * probe.job.meter.flops!r}", (1.0,)).run()
+
+
+def test_a_method_that_never_updates_fails_the_job(world, tmp_path):
+    run = job_run(world, tmp_path, budget="steps=4", fractions=(1.0,))
+    run.method.step = lambda job: job.policy.velocity(world.data.latents[:1], 0.5, world.text(1))
+    with pytest.raises(JobFailure, match=r"never called job\.update\(\) in its 4 steps"):
+        run.run()
+
+
+# -- stages ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", fakes.PIPELINES)
+def test_a_stage_starts_from_what_the_one_before_would_be_evaluated_with(world, tmp_path, name):
+    """An adapter's change is in the weights that are handed on; so is its moving average."""
+    first = name.partition("+")[0]
+    alone = job_run(world, tmp_path / "alone", first, "steps=3", (1.0,))
+    alone.run()
+    with alone.method.evaluation_weights(alone.job), torch.no_grad():
+        noise, text = torch.ones(2, 4, 4, 4), world.text(2)
+        expected = alone.job.policy.velocity(noise, 0.5, text)
+    run = job_run(world, tmp_path / "both", name, "steps=6", (0.5, 1.0))
+    seen = []
+    step = run.then[0][0].step
+
+    def spy(job):
+        if not seen:
+            with torch.no_grad():
+                seen.append(job.policy.velocity(noise, 0.5, text))
+        step(job)
+
+    run.then[0][0].step = spy
+    run.run()
+    torch.testing.assert_close(seen[0], expected, rtol=1e-5, atol=1e-6)
+    assert [(e["step"], e["fraction"]) for e in evaluations(tmp_path / "both")] == [(3, 0.5), (6, 1.0)]
+    halves = [rows(folder / "evaluations" / "3", "samples") for folder in (tmp_path / "both", tmp_path / "alone")]
+    assert halves[0] == halves[1]  # the first half is the same job
+    whole = find_weights(tmp_path / "both")
+    assert whole.kind == "transformer"
+    with run.method.evaluation_weights(run.job), torch.no_grad():
+        expected = run.job.policy.velocity(noise, 0.5, text)
+    run.job.policy.transformer = None
+    loaded = loading.load_transformer(whole.path, torch.float32, torch.device("cpu"), part=None)
+    policy = Policy(loaded, world.backbone.scheduler(), world.null)
+    with torch.no_grad():
+        torch.testing.assert_close(policy.velocity(noise, 0.5, text), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_stages_share_one_budget_and_one_meter(world, tmp_path):
+    """What the first leaves of its half is the second's; the steps of both are charged."""
+    costs = {}
+    for name in ("sft", "soar"):
+        probe = job_run(world, tmp_path / name, name, "steps=1", (1.0,))
+        probe.run()
+        costs[name] = probe.job.meter.flops
+    budget = 2 * 13.9 * costs["sft"]
+    run = job_run(world, tmp_path / "both", "sft+soar", f"flops={budget!r}", (1.0,))
+    run.run()
+    second = int((budget - 13 * costs["sft"]) / costs["soar"] * (1 + 1e-9))
+    assert second > 1 and run.job.meter.steps == 13 + second
+    assert run.job.meter.flops == 13 * costs["sft"] + second * costs["soar"]
+
+
+def test_a_first_stage_that_learns_nothing_fails_the_job(world, tmp_path):
+    run = job_run(world, tmp_path, "sft+soar", "steps=4", (1.0,))
+    run.method.step = lambda job: job.policy.velocity(world.data.latents[:1], 0.5, world.text(1))
+    with pytest.raises(JobFailure, match=r"never called job\.update"):
+        run.run()
 
 
 def test_a_budget_too_small_for_one_step_says_what_one_costs(world, tmp_path):
@@ -218,8 +302,9 @@ class Killed(BaseException):
     """Stands for a kill: no code of the harness may clean up after it."""
 
 
-@pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize("step", [0, 2, 5])
+@pytest.mark.parametrize(
+    ("name", "step"), [*itertools.product(METHODS, (0, 2, 5)), *itertools.product(EVERY[len(METHODS) :], (1, 3))]
+)
 def test_a_job_stopped_inside_a_step_resumes_byte_for_byte(world, tmp_path, monkeypatch, name, step):
     checkpoint_every_step(monkeypatch)
     job_run(world, tmp_path / "whole", name).run()
@@ -256,7 +341,8 @@ def killed(tiny_pipeline, tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("point", POINTS)
 def test_a_job_killed_and_resumed_leaves_the_same_bytes(killed, point):
-    method = "soar" if point.startswith("soar") else "flow_grpo"
+    stage = "flow_grpo+soar" if point.endswith("a-stage") else "flow_grpo"
+    method = "soar" if point.startswith("soar") else stage
     expected, found = records_of(killed / f"reference-{method}"), records_of(killed / point)
     found = {name: data for name, data in found.items() if not name.endswith(".partial")}
     assert {"train.jsonl", "meter.jsonl", "evaluations/2/samples.jsonl"} < expected.keys()
@@ -269,7 +355,12 @@ def test_a_resume_clears_what_a_kill_left_half_written(killed):
 
 
 def test_the_helper_kills_where_this_file_says(killed):
-    assert {p.name for p in killed.iterdir()} == {*POINTS, "reference-flow_grpo", "reference-soar"}
+    assert {p.name for p in killed.iterdir()} == {
+        *POINTS,
+        "reference-flow_grpo",
+        "reference-soar",
+        "reference-flow_grpo+soar",
+    }
 
 
 def interrupt() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from bench import registry
 from bench.backbone.loader import Backbone, BackboneSpec, TextCondition
 from bench.batches import Pairs
+from bench.budget import Budget
 from bench.check.world import (  # noqa: F401 - tests have some of them from here
     CAPTIONS,
     RESOLUTION,
@@ -25,13 +27,14 @@ from bench.check.world import (  # noqa: F401 - tests have some of them from her
     weights,
 )
 from bench.corpus import Corpus, Subset
-from bench.data import TrainingData
+from bench.data import Preferences, TrainingData
 from bench.engine import Compute, Engine
 from bench.evaluation import Evaluator
 from bench.job import Job
 from bench.method import MethodConfig, Needs, PostTrainingMethod, Traits
 from bench.metric import Metric
 from bench.records import digest
+from bench.runner import JobRun
 from bench.suite import Prompt, PromptSet, Sampler, Suite
 
 
@@ -111,6 +114,9 @@ HALF = Subset("half", role="aesthetic", threshold=0.4)
 TRAITS = Traits(*["-"] * 8)
 
 
+PIPELINES = ("sft+flow_grpo", "flow_grpo+soar")
+
+
 class NoConfig(MethodConfig):
     pass
 
@@ -179,6 +185,8 @@ class World:
             prompts=tuple(Prompt(str(i), text) for i, text in enumerate(CAPTIONS)),
             text_of=torch.tensor([i % len(CAPTIONS) for i in range(len(corpus))]),
         )
+        twice = [[i, i + len(CAPTIONS)] for i in range(len(CAPTIONS))]  # two pictures of each caption
+        self.data = replace(self.data, preferences=Preferences(self.data, torch.tensor(twice)))
         self.null = self.backbone.encode_prompts([""])
         self.evaluator = Evaluator(suite(), self.backbone, {"brightness": Brightness()}, self.engine)
 
@@ -213,9 +221,23 @@ TINY_GRPO = dict(prompts=2, group_size=3, sampling_steps=3, lora_rank=2, lora_al
 def small(name: str, **overrides: Any) -> PostTrainingMethod:
     """A method of the registry, configured for the tiny pipeline."""
     method = registry.load("methods", name)
-    tiny = dict(TINY_GRPO) if name == "flow_grpo" else {"batch_size": 4, "lr": 1e-3}
+    lora = "lora_rank" in method.Config.model_fields
+    tiny = TINY_GRPO | {"batch_size": 4, "lr": 1e-2 if lora else 1e-3}
+    tiny = {key: value for key, value in tiny.items() if key in method.Config.model_fields}
+    if not lora:  # adapters alone keep an average in the tests
+        tiny.pop("ema_every", None)
     result: PostTrainingMethod = method(method.Config(**(tiny | overrides)))
     return result
+
+
+def job_run(
+    world: World, folder: Path, row: str, budget: str, fractions: tuple[float, ...], **overrides: Any
+) -> JobRun:
+    """A job of a row such as ``sft`` or ``sft+flow_grpo``, whose stages have equal shares of the budget."""
+    first, *later = row.split("+")
+    then = tuple((small(name, **overrides), (i + 1) / (1 + len(later))) for i, name in enumerate(later))
+    job, method = world.job(), small(first, **overrides)
+    return JobRun(folder, method, job, Budget.parse(budget), fractions, world.evaluator, then=then)
 
 
 def rows(count: int, shape: tuple[int, ...] = (4, 4, 4)) -> Pairs:

@@ -18,7 +18,6 @@ import fakes
 import torch
 
 from bench import records, runner
-from bench.budget import Budget
 from bench.evaluation import drawing, scoring
 from bench.job import Job
 
@@ -113,6 +112,11 @@ def after_an_evaluation(number: int) -> None:
     at_call(runner.JobRun, "_evaluate", number)
 
 
+def before_a_stage(number: int) -> None:
+    """The weights that a stage hands on are there, the checkpoint knows nothing of it."""
+    at_call(runner.JobRun, "_enter", number, before=True)
+
+
 def at_the_export(_: int) -> None:
     """Everything is done but for the weights."""
     patch(runner.JobRun, "_export", lambda original, run: kill_if(True))
@@ -136,14 +140,15 @@ POINTS: dict[str, tuple[str, float, list[tuple[Callable[[int], None], int]]]] = 
     "three-times": ("flow_grpo", -1, [(in_a_step, 1), (between_logs, 3), (in_an_evaluation, 2)]),
     "soar-mid-step": ("soar", -1, [(in_a_step, 3)]),
     "soar-evaluation": ("soar", 1e9, [(after_an_evaluation, 2)]),
+    "before-a-stage": ("flow_grpo+soar", 1e9, [(before_a_stage, 1)]),
+    "in-a-stage": ("flow_grpo+soar", 1e9, [(in_a_step, 3)]),
+    "after-a-stage": ("flow_grpo+soar", -1, [(in_a_step, 2), (at_the_export, 0)]),
 }
 
 
-def job_run(world: fakes.World, method: str, folder: Path) -> runner.JobRun:
+def job_run(world: fakes.World, row: str, folder: Path) -> runner.JobRun:
     """A job of six steps with three evaluations."""
-    return runner.JobRun(
-        folder, fakes.small(method), world.job(), Budget("steps", 6), (1 / 3, 2 / 3, 1.0), world.evaluator
-    )
+    return fakes.job_run(world, folder, row, "steps=6", (1 / 3, 2 / 3, 1.0))
 
 
 def child(world: fakes.World, method: str, folder: Path, seconds: float, kill: Callable[[], None]) -> int:
@@ -169,7 +174,7 @@ def child(world: fakes.World, method: str, folder: Path, seconds: float, kill: C
 def main(pipeline: Path, out: Path) -> None:
     torch.set_num_threads(1)  # a forked child must not wait for threads that it does not have
     world = fakes.World(pipeline)
-    for method in ("flow_grpo", "soar"):
+    for method in sorted({method for method, _, _ in POINTS.values()}):
         child(world, method, out / f"reference-{method}", 1e9, lambda: None)
     for point, (method, seconds, kills) in POINTS.items():
         for kill, at in kills:

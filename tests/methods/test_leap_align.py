@@ -1,0 +1,92 @@
+"""LeapAlign's two leaps: their values are the sampler's, and their gradient is redone by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from fakes import advance, small
+from observed import prepare, record, wide
+
+SETTINGS = {"prompts": 3, "sampling_steps": 5, "guidance_scale": 1.0}
+
+
+class Linear:
+    """A policy whose velocity is ``a z``, so that gradients can be written down."""
+
+    def __init__(self, sigmas: torch.Tensor) -> None:
+        self.a = torch.tensor(0.7, requires_grad=True)
+        self._sigmas = sigmas
+
+    def sigmas(self, steps: int) -> torch.Tensor:
+        return self._sigmas
+
+    def guided_velocity(self, z, sigma, text, guidance_scale):
+        return self.a * z
+
+
+@pytest.mark.parametrize(("k", "j"), [(0, 1), (1, 3), (0, 4), (3, 4)])
+@pytest.mark.parametrize("nested", [0.0, 0.3, 1.0])
+def test_the_gradient_is_that_of_two_leaps(world, k, j, nested):
+    job, method = prepare(world, "leap_align", **SETTINGS, nested=nested)
+    share = job.prompts(3)
+    noise = wide(job.noise(share, "start"))
+    sigmas = job.policy.sigmas(5)
+    job.policy = policy = Linear(sigmas)
+    x0, distance = method._sample(job, share, k, j)
+
+    s, a = wide(sigmas), 0.7
+    x = [noise]
+    for i in range(5):
+        x.append(x[-1] + (s[i + 1] - s[i]) * a * x[-1])
+    np.testing.assert_allclose(wide(x0), x[5], rtol=1e-5)
+    first = x[k] + (s[j] - s[k]) * a * x[k]
+    second = x[j] - s[j] * a * x[j]
+    size = [np.maximum(np.abs(leap - real).mean((1, 2, 3)), 0.1) for leap, real in ((first, x[j]), (second, x[5]))]
+    np.testing.assert_allclose(wide(distance), size[0] + size[1], rtol=1e-4)
+
+    into_j = (s[j] - s[k]) * x[k]  # d x̂_j / da
+    slope = into_j - s[j] * (x[j] + a * nested * into_j)
+    direction = torch.linspace(-1, 1, x0[0].numel()).reshape(x0[0].shape)
+    (gradient,) = torch.autograd.grad((x0 * direction).sum(), policy.a)
+    assert float(gradient) == pytest.approx(float((slope * direction.double().numpy()).sum()), rel=1e-4)
+
+
+def test_what_it_rewards_is_what_the_sampler_draws(world, monkeypatch):
+    job, method = prepare(world, "leap_align", prompts=3, sampling_steps=4, guidance_scale=2.0)
+    share = job.prompts(3)
+    plain = job.sample(job.noise(share, "start"), share.text, steps=4, guidance_scale=2.0)
+    x0, _ = method._sample(job, share, 1, 2)
+    torch.testing.assert_close(x0.detach(), plain, rtol=1e-5, atol=1e-6)
+    assert x0.requires_grad
+
+
+@pytest.mark.parametrize("ceiling", [0.55, None, 0.2])
+def test_the_loss_is_the_regret_over_the_distance(world, monkeypatch, ceiling):
+    job, method = prepare(world, "leap_align", **SETTINGS, reward_ceiling=ceiling)
+    scores, sampled = record(job, "differentiable_reward", monkeypatch), record(method, "_sample", monkeypatch)
+    (log,) = advance(job, method, 1)
+    reward, distance = wide(scores[0][1]), wide(sampled[0][1][1])
+    regret = -reward if ceiling is None else np.maximum(ceiling - reward, 0)
+    assert log["loss"] == pytest.approx((regret / distance).mean(), rel=1e-5)
+    assert log["reward"] == pytest.approx(reward.mean(), rel=1e-6)
+
+
+@pytest.mark.parametrize(("detach", "backwards"), [(False, 4), (True, 2)])
+def test_two_steps_are_charged_with_their_backward(world, detach, backwards):
+    job, method = prepare(
+        world, "leap_align", prompts=3, sampling_steps=4, guidance_scale=2.0, detach_unconditional=detach
+    )
+    advance(job, method, 1)
+    assert job.meter.forwards == 3 * 4 * 2 and job.meter.backwards == 3 * backwards
+    assert job.meter.images == job.meter.reward_calls == 3
+
+
+def test_it_ascends_its_reward(world):
+    job, method = prepare(world, "leap_align", prompts=4, sampling_steps=4, reward_ceiling=None, lr=3e-3)
+    logs = advance(job, method, 15)
+    assert np.mean([log["reward"] for log in logs[-3:]]) > np.mean([log["reward"] for log in logs[:3]]) + 0.01
+
+
+def test_the_average_is_evaluated(world):
+    assert small("leap_align").config.ema_decay == 0.995
