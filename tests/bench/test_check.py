@@ -122,6 +122,21 @@ BROKEN = {
         "unconditional_velocity",
         "a forward of the model that is not charged",
     ),
+    "unmetered copy": (
+        changed(
+            "job.train_full(**self.config.adamw())",
+            "job.train_full(**self.config.adamw()); self.teacher = deepcopy(job.policy.transformer)",
+        )
+        .replace("import torch\n", "import torch\nfrom copy import deepcopy\n")
+        .replace(
+            LOSS,
+            LOSS + "\n            self.teacher(pairs.latents, pairs.text.prompt_embeds,"
+            " pairs.text.pooled_prompt_embeds, 1000 * sigma)",
+        ),
+        "compute",
+        "self.teacher(",
+        "a forward of the model that is not charged",
+    ),
     "unmetered block": (
         changed(
             LOSS,
@@ -142,10 +157,10 @@ BROKEN = {
         "a network runs past job's doors",
     ),
     "grows": (
-        changed("job.pairs(self.config.batch_size)", "job.pairs(self.config.batch_size + job.step)"),
+        changed("job.pairs(self.config.batch_size)", "job.pairs(self.config.batch_size * (1 + job.step))"),
         "budget",
         "def step",
-        "step 2 costs",
+        "would be overspent by 10%",
     ),
     "state lost": (
         changed("job.train_full(**self.config.adamw())", "job.train_full(**self.config.adamw()); self.scale = 1.0")
