@@ -135,7 +135,7 @@ class Work:
         state = (4 + (2 if config.adam_8bit else 8)) * trained.trained + trained.copies
         return _Stage(step, model, graph, training, state, 4 * trained.trained)
 
-    def _steps(self, flops: int, updates: int, share: float) -> int:
+    def _steps(self, flops: int, updates: int, share: float = 1.0) -> int:
         """Iterations that a share of the budget pays for; a job stops before the one that would overshoot."""
         budget = Budget.parse(self.config.budget)
         rate = self.assumptions.peak * self.assumptions.utilisation

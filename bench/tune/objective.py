@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 from bench.errors import BenchError
-from bench.report.read import Job, Metric, Study, read_job
+from bench.report.read import Metric, Study, read_job
 from bench.report.stats import Cell, make_cell
 
 MEAN = "mean over the ranked columns"
@@ -47,23 +47,21 @@ def judge(folders: Sequence[Path], objective: str = "") -> Scored:
                 metrics.setdefault(metric.label, []).append(estimate.mean)
             if known := make_cell(study.start, 0.0, metric).estimate:
                 base[metric.label] = known.mean
-        columns = columns_of(study, job, objective)
+        columns = columns_of(study, objective)
         if short := next((m for m in columns if cells[m.name].estimate is None), None):
             return Scored(None, {}, reason=f"{short.label}: {cells[short.name].gap}")
         gains.append(gain(study, columns, cells))
     return Scored(fmean(gains), {label: fmean(values) for label, values in metrics.items()}, base)
 
 
-def columns_of(study: Study, job: Job, objective: str) -> list[Metric]:
-    """The columns that count: the named one, or all that the report ranks for this job.
+def columns_of(study: Study, objective: str) -> list[Metric]:
+    """The columns that count: the named one, or all with a better direction, the same for every method.
 
-    The report ranks no drift, and not the metric that a job was rewarded with: a policy-gradient method would be tuned
-    to overfit it.
+    The metric that a method was rewarded with is among them. Without it, standing still would be the best setting of
+    every method that learns from a reward, as nothing else that it moves can gain; the other columns are there to
+    count what overfitting the reward costs.
     """
-    if objective:
-        return [metric for metric in study.metrics if metric.name == objective]
-    reward = job.record.reward if job.record else None
-    return [metric for metric in study.metrics if metric.ranked and metric.name != reward]
+    return [metric for metric in study.metrics if (metric.name == objective if objective else metric.ranked)]
 
 
 def gain(study: Study, columns: Sequence[Metric], cells: Mapping[str, Cell]) -> float:
