@@ -382,8 +382,9 @@ def _refuse_another(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]
 def _write_job(folder: Path, record: dict[str, Any]) -> None:
     path = folder / "job.json"
     if path.exists():
-        old = {"origin": record["origin"]} | records.read_json(path)  # it is younger than the first records
-        _refuse_another(folder, old, record, ("config", "subset_hash", "reward", "origin"))
+        younger = {key: record[key] for key in ("origin", "stages")}  # than the first records, which lack them
+        old = younger | records.read_json(path)
+        _refuse_another(folder, old, record, ("config", "subset_hash", "reward", *younger))
         return
     records.write_json(path, record)
 

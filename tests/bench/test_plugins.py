@@ -198,6 +198,14 @@ def test_a_run_trains_a_file_and_records_where_it_came_from(experiment, tmp_path
     assert experiment(write(tmp_path / "moved", SOUND)).failed == {}  # the same file elsewhere is the same method
 
 
+def test_a_file_that_changed_is_refused_as_a_stage_too(experiment, tmp_path):
+    path = write(tmp_path, SOUND)
+    assert experiment(path, methods=("sft+mine",), budget="steps=4").failed == {}
+    write(tmp_path, SOUND + "# changed\n")
+    with pytest.raises(BenchError, match=r"sft\+mine--half--s0 was run with another configuration \(stages differ\)"):
+        experiment(path, methods=("sft+mine",), budget="steps=4")
+
+
 def test_a_job_recorded_before_origins_were_is_taken_up(experiment, tmp_path):
     path = write(tmp_path, SOUND)
     folder = experiment(path).folder / "mine--half--s0"
