@@ -563,7 +563,7 @@ class Job:
         assert self.optimizer is not None
         return {
             "step": self.step,
-            "cursors": self._cursors,
+            "cursors": dict(self._cursors),
             "meter": self.meter.state(),
             "optimizer": self.optimizer.state_dict(),
             "parameters": [p.detach() for p in self.parameters],
@@ -576,7 +576,7 @@ class Job:
         assert self.optimizer is not None
         if [p.shape for p in state["parameters"]] != [p.shape for p in self.parameters]:
             raise BenchError("the checkpoint's parameters have other shapes; it belongs to another configuration")
-        self.step, self._cursors = state["step"], state["cursors"]
+        self.step, self._cursors = state["step"], dict(state["cursors"])
         self.meter.load(state["meter"])
         self._synced = self.meter.counts()
         moments = state["optimizer"]["state"]
