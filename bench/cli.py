@@ -344,7 +344,7 @@ def tune(
 @click.option("--out", type=PATH, help="Folder to write to; default reports/<experiment>.")
 @click.option("--published", is_flag=True, default=None, help="The paper's numbers: beside RUNS, or alone.")
 def report(runs: tuple[Path, ...], out: Path | None, published: bool | None) -> None:
-    """Draw tables, plots and the page again from the records of RUNS. Needs no GPU and changes no record.
+    """Draw tables, plots and the page again from the records of RUNS, folders or archives. Needs no GPU.
 
     \b
         bench report runs/high_aesthetic
@@ -355,12 +355,28 @@ def report(runs: tuple[Path, ...], out: Path | None, published: bool | None) -> 
 
     if not (runs or published):
         raise BenchError("name a run folder, e.g. runs/high_aesthetic, or ask for --published")
-    target = out or Path("reports") / ("-".join(run.name for run in runs) or "published")
+    target = out or Path("reports") / ("-".join(run.name.partition(".tar")[0] for run in runs) or "published")
     if runs:
         render_report(list(runs), target, published)
     else:
         render_published(target)
     click.echo(f"report: {target / 'index.html'}")
+
+
+@main.command()
+@click.argument("run", type=PATH)
+@click.option("--out", type=PATH, required=True, help="File to write, ending in .tar.xz.")
+def archive(run: Path, out: Path) -> None:
+    """Pack what RUN's report is drawn from into one small file: records and the images shown, no weights.
+
+    \b
+        bench archive runs/embedded --out reports/embedded/records.tar.xz
+        bench report reports/embedded/records.tar.xz --out reports/again
+    """
+    from bench.archive import pack
+
+    count = pack(run, out)
+    click.echo(f"archive: {out} ({count} files, {out.stat().st_size / 1e6:.2f} MB)")
 
 
 @main.command()

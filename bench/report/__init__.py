@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bench import records
 
-__all__ = ["render_published", "render_report"]
+if TYPE_CHECKING:
+    from bench.report.read import Study
+
+__all__ = ["render_published", "render_report", "shown_images"]
 
 
 def render_report(runs: list[Path], out: Path, published: bool | None = None) -> list[Path]:
@@ -18,14 +22,22 @@ def render_report(runs: list[Path], out: Path, published: bool | None = None) ->
     are neither dynamics nor paradigms nor costs.
 
     Args:
+        runs: run folders, or archives of ``bench archive``.
         published: whether to set the rows beside the paper's, apart from every ranking; by default where the suite
             follows the paper's protocol. Under another suite the section says that nothing compares.
     """
-    from bench.report import guidance, page, paradigms, plots, tables  # here: a training process never plots
-    from bench.report.published.compare import SUITES, compare, comparison_csv, comparison_markdown
-    from bench.report.read import read_study
+    from bench.archive import unpacked
+    from bench.report.read import read_study  # here: a training process never plots
 
-    study = read_study(runs)
+    with unpacked(runs) as folders:
+        return _write(_files(read_study(folders), published), out)
+
+
+def _files(study: Study, published: bool | None) -> dict[str, str | bytes]:
+    """Names and contents of a report."""
+    from bench.report import guidance, page, paradigms, plots, tables
+    from bench.report.published.compare import SUITES, compare, comparison_csv, comparison_markdown
+
     sections = tables.main_sections(study) if study.tabled else []
     files: dict[str, str | bytes] = {}
     if study.tabled:
@@ -66,7 +78,18 @@ def render_report(runs: list[Path], out: Path, published: bool | None = None) ->
         files |= {"published.csv": comparison_csv(comparison)} if comparison.pairs else {}
     samples = {subset: picture for subset in study.subsets or [""] if (picture := plots.samples_image(study, subset))}
     files["index.html"] = page.page(study, sections, svg, samples, comparison, swept)
-    return _write(files | _numbered("samples", samples), out)
+    return files | _numbered("samples", samples)
+
+
+def shown_images(study: Study) -> set[Path]:
+    """Files of the images that a report shows."""
+    from bench.report import guidance, plots
+
+    parts = [part for subset in study.subsets or [""] for part in plots.samples_parts(study, subset)]
+    if study.swept:
+        sweep = guidance.sweep(study)
+        parts += [part for subset in sweep.subsets for part in guidance.samples_parts(study, sweep, subset)]
+    return plots.images_of(parts)
 
 
 def _numbered(name: str, pictures: Mapping[str, bytes]) -> dict[str, bytes]:

@@ -296,6 +296,11 @@ def guidance_csv(made: Sweep) -> str:
 
 def samples(study: Study, made: Sweep, subset: str) -> bytes | None:
     """A block for each of a few prompts: a row per model (its first seed), a column per scale, one noise for all."""
+    return plots.sheet(study, samples_parts(study, made, subset))
+
+
+def samples_parts(study: Study, made: Sweep, subset: str) -> list[plots.Part]:
+    """What ``samples`` shows."""
     looks, models = made.looks(study), made.of(subset)
     firsts = [
         [model.jobs[scale][0].at(0.0) if scale in model.jobs else None for scale in made.scales] for model in models
@@ -306,7 +311,7 @@ def samples(study: Study, made: Sweep, subset: str) -> bytes | None:
     ]
     columns = [f"CFG {scale:g}" for scale in made.scales]
     jobs = [job for model in models for of in model.jobs.values() for job in of]
-    return plots.sheet(study, jobs, lambda prompt: (lines, columns))
+    return plots.parts_of(jobs, lambda prompt: (lines, columns))
 
 
 def guidance_figures(study: Study, made: Sweep) -> tuple[bytes, bytes]:

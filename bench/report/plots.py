@@ -126,28 +126,48 @@ class Line:
     tiles: list[tuple[Evaluation | None, int]]
 
 
+Part = tuple[list[Line], list[str], Sample]
+"""A block of samples: its lines, the headings of its columns, and its prompt."""
+
+
 def samples_image(study: Study, subset: str) -> bytes | None:
     """A block for each of a few prompts. None while the study holds no sample at all.
 
     With jobs: same prompt and noise, a row per method (its first seed), a column per checkpoint. Where nothing was
     trained: a row per model, a column per repeat.
     """
+    return sheet(study, samples_parts(study, subset))
+
+
+def samples_parts(study: Study, subset: str) -> list[Part]:
+    """What ``samples_image`` shows."""
     jobs = [row.jobs[0] for row in study.rows(subset)]
-    return sheet(
-        study,
+    return parts_of(
         [*study.start, *jobs] if jobs else study.untrained,
         lambda prompt: _checkpoints(study, jobs) if jobs else _repeats(study, prompt),
     )
 
 
-def sheet(
-    study: Study, jobs: Sequence[Job], lines_of: Callable[[Sample], tuple[list[Line], list[str]]]
-) -> bytes | None:
-    """A block for each of a few prompts of ``jobs``, with the lines and headings of ``lines_of``; None without any."""
-    prompts = _choose_prompts(jobs)
-    if not prompts:
+def parts_of(jobs: Sequence[Job], lines_of: Callable[[Sample], tuple[list[Line], list[str]]]) -> list[Part]:
+    """A block for each of a few prompts of ``jobs``, with the lines and headings of ``lines_of``."""
+    return [(*lines_of(prompt), prompt) for prompt in _choose_prompts(jobs)]
+
+
+def images_of(parts: Sequence[Part]) -> set[Path]:
+    """Files of the images that a sheet shows, whether or not they are there."""
+    return {
+        path
+        for lines, _, prompt in parts
+        for line in lines
+        for evaluation, repeat in line.tiles
+        if (path := _image(evaluation, prompt, repeat))
+    }
+
+
+def sheet(study: Study, parts: Sequence[Part]) -> bytes | None:
+    """Blocks of samples on one page; None without any."""
+    if not parts:
         return None
-    parts = [(*lines_of(prompt), prompt) for prompt in prompts]
     crowded = max(len(lines) for lines, _, _ in parts) > figure.CROWD
     tile = (128 if study.experiment.suite.sampler.resolution <= 128 else 192) // (2 if crowded else 1)
     blocks = [_block(*part, tile) for part in parts]
@@ -218,11 +238,15 @@ def _block(lines: Sequence[Line], columns: Sequence[str], prompt: Sample, tile: 
     return block
 
 
-def _tile(evaluation: Evaluation | None, prompt: Sample, repeat: int, size: int) -> Image.Image:
-    """The evaluation's image of a prompt, or a grey tile that says it is missing."""
+def _image(evaluation: Evaluation | None, prompt: Sample, repeat: int) -> Path | None:
     key = (prompt.prompt_set, prompt.prompt_id, repeat)
     samples = evaluation.samples if evaluation else []
-    path = next((s.image for s in samples if (s.prompt_set, s.prompt_id, s.repeat) == key), None)
+    return next((s.image for s in samples if (s.prompt_set, s.prompt_id, s.repeat) == key), None)
+
+
+def _tile(evaluation: Evaluation | None, prompt: Sample, repeat: int, size: int) -> Image.Image:
+    """The evaluation's image of a prompt, or a grey tile that says it is missing."""
+    path = _image(evaluation, prompt, repeat)
     if path is None or not path.exists():
         tile = Image.new("RGB", (size, size), TILE_GREY)
         ImageDraw.Draw(tile).text((size / 2, size / 2), "missing", GREY, _font(12), anchor="mm")
