@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from bench.report.read import JobRecord, Study
 from bench.report.text import Grid, count, listed
 
 NOTE = (
     "Every method starts from the same weights and has the same budget; what it learns from is its own. Prompts are "
-    "the subset's captions. Where a reward is a column of the main table, the cell is marked †."
+    "the subset's captions. Where a reward is a column of the main table, the cell is marked †. Tuned settings were "
+    "chosen among as many trials for every method, on prompts and a seed that are not reported; the others are defaults."
 )
 
 
@@ -18,8 +20,8 @@ def given(study: Study) -> Grid:
     rows = []
     for method in study.methods:
         jobs = [job.record for job in study.jobs if job.method == method and job.record]
-        rows.append([method, *(_cells(study, jobs) if jobs else ["–"] * 4)])
-    return Grid(["Method", "Image-caption pairs", "Prompts", "Reward", "Preference pairs"], rows)
+        rows.append([method, *(_cells(study, jobs) if jobs else ["–"] * 5)])
+    return Grid(["Method", "Image-caption pairs", "Prompts", "Reward", "Preference pairs", "Tuned"], rows)
 
 
 def _cells(study: Study, jobs: Sequence[JobRecord]) -> list[str]:
@@ -35,7 +37,19 @@ def _cells(study: Study, jobs: Sequence[JobRecord]) -> list[str]:
         "yes" if "prompts" in needs else "no",
         (rewards or "yes") if asked else "no",
         (preferences or "yes") if "preference_pairs" in needs else "no",
+        _by_subset((job.subset, _tuned(job.tuned)) for job in jobs if job.tuned) or "no",
     ]
+
+
+def _tuned(tuned: Mapping[str, Any]) -> str:
+    """Settings by stage, and among how many trials they were chosen on which prompts."""
+    stages = tuned["values"].items()
+    values = [
+        ", ".join(f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}" for key, value in chosen.items())
+        for _, chosen in stages
+    ]
+    named = values if len(values) == 1 else [f"{name}: {told}" for (name, _), told in zip(stages, values, strict=True)]
+    return f"{'; '.join(named)} ({tuned['trials']} trials on {tuned['suite']})"
 
 
 def _told(job: JobRecord) -> str:

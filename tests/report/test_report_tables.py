@@ -123,18 +123,20 @@ def test_what_each_method_was_given_is_named(make_run: Callable[..., Any], tmp_p
     run.job("gamma", 0.1, reward="style", subset="matching")
     run.job("delta", 0.1, reward="style")
     run.job("delta", 0.1, reward="other", subset="matching")
-    run.job("omega", 0.1, preferences=1200)
+    run.job("omega", 0.1, preferences=1200, tuned={"omega": {"lr": 3e-4, "passes": 2}})
+    run.job("a+b", 0.1, tuned={"a": {"lr": 1e-3}, "b": {"lr": 2e-5}})
     run.experiment["jobs"].append("late--pretty--s0")
     run.save()
     assert given.given(read_study([run.folder])).rows == [
-        ["alpha", "yes", "no", "no", "no"],
-        ["gamma", "yes", "no", "Aesthetic", "no"],
-        ["delta", "yes", "no", "Aesthetic on pretty; other on matching", "no"],
-        ["omega", "no", "no", "no", "liked, 1,200 pairs"],
-        ["late", "–", "–", "–", "–"],
+        ["alpha", "yes", "no", "no", "no", "no"],
+        ["gamma", "yes", "no", "Aesthetic", "no", "no"],
+        ["delta", "yes", "no", "Aesthetic on pretty; other on matching", "no", "no"],
+        ["omega", "no", "no", "no", "liked, 1,200 pairs", "lr 0.0003, passes 2 (6 trials on validation)"],
+        ["a+b", "yes", "no", "no", "no", "a: lr 0.001; b: lr 2e-05 (6 trials on validation)"],
+        ["late", "–", "–", "–", "–", "–"],
     ]
     render_report([run.folder], tmp_path / "out")
-    assert "| omega | no | no | no | liked, 1,200 pairs |" in (tmp_path / "out/paradigms.md").read_text()
+    assert "| omega | no | no | no | liked, 1,200 pairs | lr 0.0003" in (tmp_path / "out/paradigms.md").read_text()
     assert "<td>liked, 1,200 pairs</td>" in (tmp_path / "out/index.html").read_text()
 
 

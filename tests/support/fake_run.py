@@ -132,6 +132,7 @@ class FakeRun:
         updates: int = 90,
         config: dict[str, Any] | None = None,
         preferences: int = 0,
+        tuned: dict[str, dict[str, Any]] | None = None,
     ) -> str:
         """Write a job that spent ``share`` of the budget and was evaluated at ``fractions``."""
         name = f"{method}--{subset}--s{seed}"
@@ -142,6 +143,10 @@ class FakeRun:
             record = json.loads((self.folder / name / "job.json").read_text())
             record["needs"] |= {"pairs": False, "preference_pairs": True}
             self.write(f"{name}/job.json", record | {"preferences": {"corpus": "liked", "pairs": preferences}})
+        if tuned:
+            record = json.loads((self.folder / name / "job.json").read_text())
+            chosen = {"values": tuned, "trials": 6, "suite": "validation"}
+            self.write(f"{name}/job.json", record | {"tuned": chosen})
         steps = [{"step": s, **self._spent(share * s / 9, updates * s // 9)} for s in range(1, 10)]
         self.lines(f"{name}/meter.jsonl", steps)
         self.lines(f"{name}/train.jsonl", [{"step": s, "loss": 1.0 / s} for s in range(1, 10)])
