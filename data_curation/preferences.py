@@ -7,12 +7,12 @@ Any layout that keeps tags will do: a folder with ``metadata.jsonl`` of lines
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
-from bench.corpus import Corpus, Manifest
+from bench.corpus import BadPair, Corpus, Manifest
 from bench.errors import BenchError
 
 PREFERRED = {"1": True, "true": True, "0": False, "false": False}
@@ -21,13 +21,14 @@ PREFERRED = {"1": True, "true": True, "0": False, "false": False}
 def pair_up(corpus: Corpus, manifest: Manifest, say: Callable[[str], None] = lambda line: None) -> Tensor:
     """(P, 2) positions in ``manifest``: the preferred picture of each pair, and the other one.
 
-    Pairs of which a picture cannot be read, and ties (both or none preferred), are left out and counted to ``say``.
+    A picture may stand in several pairs. Pairs of which a picture cannot be read, and ties (both or none preferred, or
+    the same picture twice), are left out and counted to ``say``.
 
     Raises:
         BenchError: a row without the tags, a pair of more than two pictures or of two captions, or no pair at all.
     """
     rows: dict[str, list[tuple[bool, int]]] = defaultdict(list)
-    for position, index in enumerate(manifest.indices):
+    for index, position in _positions(corpus, manifest):
         tags = corpus.tags(index)
         preferred = PREFERRED.get(tags.get("preferred", "").lower())
         if "pair" not in tags or preferred is None:
@@ -46,7 +47,7 @@ def pair_up(corpus: Corpus, manifest: Manifest, say: Callable[[str], None] = lam
             raise BenchError(f"preference pair {name} of {corpus.name} has {len(halves)} pictures; a pair has two")
         if len(halves) < 2:
             torn += 1
-        elif halves[0][0] == halves[1][0]:
+        elif halves[0][0] == halves[1][0] or halves[0][1] == halves[1][1]:
             ties += 1
         else:
             pairs.append([position for _, position in sorted(halves, reverse=True)])
@@ -55,3 +56,18 @@ def pair_up(corpus: Corpus, manifest: Manifest, say: Callable[[str], None] = lam
     if not pairs:
         raise BenchError(f"{corpus.name} holds no preference pair")
     return torch.tensor(pairs)
+
+
+def _positions(corpus: Corpus, manifest: Manifest) -> Iterator[tuple[int, int]]:
+    """Every usable row of the corpus with its position in the manifest, which holds equal pictures once."""
+    listed = {index: position for position, index in enumerate(manifest.indices)}
+    kept = {key: position for position, key in enumerate(manifest.keys)}
+    for index in range(len(corpus)):
+        position = listed.get(index)
+        if position is None:
+            try:
+                position = kept.get(corpus.key(index))
+            except BadPair:
+                continue
+        if position is not None:
+            yield index, position
