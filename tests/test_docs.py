@@ -6,37 +6,65 @@ import re
 from pathlib import Path
 from typing import Any
 
-import fakes
 import pytest
+import torch
+from click.testing import CliRunner
+from plugin_files import only_here
 
+from bench import plugins, registry
+from bench.check import PROMISES
+from bench.check.world import World, advance
+from bench.cli import main
 from bench.config import method_config
 
+pytestmark = pytest.mark.usefixtures(only_here.__name__)
+
 DOCS = Path(__file__).parents[1] / "docs"
-MADE_UP = {"methods/raft.py", "benchmarks/metrics/colourfulness.py"}  # what the reader is told to write
+MADE_UP = {"benchmarks/metrics/colourfulness.py"}  # what the reader is told to write
 
 
-def plugin(page: str, mark: str) -> dict[str, Any]:
-    """The Python block that follows ``<!-- mark -->``, executed as a module of its own."""
-    text = (DOCS / page).read_text(encoding="utf-8")
-    block = re.search(rf"<!-- {mark} -->\n```python\n(.*?)```", text, re.S)
+def code(page: str, mark: str) -> str:
+    """The Python block that follows ``<!-- mark -->``."""
+    block = re.search(rf"<!-- {mark} -->\n```python\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), re.S)
     assert block is not None
-    module: dict[str, Any] = {"__name__": f"{mark}_from_docs"}
-    exec(compile(block.group(1), page, "exec"), module)
-    return module
+    return block.group(1)
 
 
-def test_the_worked_method_trains(world: fakes.World) -> None:
-    raft = plugin("add-a-method.md", "raft")["RAFT"]
-    method = raft(method_config(raft, "embedded", {"prompts": 2, "group_size": 2, "sampling_steps": 2}))
-    job = world.job()
-    method.setup(job)
-    before = [p.detach().clone() for p in job.parameters]
-    method.step(job)
-    scalars = job.finish_step(seconds=1.0, memory=1)
-    assert job.meter.updates >= 1
-    assert job.meter.reward_calls == 4
-    assert any(not a.equal(b.detach()) for a, b in zip(before, job.parameters, strict=True))
-    assert all(value == pytest.approx(value) for value in scalars.values())
+@pytest.fixture
+def raft(tmp_path: Path) -> Path:
+    """The worked method as the file that the page says it is."""
+    path = tmp_path / "raft.py"
+    path.write_text(code("add-a-method.md", "raft"), encoding="utf-8")
+    return path
+
+
+SMALL = {"prompts": 4, "group_size": 3, "sampling_steps": 2}
+
+
+def test_the_worked_method_keeps_every_promise(raft: Path) -> None:
+    settings = [part for key, value in SMALL.items() for part in ("--set", f"{key}={value}")]
+    result = CliRunner().invoke(main, ["check", str(raft), *settings])
+    assert result.exit_code == 0, result.output
+    assert len(result.output.splitlines()) == len(PROMISES)
+
+
+def test_the_worked_method_fine_tunes_on_the_best_of_each_group(raft: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    method = registry.load("methods", plugins.named(str(raft)))
+    trained, job = method(method_config(method, "embedded", SMALL)), World().job(method.needs)
+    trained.setup(job)
+    visited: list[Any] = []
+    rewards: list[torch.Tensor] = []
+    parts, gather = job.parts, job.gather
+    monkeypatch.setattr(job, "parts", lambda batch, rows=None: (visited.append(rows), parts(batch, rows))[1])
+    monkeypatch.setattr(job, "gather", lambda values, batch: (rewards.append(gather(values, batch)), rewards[-1])[1])
+    (logs,) = advance(job, trained)
+    groups = rewards[0].double().view(4, 3)
+    assert visited[0] is None  # the rollout's
+    assert visited[1].tolist() == [3 * number + int(group.argmax()) for number, group in enumerate(groups)]
+    assert logs["reward"] == pytest.approx(float(groups.mean()), rel=1e-6)
+    assert logs["best"] == pytest.approx(float(groups.amax(1).mean()), rel=1e-6)
+    assert logs["best"] > logs["reward"]
+    assert job.meter.reward_calls == 12 and job.meter.updates == 1
 
 
 def test_every_path_that_a_document_names_is_there() -> None:
