@@ -11,8 +11,9 @@ import torch
 from fakes import CAPTIONS, Brightness, rows, same, take, weights
 
 from bench import flow
+from bench.batches import PreferencePairs
 from bench.errors import BenchError
-from bench.flops import transformer_cost
+from bench.flops import Cost, decode_cost, meta_twin, transformer_cost
 from bench.job import Job, JobFailure
 from bench.suite import Prompt
 
@@ -87,6 +88,90 @@ def test_pairs_and_prompts_do_not_disturb_each_other(world):
         asked = mixed.prompts(2).prompts
         assert torch.equal(take(mixed, 5).indices, take(pure, 5).indices)
         assert asked == prompts.prompts(2).prompts
+
+
+def preferred(job: Job, count: int) -> PreferencePairs:
+    """The first micro-batch of a step's preference pairs: all of them, without a micro-batch size."""
+    (pairs,) = job.preference_pairs(count)
+    return pairs
+
+
+@pytest.mark.parametrize("batch", [1, 3, 5, 12])
+def test_every_epoch_visits_every_preference_pair_once_and_in_another_order(world, batch):
+    job, size = world.job(), len(world.data.preferences.pairs)
+    order = torch.cat([preferred(job, batch).indices for _ in range(-(-4 * size // batch))])[: 4 * size]
+    epochs = order.view(4, size).tolist()
+    assert all(sorted(epoch) == list(range(size)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 4
+
+
+def test_preference_pairs_bring_winner_loser_and_their_caption(world):
+    data = world.data.preferences
+    turned = replace(data, pairs=torch.tensor([[5, 0], [1, 6], [7, 2]]))  # the first and the last won by the later one
+    pairs = preferred(world.job(data=replace(world.data, preferences=turned)), 3)
+    assert sorted(pairs.indices.tolist()) == [0, 1, 2] and pairs.rows.tolist() == [0, 1, 2]
+    for row, index in enumerate(pairs.indices.tolist()):
+        winner, loser = turned.pairs[index].tolist()
+        assert torch.equal(pairs.winners[row], world.data.latents[winner])
+        assert torch.equal(pairs.losers[row], world.data.latents[loser])
+        caption = winner % len(CAPTIONS)
+        assert torch.equal(pairs.text.prompt_embeds[row], world.data.text.prompt_embeds[caption])
+        assert torch.equal(pairs.text.pooled_prompt_embeds[row], world.data.text.pooled_prompt_embeds[caption])
+
+
+def test_micro_batches_of_preference_pairs_are_the_batch_in_pieces(world):
+    whole, pieces = world.job(), world.job(micro_batch=3)
+    for _ in range(3):
+        expected, found = preferred(whole, 7), list(pieces.preference_pairs(7))
+        assert [len(p) for p in found] == [3, 3, 1]
+        for part in ("indices", "rows", "winners", "losers"):
+            assert torch.equal(torch.cat([getattr(p, part) for p in found]), getattr(expected, part))
+        assert torch.equal(torch.cat([p.text.prompt_embeds for p in found]), expected.text.prompt_embeds)
+    assert whole.meter.pairs == pieces.meter.pairs == 21
+
+
+def test_preference_pairs_of_different_shapes_come_apart_and_none_is_lost(world):
+    data = world.data.preferences
+    shapes = torch.tensor([[4, 4, 6] if i % len(CAPTIONS) == 3 else [4, 4, 4] for i in range(PAIRS)])
+
+    class Latents:
+        def __getitem__(self, index: torch.Tensor) -> torch.Tensor:
+            (shape,) = shapes[index].unique(dim=0).tolist()
+            return index.float().view(-1, 1, 1, 1).expand(-1, *shape)
+
+    pictures = replace(data.pictures, latents=Latents(), shapes=shapes)
+    job = world.job(data=replace(world.data, preferences=replace(data, pictures=pictures)))
+    parts = list(job.preference_pairs(5))
+    assert sorted(i for p in parts for i in p.indices.tolist()) == list(range(5))
+    assert {p.latent_shape for p in parts} == {(4, 4, 4), (4, 4, 6)}
+    for part in parts:
+        found = torch.stack([part.winners[:, 0, 0, 0], part.losers[:, 0, 0, 0]], dim=1)
+        assert torch.equal(found, data.pairs[part.indices].float())
+
+
+def test_pairs_and_preference_pairs_do_not_disturb_each_other(world):
+    mixed, pure, alone = world.job(), world.job(), world.job()
+    for _ in range(7):
+        assert torch.equal(preferred(mixed, 2).indices, preferred(alone, 2).indices)
+        assert torch.equal(take(mixed, 5).indices, take(pure, 5).indices)
+
+
+def test_a_restored_job_goes_on_with_the_next_preference_pair(world):
+    whole, first, second = (world.job() for _ in range(3))
+    for job in (whole, first, second):
+        job.train_full(lr=1e-3, betas=(0.9, 0.999), weight_decay=0.0, max_grad_norm=1.0)
+    expected = [preferred(whole, 2).indices.tolist() for _ in range(4)]
+    found = [preferred(first, 2).indices.tolist() for _ in range(2)]
+    state = first.state_dict()
+    preferred(first, 1)  # after the state was taken, which it must not change
+    second.load_state_dict(state)
+    assert found + [preferred(second, 2).indices.tolist() for _ in range(2)] == expected
+
+
+def test_a_method_that_declared_no_preference_pairs_gets_none(world):
+    job = world.job(data=replace(world.data, preferences=None))
+    with pytest.raises(JobFailure, match=r"did not declare needs\.preference_pairs"):
+        preferred(job, 1)
 
 
 def test_a_method_that_declared_no_pairs_gets_none(world):
@@ -222,6 +307,62 @@ def test_decoding_costs_the_same_per_image_however_many(job):
     one = job.meter.flops
     job.decode(job.noise(rows(5), "x"))
     assert job.meter.flops == 6 * one
+
+
+def decoding(job: Job) -> Cost:
+    """What decoding one picture and its gradient cost, counted apart."""
+    with job._backbone.vae_loaded() as vae:
+        return decode_cost(meta_twin(vae), job.latent_shape)
+
+
+def test_pictures_with_a_gradient_are_the_decoded_ones_to_rounding(job):
+    latents = job.noise(rows(5), "x")
+    pixels, images = job.decode_with_gradient(latents), job.decode(latents)
+    assert pixels.shape == (5, 3, 16, 16) and pixels.dtype == torch.float32
+    assert 0 <= pixels.min() and pixels.max() <= 1
+    exact = 255 * pixels.detach().double().permute(0, 2, 3, 1).numpy()
+    assert abs(exact - images).max() <= 0.5 + 1e-4  # the nearest of 256, float32's rounding allowed
+
+
+def test_the_gradient_of_decoded_pictures_is_that_of_finite_differences(job):
+    latents = job.noise(rows(3), "x").requires_grad_()
+    weight = torch.linspace(-1, 1, 3 * 3 * 16 * 16).reshape(3, 3, 16, 16)
+
+    def value(at: torch.Tensor) -> torch.Tensor:
+        return (job.decode_with_gradient(at).double() * weight).sum()
+
+    (gradient,) = torch.autograd.grad(value(latents), latents)
+    assert (gradient.flatten(1).norm(dim=1) > 0).all()
+    step = gradient / gradient.norm()
+    with torch.no_grad():
+        ahead, behind = value(latents + 1e-2 * step), value(latents - 1e-2 * step)
+    assert float((ahead - behind) / 2e-2) == pytest.approx(float(gradient.norm()), rel=2e-3)
+
+
+def test_decoding_with_a_gradient_is_charged_with_its_backward(job):
+    cost, latents = decoding(job), job.noise(rows(3), "x")
+    job.decode_with_gradient(latents)
+    assert (job.meter.images, job.meter.flops) == (3, 3 * (cost.forward + cost.backward))
+    with torch.no_grad():
+        pixels = job.decode_with_gradient(latents)
+    assert not pixels.requires_grad
+    assert (job.meter.images, job.meter.flops) == (6, 3 * (2 * cost.forward + cost.backward))
+    job.decode(latents)
+    assert (job.meter.images, job.meter.flops) == (9, 3 * (3 * cost.forward + cost.backward))
+    assert cost.backward > 0 and cost.forward > 0 and (job.meter.forwards, job.meter.backwards) == (0, 0)
+
+
+def test_a_differentiable_reward_is_charged_twice_and_without_a_graph_once(job):
+    job._reward.flops_per_image = 1000.0
+    pixels, prompts = torch.full((3, 3, 16, 16), 0.25, requires_grad=True), [Prompt("0", "x")] * 3
+    scores = job.differentiable_reward(pixels, prompts)
+    assert scores.tolist() == [0.25] * 3
+    assert (job.meter.reward_calls, job.meter.flops) == (3, 6000)
+    (gradient,) = torch.autograd.grad(scores.sum(), pixels)
+    np.testing.assert_allclose(gradient.numpy(), 1 / (3 * 16 * 16), rtol=1e-6)
+    with torch.no_grad():
+        assert not job.differentiable_reward(pixels, prompts).requires_grad
+    assert (job.meter.reward_calls, job.meter.flops) == (6, 9000)
 
 
 def test_evaluation_is_never_charged(job):
@@ -380,6 +521,30 @@ def test_a_broken_reward_fails_the_job(world, scores, message):
 
     with pytest.raises(JobFailure, match=message):
         world.job(reward=Broken()).reward(np.zeros((2, 16, 16, 3), np.uint8), [Prompt("0", "x")] * 2)
+
+
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        (torch.tensor(0.1), "shape"),
+        (torch.tensor([[0.1], [0.2]]), "shape"),
+        (torch.tensor([0.1, float("nan")]), "brightness returned NaN or infinity"),
+    ],
+)
+def test_a_broken_differentiable_reward_fails_the_job(world, scores, message):
+    class Broken(Brightness):
+        def differentiable_score(self, pixels, prompts):
+            return scores
+
+    with pytest.raises(JobFailure, match=message):
+        world.job(reward=Broken()).differentiable_reward(torch.zeros(2, 3, 16, 16), [Prompt("0", "x")] * 2)
+
+
+def test_a_method_that_declared_no_differentiable_reward_gets_none(world):
+    job = world.job()
+    job._reward = None
+    with pytest.raises(JobFailure, match=r"did not declare needs\.differentiable_reward"):
+        job.differentiable_reward(torch.zeros(1, 3, 16, 16), [Prompt("0", "x")])
 
 
 def test_a_method_that_declared_no_reward_gets_none(world):

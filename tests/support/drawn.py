@@ -75,9 +75,9 @@ def check_on_a_gpu(judge: Metric, value: float) -> None:
         torch.backends.cuda.matmul.allow_tf32 = False
 
 
-def check_gradient(judge: Metric, near: float) -> None:
+def check_gradient(judge: Metric, near: float, side: int = 96) -> None:
     """Its differentiable form agrees with ``score`` on smooth pictures, and its gradient with finite differences."""
-    pictures = smooth()
+    pictures = smooth(side=side)
     prompts = drawn()[1][: len(pictures)]
     pixels = as_pixels(pictures)
     scores = judge.differentiable_score(pixels, prompts)
