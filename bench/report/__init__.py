@@ -35,7 +35,7 @@ def render_report(runs: list[Path], out: Path, published: bool | None = None) ->
 
 def _files(study: Study, published: bool | None) -> dict[str, str | bytes]:
     """Names and contents of a report."""
-    from bench.report import guidance, page, paradigms, plots, tables
+    from bench.report import differences, guidance, page, paradigms, plots, tables
     from bench.report.published.compare import SUITES, compare, comparison_csv, comparison_markdown
 
     sections = tables.main_sections(study) if study.tabled else []
@@ -57,6 +57,11 @@ def _files(study: Study, published: bool | None) -> dict[str, str | bytes]:
             "training_dynamics.png": png,
             "training_dynamics.svg": svg,
             "training_dynamics.csv": plots.dynamics_csv(study, lines),
+        }
+    if differences.grids(study, sections):
+        files |= {
+            "differences.md": differences.markdown(study, sections),
+            "differences.csv": differences.csv(study, sections),
         }
     swept = None
     if study.swept:

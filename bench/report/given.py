@@ -11,7 +11,7 @@ from bench.report.text import Grid, count, listed
 NOTE = (
     "Every method starts from the same weights and has the same budget; what it learns from is its own. Prompts are "
     "the subset's captions. Where a reward is a column of the main table, the cell is marked †. Tuned settings were "
-    "chosen among as many trials for every method, on prompts and a seed that are not reported; the others are defaults."
+    "chosen among as many trials for every method, on prompts and a seed that are not reported; others are defaults."
 )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from bench.report import conditions, given, guidance, html, paradigms, tables
+from bench.report import conditions, differences, given, guidance, html, paradigms, tables
 from bench.report.published.compare import Comparison
 from bench.report.read import Study
 from bench.report.stats import Estimate
@@ -20,6 +20,7 @@ TEMPLATE = """{% extends "document" %}
 {% block body %}
 <p>{{ summary }}</p>
 <nav>{% if tabled %}<a href="#results">Results</a>{% endif %}
+{%- if differences %}<a href="#differences">Differences</a>{% endif %}
 {%- if trained %}<a href="#given">Given</a>{% endif %}
 {%- if published %}<a href="#published">Published</a>{% endif %}
 {%- if trained %}<a href="#dynamics">Dynamics</a>{% endif %}
@@ -59,6 +60,11 @@ TEMPLATE = """{% extends "document" %}
 <li>Below each value: its interval, on a scale shared by the column; {% if based -%}
 the paired difference to the base with its 95 % interval, ▲ better, ▼ worse, where that interval excludes zero;
 {% endif %}how many of the images owed are scored.</li></ul>
+{% endif %}
+{%- if differences %}
+<h2 id="differences">Differences</h2>
+{%- for subset, grid in differences %}<h3>{{ subset }}</h3>{{ table(grid, "numbers") }}{% endfor %}
+<ul class="notes">{% for note in difference_notes %}<li>{{ note }}</li>{% endfor %}</ul>
 {% endif %}
 {%- if trained %}
 <h2 id="given">Given</h2>
@@ -176,6 +182,8 @@ def page(
         notes=tables.notes(study, sections),
         dynamics=_data_uri("image/svg+xml", dynamics_svg),
         samples=[(subset, _data_uri("image/png", picture)) for subset, picture in samples.items()],
+        differences=differences.grids(study, sections),
+        difference_notes=differences.notes(sections),
         given=given.given(study),
         given_note=given.NOTE,
         paradigms=paradigms.paradigms(study),

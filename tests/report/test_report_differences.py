@@ -1,0 +1,70 @@
+"""Paired differences between methods, redone from the samples."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import pytest
+
+from bench.report import differences, render_report
+from bench.report.read import read_study
+from bench.report.stats import difference
+from bench.report.tables import main_sections
+
+
+@pytest.fixture
+def sections(run):
+    study = read_study([run.folder])
+    return study, main_sections(study)
+
+
+def cells(section, method):
+    [row] = [row for row in section.rows if row.method == method]
+    return {c.metric.name: c.cell.estimate for c in row.cells}
+
+
+def test_every_pair_is_there_with_its_paired_interval(sections):
+    study, (section,) = sections
+    rows = list(csv.DictReader(io.StringIO(differences.csv(study, [section]))))
+    pairs = {(row["method"], row["minus"]) for row in rows}
+    assert pairs == {("beta_long", "alpha"), ("gamma", "alpha"), ("gamma", "beta_long")}
+    assert len(rows) == 3 * len(study.metrics)
+    for row in rows:
+        one, other = (cells(section, row[side])[row["metric"]] for side in ("method", "minus"))
+        expected = difference(one, other)
+        assert float(row["difference"]) == pytest.approx(one.mean - other.mean, rel=1e-12)
+        assert (float(row["low"]), float(row["high"])) == (expected.low, expected.high)
+        assert row["excludes_zero"] == str(int(expected.excludes_zero))
+
+
+def test_the_table_holds_every_method_against_the_first_and_ranks_no_reward(sections):
+    study, (section,) = sections
+    [(subset, grid)] = differences.grids(study, [section])
+    assert subset == section.subset and grid.headers[0] == "Minus alpha"
+    assert [row[0] for row in grid.rows] == ["beta_long", "gamma"]
+    for row in grid.rows:
+        for metric, text in zip(study.metrics, row[1:], strict=True):
+            found = difference(cells(section, row[0])[metric.name], cells(section, "alpha")[metric.name])
+            if row[0] == "gamma" and metric.name == "style":
+                assert text.endswith("†") and not any(mark in text for mark in "▲▼")
+            elif metric.ranked:
+                better = (found.mean > 0) == metric.higher_is_better
+                assert text.endswith("▲" if better else "▼") == found.excludes_zero
+
+
+def test_one_method_alone_differs_from_none(make_run, tmp_path):
+    run = make_run("alone")
+    run.job("alpha", 0.1)
+    render_report([run.folder], tmp_path / "out")
+    assert not (tmp_path / "out" / "differences.md").exists()
+    assert "#differences" not in (tmp_path / "out" / "index.html").read_text()
+
+
+def test_an_incomplete_cell_has_no_difference(run, tmp_path):
+    run.job("delta", 0.1, status="failed", reason="NaN", fractions=[])
+    study = read_study([run.folder])
+    [(_, grid)] = differences.grids(study, main_sections(study))
+    assert set(grid.rows[-1][1:]) == {"–"}
+    render_report([run.folder], tmp_path / "out")
+    assert "## Subset: " in (tmp_path / "out" / "differences.md").read_text()
