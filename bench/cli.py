@@ -505,20 +505,27 @@ def curate(corpus: str, names: tuple[str, ...], suite: str, cache: Path, **setti
 
 
 @main.command("list")
+@click.argument("kind", required=False)
 @click.option("--config", "method", help="Show the settings of a method, or of a .py file's, with their sources.")
-def list_(method: str | None) -> None:
-    """Methods, subsets, suites, metrics, corpora and backbones, a line each."""
+def list_(kind: str | None, method: str | None) -> None:
+    """Methods, subsets, suites, metrics, corpora and backbones, a line each; or all of one KIND.
+
+    \b
+        bench list
+        bench list methods         # with their papers, needs and costs per step
+        bench list --config soar
+    """
+    from bench import listing
+
     if method is not None:
         from bench import plugins
 
         method = plugins.named(method)
-        for name, field in registry.load("methods", method).Config.model_fields.items():
+        for name, field in plugins.load(method).Config.model_fields.items():
             click.echo(f"{method}.{name} = {field.default!r}  {field.description or ''}".rstrip())
         return
-    for kind in ("methods", "subsets", "suites", "metrics", "corpora", "backbones"):
-        click.echo(f"{kind}:")
-        for name in registry.table(kind):
-            click.echo(f"  {name:<16} {registry.summary(kind, name)}")
+    for line in listing.everything() if kind is None else listing.one(kind):
+        click.echo(line)
 
 
 @main.command()

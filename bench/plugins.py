@@ -102,10 +102,24 @@ def origin(name: str) -> Any:
     }
 
 
-def undeclared(method: type[PostTrainingMethod]) -> str | None:
-    """What a method's class lacks to be one, in words, or None."""
-    from bench.method import MethodConfig, Needs, Traits
+def load(name: str) -> type[PostTrainingMethod]:
+    """The class of a registered method.
 
+    Raises:
+        BenchError: one line for an unknown name, a module that does not import, or something that is no method.
+    """
+    method: type[PostTrainingMethod] = registry.load("methods", name)
+    if problem := undeclared(method):
+        raise BenchError(f"methods/{name} ({registry.table('methods')[name]}): {problem}")
+    return method
+
+
+def undeclared(method: object) -> str | None:
+    """What a method's class lacks to be one, in words, or None."""
+    from bench.method import MethodConfig, Needs, PostTrainingMethod, Traits
+
+    if not (isinstance(method, type) and issubclass(method, PostTrainingMethod)):
+        return f"{getattr(method, '__name__', repr(method))} is no subclass of bench.method.PostTrainingMethod"
     if missing := sorted(getattr(method, "__abstractmethods__", ())):
         return f"{method.__name__} does not define {' and '.join(missing)}"
     for attribute, kind in (("Config", MethodConfig), ("needs", Needs), ("traits", Traits)):

@@ -154,11 +154,7 @@ def _shadow(module_name: str) -> str:
 def summary(kind: str, name: str) -> str:
     """First line of the docstring of the module that defines ``name``, read without importing it."""
     module_name, _, attribute = table(kind)[name].partition(":")
-    path = find(module_name)
-    try:
-        tree = ast.parse(path.read_text(encoding="utf-8")) if path else None
-    except (OSError, SyntaxError, UnicodeDecodeError):
-        tree = None
+    tree = _source(module_name)
     if tree is None:
         return "(not importable)"
     for node, after in itertools.pairwise([*tree.body, ast.Pass()]):
@@ -171,3 +167,44 @@ def summary(kind: str, name: str) -> str:
                     case ast.Expr(value=ast.Constant(value=str(doc))):
                         return doc.strip().partition("\n")[0]
     return (ast.get_docstring(tree) or "").partition("\n")[0]
+
+
+def declared(kind: str, name: str) -> dict[str, dict[str, Any]]:
+    """What the body of a class says, read without importing it: its functions, and attributes that are calls.
+
+    Returns:
+        Name → the plain keywords of the call: ``needs = Needs(pairs=True)`` gives ``{"needs": {"pairs": True}}``, and a
+        function gives ``{}``. Base classes in the same file count, other files do not.
+    """
+    module_name, _, attribute = table(kind)[name].partition(":")
+    tree = _source(module_name)
+    classes = {node.name: node for node in (tree.body if tree else ()) if isinstance(node, ast.ClassDef)}
+
+    def read(name: str) -> dict[str, dict[str, Any]]:
+        found: dict[str, dict[str, Any]] = {}
+        if (node := classes.pop(name, None)) is None:
+            return found
+        for base in reversed(node.bases):
+            found |= read(base.id) if isinstance(base, ast.Name) else {}
+        for part in node.body:
+            match part:
+                case ast.FunctionDef():
+                    found[part.name] = {}
+                case (
+                    ast.Assign(targets=[ast.Name(id=target)], value=ast.Call(keywords=keywords))
+                    | ast.AnnAssign(target=ast.Name(id=target), value=ast.Call(keywords=keywords))
+                ):
+                    plain = {k.arg: k.value.value for k in keywords if k.arg and isinstance(k.value, ast.Constant)}
+                    found[target] = plain
+        return found
+
+    return read(attribute)
+
+
+def _source(module_name: str) -> ast.Module | None:
+    """A module's syntax tree; None where there is none to read."""
+    path = find(module_name)
+    try:
+        return ast.parse(path.read_text(encoding="utf-8")) if path else None
+    except (OSError, SyntaxError, UnicodeDecodeError):
+        return None

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from itertools import accumulate
 from typing import Any
 
-from bench import plugins, registry
+from bench import plugins
 from bench.config import ExperimentConfig, method_config
 from bench.method import MethodConfig, Needs, PostTrainingMethod
 
@@ -76,7 +76,7 @@ def recipe(config: ExperimentConfig, row: str, scale: str) -> Recipe:
     stages = []
     for name, end in zip(config.stages_of(row), accumulate(config.split_of(row)), strict=True):
         behind = config.method_of(name)
-        method = registry.load("methods", behind)
+        method = plugins.load(behind)
         settings = method_config(method, scale, config.overrides_of(name))
         stages.append(Stage(name, method, settings, plugins.origin(behind), round(end, 9)))
     return Recipe(tuple(stages))

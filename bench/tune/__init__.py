@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench import records, registry
+from bench import plugins, records, registry
 from bench.config import ExperimentConfig, method_config
 from bench.errors import BenchError, unknown
 from bench.prompt_file import suite_of
@@ -176,7 +176,7 @@ class Tuning:
     # -- rows ------------------------------------------------------------------------------------------------------
 
     def _space_of(self, row: str, ranges: Mapping[str, tuple[float, float]]) -> tuple[Dimension, ...]:
-        method = registry.load("methods", self.experiment.method_of(row))
+        method = plugins.load(self.experiment.method_of(row))
         overrides = self.config.overrides_of(row)
         space = space_of(row, method, self._method_config(row, overrides), ranges)
         for dimension in space:  # a range that the configuration forbids is refused before anything runs
@@ -188,7 +188,7 @@ class Tuning:
         backbone = self.config.backbone
         known = backbone in registry.table("backbones")
         scale = registry.load("backbones", backbone).scale if known else "full"
-        return method_config(registry.load("methods", self.experiment.method_of(row)), scale, overrides)
+        return method_config(plugins.load(self.experiment.method_of(row)), scale, overrides)
 
     def _result(self, trials: list[Trial]) -> Result:
         from bench.tune.objective import MEAN

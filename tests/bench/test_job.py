@@ -319,7 +319,7 @@ def test_pictures_with_a_gradient_are_the_decoded_ones_to_rounding(job):
     latents = job.noise(rows(5), "x")
     pixels, images = job.decode_with_gradient(latents), job.decode(latents)
     assert pixels.shape == (5, 3, 16, 16) and pixels.dtype == torch.float32
-    assert 0 <= pixels.min() and pixels.max() <= 1
+    assert pixels.min() >= 0 and pixels.max() <= 1
     exact = 255 * pixels.detach().double().permute(0, 2, 3, 1).numpy()
     assert abs(exact - images).max() <= 0.5 + 1e-4  # the nearest of 256, float32's rounding allowed
 

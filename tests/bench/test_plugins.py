@@ -394,6 +394,36 @@ def test_a_package_that_raises_on_import_ends_in_one_line(installed, monkeypatch
         del sys.modules[name]
 
 
+NO_METHOD = {
+    "needs": (SOUND.replace("    needs = Needs(pairs=True)\n", ""), "Plain.needs is None; it must be Needs(…)"),
+    "traits": (SOUND.replace('    traits = Traits(*["-"] * 8)\n', ""), "Plain.traits is None; it must be Traits(…)"),
+    "config": (SOUND.replace("    Config = PlainConfig\n", ""), "Plain.Config is None; it must be a subclass of"),
+    "abstract": (SOUND.replace("def setup", "def sett"), "Plain does not define setup"),
+    "other class": (SOUND.replace("(PostTrainingMethod)", ""), "Plain is no subclass of bench.method.Post"),
+    "function": ("def Plain(config):\n    pass\n", "Plain is no subclass of bench.method.PostTrainingMethod"),
+}
+
+
+@pytest.mark.parametrize("what", NO_METHOD)
+@pytest.mark.parametrize("command", ["run", "run --dry-run", "tune", "list --config far"])
+def test_an_installed_class_that_is_no_method_ends_in_one_line(installed, monkeypatch, command, what):
+    source, says = NO_METHOD[what]
+    monkeypatch.syspath_prepend(installed)
+    registry.table.cache_clear()
+    (installed / "far_away" / "method.py").write_text(source)
+    places = [f"--{place}={installed.parent / place}" for place in ("cache", "runs", "reports")]
+    given = [] if command.startswith("list") else ["--methods", "far", *places]
+    result = CliRunner().invoke(main, [*command.split(), *given])
+    for name in [name for name in sys.modules if name.partition(".")[0] == "far_away"]:
+        del sys.modules[name]
+    line = f"methods/far (far_away.method:Plain): {says}"
+    if "--dry-run" in command:  # a plan says of each job why it cannot be made
+        assert result.exit_code == 0 and line in " ".join(result.output.split()), result.exception
+    else:
+        assert result.exit_code == 1 and result.output.startswith(f"bench: {line}"), result.exception
+        assert result.output.count("\n") == 1
+
+
 def test_a_reward_of_numpy_numbers_is_taken(world):
     """What strangers' metrics return: an array, not a list."""
     job = world.job()

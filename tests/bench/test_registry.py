@@ -48,7 +48,7 @@ def test_help_and_list_import_no_torch():
         "import sys\n"
         "from click.testing import CliRunner\n"
         "from bench.cli import main\n"
-        "for arguments in (['--help'], ['run', '--help'], ['list']):\n"
+        "for arguments in (['--help'], ['run', '--help'], ['list', 'methods'], ['list']):\n"
         "    result = CliRunner().invoke(main, arguments)\n"
         "    assert result.exit_code == 0, result.output\n"
         "assert 'soar' in result.output\n"
