@@ -26,8 +26,13 @@ CASES = {
     "grpo-uneven": ("flow_grpo", {"prompts": 3, "clip_range": 0.9}, 2),
     "grpo-window": ("flow_grpo", {"prompts": 3, "window": 1, "guard": True, "noise_level": 1.5, "clip_range": 0.9}, 2),
     "nft": ("diffusion_nft", {"prompts": 3, "updates": 2, "old_rate": 0.1}, 2),
+    "dpo": ("dpo", {"batch_size": 5, "beta": 500.0}, 2),
+    "dpo-own": ("dpo", {"pairs_from": "reference", "batch_size": 3, "sampling_steps": 2, "passes": 2}, 2),
+    "leap": ("leap_align", {"prompts": 3, "reward_ceiling": None}, 2),
+    "stages": ("sft+flow_grpo", {"prompts": 3, "clip_range": 0.9}, 2),
+    "stages-back": ("flow_grpo+soar", {"batch_size": 5}, 2),
 }
-"""Name → method, overrides, micro-batch. Uneven shares and odd batches need padding with two processes.
+"""Name → methods that follow each other, overrides of the last one, micro-batch. Uneven shares and odd batches need padding with two processes.
 
 A wide clip range, since a clipped objective jumps where rounding crosses the range."""
 
@@ -40,8 +45,16 @@ def main(pipeline: Path, out: Path, sharding: str) -> None:
     torch.set_num_threads(1)
     engine = Engine.from_environment(sharding=sharding)
     world = fakes.World(pipeline, engine)
-    for name, (method_name, overrides, micro_batch) in CASES.items():
-        job, method = world.job(micro_batch=micro_batch), fakes.small(method_name, **overrides)
+    for name, (row, overrides, micro_batch) in CASES.items():
+        job, stages, (*earlier, method_name) = world.job(micro_batch=micro_batch), None, row.split("+")
+        for first in map(fakes.small, earlier):
+            first.setup(job)
+            fakes.advance(job, first, 1)
+            stages = out / f"{name}-from"
+            with first.evaluation_weights(job):
+                job.save_trained(stages, merge=True)
+            job.restart(stages)
+        method = fakes.small(method_name, **overrides)
         method.setup(job)
         before = whole(fakes.weights(job))
         logs = fakes.advance(job, method, 2)
@@ -50,6 +63,8 @@ def main(pipeline: Path, out: Path, sharding: str) -> None:
             world.evaluator.run(world.evaluator.painter(job.policy), out / name, header={})
         logs += fakes.advance(job, method, 1)
         again, twin = world.job(micro_batch=micro_batch), fakes.small(method_name, **overrides)
+        if stages:
+            again.restart(stages)
         twin.setup(again)
         again.load_state_dict(state["job"])
         twin.load_state_dict(spread(state["method"], twin.state_dict()))
