@@ -117,6 +117,11 @@ class JobRun:
         """Share of the budget at which the present stage ends."""
         return self.then[self._stage][1] if self._stage < len(self.then) else 1.0
 
+    @property
+    def _planned(self) -> int | None:
+        """Place in ``fractions`` of the evaluation that the present stage's end brings, if it brings one."""
+        return next((i for i, fraction in enumerate(self.fractions) if abs(fraction - self._end) < 1e-6), None)
+
     def _goes_on(self) -> bool:
         """True if another step is to be taken, by this stage or by the next one."""
         while not self._affords_another():
@@ -128,10 +133,10 @@ class JobRun:
         return True
 
     def _next_stage(self) -> None:
-        planned = [i for i, fraction in enumerate(self.fractions[:-1]) if abs(fraction - self._end) < 1e-6]
-        if planned and planned[0] >= self._evaluated:
-            self._evaluate(self.fractions[planned[0]])
-            self._evaluated = planned[0] + 1
+        planned = self._planned
+        if planned is not None and planned >= self._evaluated:
+            self._evaluate(self.fractions[planned])
+            self._evaluated = planned + 1
         with self.method.evaluation_weights(self.job):
             self.job.save_trained(self._weights_of(self._stage + 1), merge=True)
         self._enter(self._stage + 1)
@@ -197,8 +202,8 @@ class JobRun:
     # -- evaluation ------------------------------------------------------------------------------------------------
 
     def _evaluate_due(self) -> bool:
-        """Evaluate when a fraction (but for the last) has been reached, unless its end brings an evaluation anyway."""
-        if not self._affords_another():
+        """Evaluate when a fraction (but for the last) has been reached, unless the stage's end brings one anyway."""
+        if not self._affords_another() and self._planned is not None:
             return False
         share = self.job.meter.spent(self.budget.currency) / self.budget.amount
         due = sum(fraction <= share + 1e-9 for fraction in self.fractions[:-1])
@@ -245,6 +250,8 @@ class JobRun:
                 state = torch.load(path, weights_only=True, mmap=True)
             except Exception as error:
                 raise BenchError(f"{path} is damaged; delete it to start the job again") from error
+            if "stage" not in state:
+                raise BenchError(f"{path} was left by an older release; delete it to start the job again")
             if state["stage"]:
                 self._enter(state["stage"])
             self.job.load_state_dict(state["job"])

@@ -227,6 +227,13 @@ def test_a_stage_starts_from_what_the_one_before_would_be_evaluated_with(world, 
         torch.testing.assert_close(policy.velocity(noise, 0.5, text), expected, rtol=1e-5, atol=1e-6)
 
 
+def test_a_fraction_that_a_stages_last_step_reaches_is_evaluated_before_the_next_stage(world, tmp_path):
+    """Half of four steps is past the first third, and no fraction ends there."""
+    job_run(world, tmp_path, "sft+soar", "steps=4").run()
+    found = [(e["step"], round(e["fraction"], 3)) for e in evaluations(tmp_path)]
+    assert found == [(2, 0.333), (3, 0.667), (4, 1.0)]
+
+
 def test_stages_share_one_budget_and_one_meter(world, tmp_path):
     """What the first leaves of its half is the second's; the steps of both are charged."""
     costs = {}
@@ -414,6 +421,15 @@ def test_a_damaged_checkpoint_ends_in_one_line(world, tmp_path):
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(BenchError, match=r"checkpoint\.pt is damaged; delete it to start the job again"):
         job_run(world, tmp_path).run()
+
+
+def test_a_checkpoint_of_a_release_without_stages_ends_in_one_line(world, tmp_path):
+    job_run(world, tmp_path, budget="steps=1", fractions=(1.0,)).run()
+    path = tmp_path / "checkpoint.pt"
+    state = torch.load(path, weights_only=True)
+    torch.save({key: value for key, value in state.items() if key != "stage"}, path)
+    with pytest.raises(BenchError, match=r"checkpoint\.pt was left by an older release; delete it to start the job"):
+        job_run(world, tmp_path, budget="steps=1", fractions=(1.0,)).run()
 
 
 def test_status_round_trips(tmp_path):
