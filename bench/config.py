@@ -217,7 +217,7 @@ def _check_stages(row: str, stages: tuple[str, ...], split: tuple[float, ...]) -
     """BenchError unless a row's stages differ and its split gives each a share of the budget, and all of it."""
     if len(set(stages)) < len(stages):
         raise BenchError(f"{row} trains twice with the same stage; give one of them a name of its own under [variant]")
-    if len(split) != len(stages) or min(split) <= 0 or abs(sum(split) - 1) > 1e-6:
+    if len(split) != len(stages) or not (all(share > 0 for share in split) and abs(sum(split) - 1) <= 1e-6):
         raise BenchError(f"the split of {row} takes {len(stages)} shares above 0 that add up to 1, not {list(split)}")
 
 

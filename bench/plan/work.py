@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from operator import mul
 from pathlib import Path
 from typing import Any
@@ -94,13 +93,13 @@ class Work:
         encoders = (2 if self.low else 4) * self.architecture.text_parameters
         training = max(stage.memory for stage in stages)
         whole = 4 * self._parameters * len(stages)  # what each stage but the last hands on, and the result
-        shares = [after - before for before, after in pairwise([0.0, *(stage.end for stage in made.stages)])]
+        ends = [stage.end for stage in made.stages]
 
         def planned(job: Plan) -> JobPlan:
             reward = reward_metric(config, job, made.needs, self.suite) if self.suite else None
             scoring = self._metric_flops.get(reward, 0.0) if reward else 0.0
             flops = [stage.flops(scoring) for stage in stages]
-            taken = [self._steps(*each) for each in zip(flops, (s.step.updates for s in stages), shares, strict=True)]
+            taken = self._steps(flops, [stage.step.updates for stage in stages], ends)
             return JobPlan(
                 name=job.name,
                 steps=sum(taken),
@@ -135,12 +134,24 @@ class Work:
         state = (4 + (2 if config.adam_8bit else 8)) * trained.trained + trained.copies
         return _Stage(step, model, graph, training, state, 4 * trained.trained)
 
-    def _steps(self, flops: int, updates: int, share: float = 1.0) -> int:
-        """Iterations that a share of the budget pays for; a job stops before the one that would overshoot."""
+    def _steps(self, flops: Sequence[int], updates: Sequence[int], ends: Sequence[float]) -> list[int]:
+        """Iterations of each stage; it stops before the one that would overshoot its end, and the next goes on from it.
+
+        Args:
+            flops, updates: of an iteration, by stage.
+            ends: share of the budget at which each stage ends.
+        """
         budget = Budget.parse(self.config.budget)
         rate = self.assumptions.peak * self.assumptions.utilisation
-        price = {"flops": flops, "steps": 1, "updates": updates, "device-seconds": flops / rate}[budget.currency]
-        return math.floor(share * budget.amount / price * (1 + 1e-9))
+        spent, taken = 0.0, []
+        for cost, each, end in zip(flops, updates, ends, strict=True):
+            price = {"flops": cost, "steps": 1, "updates": each, "device-seconds": cost / rate}[budget.currency]
+            steps = math.floor((end * budget.amount * (1 + 1e-9) - spent) / price)
+            if steps < 1 and spent + price <= budget.amount * (1 + 1e-9):
+                steps = 1  # a stage takes its first step before it knows what one costs
+            taken.append(max(steps, 0))
+            spent += taken[-1] * price
+        return taken
 
     @cached_property
     def _activations(self) -> int:

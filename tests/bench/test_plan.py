@@ -400,7 +400,7 @@ def test_a_row_that_cannot_be_planned_leaves_the_others(absent, monkeypatch, tmp
 )
 def test_every_currency_buys_steps(tmp_path, budget, steps):
     it = work.Work(config(tmp_path, budget=budget), tmp_path, Assumptions(peak=2e6, utilisation=0.5))
-    assert it._steps(flops=100_000, updates=2) == steps
+    assert it._steps([100_000], [2], [1.0]) == [steps]
 
 
 def test_a_backbone_that_nobody_knows_is_one_line(absent, tmp_path):
