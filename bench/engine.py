@@ -185,6 +185,7 @@ class Engine:
             fully_shard(model, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
             return model
         wrapped: torch.nn.Module = self._accelerator.prepare_model(model)
+        self._accelerator.free_memory()  # it would hold on to the model, its gradients and buckets after the job's end
         return wrapped
 
     @contextmanager

@@ -25,8 +25,8 @@ PIXELS = 3e-3
 
 
 @pytest.fixture(scope="module")
-def results(tiny_pipeline, tmp_path_factory) -> dict[str, dict[str, dict[str, Any]]]:
-    """Kind of run → case → what it left."""
+def results(tiny_pipeline, tmp_path_factory) -> dict[str, dict[str, Any]]:
+    """Kind of run → case → what it left; ``alive`` → models that outlive their jobs."""
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     found = {}
     for kind, launch, sharding in (("one", (), "ddp"), ("ddp", torchrun, "ddp"), ("fsdp", torchrun, "fsdp")):
@@ -43,6 +43,7 @@ def results(tiny_pipeline, tmp_path_factory) -> dict[str, dict[str, dict[str, An
             case: torch.load(out / f"{case}.pt") | {"samples": list(records.read_lines(out / case / "samples.jsonl"))}
             for case in CASES
         }
+        found[kind]["alive"] = int((out / "alive").read_text())
     return found
 
 
@@ -86,6 +87,11 @@ def test_two_processes_are_charged_as_one(results, kind, case):
 @pytest.mark.parametrize("case", CASES)
 def test_a_checkpoint_resumes_bit_for_bit(results, kind, case):
     assert results[kind][case]["resumed"]
+
+
+@pytest.mark.parametrize("kind", ["one", "ddp", "fsdp"])
+def test_no_model_outlives_its_job(results, kind):
+    assert results[kind]["alive"] == 0
 
 
 def test_the_comparison_would_notice_a_rank_that_draws_the_same_noise(results):

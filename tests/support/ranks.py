@@ -1,12 +1,15 @@
 """Trains every method for three steps under torchrun or alone, for test_ranks.py. Usage: ranks.py PIPELINE OUT SHARDING
 
-Rank 0 leaves OUT/<case>.pt: what was logged, the meter, the weights, and whether a resume from a checkpoint agreed.
+Rank 0 leaves OUT/<case>.pt: what was logged, the meter, the weights, and whether a resume from a checkpoint agreed;
+and OUT/alive: how many models of ended jobs were still in memory at the end.
 """
 
 from __future__ import annotations
 
 import copy
+import gc
 import sys
+import weakref
 from pathlib import Path
 
 import fakes
@@ -32,7 +35,8 @@ CASES = {
     "stages": ("sft+flow_grpo", {"prompts": 3, "clip_range": 0.9}, 2),
     "stages-back": ("flow_grpo+soar", {"batch_size": 5}, 2),
 }
-"""Name → methods that follow each other, overrides of the last one, micro-batch. Uneven shares and odd batches need padding with two processes.
+"""Name → methods that follow each other, overrides of the last one, micro-batch. Uneven shares and odd batches need padding
+with two processes.
 
 A wide clip range, since a clipped objective jumps where rounding crosses the range."""
 
@@ -45,6 +49,7 @@ def main(pipeline: Path, out: Path, sharding: str) -> None:
     torch.set_num_threads(1)
     engine = Engine.from_environment(sharding=sharding)
     world = fakes.World(pipeline, engine)
+    trained = []
     for name, (row, overrides, micro_batch) in CASES.items():
         job, stages, (*earlier, method_name) = world.job(micro_batch=micro_batch), None, row.split("+")
         for first in map(fakes.small, earlier):
@@ -82,8 +87,13 @@ def main(pipeline: Path, out: Path, sharding: str) -> None:
         if engine.is_main:
             torch.save(result, out / f"{name}.pt")
         for one in (job, again):
+            trained.append(weakref.ref(one.policy.transformer))
             one.close()
         engine.barrier()
+    del job, again, one
+    gc.collect()
+    if engine.is_main:
+        (out / "alive").write_text(str(sum(model() is not None for model in trained)))
     engine.close()
 
 
