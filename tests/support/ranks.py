@@ -35,8 +35,8 @@ CASES = {
     "stages": ("sft+flow_grpo", {"prompts": 3, "clip_range": 0.9}, 2),
     "stages-back": ("flow_grpo+soar", {"batch_size": 5}, 2),
 }
-"""Name → methods that follow each other, overrides of the last one, micro-batch. Uneven shares and odd batches need padding
-with two processes.
+"""Name → methods that follow each other, overrides of the last one, micro-batch. Uneven shares and odd batches need
+padding with two processes.
 
 A wide clip range, since a clipped objective jumps where rounding crosses the range."""
 
