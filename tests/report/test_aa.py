@@ -1,0 +1,90 @@
+"""A/A comparisons: one method against itself with other seeds. How often does the reported difference cover zero?
+
+Scores are drawn as real ones are made: prompts differ, pictures of a prompt share its difficulty and the noise they
+start from, every training shifts each prompt a little, and every picture has noise of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench.meter import Meter
+from bench.report.read import Evaluation, Job, Metric, Sample, Score
+from bench.report.stats import LEVEL, Estimate, difference, make_cell
+
+REPETITIONS = 400
+GROUPS, PROMPTS, REPEATS = 6, 60, 2
+"""About as many as the embedded suite has."""
+
+
+def error(rate: float) -> float:
+    """Three standard errors of a rate that REPETITIONS draws estimate."""
+    return 3 * math.sqrt(rate * (1 - rate) / REPETITIONS)
+
+
+def coverage(seeds: int, *, training: float, grouped: bool = False, binary: bool = False) -> float:
+    """Share of A/A comparisons whose interval covers zero.
+
+    Args:
+        seeds: trainings of each side, none of them on both.
+        training: deviation by which whole trainings differ; prompts differ by 0.3, pictures by 0.25.
+        binary: scores are 0 or 1 instead of real numbers.
+    """
+    rng = np.random.default_rng(0)
+    metric = Metric(
+        name="m", label="M", version=1, higher_is_better=True, low=None, high=None, format=".3f", prompt_set="p",
+        images=PROMPTS * REPEATS, grouped=grouped,
+    )  # fmt: skip
+    covered = 0
+    for _ in range(REPETITIONS):
+        prompts, start = rng.normal(0, 0.3, (PROMPTS, 1)), rng.normal(0, 0.1, (PROMPTS, REPEATS))
+        cells = [
+            make_cell([job(scores(rng, prompts + start, training, binary), s) for s in range(seeds)], 1.0, metric)
+            for _ in range(2)
+        ]
+        one, other = (cell.estimate for cell in cells)
+        assert isinstance(one, Estimate) and isinstance(other, Estimate)
+        covered += not difference(one, other).excludes_zero
+    return covered / REPETITIONS
+
+
+def scores(rng: np.random.Generator, shared: np.ndarray, training: float, binary: bool) -> np.ndarray:
+    """Of one training, (PROMPTS, REPEATS)."""
+    own = rng.normal(0, training) + rng.normal(0, 0.15, (PROMPTS, 1)) + rng.normal(0, 0.25, shared.shape)
+    return (shared + own > 0).astype(float) if binary else shared + own
+
+
+def job(values: np.ndarray, seed: int) -> Job:
+    """A job with one evaluation of these scores, its prompts in equal groups."""
+    samples = [
+        Sample("p", f"p{prompt:03}", "", f"g{prompt % GROUPS}", i, Path(), {"m": Score(version=1, score=float(value))})
+        for prompt, row in enumerate(values)
+        for i, value in enumerate(row)
+    ]
+    return Job("j", "x", "s", seed, None, "finished", None, Meter(), [Evaluation(1.0, Meter(), samples)])
+
+
+@pytest.mark.parametrize("binary", [False, True])
+@pytest.mark.parametrize("grouped", [False, True])
+def test_one_training_a_side_covers_zero_at_the_stated_rate(grouped: bool, binary: bool) -> None:
+    """Where trainings differ prompt by prompt and not as wholes: of that, one training holds no sign."""
+    assert abs(coverage(1, training=0, grouped=grouped, binary=binary) - LEVEL) < error(LEVEL)
+
+
+@pytest.mark.parametrize("training", [0, 0.02])
+def test_three_trainings_a_side_cover_zero_at_least_at_the_stated_rate(training: float) -> None:
+    """More often, since resampling both prompts and seeds counts the noise of pictures more than once (Owen 2007)."""
+    assert coverage(3, training=training) > LEVEL - error(LEVEL)
+
+
+def test_three_trainings_that_differ_as_wholes_cover_zero_less_often_than_stated() -> None:
+    """What three seeds cannot say. Where trainings differ by far more than prompts and pictures blur, all that is left
+    are three differences. Of 27 resamples one holds the least alone, which is more than 2.5 %: the interval goes from
+    the least to the greatest, and misses zero where all three have one sign: in 2 of 8 cases, not in 1 of 20."""
+    found = coverage(3, training=5.0)
+    assert abs(found - (1 - 2 / 2**3)) < error(0.75)
+    assert found < LEVEL - error(LEVEL)
