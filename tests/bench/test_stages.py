@@ -14,7 +14,7 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
-from bench import records, registry, runner
+from bench import plugins, records, registry, runner
 from bench.backbone import loading
 from bench.cli import main
 from bench.config import ExperimentConfig, read_experiment
@@ -332,10 +332,11 @@ def test_preference_pairs_reach_the_jobs_that_declared_them_and_no_other(experim
     assert record_of(outcome, "dpo")["preferences"]["hash"] != told["hash"]
 
 
-@pytest.mark.parametrize("name", [name for name in registry.BUILT_IN["methods"] if name != "sft"])
+GROUPED = [name for name in registry.BUILT_IN["methods"] if "group_size" in plugins.load(name).Config.model_fields]
+
+
+@pytest.mark.parametrize("name", GROUPED)
 def test_a_group_of_one_is_refused_in_one_line(experiment, workspace, name):
-    if "group_size" not in registry.load("methods", name).Config.model_fields:
-        pytest.skip("it has no groups")
     with pytest.raises(BenchError, match=r"group_size.*greater than 1") as caught:
         experiment(methods=("sft", name), method={name: {"group_size": 1}})
     assert "\n" not in str(caught.value) and not workspace.runs.exists()
