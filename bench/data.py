@@ -87,11 +87,9 @@ class TrainingData:
         )
 
     def close(self) -> None:
-        """Free the text encoders, if captions are encoded ahead."""
+        """Free the text encoders, if captions are encoded ahead; not those of ``preferences``, which every subset has."""
         if isinstance(self.text, AheadText):
             self.text.close()
-        if self.preferences:
-            self.preferences.pictures.close()
 
 
 @dataclass(frozen=True)

@@ -138,6 +138,8 @@ def run_experiment(
                 failed[job.name] = reason
             if job.subset not in {later.subset for later in wanted[number + 1 :]}:
                 data[job.subset].close()
+    if preferences and not isinstance(preferences, str):
+        preferences.pictures.close()
     return Outcome(folder, failed)
 
 
@@ -237,7 +239,9 @@ def _preferences(
             raise
         return str(error)
     progress.say(f"{name}: {len(pairs)} preference pairs")
-    return Preferences(pictures, pairs, {"corpus": name, "pairs": len(pairs), "hash": manifest.content_hash})
+    told = records.digest(sorted([manifest.keys[picture] for picture in pair] for pair in pairs.tolist()))
+    about = {"corpus": name, "pairs": len(pairs), "hash": manifest.content_hash, "preferred_hash": told}
+    return Preferences(pictures, pairs, about)
 
 
 def open_corpus(name: str, cache: Path, resolution: int, aspect_buckets: bool = False) -> Any:
@@ -384,8 +388,14 @@ def _write_job(folder: Path, record: dict[str, Any]) -> None:
     if path.exists():
         younger = {key: record[key] for key in ("origin", "stages")}  # than the first records, which lack them
         old = younger | records.read_json(path)
-        _refuse_another(folder, old, record, ("config", "subset_hash", "reward", *younger))
-        return
+        known, given = old.get("preferences"), record["preferences"]
+        hashes = ("hash", "preferred_hash")  # whether they are there now, and where they lie, is no configuration
+        others = known and given and any(known[key] != given[key] for key in hashes if key in known)
+        keys = ("config", "subset_hash", "reward", *younger)
+        _refuse_another(folder, old, record, (*keys, "preferences") if others else keys)
+        if known or not given:
+            return
+        record = old | {"preferences": given}  # a job that lacked them has not trained
     records.write_json(path, record)
 
 
@@ -473,7 +483,7 @@ class _Shared:
             raise
         except Exception as error:
             foreseen = isinstance(error, (BenchError, OutOfMemory))
-            reason = str(error) if foreseen else f"{type(error).__name__}: {error}"
+            reason = str(error) if foreseen else plugins.one_line(error)
             if not foreseen:
                 records.write_bytes(folder / "traceback.txt", traceback.format_exc().encode())
             if self.engine.world_size > 1:  # the others wait for this process and cannot know; the launcher ends them

@@ -222,6 +222,7 @@ RUNS = {
         changed(LOSS, "loss = velocity.nothing()"),
         "AttributeError: 'Tensor' object has no attribute 'nothing'",
     ),
+    "several lines": (changed(LOSS, 'raise RuntimeError("one\\nand two")'), "RuntimeError: one and two"),
     "nan": (changed(LOSS, LOSS + ' * float("nan")'), "the gradient norm is nan at step 0; lower the learning rate"),
     "never updates": (changed(UPDATE, ""), "the method never called job.update() in its 3 steps: it learned nothing"),
     "undeclared": (
