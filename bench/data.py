@@ -87,7 +87,7 @@ class TrainingData:
         )
 
     def close(self) -> None:
-        """Free the text encoders, if captions are encoded ahead; not those of ``preferences``, which every subset has."""
+        """Free the text encoders, if captions are encoded ahead; not those of ``preferences``, which subsets share."""
         if isinstance(self.text, AheadText):
             self.text.close()
 

@@ -382,15 +382,18 @@ class Job:
             raise JobFailure("the method asked for a reward but did not declare needs.differentiable_reward")
         self._charge("reward_calls", len(pixels))
         self._charge("flops", round(self._reward.flops_per_image * len(pixels)) * (1 + torch.is_grad_enabled()))
-        return self._checked(self._reward.differentiable_score(pixels, prompts), len(pixels))
+        traced = torch.is_grad_enabled() and pixels.requires_grad
+        return self._checked(self._reward.differentiable_score(pixels, prompts), len(pixels), traced=traced)
 
-    def _checked(self, scores: Tensor, count: int) -> Tensor:
+    def _checked(self, scores: Tensor, count: int, *, traced: bool = False) -> Tensor:
         assert self._reward is not None
         problem = None
         if scores.shape != (count,):
             problem = f"the reward {self._reward.name} returned shape {tuple(scores.shape)} for {count} images"
         elif not torch.isfinite(scores).all():
             problem = f"the reward {self._reward.name} returned NaN or infinity"
+        elif traced and not scores.requires_grad:
+            problem = f"the reward {self._reward.name} returned scores without a gradient to the pictures"
         self.engine.fail_together(problem, JobFailure)
         return scores.to(self.device)
 

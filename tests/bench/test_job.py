@@ -529,6 +529,7 @@ def test_a_broken_reward_fails_the_job(world, scores, message):
         (torch.tensor(0.1), "shape"),
         (torch.tensor([[0.1], [0.2]]), "shape"),
         (torch.tensor([0.1, float("nan")]), "brightness returned NaN or infinity"),
+        (torch.tensor([0.1, 0.2]), "brightness returned scores without a gradient to the pictures"),
     ],
 )
 def test_a_broken_differentiable_reward_fails_the_job(world, scores, message):
@@ -537,7 +538,8 @@ def test_a_broken_differentiable_reward_fails_the_job(world, scores, message):
             return scores
 
     with pytest.raises(JobFailure, match=message):
-        world.job(reward=Broken()).differentiable_reward(torch.zeros(2, 3, 16, 16), [Prompt("0", "x")] * 2)
+        pixels = torch.zeros(2, 3, 16, 16, requires_grad=True)
+        world.job(reward=Broken()).differentiable_reward(pixels, [Prompt("0", "x")] * 2)
 
 
 def test_a_method_that_declared_no_differentiable_reward_gets_none(world):
