@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from bench.report import conditions, figure, gaps, plots
 from bench.report.read import Job, Metric, Study
-from bench.report.stats import RESAMPLES, Cell, Interval, clear_best, difference, make_cell
+from bench.report.stats import AND_SEEDS, PROMPTS_ALONE, Cell, Interval, clear_best, difference, make_cell
 from bench.report.tables import bounds, head, interval_text, title
 from bench.report.text import Grid, listed, markdown
 
@@ -236,9 +236,9 @@ def _mark(metric: Metric, to_base: Interval | None) -> str:
 def notes(study: Study, made: Sweep) -> list[str]:
     """Sentences under the tables; marks that do not occur are not explained."""
     cells = [c for model in made.models for c in model.cells.values()]
-    over = "prompts and training seeds" if any(model.seeds > 1 for model in made.models) else "prompts"
+    several = any(model.seeds > 1 for model in made.models)
     lines = [
-        f"Mean with its 95 % interval, a percentile bootstrap of {RESAMPLES:,} resamples over {over}.",
+        f"Mean with its 95 % interval, {AND_SEEDS if several else PROMPTS_ALONE}.",
         f"The suite's own scale is {made.own:g}: the numbers of other tables were drawn with that one.",
     ]
     if any(c.to_base and c.to_base.excludes_zero for c in cells):

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from bench.records import BASE, CONTEXT, EVALUATED, dumps
 from bench.report import conditions, gaps
 from bench.report.read import Job, Metric, Row, Study
-from bench.report.stats import RESAMPLES, Cell, Interval, clear_best, difference, make_cell
+from bench.report.stats import AND_SEEDS, PROMPTS_ALONE, Cell, Interval, clear_best, difference, make_cell
 from bench.report.text import Grid, count, duration, listed, markdown, memory, percent, scientific, tex
 
 FULL_SHARE = 0.99
@@ -239,10 +239,7 @@ def interval_notes(study: Study, rows: Sequence[MainRow]) -> list[str]:
     """Sentences on what the intervals of ``rows`` cover."""
     grouped = [m.label for m in study.metrics if m.grouped]
     several = max((row.seeds for row in rows), default=1) > 1
-    over = "prompts (all images of a prompt together) and over training seeds" if several else "prompts"
-    lines = [
-        f"Each cell is the mean with its 95 % interval, a percentile bootstrap of {RESAMPLES:,} resamples over {over}."
-    ]
+    lines = [f"Each cell is the mean with its 95 % interval, {AND_SEEDS if several else PROMPTS_ALONE}."]
     if grouped:
         lines.append(f"{listed(grouped)}: the mean of the groups' means, prompts resampled within each group.")
     if not several and any(row.kind == "method" for row in rows):

@@ -87,7 +87,18 @@ def test_grouped_metric_is_the_mean_of_the_groups_means() -> None:
     assert (grouped.low, grouped.high) == (0.5, 0.5)  # prompts stay in their group, and groups do not vary inside
 
 
-def test_seeds_are_resampled_too() -> None:
+def test_seeds_that_differ_widen_the_interval_as_t_does() -> None:
+    """Prompts that score alike leave the seeds alone: the mean's t interval, with 2 degrees of freedom."""
+    jobs = [a_job({("g", f"p{i}"): [value] for i in range(9)}, seed) for seed, value in enumerate((1.0, 2.0, 4.0))]
+    estimate = make_cell(jobs, 1.0, a_metric(9)).estimate
+    assert estimate
+    half = 4.303 * np.std([1.0, 2.0, 4.0], ddof=1) / math.sqrt(3)
+    assert estimate.mean == pytest.approx(7 / 3)
+    assert (estimate.high - estimate.low) / 2 == pytest.approx(half, rel=0.1)
+    assert (estimate.high + estimate.low) / 2 == pytest.approx(7 / 3, abs=0.1 * half)
+
+
+def test_seeds_count_beside_prompts() -> None:
     alike = [a_job(normal_values(50, 1), seed) for seed in range(3)]
     apart = [a_job(normal_values(50, 1, shift=seed), seed) for seed in range(3)]
     one, other = (make_cell(jobs, 1.0, a_metric(50)).estimate for jobs in (alike, apart))
