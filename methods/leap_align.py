@@ -7,10 +7,10 @@ the real latents and the gradient of the leap. Formulas in ``docs/protocol.md``.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from bench import flow
 from bench.method import AdamWConfig, Needs, PostTrainingMethod, Traits
@@ -40,6 +40,12 @@ class LeapAlignConfig(AdamWConfig):
     lr: float = Field(1e-5, gt=0, description="AdamW, constant")
     weight_decay: float = Field(1e-4, ge=0)
     ema_decay: float = Field(0.995, ge=0, lt=1, description="EMA weights are evaluated")
+
+    @field_validator("reward_ceiling", mode="before")
+    @classmethod
+    def _none(cls, value: Any) -> Any:
+        """TOML has no null."""
+        return None if value == "none" else value
 
 
 class LeapAlign(PostTrainingMethod):

@@ -8,6 +8,9 @@ import torch
 from fakes import advance, small
 from observed import prepare, record, wide
 
+from bench.config import read_experiment
+from bench.stages import recipe
+
 SETTINGS = {"prompts": 3, "sampling_steps": 5, "guidance_scale": 1.0}
 
 
@@ -80,6 +83,12 @@ def test_two_steps_are_charged_with_their_backward(world, detach, backwards):
     advance(job, method, 1)
     assert job.meter.forwards == 3 * 4 * 2 and job.meter.backwards == 3 * backwards
     assert job.meter.images == job.meter.reward_calls == 3
+
+
+def test_the_ceiling_is_taken_away_by_a_word_that_toml_can_write():
+    config = read_experiment(None, {"methods": ("leap_align",)}, ("leap_align.reward_ceiling=none",))
+    (stage,) = recipe(config, "leap_align", "full").stages
+    assert stage.config.reward_ceiling is None and stage.method.Config().reward_ceiling == 0.55
 
 
 def test_it_ascends_its_reward(world):
