@@ -67,7 +67,9 @@ class ExperimentConfig(BaseModel):
         "flops=7.07e12", description="equal for every job; currencies: flops, updates, steps, device-seconds"
     )
     evaluations: int = Field(3, ge=1, description="evaluations per job, at equal shares of the budget")
-    micro_batch: int | None = Field(None, gt=0, description="samples per forward with a graph; default: a whole share")
+    micro_batch: int | None = Field(
+        None, gt=0, description="rows worked on at a time with a graph; default: a whole share"
+    )
     gradient_checkpointing: bool = False
     compile: bool = Field(False, description="torch.compile the transformer's blocks")
     adam_8bit: bool = Field(False, description="optimizer states in 8 bits (bitsandbytes)")
@@ -78,7 +80,7 @@ class ExperimentConfig(BaseModel):
     variant: dict[str, dict[str, Any]] = Field(
         {}, description="further rows: a name → `method` and overrides of its configuration"
     )
-    pipeline: dict[str, PipelineRule] = Field({}, description="per row such as `soar+flow_grpo`: its split")
+    pipeline: dict[str, PipelineRule] = Field({}, description="per row of several stages, such as `a+b`: its split")
     subset: dict[str, SubsetRule] = Field({}, description="per subset: threshold or quantile")
     preferences: str = Field("", description="corpus of preference pairs; default: the one that goes with the corpus")
     tuned: Tuned | None = Field(None, description="file that `bench tune` left; what it holds lies under the tables")
@@ -198,12 +200,13 @@ def _with_files(values: Mapping[str, Any], flags: Mapping[str, Any], path: Path 
         return {}  # refused with everything else that has the wrong type
     beside = path.parent if path is not None else None
     folder = beside if flags.get("methods") is None else None
-    given = [part for name in methods for part in name.split("+") if plugins.is_path(part)]
+    rows = [plugins.stages_of(name) for name in methods]
+    given = [part for row in rows for part in row if plugins.is_path(part)]
     paths = [plugins.path_of(file, beside) for file in files] + [plugins.path_of(file, folder) for file in given]
     if not paths:
         return {}
     plugins.register_all(paths)
-    named = ("+".join(plugins.named(part, folder) for part in name.split("+")) for name in methods)
+    named = ("+".join(plugins.named(part, folder) for part in row) for row in rows)
     return {"plugins": tuple(dict.fromkeys(map(str, paths)))} | ({"methods": tuple(named)} if given else {})
 
 

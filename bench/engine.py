@@ -29,7 +29,8 @@ class Compute:
     """How a job computes. Nothing here changes what is computed, but for rounding.
 
     Attributes:
-        micro_batch: samples per forward with a graph; None: a process's whole share of the batch.
+        micro_batch: rows of a step's batch that a process works on at a time while there is a graph; None: its whole
+            share. A method that makes several samples of a row (two of a preference pair) has as many in a forward.
         gradient_checkpointing: keep no activations inside a block, compute them again in the backward. The second
             forward is not charged: a budget does not depend on how memory is saved.
         compile: ``torch.compile`` the transformer's repeated blocks.

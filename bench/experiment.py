@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
@@ -84,6 +85,8 @@ def run_experiment(
     engine = engine or Engine.from_environment(dtype=config.dtype, sharding=config.sharding)
     plugins.register_all(config.plugins)
     suite = suite_of(config)
+    if config.tuned:
+        config.tuned.check_prompts(suite.texts(), suite.name)
     backbone = engine.main_first(  # which may download it
         lambda: loader.find(
             config.backbone,
@@ -492,6 +495,7 @@ class _Shared:
         else:
             self._status(folder, "finished")
             if self.engine.is_main:
+                shutil.rmtree(folder / "stages", ignore_errors=True)  # what a resume of later stages started from
                 self._write_card(folder)
             return None
         self._status(folder, "failed", reason)

@@ -31,6 +31,7 @@ from bench.weights import save_weights, with_adapter
 if TYPE_CHECKING:
     from diffusers import SD3Transformer2DModel
 
+    from bench.method import Needs
     from bench.metric import Metric
 
 METERED = ("flops", "forwards", "backwards", "images", "reward_calls", "pairs")
@@ -71,7 +72,10 @@ class Job:
         self.seed, self.step = seed, 0
         self.meter = Meter()
         self.latent_shape: Shape = backbone.latent_shape
-        self._backbone, self._data, self._reward, self._null = backbone, data, reward, null
+        self._backbone, self._null = backbone, null
+        self._given = self._data = data
+        self._metric = self._reward = reward
+        self._traced = True  # whether the reward may be asked for its gradient
         self._started_from: Path | None = None
         transformer = backbone.transformer()
         self._pretrained = transformer.config.get("_name_or_path")
@@ -178,7 +182,7 @@ class Job:
             raise JobFailure("the method asked for preference pairs but did not declare needs.preference_pairs")
         for part, index, latents, text in self._batches("preferences", count, preferences.pictures, preferences.pairs):
             winners, losers = latents.unflatten(0, (-1, 2)).unbind(1)
-            yield PreferencePairs(winners, losers, text[torch.arange(0, 2 * len(index), 2)], index, part.rows)
+            yield PreferencePairs(winners, losers, text, index, part.rows)
 
     def _batches(
         self, stream: str, count: int, data: TrainingData, places: Tensor
@@ -211,10 +215,11 @@ class Job:
 
     def _read(self, key: tuple[str, *tuple[int, ...]]) -> tuple[Tensor, TextCondition]:
         stream, *places = key
-        data = self._data.preferences.pictures if stream == "preferences" and self._data.preferences else self._data
-        index = torch.tensor(places)
+        index, preferences = torch.tensor(places), self._data.preferences
+        data = preferences.pictures if stream == "preferences" and preferences else self._data
+        captions = index[::2] if stream == "preferences" else index  # one for both pictures
         assert data.latents is not None
-        return data.latents[index], data.text[data.text_of[index]]
+        return data.latents[index], data.text[data.text_of[captions]]
 
     def prompts(self, count: int, *, repeat: int = 1) -> PromptBatch:
         """This process's share of the next ``count`` training prompts (different captions), in shuffled epochs.
@@ -378,8 +383,8 @@ class Job:
         The backward costs as much as the forward (one matrix product for each, where no weight trains) and is charged
         with it. Every process must call it alike.
         """
-        if self._reward is None:
-            raise JobFailure("the method asked for a reward but did not declare needs.differentiable_reward")
+        if self._reward is None or not self._traced:
+            raise JobFailure("the method asked for a reward's gradient but did not declare needs.differentiable_reward")
         self._charge("reward_calls", len(pixels))
         self._charge("flops", round(self._reward.flops_per_image * len(pixels)) * (1 + torch.is_grad_enabled()))
         traced = torch.is_grad_enabled() and pixels.requires_grad
@@ -499,6 +504,19 @@ class Job:
         finally:
             self.policy._charge = charge
 
+    def grant(self, needs: Needs) -> None:
+        """Open the doors that a method declared, and close the others."""
+        self._data, self._traced = self._given.given(needs), needs.differentiable_reward
+        self._reward = self._metric if needs.reward or needs.differentiable_reward else None
+
+    def position(self) -> dict[str, Any]:
+        """The step and the rows read so far."""
+        return {"step": self.step, "cursors": dict(self._cursors)}
+
+    def go_to(self, position: dict[str, Any]) -> None:
+        """Go to a ``position``."""
+        self.step, self._cursors = position["step"], dict(position["cursors"])
+
     def restart(self, folder: Path) -> None:
         """Begin another stage: nothing trains yet, and the weights are what ``save_trained`` left in ``folder``."""
         self._started_from = folder
@@ -565,8 +583,7 @@ class Job:
         """Everything a resumed job needs, but for the method's own state. Every process must call it."""
         assert self.optimizer is not None
         return {
-            "step": self.step,
-            "cursors": dict(self._cursors),
+            **self.position(),
             "meter": self.meter.state(),
             "optimizer": self.optimizer.state_dict(),
             "parameters": [p.detach() for p in self.parameters],
@@ -579,7 +596,8 @@ class Job:
         assert self.optimizer is not None
         if [p.shape for p in state["parameters"]] != [p.shape for p in self.parameters]:
             raise BenchError("the checkpoint's parameters have other shapes; it belongs to another configuration")
-        self.step, self._cursors = state["step"], dict(state["cursors"])
+        self.go_to(state)
+        self._logged = {}
         self.meter.load(state["meter"])
         self._synced = self.meter.counts()
         moments = state["optimizer"]["state"]

@@ -39,6 +39,17 @@ def is_path(name: str) -> bool:
     return name.endswith(".py") or "/" in name
 
 
+def stages_of(row: str) -> list[str]:
+    """Names and paths of a row such as ``sft+./mine.py``; a plus in a path is a part of it."""
+    stages: list[str] = []
+    for part in row.split("+"):
+        if stages and "/" in stages[-1] and not stages[-1].endswith(".py"):
+            stages[-1] += f"+{part}"
+        else:
+            stages.append(part)
+    return stages
+
+
 def named(name: str, folder: Path | None = None) -> str:
     """The registered name of a method that is given by its name or by a path (relative to ``folder``)."""
     return register(path_of(name, folder)) if is_path(name) else name

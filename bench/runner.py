@@ -35,8 +35,8 @@ IDLE_STEPS = 100
 
 
 OVERSPENT = 0.05
-"""Share of the budget that a last step may cost beyond it. Whether there is a next step is decided by the dearest one
-so far, so that a step may overshoot a little where costs vary; the report flags it."""
+"""Share of the budget that a last step may cost beyond it, unless it costs no more than twice the dearest before it.
+Whether there is a next step is decided by that one, so a step may overshoot where costs vary; the report flags it."""
 
 
 class OutOfMemory(Exception):
@@ -82,7 +82,6 @@ class JobRun:
         self._meter_log = records.Log(self.folder / "meter.jsonl", write=main)
         self._clock_log = records.Log(self.folder / "clock.jsonl", write=main)
         self._stage, self._evaluated = 0, 0
-        self._set_up()
         reset_peak_memory()
         self._resume()
         saved, every = time.monotonic(), CHECKPOINT_SECONDS
@@ -105,7 +104,9 @@ class JobRun:
     # -- stages ----------------------------------------------------------------------------------------------------
 
     def _set_up(self) -> None:
-        """Let the present stage's method choose what trains."""
+        """Let the present stage's method choose what trains, with the doors that it declared."""
+        self._begun = self.job.position()
+        self.job.grant(type(self.method).needs_of(self.method.config))
         self.method.setup(self.job)
         if not self.job.parameters:
             raise JobFailure("the method's setup chose nothing to train")
@@ -149,6 +150,7 @@ class JobRun:
     def _enter(self, stage: int) -> None:
         self._stage, self.method = stage, self.then[stage - 1][0]
         self.job.restart(self._weights_of(stage))
+        release_memory()  # the earlier stage's model
         self._set_up()
 
     def _agree(self, due: bool, stop: bool) -> tuple[bool, bool]:
@@ -178,16 +180,7 @@ class JobRun:
         if self._taken == IDLE_STEPS and job.meter.updates == self._updates_before:
             raise JobFailure(f"the method did not call job.update() in its first {IDLE_STEPS} steps: it learns nothing")
         dearest, self._largest_step = self._largest_step, max(self._largest_step, spent - before)
-        if self._taken == 1 and spent > self.budget.amount * (1 + 1e-9):
-            raise JobFailure(
-                f"the budget {self.budget} is too small for one step, which costs {self._largest_step:.3g} "
-                f"{self.budget.currency}"
-            )
-        if spent > self.budget.amount * (1 + OVERSPENT):
-            raise JobFailure(
-                f"the method overspent: step {job.step} cost {spent - before:.3g} {self.budget.currency}, where none "
-                f"before it cost more than {dearest:.3g}, and took {spent / self.budget.amount:.0%} of the budget"
-            )
+        self._check_spending(spent, spent - before, dearest)
         for name, value in scalars.items():
             if not math.isfinite(value):
                 raise JobFailure(f"the method logged {name} = {value} at step {job.step}")
@@ -198,6 +191,21 @@ class JobRun:
             {"step": job.step, "seconds": round(job.meter.seconds, 3), "peak_memory": job.meter.peak_memory}
         )
         self.progress(min(job.meter.spent(self.budget.currency) / self.budget.amount, 1.0), scalars)
+
+    def _check_spending(self, spent: float, cost: float, dearest: float) -> None:
+        """JobFailure if a step cost what no budget foresees: a first one all of its share, or another far more than
+        those before it, beyond the end of the budget. Clock readings are not foreseen, and end no job."""
+        currency, amount = self.budget.currency, self.budget.amount
+        if self._taken == 1 and spent > self._end * amount * (1 + (OVERSPENT if self._end < 1 else 1e-9)):
+            share = f"the first {self._end:.0%} of " if self._end < 1 else ""
+            raise JobFailure(
+                f"{share}the budget {self.budget} is too small for one step, which costs {cost:.3g} {currency}"
+            )
+        if currency != "device-seconds" and spent > amount * (1 + OVERSPENT) and cost > 2 * dearest:
+            raise JobFailure(
+                f"the method overspent: step {self.job.step} cost {cost:.3g} {currency}, where none before it cost "
+                f"more than {dearest:.3g}, and took {spent / amount:.0%} of the budget"
+            )
 
     # -- evaluation ------------------------------------------------------------------------------------------------
 
@@ -230,6 +238,7 @@ class JobRun:
             "job": self.job.state_dict(),
             "method": self.method.state_dict(),
             "stage": self._stage,
+            "begun": self._begun,
             "largest_step": self._largest_step,
             "taken": self._taken,
             "updates_before": self._updates_before,
@@ -245,15 +254,13 @@ class JobRun:
             for unfinished in self.folder.glob(".*.partial"):  # a kill while writing left it
                 if unfinished.is_file():
                     unfinished.unlink()
-        if path.exists():
-            try:
-                state = torch.load(path, weights_only=True, mmap=True)
-            except Exception as error:
-                raise BenchError(f"{path} is damaged; delete it to start the job again") from error
-            if "stage" not in state:
-                raise BenchError(f"{path} was left by an older release; delete it to start the job again")
-            if state["stage"]:
-                self._enter(state["stage"])
+        state = self._checkpoint(path) if path.exists() else None
+        if state and state["stage"]:
+            self.job.go_to(state["begun"])  # where the stage found the job, so that its setup draws what it drew then
+            self._enter(state["stage"])
+        else:
+            self._set_up()
+        if state:
             self.job.load_state_dict(state["job"])
             self.method.load_state_dict(spread(state["method"], self.method.state_dict()))
             self._largest_step, self._evaluated = state["largest_step"], state["evaluated"]
@@ -261,6 +268,16 @@ class JobRun:
         self.job.engine.barrier()  # every process has read what the next checkpoint replaces
         for log in (self._train_log, self._meter_log, self._clock_log):
             log.cut_after(self.job.step)
+
+    @staticmethod
+    def _checkpoint(path: Path) -> dict[str, Any]:
+        try:
+            state: dict[str, Any] = torch.load(path, weights_only=True, mmap=True)
+        except Exception as error:
+            raise BenchError(f"{path} is damaged; delete it to start the job again") from error
+        if not {"stage", "begun"} <= state.keys():
+            raise BenchError(f"{path} was left by an older release; delete it to start the job again")
+        return state
 
     def _export(self) -> None:
         """Leave the evaluated weights in a form that diffusers and PEFT read."""

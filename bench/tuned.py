@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,29 @@ class Tuned(BaseModel):
     backbone: str
     corpus: str
     subsets: tuple[str, ...]
+    prompts: tuple[str, ...] = Field((), description="keys (``prompt_key``) of the prompts that chose")
     method: dict[str, dict[str, Any]] = {}
     variant: dict[str, dict[str, Any]] = {}
     sha256: str = Field("", description="of the file; not in it")
 
     def origin(self) -> dict[str, Any]:
         """How the settings were chosen, without them."""
-        return self.model_dump(mode="json", exclude={"method", "variant"})
+        return self.model_dump(mode="json", exclude={"method", "variant", "prompts"})
+
+    def check_prompts(self, texts: Iterable[str], suite: str) -> None:
+        """BenchError if one of the prompts that a suite reports chose the settings."""
+        keys = set(self.prompts)
+        if shared := next((text for text in texts if prompt_key(text) in keys), None):
+            raise BenchError(
+                f"the settings were tuned on prompts that {suite} reports, {shared!r} among them, so it cannot "
+                "compare; tune on other prompts"
+            )
+
+
+def prompt_key(text: str) -> str:
+    """Sixteen digits by which a prompt is known again, whatever its capitals and spaces."""
+    plain = re.sub(r"\s+", " ", text.strip()).casefold()
+    return hashlib.sha256(plain.encode()).hexdigest()[:16]
 
 
 def read_tuned(path: Path) -> Tuned:
@@ -56,6 +73,10 @@ def to_toml(tuned: Tuned) -> str:
     """The file's text."""
     lines = ['# Written by `bench tune`. An experiment reads it with `tuned = "…"` or --tuned; see docs/tuning.md.']
     lines += [f"{key} = {_value(value)}" for key, value in tuned.origin().items() if key != "sha256"]
+    lines += ["prompts = [ # the first digits of the SHA-256 of each"]
+    lines += [f"    {', '.join(map(_value, tuned.prompts[i : i + 6]))}," for i in range(0, len(tuned.prompts), 6)] + [
+        "]"
+    ]
     for kind in ("method", "variant"):
         for name, settings in getattr(tuned, kind).items():
             lines += ["", f"[{kind}.{_key(name)}]", *(f"{key} = {_value(value)}" for key, value in settings.items())]

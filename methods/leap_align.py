@@ -13,6 +13,7 @@ import torch
 from pydantic import Field, field_validator
 
 from bench import flow
+from bench.job import JobFailure
 from bench.method import AdamWConfig, Needs, PostTrainingMethod, Traits
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ class LeapAlign(PostTrainingMethod):
         c = self.config
         batch = job.prompts(c.prompts)
         k, j = sorted(torch.randperm(c.sampling_steps, generator=job.rng("leaps"))[:2].tolist())
+        rewards = []
         for part in job.parts(batch):
             share = batch[part]
             x0, distance = self._sample(job, share, k, j)
@@ -80,6 +82,13 @@ class LeapAlign(PostTrainingMethod):
             job.accumulate((regret / distance).sum(), len(share))
             job.log("reward", reward.sum(), len(share))
             job.log("distance", distance.sum(), len(share))
+            rewards.append(reward.detach())
+        least = float(job.gather(torch.cat(rewards)[: len(batch)], batch).min())  # the same on every process
+        if c.reward_ceiling is not None and least >= c.reward_ceiling and not job.meter.updates:
+            raise JobFailure(
+                f"no reward is under reward_ceiling {c.reward_ceiling:g} (the least is {least:.3g}), so there is "
+                "nothing to learn; set it for this reward, or to none"
+            )
         job.update()
 
     def _sample(self, job: Job, share: PromptBatch, k: int, j: int) -> tuple[Tensor, Tensor]:

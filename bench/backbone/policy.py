@@ -116,7 +116,7 @@ class Policy:
 
     @contextmanager
     def reference(self) -> Iterator[None]:
-        """Inside, every velocity is the pretrained model's: a LoRA policy without its adapter."""
+        """Inside, every velocity is that of the weights under a LoRA: the pretrained ones, or an earlier stage's."""
         self.transformer.disable_adapters()
         try:
             yield

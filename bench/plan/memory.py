@@ -11,6 +11,7 @@ In bytes, T parameters that train, F that do not, n processes:
 | averages and other copies | what the method and the job hold after ``setup``, a share of n with ``fsdp`` |
 | bfloat16 copies of weights | 2 T, which autocast keeps; with ``fsdp`` of two blocks at a time |
 | activations | what autograd saves for a sample, counted on fake tensors, times the samples in graphs at once |
+| the VAE's, where a reward has a gradient | the same for one picture, in float32 |
 
 With gradient checkpointing a block saves its inputs only, and one block at a time is computed anew. Sharding applies to
 full fine-tunes; an adapter is kept whole on each GPU.
@@ -18,7 +19,9 @@ full fine-tunes; an adapter is kept whole on each GPU.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -88,8 +91,32 @@ def _per_sample(model: torch.nn.Module, architecture: Architecture, *, low: bool
     return two - one
 
 
+def saved_for_decode(architecture: Architecture) -> int:
+    """Bytes that autograd saves when a picture is decoded with a gradient to its latents; others are computed anew."""
+    from diffusers import AutoencoderKL
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode():
+        vae = AutoencoderKL.from_config(architecture.vae).eval().requires_grad_(False)
+        latents = torch.empty(1, *architecture.latent_shape(), requires_grad=True)
+        return _kept(lambda: vae.decode(latents), vae)
+
+
 def _saved(model: torch.nn.Module, architecture: Architecture, samples: int, *, low: bool) -> int:
-    config, sizes, kept = architecture.transformer, {}, []
+    config = architecture.transformer
+    inputs = dict(
+        hidden_states=torch.empty(samples, *architecture.latent_shape()),
+        encoder_hidden_states=torch.empty(samples, architecture.text_tokens, config["joint_attention_dim"]),
+        pooled_projections=torch.empty(samples, config["pooled_projection_dim"]),
+        timestep=torch.empty(samples),
+    )
+    with torch.autocast("cpu", torch.bfloat16, enabled=low):
+        return _kept(lambda: model(**inputs, return_dict=False), model)
+
+
+def _kept(run: Callable[[], Any], model: torch.nn.Module) -> int:
+    """Bytes that autograd saves in a forward, but for the model's weights."""
+    sizes, kept = {}, []
 
     def pack(saved: torch.Tensor) -> torch.Tensor:
         storage = saved.untyped_storage()
@@ -97,14 +124,7 @@ def _saved(model: torch.nn.Module, architecture: Architecture, samples: int, *, 
         kept.append(saved)  # alive, so that no other storage can take its address
         return saved
 
-    inputs = dict(
-        hidden_states=torch.empty(samples, *architecture.latent_shape()),
-        encoder_hidden_states=torch.empty(samples, architecture.text_tokens, config["joint_attention_dim"]),
-        pooled_projections=torch.empty(samples, config["pooled_projection_dim"]),
-        timestep=torch.empty(samples),
-    )
-    autocast = torch.autocast("cpu", torch.bfloat16, enabled=low)
-    with autocast, torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved):
-        model(**inputs, return_dict=False)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved):
+        run()
     weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
     return sum(size for storage, size in sizes.items() if storage not in weights)

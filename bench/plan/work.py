@@ -108,7 +108,7 @@ class Work:
                 flops=float(sum(map(mul, taken, flops))),
                 evaluation_flops=self.evaluation_flops and self.evaluation_flops * config.evaluations,
                 memory=training + encoders if self.ahead(job.subset) else max(training, encoders),
-                disk=stages[-1].state + (whole if len(stages) > 1 else stages[0].weights),
+                disk=max(stage.state for stage in stages) + (whole if len(stages) > 1 else stages[0].weights),
             )
 
         return planned
@@ -117,9 +117,10 @@ class Work:
         config, architecture = self.config, self.architecture
         step = probe.one_step(stage.make(), config.micro_batch, self.assumptions.gpus)
         trained = probe.what_trains(stage.make(), architecture, self._costs, low=self.low)
+        graph = stage.needs.differentiable_reward
         training = memory.training_memory(
             trained,
-            step.graph_samples * self._activations,
+            step.graph_samples * self._activations + (memory.saved_for_decode(architecture) if graph else 0),
             layers=int(architecture.transformer["num_layers"]),
             low=self.low,
             adam_8bit=config.adam_8bit,
@@ -127,7 +128,6 @@ class Work:
             gpus=self.assumptions.gpus,
         ).total
         model = step.forwards * trained.cost.forward + step.backwards * trained.cost.backward
-        graph = stage.needs.differentiable_reward
         if step.images:
             decode = self._decode
             model += step.images * (decode.forward + graph * decode.backward)

@@ -7,7 +7,6 @@ How to use it, and what is fair about it: ``docs/tuning.md``.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from bench.config import ExperimentConfig, method_config
 from bench.errors import BenchError, unknown
 from bench.prompt_file import suite_of
 from bench.tune.space import Dimension, read_ranges, space_of
-from bench.tuned import Tuned
+from bench.tuned import Tuned, prompt_key
 
 if TYPE_CHECKING:
     from bench.experiment import Outcome
@@ -211,6 +210,7 @@ class Tuning:
             backbone=self.config.backbone,
             corpus=self.config.corpus,
             subsets=self.config.subsets,
+            prompts=tuple(sorted({prompt_key(text) for text in self.suite.texts()})),
             **chosen,
         )
         return Result(tuple(trials), tuned, tuple(lost))
@@ -272,12 +272,8 @@ def _validation(config: ExperimentConfig, asked: Asked) -> ExperimentConfig:
 
 def _check_prompts(tested: set[str], texts: list[str], suite: str, validation: str) -> None:
     """BenchError if a prompt to tune on is one that the experiment reports, whatever its capitals and spaces."""
-
-    def plain(text: str) -> str:
-        return re.sub(r"\s+", " ", text.strip()).casefold()
-
-    known = {plain(text) for text in tested}
-    if shared := [text for text in texts if plain(text) in known]:
+    known = {prompt_key(text) for text in tested}
+    if shared := [text for text in texts if prompt_key(text) in known]:
         others = f" and {len(shared) - 1} others" if len(shared) > 1 else ""
         raise BenchError(
             f"{validation} shares prompts with {suite}, which the experiment reports: {shared[0]!r}{others}; "

@@ -430,3 +430,9 @@ def test_a_reward_of_numpy_numbers_is_taken(world):
     job = world.job()
     job._reward = type("Array", (Brightness,), {"score": lambda self, images, prompts: np.full(len(images), 0.5)})()
     assert job.reward(np.zeros((2, 4, 4, 3), np.uint8), [None, None]).tolist() == [0.5, 0.5]
+
+
+def test_a_plus_in_a_path_is_part_of_it():
+    assert plugins.stages_of("sft+/data/c++/mine.py+soar") == ["sft", "/data/c++/mine.py", "soar"]
+    assert plugins.stages_of("soar+flow_grpo") == ["soar", "flow_grpo"]
+    assert plugins.stages_of("./mine.py") == ["./mine.py"]

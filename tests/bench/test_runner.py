@@ -175,10 +175,24 @@ def test_steps_that_grow_overshoot_by_less_than_they_grow(world, tmp_path):
 
 
 def test_a_step_that_costs_far_more_than_those_before_it_overspends(world, tmp_path):
+    """More than twice: Flow-GRPO's steps differ by less where rewards are 0 or 1, and its jobs must not end of it."""
     probe = job_run(world, tmp_path / "probe", "Growing", "steps=1", (1.0,))
     probe.run()
-    with pytest.raises(JobFailure, match=r"overspent: step 3 cost .* took 120% of the budget"):
-        job_run(world, tmp_path / "run", "Growing", f"flops={5 * probe.job.meter.flops!r}", (1.0,)).run()
+    cost = probe.job.meter.flops
+    with pytest.raises(JobFailure, match=r"overspent: step 3 cost .* took 143% of the budget"):
+        job_run(world, tmp_path / "run", "Leaping", f"flops={7 * cost!r}", (1.0,)).run()
+    slow = job_run(world, tmp_path / "slow", "Growing", f"flops={5 * cost!r}", (1.0,))  # 3 instead of 2 at most
+    slow.run()
+    assert slow.job.meter.flops == 6 * cost
+
+
+def test_a_clock_ends_no_job(world, tmp_path, monkeypatch):
+    run = job_run(world, tmp_path, "sft", "device-seconds=4", (1.0,))
+    finish = run.job.finish_step
+    seconds = iter([1.0, 1.0, 7.0])
+    monkeypatch.setattr(run.job, "finish_step", lambda _, memory: finish(next(seconds), memory))
+    run.run()
+    assert run.job.meter.steps == 3 and run.job.meter.seconds == 9.0
 
 
 def test_a_method_that_never_updates_fails_the_job(world, tmp_path):
@@ -247,6 +261,51 @@ def test_stages_share_one_budget_and_one_meter(world, tmp_path):
     second = int((budget - 13 * costs["sft"]) / costs["soar"] * (1 + 1e-9))
     assert second > 1 and run.job.meter.steps == 13 + second
     assert run.job.meter.flops == 13 * costs["sft"] + second * costs["soar"]
+
+
+def test_a_stage_whose_share_pays_for_no_step_fails_the_job(world, tmp_path):
+    probe = job_run(world, tmp_path / "probe", "soar", "steps=1", (1.0,))
+    probe.run()
+    run = job_run(world, tmp_path / "run", "soar+sft", f"flops={1.5 * probe.job.meter.flops!r}", (1.0,))
+    with pytest.raises(JobFailure, match=r"the first 50% of the budget .* is too small for one step"):
+        run.run()
+
+
+def test_a_stage_has_the_doors_that_it_declared_and_no_other(world, tmp_path):
+    run = job_run(world, tmp_path, "sft+flow_grpo", "steps=4", (1.0,))
+    run.then[0][0].step = lambda job: list(job.pairs(2))
+    with pytest.raises(JobFailure, match=r"did not declare needs\.pairs"):
+        run.run()
+
+
+def test_a_resumed_stage_is_set_up_as_it_was(world, tmp_path, monkeypatch):
+    """Where the job stood, so that what a setup draws and keeps out of its state is the same again."""
+    checkpoint_every_step(monkeypatch)
+    seen = []
+
+    def stand(run):
+        setup = run.then[0][0].setup
+
+        def spy(job):
+            seen.append((job.step, dict(job._cursors), job.rng("x").initial_seed()))
+            setup(job)
+
+        run.then[0][0].setup = spy
+        return run
+
+    broken = stand(job_run(world, tmp_path, "sft+soar", "steps=6", (1.0,)))
+    update = broken.job.update
+
+    def killed(*arguments):
+        update(*arguments)
+        if broken.job.step == 4:
+            raise Killed
+
+    broken.job.update = killed
+    with pytest.raises(Killed):
+        broken.run()
+    stand(job_run(world, tmp_path, "sft+soar", "steps=6", (1.0,))).run()
+    assert len(seen) == 2 and seen[0] == seen[1] and seen[0][0] == 3
 
 
 def test_a_first_stage_that_learns_nothing_fails_the_job(world, tmp_path):

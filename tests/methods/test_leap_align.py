@@ -9,6 +9,7 @@ from fakes import advance, small
 from observed import prepare, record, wide
 
 from bench.config import read_experiment
+from bench.job import JobFailure
 from bench.stages import recipe
 
 SETTINGS = {"prompts": 3, "sampling_steps": 5, "guidance_scale": 1.0}
@@ -99,3 +100,13 @@ def test_it_ascends_its_reward(world):
 
 def test_the_average_is_evaluated(world):
     assert small("leap_align").config.ema_decay == 0.995
+
+
+def test_a_reward_above_the_ceiling_from_the_start_ends_the_job(world):
+    """Aesthetic scores are 5 to 6, and the default ceiling is HPSv2.1's: a budget would be spent on nothing."""
+    job, method = prepare(world, "leap_align", **SETTINGS, reward_ceiling=0.0)
+    with pytest.raises(JobFailure, match=r"no reward is under reward_ceiling 0 \(the least is 0\.\d+\)"):
+        method.step(job)
+    job, method = prepare(world, "leap_align", **SETTINGS, reward_ceiling=None)
+    method.step(job)
+    assert job.meter.updates == 1
