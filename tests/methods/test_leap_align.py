@@ -65,14 +65,14 @@ def test_what_it_rewards_is_what_the_sampler_draws(world, monkeypatch):
     assert x0.requires_grad
 
 
-@pytest.mark.parametrize("ceiling", [0.55, None, 0.2])
+@pytest.mark.parametrize("ceiling", [0.55, None, 0.531])
 def test_the_loss_is_the_regret_over_the_distance(world, monkeypatch, ceiling):
     job, method = prepare(world, "leap_align", **SETTINGS, reward_ceiling=ceiling)
     scores, sampled = record(job, "differentiable_reward", monkeypatch), record(method, "_sample", monkeypatch)
     (log,) = advance(job, method, 1)
     reward, distance = wide(scores[0][1]), wide(sampled[0][1][1])
     regret = -reward if ceiling is None else np.maximum(ceiling - reward, 0)
-    assert log["loss"] == pytest.approx((regret / distance).mean(), rel=1e-5)
+    assert log["loss"] == pytest.approx((regret / distance).mean(), abs=1e-6)
     assert log["reward"] == pytest.approx(reward.mean(), rel=1e-6)
 
 
