@@ -22,6 +22,7 @@ from bench.flops import Cost, count, decode_cost, transformer_cost
 from bench.plan import Assumptions, JobPlan, memory, probe
 from bench.plan.architecture import find
 from bench.prompt_file import suite_of
+from bench.runner import OVERSPENT
 from bench.stages import Stage, recipe
 
 
@@ -100,6 +101,9 @@ class Work:
             scoring = self._metric_flops.get(reward, 0.0) if reward else 0.0
             flops = [stage.flops(scoring) for stage in stages]
             taken = self._steps(flops, [stage.step.updates for stage in stages], ends)
+            if len(taken) > 1 and 0 in taken:
+                name = made.stages[taken.index(0)].name
+                return JobPlan(job.name, problem=f"its share of the budget pays for no step of {name}; see --set split")
             return JobPlan(
                 name=job.name,
                 steps=sum(taken),
@@ -147,7 +151,8 @@ class Work:
         for cost, each, end in zip(flops, updates, ends, strict=True):
             price = {"flops": cost, "steps": 1, "updates": each, "device-seconds": cost / rate}[budget.currency]
             steps = math.floor((end * budget.amount * (1 + 1e-9) - spent) / price)
-            if steps < 1 and spent + price <= budget.amount * (1 + 1e-9):
+            room = end * (1 + OVERSPENT) if end < 1 else 1 + 1e-9
+            if steps < 1 and spent + price <= room * budget.amount:
                 steps = 1  # a stage takes its first step before it knows what one costs
             taken.append(max(steps, 0))
             spent += taken[-1] * price

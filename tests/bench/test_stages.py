@@ -176,7 +176,6 @@ def test_a_finished_pipeline_is_not_taken_up_with_another_split(experiment):
         ("updates=9", (0.3, 0.7)),
         ("flops", (0.5, 0.5)),
         ("flops", (0.9, 0.1)),
-        ("flops", (0.1, 0.9)),  # of which no step of the first stage can be paid; it takes one all the same
     ],
 )
 def test_a_dry_run_of_a_pipeline_costs_what_it_then_costs(experiment, workspace, budget, split):
@@ -190,6 +189,17 @@ def test_a_dry_run_of_a_pipeline_costs_what_it_then_costs(experiment, workspace,
     assert plan.problem == ""
     spent = metered(job_of(experiment(**given), row))
     assert (plan.steps, plan.updates, plan.flops) == (spent["steps"], spent["updates"], spent["flops"])
+
+
+def test_a_share_that_pays_for_no_step_is_a_problem_in_the_plan_and_in_the_run(experiment, workspace):
+    alone = experiment(name="alone", methods=("soar",), budget="steps=1", evaluations=1)
+    budget = f"flops={3.7 * metered(job_of(alone, 'soar'))['flops']!r}"
+    split = {"soar+sft": {"split": (0.1, 0.9)}}
+    given = dict(methods=("soar+sft",), budget=budget, evaluations=1, pipeline=split, dtype="float32")
+    (plan,) = plan_experiment(tiny(**given), workspace, Assumptions()).jobs
+    assert plan.problem == "its share of the budget pays for no step of soar; see --set split"
+    (reason,) = experiment(**given).failed.values()
+    assert "the first 10% of the budget" in reason and "is too small for one step" in reason
 
 
 # -- what is made of its records and weights ---------------------------------------------------------------------------
