@@ -305,7 +305,7 @@ class _Check:
         for step, cost in enumerate(costs[1:], start=1):
             dearest = max(costs[:step])
             budget = max(self.spent[step] + dearest, BUDGET * costs[0])
-            if cost - dearest > OVERSPENT * budget:
+            if cost > 2 * dearest and cost - dearest > OVERSPENT * budget:
                 raise _Broken(
                     "budget",
                     f"step {step + 1} costs {cost:.3g} FLOPs, and none before it more than {dearest:.3g}: "
