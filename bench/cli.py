@@ -262,9 +262,8 @@ def run(
     render_report([outcome.folder], target)
     click.echo(f"report: {target / 'index.html'}")
     if outcome.failed:
-        raise BenchError(
-            f"{len(outcome.failed)} of the jobs failed: " + "; ".join(f"{k}: {v}" for k, v in outcome.failed.items())
-        )
+        told = [f"{name}: {reason}" for name, reason in outcome.failed.items()]
+        raise BenchError("\n  ".join([f"{len(told)} of the jobs failed:", *told]))
 
 
 @main.command()
@@ -521,8 +520,10 @@ def list_(kind: str | None, method: str | None) -> None:
         from bench import plugins
 
         method = plugins.named(method)
-        for name, field in plugins.load(method).Config.model_fields.items():
-            click.echo(f"{method}.{name} = {field.default!r}  {field.description or ''}".rstrip())
+        cls = plugins.load(method)
+        for name, field in cls.Config.model_fields.items():
+            tiny = f" (on tiny-sd3: {cls.embedded[name]!r})" if name in cls.embedded else ""
+            click.echo(f"{method}.{name} = {field.default!r}{tiny}  {field.description or ''}".rstrip())
         return
     for line in listing.everything() if kind is None else listing.one(kind):
         click.echo(line)

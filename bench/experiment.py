@@ -380,15 +380,24 @@ def reward_metric(config: ExperimentConfig, job: Plan, needs: Needs, suite: Any)
 def _refuse_another(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any], keys: Iterable[str]) -> None:
     """BenchError if what is recorded in ``folder`` differs from what is to be run in one of ``keys``."""
     if differing := sorted(key for key in keys if old.get(key) != new[key]):
+        named = {"origin": "another method's file or package", "config": "other settings"}
+        what = ", ".join(named.get(key, f"other {key}") for key in differing)
         raise BenchError(
-            f"{folder} was run with another configuration ({', '.join(differing)} differ); "
-            "give this experiment a name with --name, or delete the folder"
+            f"{folder} was run with another configuration ({what}); "
+            f"give this experiment a name with --name, or delete {folder}"
         )
+
+
+def _came_to_nothing(folder: Path) -> bool:
+    """True of a job that failed before its first checkpoint: it left nothing to go on from."""
+    from bench.runner import read_status
+
+    return read_status(folder)["status"] == "failed" and not (folder / "checkpoint.pt").exists()
 
 
 def _write_job(folder: Path, record: dict[str, Any]) -> None:
     path = folder / "job.json"
-    if path.exists():
+    if path.exists() and not _came_to_nothing(folder):
         younger = {key: record[key] for key in ("origin", "stages")}  # than the first records, which lack them
         old = younger | records.read_json(path)
         known, given = old.get("preferences"), record["preferences"]
@@ -400,6 +409,14 @@ def _write_job(folder: Path, record: dict[str, Any]) -> None:
             return
         record = old | {"preferences": given}  # a job that lacked them has not trained
     records.write_json(path, record)
+
+
+def _where(recipe: Recipe, error: BaseException) -> str:
+    """``file:line: `` of the last line of a method that an error passed through, or nothing."""
+    from bench.own import Own
+
+    found = (Own.of(stage.method).of_error(error) for stage in reversed(recipe.stages))
+    return next((f"{place}: " for place in found if place), "")
 
 
 @dataclass(frozen=True)
@@ -471,7 +488,7 @@ class _Shared:
 
     def run(self, plan: Plan, recipe: Recipe, data: TrainingData, folder: Path) -> str | None:
         """Run one job; returns the reason if it failed."""
-        from bench.job import JobFailure
+        from bench.job import JobFailure, Undeclared
         from bench.runner import OutOfMemory
 
         self._status(folder, "started")
@@ -480,13 +497,15 @@ class _Shared:
         except KeyboardInterrupt:
             self._status(folder, "interrupted", "stopped by the user; the same command resumes it")
             raise
+        except Undeclared as error:
+            reason = f"{_where(recipe, error)}{error}"
         except JobFailure as error:
             reason = str(error)
         except records.DiskFull:
             raise
         except Exception as error:
             foreseen = isinstance(error, (BenchError, OutOfMemory))
-            reason = str(error) if foreseen else plugins.one_line(error)
+            reason = str(error) if foreseen else f"{_where(recipe, error)}{plugins.one_line(error)} (see traceback.txt)"
             if not foreseen:
                 records.write_bytes(folder / "traceback.txt", traceback.format_exc().encode())
             if self.engine.world_size > 1:  # the others wait for this process and cannot know; the launcher ends them

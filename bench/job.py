@@ -42,6 +42,10 @@ class JobFailure(Exception):
     """The method did something that ends this job and no other: the reason goes into its status."""
 
 
+class Undeclared(JobFailure):
+    """The method used a door that its ``needs`` does not open."""
+
+
 class Job:
     """The only door to data, models, rewards and randomness. A method sees nothing else.
 
@@ -171,7 +175,7 @@ class Job:
         micro-batches.
         """
         if self._data.latents is None:
-            raise JobFailure("the method asked for training pairs but did not declare needs.pairs")
+            raise Undeclared("the method asked for training pairs but did not declare needs.pairs")
         for part, index, latents, text in self._batches("pairs", count, self._data, torch.arange(len(self._data))):
             yield Pairs(latents, text, index, part.rows)
 
@@ -179,7 +183,7 @@ class Job:
         """This process's micro-batches of the next ``count`` preference pairs, shuffled and cut as ``pairs`` does."""
         preferences = self._data.preferences
         if preferences is None:
-            raise JobFailure("the method asked for preference pairs but did not declare needs.preference_pairs")
+            raise Undeclared("the method asked for preference pairs but did not declare needs.preference_pairs")
         for part, index, latents, text in self._batches("preferences", count, preferences.pictures, preferences.pairs):
             winners, losers = latents.unflatten(0, (-1, 2)).unbind(1)
             yield PreferencePairs(winners, losers, text, index, part.rows)
@@ -228,7 +232,7 @@ class Job:
             repeat: rows per prompt, one after the other and never apart: a group of samples stays on one process.
         """
         if not self._data.prompts:
-            raise JobFailure("the method asked for prompts but did not declare needs.prompts")
+            raise Undeclared("the method asked for prompts but did not declare needs.prompts")
         index = self._take("prompts", self._cursors["prompts"], count, len(self._data.prompts))
         self._cursors["prompts"] += count
         world = self.engine.world_size
@@ -365,7 +369,7 @@ class Job:
         Where a GPU samples, a thread scores meanwhile: preparing pictures and reading signs are the CPU's work.
         """
         if self._reward is None:
-            raise JobFailure("the method asked for a reward but did not declare needs.reward")
+            raise Undeclared("the method asked for a reward but did not declare needs.reward")
         self._charge("reward_calls", len(images))
         self._charge("flops", round(self._reward.flops_per_image * len(images)))
         if self.device.type == "cuda":
@@ -384,7 +388,7 @@ class Job:
         with it. Every process must call it alike.
         """
         if self._reward is None or not self._traced:
-            raise JobFailure("the method asked for a reward's gradient but did not declare needs.differentiable_reward")
+            raise Undeclared("the method asked for a reward's gradient but did not declare needs.differentiable_reward")
         self._charge("reward_calls", len(pixels))
         self._charge("flops", round(self._reward.flops_per_image * len(pixels)) * (1 + torch.is_grad_enabled()))
         traced = torch.is_grad_enabled() and pixels.requires_grad
@@ -433,12 +437,18 @@ class Job:
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self._max_grad_norm)
         size = float(whole(norm))
         if not math.isfinite(size):
-            raise JobFailure(f"the gradient norm is {size} at step {self.step}; lower the learning rate")
+            raise JobFailure(self._not_finite(size))
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.meter.updates += 1
         self._logged["grad_norm"] = (size * self.engine.world_size, float(self.engine.world_size))
         self._step_ema()
+
+    def _not_finite(self, norm: float) -> str:
+        """What was lost first. Weights that no update has touched yet were not lost to the learning rate."""
+        loss = float(self._logged["loss"][0])
+        what = f"the gradient norm is {norm}" if math.isfinite(loss) else f"the loss is {loss}"
+        return f"{what} at step {self.step + 1}" + ("; lower the learning rate" if self.meter.updates else "")
 
     def _step_ema(self) -> None:
         cap, every = self._ema_settings

@@ -33,6 +33,9 @@ CHECKPOINT_SHARE = 20.0
 IDLE_STEPS = 100
 """A job that spends nothing for so long would never end: its budget counts what the method no longer does."""
 
+BARREN_STEPS, BARREN_SHARE = 10, 0.1
+"""So many steps that make no update, and cost so much of the budget, end a job: it would spend the rest for nothing."""
+
 
 OVERSPENT = 0.05
 """Share of the budget that a last step may cost beyond it, unless it costs no more than twice the dearest before it.
@@ -177,9 +180,11 @@ class JobRun:
                 f"{IDLE_STEPS} steps in a row spent none of the budget {self.budget}; the method has stopped learning "
                 "(in policy gradients: rewards that no longer differ within a prompt)"
             )
-        if self._taken == IDLE_STEPS and job.meter.updates == self._updates_before:
-            raise JobFailure(f"the method did not call job.update() in its first {IDLE_STEPS} steps: it learns nothing")
         dearest, self._largest_step = self._largest_step, max(self._largest_step, spent - before)
+        taken, most = self._taken, self._taken * self._largest_step
+        barren = taken == IDLE_STEPS or (taken >= BARREN_STEPS and most >= BARREN_SHARE * self.budget.amount)
+        if barren and job.meter.updates == self._updates_before:
+            raise JobFailure(f"the method did not call job.update() in its first {taken} steps: it learns nothing")
         self._check_spending(spent, spent - before, dearest)
         for name, value in scalars.items():
             if not math.isfinite(value):
@@ -300,7 +305,7 @@ def _out_of_memory(job: Job) -> str:
     if not compute.adam_8bit:
         knobs.append("--adam-8bit")
     return (
-        f"out of memory on {job.device} at step {job.step}; lower it with {', '.join(knobs) or 'a larger device'}; "
+        f"out of memory on {job.device} at step {job.step + 1}; lower it with {', '.join(knobs) or 'a larger device'}; "
         "the same command with it goes on from the last checkpoint"
     )
 

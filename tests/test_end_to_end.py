@@ -51,6 +51,7 @@ def test_the_run_leaves_the_whole_report(ran: Path) -> None:
     assert names == {
         "main_results.md", "main_results.csv", "main_results.tex", "paradigms.md", "compute.md", "compute.csv",
         "training_dynamics.png", "training_dynamics.svg", "training_dynamics.csv", "samples.png", "index.html",
+        "differences.md", "differences.csv",
     }  # fmt: skip
 
 

@@ -19,13 +19,15 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.batches import Shape
-from bench.check.watch import DrawTracer, Own, Watch, global_states, kept_generators
+from bench.check.ranks import RANKS, Apart, Meeting, RankEngine
+from bench.check.watch import DrawTracer, Watch, global_states, kept_generators, nothing_computed_again
 from bench.check.world import World, advance, same, weights
 from bench.config import method_config
 from bench.errors import BenchError
 from bench.flops import Cost
-from bench.job import Job, JobFailure
+from bench.job import Job, JobFailure, Undeclared
 from bench.method import MethodConfig, PostTrainingMethod
+from bench.own import Own
 from bench.plugins import one_line, undeclared
 from bench.runner import OVERSPENT
 
@@ -42,6 +44,7 @@ PROMISES = {
     "resume": "a resumed job goes on bit for bit",
     "evaluation": "evaluation_weights leaves the weights as they were",
     "micro-batches": "micro-batches leave the weights of a whole batch, but for rounding",
+    "processes": "two processes train as one, but for rounding",
 }
 """What is checked, in order, and what it says when it is kept."""
 
@@ -117,13 +120,14 @@ class _Trial:
 
     check: _Check
     micro_batch: int | None = None
+    engine: RankEngine | None = None
     job: Job = field(init=False)
     method: PostTrainingMethod = field(init=False)
     watch: Watch = field(init=False)
 
     def __post_init__(self) -> None:
         needs = self.check.kind.needs_of(self.check.config)
-        self.job = _world().job(needs, micro_batch=self.micro_batch)
+        self.job = _world().job(needs, micro_batch=self.micro_batch, engine=self.engine)
         self.watch = Watch(self.job, self.check.own)
         self.method = self.check.kind(self.check.config)
 
@@ -142,11 +146,13 @@ class _Trial:
         own = self.check.own
         try:
             call()
+        except Apart:
+            raise
         except Exception as error:
             if self.watch.not_finite:
                 raise _Broken("finite", *self.watch.not_finite) from error
             where, text = own.of_error(error), str(error) if isinstance(error, (JobFailure, BenchError)) else ""
-            if "did not declare needs." in text:
+            if isinstance(error, Undeclared):
                 raise _Broken("data", text, where) from error
             raise _Broken("runs", f"{what} raises {text or one_line(error)}", where) from error
 
@@ -182,6 +188,7 @@ class _Check:
                     ("resume", self._resume),
                     ("evaluation", self._evaluation),
                     ("micro-batches", self._micro_batches),
+                    ("processes", self._processes),
                 ):
                     self._promise(promise, check)
                 for promise in ("data", "finite"):
@@ -202,8 +209,8 @@ class _Check:
         self.findings.setdefault(promise, Finding(promise))
         return True
 
-    def _trial(self, micro_batch: int | None = None) -> _Trial:
-        trial = _Trial(self, micro_batch)
+    def _trial(self, micro_batch: int | None = None, engine: RankEngine | None = None) -> _Trial:
+        trial = _Trial(self, micro_batch, engine)
         self.trials.append(trial)
         return trial
 
@@ -226,8 +233,10 @@ class _Check:
                 if step + 1 == RESUMED_AT:
                     self._promise("state", self._save)
         finally:
-            self._promise("finite", self._finite)
-            self._promise("compute", self._charged)
+            if self.logs or self.main.watch.not_finite:
+                self._promise("finite", self._finite)
+            if self.logs or self.main.watch.unmetered is not None:
+                self._promise("compute", self._charged)
             if self.moved_globals:
                 self.findings["randomness"] = self._moved_globals()
 
@@ -289,7 +298,8 @@ class _Check:
         """Past the first step, in which the harness counts on models of its own."""
         trial = self._again
         charged, counter = trial.job.meter.flops, FlopCounterMode(display=False)
-        with counter, sdpa_kernel(SDPBackend.MATH):  # the CPU's fused attention has no formula
+        fused = sdpa_kernel(SDPBackend.MATH)  # the CPU's fused attention has no formula
+        with counter, fused, nothing_computed_again():
             trial.step()
         charged, ran = trial.job.meter.flops - charged, counter.get_total_flops()
         if ran > charged * (1 + UNCOUNTED):
@@ -402,15 +412,49 @@ class _Check:
         trial = self._trial(MICRO_BATCH)
         trial.setup()
         trial.step()
-        start, whole, parts = (_flat(values) for values in (self.start, self.ways[0], weights(trial.job)))
-        apart, way = float((parts - whole).norm()), float((whole - start).norm())
-        if apart > ROUNDING * way:
+        if (apart := self._apart(trial)) > ROUNDING:
             raise _Broken(
                 "micro-batches",
-                f"with --micro-batch {MICRO_BATCH} a step leads {apart / max(way, 1e-30):.1%} of its way elsewhere: "
+                f"with --micro-batch {MICRO_BATCH} a step leads {apart:.1%} of its way elsewhere: "
                 "losses are sums over samples, and draws belong to rows",
                 self.own.of_definition(self.kind.step),
             )
+
+    def _processes(self) -> None:
+        meeting, where = Meeting(), self.own.of_definition(self.kind.step)
+        ranks = [self._trial(engine=RankEngine(meeting, rank)) for rank in range(RANKS)]
+
+        def train(rank: int) -> dict[str, float]:
+            ranks[rank].setup()
+            return ranks[rank].step()
+
+        try:
+            logs, _ = meeting.run(train)
+        except Apart as error:
+            how = f"two processes do not make the same calls: {error}; branch on nothing that only one of them knows"
+            raise _Broken("processes", how, where) from error
+        except _Broken as error:
+            found = error.finding
+            raise _Broken("processes", f"on two processes {found.broken}", found.where) from error
+        if not same(*(weights(rank.job) for rank in ranks)):
+            raise _Broken("processes", "two processes end a step with different weights", where)
+        norm, other = (found.get("grad_norm", 0.0) for found in (self.logs[0], logs))
+        apart = max(self._apart(ranks[0]), abs(other - norm) / max(norm, 1e-30))  # Adam's first step hides the size
+        if apart > ROUNDING:
+            raise _Broken(
+                "processes",
+                f"on two processes a step leads {apart:.1%} of its way elsewhere: what a process has is its share, and "
+                "job.gather and rewards give all rows, of which batch.rows are its own",
+                where,
+            )
+        if (charged := ranks[0].job.meter.flops) != self.spent[1]:
+            how = f"two processes are charged {charged:.3g} FLOPs for a step, and one is charged {self.spent[1]:.3g}"
+            raise _Broken("processes", how, where)
+
+    def _apart(self, trial: _Trial) -> float:
+        """How far from the first trial's weights another's are after a step, as a share of the step's way."""
+        start, whole, others = (_flat(values) for values in (self.start, self.ways[0], weights(trial.job)))
+        return float((others - whole).norm()) / max(float((whole - start).norm()), 1e-30)
 
 
 def _flat(values: Sequence[Tensor]) -> Tensor:

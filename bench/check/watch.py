@@ -6,70 +6,17 @@ import random
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from types import CodeType, FrameType
+from types import FrameType
 from typing import Any
 
 import numpy as np
 import torch
+import torch.utils.checkpoint
 from torch import Tensor
 
 from bench.job import Job
+from bench.own import Own
 from bench.plugins import place
-
-HARNESS = f"{Path(__file__).parents[1]}/"
-
-
-@dataclass(frozen=True)
-class Own:
-    """The files that are a method's own: those of its classes, and what lies beside them in the same package."""
-
-    files: frozenset[str]
-    folders: tuple[str, ...]
-
-    @staticmethod
-    def of(method: type[Any]) -> Own:
-        """Of a method's class, without the harness."""
-        files: set[str] = set()
-        folders: set[str] = set()
-        for kind in method.__mro__:
-            file = getattr(sys.modules.get(kind.__module__), "__file__", None)
-            package = sys.modules.get(kind.__module__.rpartition(".")[0])
-            if file is None or file.startswith(HARNESS):
-                continue
-            if kind.__module__.partition(".")[0] in sys.stdlib_module_names:
-                continue
-            files.add(file)
-            folders.update(f"{folder}/" for folder in getattr(package, "__path__", ()))
-        return Own(frozenset(files), tuple(sorted(folders)))
-
-    def __contains__(self, frame: FrameType) -> bool:
-        return self._holds(frame.f_code)
-
-    def of_error(self, error: BaseException) -> str:
-        """``file:line`` of the innermost own call that an error passed through, or nothing."""
-        found, trace = "", error.__traceback__
-        while trace is not None:
-            if trace.tb_frame in self:
-                found = place(trace.tb_frame.f_code.co_filename, trace.tb_lineno)
-            trace = trace.tb_next
-        return found
-
-    def of_call(self) -> str:
-        """``file:line`` of the innermost own call on the stack, or nothing."""
-        frame: FrameType | None = sys._getframe()
-        while frame is not None and frame not in self:
-            frame = frame.f_back
-        return place(frame.f_code.co_filename, frame.f_lineno) if frame is not None else ""
-
-    def of_definition(self, function: Callable[..., Any]) -> str:
-        """``file:line`` of a function if it is the method's own, or nothing."""
-        code: CodeType | None = getattr(getattr(function, "__wrapped__", function), "__code__", None)
-        return place(code.co_filename, code.co_firstlineno) if code and self._holds(code) else ""
-
-    def _holds(self, code: CodeType) -> bool:
-        return code.co_filename in self.files or code.co_filename.startswith(self.folders)
 
 
 class Watch:
@@ -143,6 +90,21 @@ def global_states() -> dict[str, bytes | int]:
         "numpy's": legacy[1].tobytes() + repr(legacy[2:]).encode(),
         "Python's": hash(random.getstate()),
     }
+
+
+@contextmanager
+def nothing_computed_again() -> Iterator[None]:
+    """Inside, ``torch.utils.checkpoint`` keeps activations: the second forward that saves memory is never charged."""
+
+    def direct(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        return function(*arguments)
+
+    usual = torch.utils.checkpoint.checkpoint
+    torch.utils.checkpoint.checkpoint = direct
+    try:
+        yield
+    finally:
+        torch.utils.checkpoint.checkpoint = usual
 
 
 @contextmanager

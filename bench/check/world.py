@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from bench.backbone.loader import Backbone, BackboneSpec, TextCondition
+from bench.check.ranks import RankEngine, RankJob
 from bench.data import Preferences, TrainingData
 from bench.engine import Compute, Engine
 from bench.job import Job
@@ -124,15 +125,17 @@ class World:
         order = [(i, j) for i in range(PAIRS) for j in range(i + 1, PAIRS) if captions[i] == captions[j]]
         self.data = replace(pictures, preferences=Preferences(pictures, torch.tensor(order)))
 
-    def job(self, needs: Needs, *, seed: int = 0, micro_batch: int | None = None) -> Job:
-        """A fresh job that gives just what was declared."""
-        return Job(
+    def job(
+        self, needs: Needs, *, seed: int = 0, micro_batch: int | None = None, engine: RankEngine | None = None
+    ) -> Job:
+        """A fresh job that gives just what was declared, of one process or of ``engine``'s rank."""
+        return (RankJob if engine else Job)(
             backbone=self.backbone,
             null=self.null,
             data=self.data.given(needs),
             seed=seed,
             reward=Brightness() if needs.reward or needs.differentiable_reward else None,
-            engine=self.engine,
+            engine=engine or self.engine,
             compute=Compute(micro_batch=micro_batch),
         )
 

@@ -29,6 +29,17 @@ STATE = """
 """
 LOSS = "loss = flow.velocity_error(velocity, z1 - pairs.latents).sum()"
 UPDATE = "        job.update()\n"
+
+
+def prompted(old: str, new: str) -> str:
+    """The sound plugin with one place changed, and a batch of four prompts in every step."""
+    return (
+        changed(old, new)
+        .replace("Needs(pairs=True)", "Needs(pairs=True, prompts=True)")
+        .replace("        for pairs in", "        batch = job.prompts(4)\n        for pairs in")
+    )
+
+
 BROKEN = {
     "raises": (changed(LOSS, "loss = velocity.nothing()"), "runs", "velocity.nothing()", "AttributeError"),
     "raises later": (
@@ -201,9 +212,46 @@ BROKEN = {
         "def step",
         "losses are sums over samples",
     ),
+    "draws by place": (
+        changed('job.uniform(pairs, "time")', 'torch.rand(len(pairs), generator=job.rng("time"))'),
+        "processes",
+        "def step",
+        "of its way elsewhere",
+    ),
+    "its own for everyone's": (
+        prompted(LOSS, "loss = (flow.velocity_error(velocity, z1 - pairs.latents) * batch.rows[pairs.rows]).sum()"),
+        "processes",
+        "batch.rows[pairs.rows]",
+        "on two processes step 1 raises IndexError",
+    ),
+    "a call of one process": (
+        prompted(LOSS, LOSS + "\n            if pairs.rows[0] == 0: job.gather(batch.rows.float(), batch)"),
+        "processes",
+        "def step",
+        "one comes to a sum of shape (4,) where the other comes to job.update()",
+    ),
+    "weights of its own": (
+        prompted(UPDATE, UPDATE + "        job.parameters[0].data += 1e-4 * batch.rows[0]\n"),
+        "processes",
+        "def step",
+        "two processes end a step with different weights",
+    ),
+    "a cost of each process": (
+        changed(
+            UPDATE,
+            "        with torch.no_grad():\n"
+            "            job.policy.velocity(pairs.latents[:1], 0.5, pairs.text[[0]])\n" + UPDATE,
+        ),
+        "processes",
+        "def step",
+        "two processes are charged",
+    ),
     "needs that are none": (changed("Needs(pairs=True)", '{"pairs": True}'), "declares", None, "it must be Needs"),
     "abstract": (changed("def step", "def stepp"), "declares", None, "does not define step"),
 }
+
+SEVERAL = ("torch's generator", "a seed of its own", "state not restored", "state of objects", "draws by place")
+"""Break another promise too."""
 
 
 def checked(folder, source: str):
@@ -226,7 +274,7 @@ def test_a_broken_promise_is_named_with_its_line(tmp_path, breach):
     assert not findings[promise].ok and says in findings[promise].broken
     assert findings[promise].where == (f"{tmp_path / 'mine.py'}:{line_of(source, line)}" if line else "")
     others = [str(finding) for finding in findings.values() if not finding.ok and finding.promise != promise]
-    assert not others or breach in ("torch's generator", "a seed of its own", "state not restored", "state of objects")
+    assert not others or breach in SEVERAL
     assert "\n" not in str(findings[promise])
 
 

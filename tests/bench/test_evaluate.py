@@ -366,7 +366,7 @@ def test_a_run_stands_for_its_base_and_its_jobs(run: Run, tiny_pipeline: Path, t
     listed, unlisted = run(*sorted(trained.iterdir()), guidance=(1,), name="star")
     assert failed == unlisted == {}
     names = [path.name for path in sorted(folder.glob("evaluated--*"))]
-    assert [name.split("-demo-")[1] for name in names] == [
+    assert sorted(name.split("-demo-")[1] for name in names) == [
         "base--cfg1",
         "full--pretty--s0--cfg1",
         "full--pretty--s1--cfg1",

@@ -64,7 +64,7 @@ def test_they_are_recorded_by_their_pictures_and_by_what_was_preferred(experimen
 
 def test_a_run_does_not_go_on_with_other_preferences(experiment, tmp_path):
     experiment(preferences=write(tmp_path / "p"))
-    with pytest.raises(BenchError, match=r"another configuration \(preferences differ\)"):
+    with pytest.raises(BenchError, match=r"another configuration \(other preferences\)"):
         experiment(preferences=write(tmp_path / "p", (1, 0)))
     moved = (tmp_path / "p").rename(tmp_path / "q")
     assert experiment(preferences=write(moved)).failed == {}  # the same ones in another place

@@ -8,7 +8,7 @@ from diffusers import SD3Transformer2DModel
 from peft import LoraConfig
 
 from bench.flops import Cost, count, meta_twin, transformer_cost
-from methods.flow_grpo import LORA_TARGETS
+from bench.lora import TARGETS
 
 W = 32  # width
 SIDE, PATCH, CHANNELS = 8, 2, 4
@@ -87,7 +87,7 @@ def test_a_full_backward_costs_two_forwards_less_the_gradients_of_the_data(layer
 
 def test_a_lora_backward_is_cheaper_than_a_full_one():
     full, model = cost(make()), make().requires_grad_(False)
-    model.add_adapter(LoraConfig(r=2, lora_alpha=4, target_modules=list(LORA_TARGETS)))
+    model.add_adapter(LoraConfig(r=2, lora_alpha=4, target_modules=list(TARGETS)))
     lora = cost(model)
     # The adapter's own products on every target: image q, k, v, out and text q, k, v (and out but in the last block).
     adapter = sum(linear(tokens, W, 2) + linear(tokens, 2, W) for tokens in [*[IMAGE] * 8, *[TEXT] * 7])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -158,6 +159,13 @@ def test_the_settings_of_a_file_are_listed(tmp_path):
     assert result.exit_code == 0 and "mine.batch_size = 4" in result.output.splitlines()
 
 
+def test_what_the_embedded_world_sets_stands_beside_the_default():
+    result = CliRunner().invoke(main, ["list", "--config", "sft"])
+    assert result.exit_code == 0 and any(
+        s.startswith("sft.lr = 2e-05 (on tiny-sd3: 0.0003)  ") for s in result.output.splitlines()
+    )
+
+
 @pytest.fixture
 def experiment(world, tmp_path):
     """Runs files beside sft on the fakes; returns the outcome."""
@@ -188,9 +196,8 @@ def test_a_run_trains_a_file_and_records_where_it_came_from(experiment, tmp_path
     assert job_record(outcome, "mine")["origin"] == origin and job_record(outcome, "sft")["origin"] == "built-in"
     assert records.read_json(outcome.folder / "config.json")["plugins"] == [str(path)]
     write(tmp_path, SOUND + "# changed\n")
-    with pytest.raises(
-        BenchError, match=r"mine--half--s0 was run with another configuration \(origin differ\)"
-    ) as caught:
+    said = r"mine--half--s0 was run with another configuration \(another method's file or package\)"
+    with pytest.raises(BenchError, match=said) as caught:
         experiment(path)
     assert "\n" not in str(caught.value)
     write(tmp_path, SOUND)
@@ -202,8 +209,17 @@ def test_a_file_that_changed_is_refused_as_a_stage_too(experiment, tmp_path):
     path = write(tmp_path, SOUND)
     assert experiment(path, methods=("sft+mine",), budget="steps=4").failed == {}
     write(tmp_path, SOUND + "# changed\n")
-    with pytest.raises(BenchError, match=r"sft\+mine--half--s0 was run with another configuration \(stages differ\)"):
+    with pytest.raises(BenchError, match=r"sft\+mine--half--s0 was run with another configuration \(other stages\)"):
         experiment(path, methods=("sft+mine",), budget="steps=4")
+
+
+def test_a_file_that_failed_at_once_is_mended_and_runs_in_the_same_folder(experiment, tmp_path):
+    path = write(tmp_path, changed(LOSS, "loss = velocity.nothing()"))
+    assert list(experiment(path).failed) == ["mine--half--s0"]
+    write(tmp_path, SOUND)
+    outcome = experiment(path)
+    assert outcome.failed == {}
+    assert job_record(outcome, "mine")["origin"]["sha256"] == hashlib.sha256(SOUND.encode()).hexdigest()
 
 
 def test_a_job_recorded_before_origins_were_is_taken_up(experiment, tmp_path):
@@ -217,17 +233,20 @@ def test_a_job_recorded_before_origins_were_is_taken_up(experiment, tmp_path):
 
 # -- bad input of a real run -------------------------------------------------------------------------------------------
 
-RUNS = {
+RUNS = {  # "{text}" stands for the place of the line that holds the text
     "raises": (
         changed(LOSS, "loss = velocity.nothing()"),
-        "AttributeError: 'Tensor' object has no attribute 'nothing'",
+        "{velocity.nothing()}: AttributeError: 'Tensor' object has no attribute 'nothing' (see traceback.txt)",
     ),
-    "several lines": (changed(LOSS, 'raise RuntimeError("one\\nand two")'), "RuntimeError: one and two"),
-    "nan": (changed(LOSS, LOSS + ' * float("nan")'), "the gradient norm is nan at step 0; lower the learning rate"),
+    "several lines": (
+        changed(LOSS, 'raise RuntimeError("one\\nand two")'),
+        "{raise RuntimeError}: RuntimeError: one and two (see traceback.txt)",
+    ),
+    "nan": (changed(LOSS, LOSS + ' * float("nan")'), "the loss is nan at step 1"),
     "never updates": (changed(UPDATE, ""), "the method never called job.update() in its 3 steps: it learned nothing"),
     "undeclared": (
         changed("Needs(pairs=True)", "Needs(prompts=True)"),
-        "the method asked for training pairs but did not declare needs.pairs",
+        "{in job.pairs}: the method asked for training pairs but did not declare needs.pairs",
     ),
     "trains nothing": (
         changed("job.train_full(**self.config.adamw())", "pass"),
@@ -239,7 +258,9 @@ RUNS = {
 @pytest.mark.parametrize("what", RUNS)
 def test_a_broken_plugin_fails_its_job_in_one_line_and_the_others_go_on(experiment, tmp_path, what):
     source, reason = RUNS[what]
-    outcome = experiment(write(tmp_path, source))
+    path = write(tmp_path, source)
+    reason = re.sub(r"^{(.*)}", lambda found: f"{path}:{line_of(source, found[1])}", reason)
+    outcome = experiment(path)
     assert outcome.failed == {"mine--half--s0": reason}
     status = runner.read_status(outcome.folder / "mine--half--s0")
     assert (status["status"], status["reason"]) == ("failed", reason) and "\n" not in reason

@@ -15,9 +15,10 @@ from bench import records
 
 SCRIPT = Path(__file__).parents[1] / "support" / "ranks.py"
 CASES = (
-    "sft", "sft-micro", "soar", "soar-micro", "soar-ema", "perturbed", "reflexflow", "grpo", "grpo-uneven",
-    "grpo-window", "nft", "dpo", "dpo-own", "leap", "stages", "stages-back",
+    "sft", "sft-micro", "soar-micro", "soar-ema", "reflexflow", "grpo-uneven", "grpo-window", "nft", "dpo", "dpo-own",
+    "leap", "stages",
 )  # fmt: skip
+EVALUATED = ("sft", "grpo-uneven")
 ROUNDING = 2e-6
 """Relative, of logged scalars: float32 sums in another order."""
 PIXELS = 3e-3
@@ -39,10 +40,9 @@ def results(tiny_pipeline, tmp_path_factory) -> dict[str, dict[str, Any]]:
             env=os.environ | {"OMP_NUM_THREADS": "1"},
         )
         assert done.returncode == 0, done.stderr[-3000:]
-        found[kind] = {
-            case: torch.load(out / f"{case}.pt") | {"samples": list(records.read_lines(out / case / "samples.jsonl"))}
-            for case in CASES
-        }
+        found[kind] = {case: torch.load(out / f"{case}.pt") for case in CASES}
+        for case in EVALUATED:
+            found[kind][case]["samples"] = list(records.read_lines(out / case / "samples.jsonl"))
         found[kind]["alive"] = int((out / "alive").read_text())
     return found
 
@@ -68,7 +68,7 @@ def moved(result: dict[str, Any], kept: str) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", EVALUATED)
 def test_two_processes_evaluate_as_one(results, kind, case):
     one, two = results["one"][case]["samples"], results[kind][case]["samples"]
     assert len(one) == len(two) == 4

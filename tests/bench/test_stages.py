@@ -162,7 +162,7 @@ def test_a_pipeline_that_cannot_be_is_refused_in_one_line(methods, setting, says
 
 def test_a_finished_pipeline_is_not_taken_up_with_another_split(experiment):
     experiment(methods=("sft+soar",))
-    with pytest.raises(BenchError, match=r"another configuration \(stages differ\)"):
+    with pytest.raises(BenchError, match=r"another configuration \(other stages\)"):
         experiment(methods=("sft+soar",), pipeline={"sft+soar": {"split": (0.25, 0.75)}})
 
 
