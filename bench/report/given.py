@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench.report.read import JobRecord, Study
-from bench.report.text import Grid, count, listed
+from bench.report.text import Grid, by_subset, count
 
 NOTE = (
     "Every method starts from the same weights and has the same budget; what it learns from is its own. Prompts are "
@@ -27,17 +27,17 @@ def given(study: Study) -> Grid:
 def _cells(study: Study, jobs: Sequence[JobRecord]) -> list[str]:
     needs = {name for job in jobs for name, needed in job.needs.items() if needed}
     labels = {metric.name: metric.label for metric in study.metrics}
-    rewards = _by_subset((job.subset, labels.get(job.reward, job.reward)) for job in jobs if job.reward)
+    rewards = by_subset((job.subset, labels.get(job.reward, job.reward)) for job in jobs if job.reward)
     if "differentiable_reward" in needs:
         rewards += ", with its gradient"
-    preferences = _by_subset((job.subset, _told(job)) for job in jobs if job.preferences)
+    preferences = by_subset((job.subset, _told(job)) for job in jobs if job.preferences)
     asked = {"reward", "differentiable_reward"} & needs
     return [
         "yes" if "pairs" in needs else "no",
         "yes" if "prompts" in needs else "no",
         (rewards or "yes") if asked else "no",
         (preferences or "yes") if "preference_pairs" in needs else "no",
-        _by_subset((job.subset, _tuned(job.tuned)) for job in jobs if job.tuned) or "no",
+        by_subset((job.subset, _tuned(job.tuned)) for job in jobs if job.tuned) or "no",
     ]
 
 
@@ -55,13 +55,3 @@ def _tuned(tuned: Mapping[str, Any]) -> str:
 def _told(job: JobRecord) -> str:
     found = job.preferences or {}
     return f"{found['corpus']}, {count(found['pairs'])} pairs"
-
-
-def _by_subset(values: Iterable[tuple[str | None, str]]) -> str:
-    """One value alone, or each with the subsets that have it."""
-    subsets: dict[str, dict[str, None]] = {}
-    for subset, value in values:
-        subsets.setdefault(value, {})[subset or ""] = None
-    if len(subsets) < 2:
-        return "".join(subsets)
-    return "; ".join(f"{value} on {listed([*names])}" for value, names in subsets.items())

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from bench.report import conditions, differences, given, guidance, html, paradigms, tables
+from bench.report import conditions, differences, given, guidance, html, paradigms, settings, tables
 from bench.report.published.compare import Comparison
 from bench.report.read import Study
 from bench.report.stats import Estimate
@@ -26,7 +26,8 @@ TEMPLATE = """{% extends "document" %}
 {%- if trained %}<a href="#dynamics">Dynamics</a>{% endif %}
 {%- if swept %}<a href="#guidance">Guidance</a>{% endif %}
 {%- if tabled %}<a href="#samples">Samples</a>{% endif %}
-{%- if trained %}<a href="#paradigms">Paradigms</a><a href="#compute">Compute</a>{% endif %}
+{%- if trained %}<a href="#paradigms">Paradigms</a><a href="#settings">Settings</a>{% endif %}
+{%- if trained %}<a href="#compute">Compute</a>{% endif %}
 <a href="#conditions">Conditions</a><a href="#jobs">Jobs</a></nav>
 
 {% if tabled %}
@@ -106,6 +107,9 @@ the paired difference to the base with its 95 % interval, ▲ better, ▼ worse,
 <h2 id="paradigms">Paradigms</h2>
 {{ table(paradigms, "paradigms") }}
 <p class="soft">{{ paradigms_note }}</p>
+<h2 id="settings">Settings</h2>
+{{ table(settings, "paradigms") }}
+<p class="soft">{{ settings_note }}</p>
 
 <h2 id="compute">Compute</h2>
 {{ table(compute, "numbers") }}
@@ -188,6 +192,8 @@ def page(
         given_note=given.NOTE,
         paradigms=paradigms.paradigms(study),
         paradigms_note=paradigms.PARADIGMS_NOTE,
+        settings=settings.settings(study),
+        settings_note=settings.NOTE,
         compute=tables.compute(study),
         compute_note=tables.COMPUTE_NOTE,
         conditions=conditions.grid(study),

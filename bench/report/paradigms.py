@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bench.meter import Meter
-from bench.report import given
+from bench.report import given, settings
 from bench.report.read import Study
 from bench.report.tables import head
 from bench.report.text import Grid, count, percent, scientific
@@ -57,9 +57,10 @@ PARADIGMS_NOTE = (
 
 
 def paradigms_markdown(study: Study) -> str:
-    """The paradigms' table, saying what is declared and what measured, and what each method was given."""
+    """The paradigms' table, saying what is declared and what measured; what each was given, and its settings."""
     declared = f"{head(study, 'Paradigms')}{paradigms(study).markdown()}\n{PARADIGMS_NOTE}\n"
-    return f"{declared}\n## Given\n\n{given.given(study).markdown()}\n{given.NOTE}\n"
+    parts = (("Given", given.given(study), given.NOTE), ("Settings", settings.settings(study), settings.NOTE))
+    return declared + "".join(f"\n## {title}\n\n{grid.markdown()}\n{note}\n" for title, grid, note in parts)
 
 
 def _flops_per_update(meters: Sequence[Meter]) -> float | None:

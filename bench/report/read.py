@@ -134,7 +134,8 @@ class JobRecord(_Record):
 
     ``label`` is the name of a row that nothing was trained for. ``context`` says how a context row was loaded and
     sampled, ``evaluated`` what an evaluated row is: its kind, source, identity and sampler. ``preferences`` names the
-    corpus of preference pairs and how many there are, ``tuned`` the settings that `bench tune` chose and how.
+    corpus of preference pairs and how many there are, ``tuned`` the settings that `bench tune` chose and how,
+    ``origin`` where the method came from (of a pipeline, ``stages`` say it).
     """
 
     job: str
@@ -147,6 +148,8 @@ class JobRecord(_Record):
     reward: str | None
     preferences: dict[str, Any] | None = None
     tuned: dict[str, Any] | None = None
+    origin: Any = None
+    stages: list[dict[str, Any]] | None = None
     versions: dict[str, Any]
     git: Git
     subset_hash: str | None

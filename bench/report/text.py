@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 
@@ -30,6 +30,16 @@ class Grid:
 def listed(names: Sequence[str]) -> str:
     """``a, b and c``."""
     return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+
+
+def by_subset(values: Iterable[tuple[str | None, str]]) -> str:
+    """One value alone, or each with the subsets that have it."""
+    subsets: dict[str, dict[str, None]] = {}
+    for subset, value in values:
+        subsets.setdefault(value, {})[subset or ""] = None
+    if len(subsets) < 2:
+        return "".join(subsets)
+    return "; ".join(f"{value} on {listed([*names])}" for value, names in subsets.items())
 
 
 def percent(share: float) -> str:

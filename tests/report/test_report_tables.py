@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from bench.report import given, paradigms, render_report, tables
+from bench.report import given, paradigms, render_report, settings, tables
 from bench.report.read import read_study
 from bench.report.text import Grid, duration, listed, memory, scientific, tex
 
@@ -138,6 +139,36 @@ def test_what_each_method_was_given_is_named(make_run: Callable[..., Any], tmp_p
     render_report([run.folder], tmp_path / "out")
     assert "| omega | no | no | no | liked, 1,200 pairs | lr 0.0003" in (tmp_path / "out/paradigms.md").read_text()
     assert "<td>liked, 1,200 pairs</td>" in (tmp_path / "out/index.html").read_text()
+
+
+def test_the_settings_and_the_origin_of_each_row_are_told(make_run: Callable[..., Any], tmp_path: Path) -> None:
+    run = make_run()
+    for method in ("alpha", "gamma", "mine", "a+b"):
+        run.job(method, 0.1)
+    run.job("gamma", 0.1, subset="matching")
+
+    def record(job: str, **changes: Any) -> None:
+        path = run.folder / job / "job.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+    record("alpha--pretty--s0", config={"lr": 3e-4, "betas": [0.9, 0.999], "guard": False}, origin="built-in")
+    for subset, lr in (("pretty", 1e-3), ("matching", 2e-3)):
+        record(f"gamma--{subset}--s0", config={"lr": lr}, origin={"package": "far", "version": "1.2"})
+    record("mine--pretty--s0", config={}, origin={"file": "<b>.py", "sha256": "0123456789abcdef"})
+    stages = [{"name": "a", "end": 0.5, "origin": "built-in"}, {"name": "b", "end": 1.0, "origin": "built-in"}]
+    record("a+b--pretty--s0", config={"a": {"lr": 1.0}, "b": {"lr": 2.0}}, origin=None, stages=stages)
+    run.experiment["jobs"].append("late--pretty--s0")
+    run.save()
+    assert settings.settings(read_study([run.folder])).rows == [
+        ["alpha", "built-in", "lr 0.0003, betas [0.9, 0.999], guard false"],
+        ["gamma", "far 1.2", "lr 0.001 on pretty; lr 0.002 on matching"],
+        ["mine", "<b>.py (SHA-256 0123456789ab…)", "–"],
+        ["a+b", "built-in", "a: lr 1; b: lr 2"],
+        ["late", "–", "–"],
+    ]
+    render_report([run.folder], tmp_path / "out")
+    assert "| alpha | built-in | lr 0.0003, betas" in (tmp_path / "out/paradigms.md").read_text()
+    assert "<td>&lt;b&gt;.py (SHA-256 0123456789ab…)</td>" in (tmp_path / "out/index.html").read_text()
 
 
 def test_compute_is_readable_and_exact(run: Any) -> None:
