@@ -25,6 +25,16 @@ class Cost:
     backward: int
 
 
+_COUNTED: dict[tuple[Any, ...], Cost] = {}
+"""Counting takes a second; the jobs of an experiment ask for the same models again."""
+
+
+def _described(model: torch.nn.Module) -> tuple[Any, ...]:
+    """What a model's FLOPs depend on: its modules, the shapes of its parameters, and which of them train."""
+    modules = tuple((name, type(module)) for name, module in model.named_modules())
+    return modules, tuple((name, p.shape, p.requires_grad) for name, p in model.named_parameters())
+
+
 def count(function: Callable[[], Any]) -> int:
     """FLOPs of the matrix products and convolutions that ``function`` runs on meta tensors."""
     counter = FlopCounterMode(display=False)
@@ -52,6 +62,13 @@ def transformer_cost(transformer: torch.nn.Module, latent_shape: tuple[int, ...]
         latent_shape: (C, H, W).
         text_tokens: length of ``prompt_embeds``.
     """
+    key = (_described(transformer), latent_shape, text_tokens)
+    if key not in _COUNTED:
+        _COUNTED[key] = _transformer_cost(transformer, latent_shape, text_tokens)
+    return _COUNTED[key]
+
+
+def _transformer_cost(transformer: torch.nn.Module, latent_shape: tuple[int, ...], text_tokens: int) -> Cost:
     twin = meta_twin(transformer)
     config: Any = transformer.config
     inputs = dict(
@@ -76,6 +93,13 @@ def decode_cost(vae: torch.nn.Module, latent_shape: tuple[int, ...]) -> Cost:
         vae: on the meta device, with no weight that trains.
         latent_shape: (C, H, W).
     """
+    key = (_described(vae), latent_shape)
+    if key not in _COUNTED:
+        _COUNTED[key] = _decode_cost(vae, latent_shape)
+    return _COUNTED[key]
+
+
+def _decode_cost(vae: torch.nn.Module, latent_shape: tuple[int, ...]) -> Cost:
     decode: Callable[[torch.Tensor], Any] = vae.decode  # type: ignore[assignment]
     latents = torch.empty(1, *latent_shape, device="meta", requires_grad=True)
     with torch.no_grad():

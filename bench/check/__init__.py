@@ -18,13 +18,11 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench.batches import Shape
 from bench.check.ranks import RANKS, Apart, Meeting, RankEngine
 from bench.check.watch import DrawTracer, Watch, global_states, kept_generators, nothing_computed_again
 from bench.check.world import World, advance, same, weights
 from bench.config import method_config
 from bench.errors import BenchError
-from bench.flops import Cost
 from bench.job import Job, JobFailure, Undeclared
 from bench.method import MethodConfig, PostTrainingMethod
 from bench.own import Own
@@ -133,7 +131,6 @@ class _Trial:
 
     def setup(self) -> None:
         self._call("setup", lambda: self.method.setup(self.job))
-        self.job._costs = self.check.costs
         if not self.job.parameters:
             raise _Broken("learns", "setup() chose nothing to train; call job.train_full or job.train_lora")
 
@@ -171,7 +168,6 @@ class _Check:
         self.kind, self.config, self.own = kind, config, Own.of(kind)
         self.findings: dict[str, Finding] = {}
         self.trials: list[_Trial] = []
-        self.costs: dict[Shape, Cost] = {}  # the same in every trial, and counting them takes longest
         self.saved: dict[str, Any] | None = None
 
     def run(self) -> list[Finding]:

@@ -136,3 +136,16 @@ def test_counting_leaves_the_model_as_it_was():
     cost(model)
     assert all(p.device.type == "cpu" and p.grad is None for p in model.parameters())
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_the_same_architecture_is_counted_once_and_another_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = []
+    monkeypatch.setattr("bench.flops._COUNTED", {})
+    monkeypatch.setattr("bench.flops.count", lambda function: counted.append(1) or count(function))
+    first, again = cost(make()), cost(make())
+    assert first == again and len(counted) == 2  # a forward, and both
+    assert cost(make().requires_grad_(False)) == Cost(first.forward, 0) and len(counted) == 3
+    deeper = cost(make(layers=3))
+    assert deeper.forward > first.forward and len(counted) == 5
+    transformer_cost(make(), (CHANNELS, SIDE, SIDE), TEXT + 1)
+    assert len(counted) == 7

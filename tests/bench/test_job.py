@@ -440,7 +440,7 @@ def test_parts_of_a_share_visit_the_rows_asked_for_once(world):
 def test_a_loss_that_is_not_finite_fails_the_job_and_moves_nothing(job, value):
     before = weights(job)
     job.accumulate(forward(job).pow(2).mean() * value, 1)
-    with pytest.raises(JobFailure, match="the gradient norm is nan at step 0; lower the learning rate"):
+    with pytest.raises(JobFailure, match=f"^the loss is {value} at step 1$"):
         job.update()
     assert same(before, weights(job)) and job.meter.updates == 0
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -198,6 +199,9 @@ class World:
         self.data = replace(self.data, preferences=Preferences(self.data, torch.tensor(twice)))
         self.null = self.backbone.encode_prompts([""])
         self.evaluator = Evaluator(suite(), self.backbone, {"brightness": Brightness()}, self.engine)
+        self._held = ExitStack()
+        self._held.enter_context(self.backbone.vae_loaded())  # as a run does; loading it takes longer than a step
+        gc.freeze()  # collections, of which each job makes some, need not walk all that was imported
 
     def job(
         self,
