@@ -111,7 +111,7 @@ def run_processes(command: Sequence[str], processes: int, grace: int) -> End:
 
     # As many threads as there are cores would be that many for each process; torchrun, too, bounds them.
     os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // processes, 1)))
-    with tempfile.TemporaryDirectory() as logs, _signals_kept(), _silent():
+    with tempfile.TemporaryDirectory() as logs, _none_left(grace), _signals_kept(), _silent():
         agent = LaunchConfig(
             min_nodes=1,
             max_nodes=1,
@@ -175,6 +175,25 @@ def _finished(folder: Path) -> bool:
     from bench.runner import read_status
 
     return bool(read_status(folder)["status"] == "finished")
+
+
+@contextlib.contextmanager
+def _none_left(grace: int) -> Iterator[None]:
+    """Ends the processes that the agent was just starting when a signal came: it does not know of them yet."""
+    import psutil
+
+    this = psutil.Process()
+    before = set(this.children())
+    try:
+        yield
+    finally:
+        left = [child for child in this.children() if child not in before]
+        for child in left:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.terminate()
+        for child in psutil.wait_procs(left, timeout=grace)[1]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
 
 
 @contextlib.contextmanager

@@ -128,6 +128,24 @@ def test_a_process_that_does_not_end_is_killed(tmp_path: Path) -> None:
     assert process.communicate(timeout=60)[0] == f"{ends.INTERRUPTED}\n"
 
 
+def test_a_process_that_was_being_started_when_a_signal_came_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.launcher import api
+
+    script = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); signal.pause()"
+    started: list[subprocess.Popen[str]] = []
+
+    def interrupted(*launch: object) -> object:
+        child = subprocess.Popen([sys.executable, "-S", "-c", script], stdout=subprocess.PIPE, text=True)
+        started.append(child)
+        assert child.stdout is not None and child.stdout.readline() == "up\n"
+        raise SignalException("", signal.SIGTERM)
+
+    monkeypatch.setattr(api, "elastic_launch", interrupted)
+    assert run_processes(("none",), 1, 1).code == ends.INTERRUPTED
+    assert started[0].wait(timeout=30) == -signal.SIGKILL
+
+
 def test_an_exit_code_that_nobody_knows_is_named() -> None:
     assert run_processes((sys.executable, "-S", "-c", "raise SystemExit(9)"), 1, 1) == End(
         9, "rank 0 died (exit code 9)"

@@ -547,7 +547,7 @@ def test_an_experiment_runs_every_method_on_every_subset_with_every_seed(experim
 
 def test_a_nan_loss_fails_its_job_and_the_others_go_on(experiment):
     outcome = experiment(methods=("nan", "sft"))
-    assert outcome.failed == {"nan--half--s0": "the gradient norm is nan at step 2; lower the learning rate"}
+    assert outcome.failed == {"nan--half--s0": "the loss is nan at step 3; lower the learning rate"}
     failed = status(outcome.folder, "nan--half--s0")
     assert (failed["status"], failed["reason"]) == ("failed", outcome.failed["nan--half--s0"])
     assert status(outcome.folder, "sft--half--s0")["status"] == "finished"
@@ -560,7 +560,7 @@ def test_a_crash_in_a_method_fails_its_job_and_leaves_a_traceback(experiment, mo
 
     monkeypatch.setattr(fakes.NaNLoss, "step", step)
     outcome = experiment(methods=("nan", "sft"))
-    assert outcome.failed == {"nan--half--s0": "ZeroDivisionError: oh no"}
+    assert outcome.failed == {"nan--half--s0": "ZeroDivisionError: oh no (see traceback.txt)"}
     assert "oh no" in (outcome.folder / "nan--half--s0" / "traceback.txt").read_text()
     assert status(outcome.folder, "sft--half--s0")["status"] == "finished"
 
@@ -578,7 +578,7 @@ def test_out_of_memory_says_what_lowers_it_and_keeps_the_state(experiment, monke
         checkpoint_every_step(patch)
         outcome = experiment(methods=("sft", "soar"))
     (reason,) = outcome.failed.values()
-    assert "out of memory on cpu at step 2" in reason and "--micro-batch (now the whole share)" in reason
+    assert "out of memory on cpu at step 3" in reason and "--micro-batch (now the whole share)" in reason
     assert "--gradient-checkpointing" in reason and "goes on from the last checkpoint" in reason
     assert torch.load(outcome.folder / "sft--half--s0" / "checkpoint.pt")["job"]["step"] == 2
     assert experiment(methods=("sft",), micro_batch=2).failed == {}
