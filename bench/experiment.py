@@ -17,6 +17,7 @@ from bench import plugins, records, registry
 from bench.budget import Budget
 from bench.config import ExperimentConfig, SubsetRule
 from bench.errors import BenchError
+from bench.own import Own
 from bench.progress import Progress
 from bench.prompt_file import suite_of
 from bench.stages import Recipe, recipe
@@ -413,8 +414,6 @@ def _write_job(folder: Path, record: dict[str, Any]) -> None:
 
 def _where(recipe: Recipe, error: BaseException) -> str:
     """``file:line: `` of the last line of a method that an error passed through, or nothing."""
-    from bench.own import Own
-
     found = (Own.of(stage.method).of_error(error) for stage in reversed(recipe.stages))
     return next((f"{place}: " for place in found if place), "")
 

@@ -29,10 +29,13 @@ _COUNTED: dict[tuple[Any, ...], Cost] = {}
 """Counting takes a second; the jobs of an experiment ask for the same models again."""
 
 
-def _described(model: torch.nn.Module) -> tuple[Any, ...]:
-    """What a model's FLOPs depend on: its modules, the shapes of its parameters, and which of them train."""
+def _once(cost: Callable[..., Cost], model: torch.nn.Module, *inputs: Any) -> Cost:
+    """``cost(model, *inputs)``, counted once for the same modules, shapes of parameters, and parameters that train."""
     modules = tuple((name, type(module)) for name, module in model.named_modules())
-    return modules, tuple((name, p.shape, p.requires_grad) for name, p in model.named_parameters())
+    key = (cost, modules, tuple((name, p.shape, p.requires_grad) for name, p in model.named_parameters()), inputs)
+    if key not in _COUNTED:
+        _COUNTED[key] = cost(model, *inputs)
+    return _COUNTED[key]
 
 
 def count(function: Callable[[], Any]) -> int:
@@ -62,10 +65,7 @@ def transformer_cost(transformer: torch.nn.Module, latent_shape: tuple[int, ...]
         latent_shape: (C, H, W).
         text_tokens: length of ``prompt_embeds``.
     """
-    key = (_described(transformer), latent_shape, text_tokens)
-    if key not in _COUNTED:
-        _COUNTED[key] = _transformer_cost(transformer, latent_shape, text_tokens)
-    return _COUNTED[key]
+    return _once(_transformer_cost, transformer, latent_shape, text_tokens)
 
 
 def _transformer_cost(transformer: torch.nn.Module, latent_shape: tuple[int, ...], text_tokens: int) -> Cost:
@@ -93,10 +93,7 @@ def decode_cost(vae: torch.nn.Module, latent_shape: tuple[int, ...]) -> Cost:
         vae: on the meta device, with no weight that trains.
         latent_shape: (C, H, W).
     """
-    key = (_described(vae), latent_shape)
-    if key not in _COUNTED:
-        _COUNTED[key] = _decode_cost(vae, latent_shape)
-    return _COUNTED[key]
+    return _once(_decode_cost, vae, latent_shape)
 
 
 def _decode_cost(vae: torch.nn.Module, latent_shape: tuple[int, ...]) -> Cost:

@@ -9,9 +9,9 @@ from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
 
-from bench.plugins import place
+from bench.plugins import place, place_of
 
-HARNESS = f"{Path(__file__).parents[0]}/"
+HARNESS = f"{Path(__file__).parent}/"
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,7 @@ class Own:
 
     def of_error(self, error: BaseException) -> str:
         """``file:line`` of the innermost own call that an error passed through, or nothing."""
-        found, trace = "", error.__traceback__
-        while trace is not None:
-            if trace.tb_frame in self:
-                found = place(trace.tb_frame.f_code.co_filename, trace.tb_lineno)
-            trace = trace.tb_next
-        return found
+        return place_of(error, self._holds)
 
     def of_call(self) -> str:
         """``file:line`` of the innermost own call on the stack, or nothing."""

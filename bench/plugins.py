@@ -7,12 +7,12 @@ import importlib.util
 import inspect
 import keyword
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
 from importlib.metadata import entry_points
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from bench import registry
@@ -149,6 +149,17 @@ def place(path: str | Path, line: int | None) -> str:
     return f"{path}:{line}" if line else str(path)
 
 
+def place_of(error: BaseException, own: Callable[[CodeType], bool]) -> str:
+    """``file:line`` of the innermost code that is ``own`` and that an error passed through, or nothing."""
+    found, trace = "", error.__traceback__
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        if own(code):
+            found = place(code.co_filename, trace.tb_lineno)
+        trace = trace.tb_next
+    return found
+
+
 def one_line(error: BaseException) -> str:
     """``Type: message`` without line breaks."""
     message = " ".join(str(error.msg if isinstance(error, SyntaxError) else error).split())
@@ -176,12 +187,7 @@ def _place_in(path: Path, error: BaseException) -> str:
     """Where in a file an error came up."""
     if isinstance(error, SyntaxError) and error.filename == str(path):
         return place(path, error.lineno)
-    lines, trace = [], error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename == str(path):
-            lines.append(trace.tb_lineno)
-        trace = trace.tb_next
-    return place(path, lines[-1] if lines else None)
+    return place_of(error, lambda code: code.co_filename == str(path)) or place(path, None)
 
 
 def _only_method(module: ModuleType, path: Path) -> type[PostTrainingMethod]:

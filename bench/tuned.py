@@ -73,10 +73,9 @@ def to_toml(tuned: Tuned) -> str:
     """The file's text."""
     lines = ['# Written by `bench tune`. An experiment reads it with `tuned = "…"` or --tuned; see docs/tuning.md.']
     lines += [f"{key} = {_value(value)}" for key, value in tuned.origin().items() if key != "sha256"]
-    lines += ["prompts = [ # the first digits of the SHA-256 of each"]
-    lines += [f"    {', '.join(map(_value, tuned.prompts[i : i + 6]))}," for i in range(0, len(tuned.prompts), 6)] + [
-        "]"
-    ]
+    rows = (tuned.prompts[i : i + 6] for i in range(0, len(tuned.prompts), 6))
+    keys = [f"    {', '.join(map(_value, row))}," for row in rows]
+    lines += ["prompts = [ # the first digits of the SHA-256 of each", *keys, "]"]
     for kind in ("method", "variant"):
         for name, settings in getattr(tuned, kind).items():
             lines += ["", f"[{kind}.{_key(name)}]", *(f"{key} = {_value(value)}" for key, value in settings.items())]

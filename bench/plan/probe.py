@@ -107,13 +107,10 @@ def one_step(method: PostTrainingMethod, micro_batch: int | None, processes: int
     return Step(counts.forwards, counts.backwards, counts.images, counts.reward_calls, max(counts.updates, 1), alive)
 
 
-def what_trains(
-    method: PostTrainingMethod, architecture: Architecture, costs: dict[tuple[str, ...], Cost], *, low: bool
-) -> Trained:
+def what_trains(method: PostTrainingMethod, architecture: Architecture, *, low: bool) -> Trained:
     """Let a method choose what trains of the real architecture, none of whose weights take memory.
 
     Args:
-        costs: of this architecture, by the names of what trains: filled, so that none is counted twice.
         low: matrix products are in bfloat16, and so are weights that do not train.
 
     Raises:
@@ -126,12 +123,9 @@ def what_trains(
     except Exception as error:
         raise BenchError(f"what trains could not be found: {type(error).__name__}: {error}") from error
     transformer = job.policy.transformer
-    names = tuple(name for name, parameter in transformer.named_parameters() if parameter.requires_grad)
-    if names not in costs:
-        costs[names] = transformer_cost(transformer.float(), shape, architecture.text_tokens)
     trained = sum(p.numel() for p in transformer.parameters() if p.requires_grad)
     return Trained(
-        cost=costs[names],
+        cost=transformer_cost(transformer.float(), shape, architecture.text_tokens),
         trained=trained,
         frozen=sum(p.numel() for p in transformer.parameters()) - trained,
         copies=_bytes(job.state_dict()["ema"]) + _bytes(method.state_dict()),

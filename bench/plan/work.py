@@ -61,7 +61,6 @@ class Work:
     def __init__(self, config: ExperimentConfig, cache: Path, assumptions: Assumptions) -> None:
         self.config, self.cache, self.assumptions = config, cache, assumptions
         self.problems: list[str] = []
-        self._costs: dict[tuple[str, ...], Cost] = {}
         self.suite: Any = None
         try:
             self.suite = suite_of(config)
@@ -120,7 +119,7 @@ class Work:
     def _stage(self, stage: Stage) -> _Stage:
         config, architecture = self.config, self.architecture
         step = probe.one_step(stage.make(), config.micro_batch, self.assumptions.gpus)
-        trained = probe.what_trains(stage.make(), architecture, self._costs, low=self.low)
+        trained = probe.what_trains(stage.make(), architecture, low=self.low)
         graph = stage.needs.differentiable_reward
         training = memory.training_memory(
             trained,

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench.report.read import JobRecord, Study
+from bench.report.settings import spelled
 from bench.report.text import Grid, by_subset, count
 
 NOTE = (
@@ -43,13 +44,7 @@ def _cells(study: Study, jobs: Sequence[JobRecord]) -> list[str]:
 
 def _tuned(tuned: Mapping[str, Any]) -> str:
     """Settings by stage, and among how many trials they were chosen on which prompts."""
-    stages = tuned["values"].items()
-    values = [
-        ", ".join(f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}" for key, value in chosen.items())
-        for _, chosen in stages
-    ]
-    named = values if len(values) == 1 else [f"{name}: {told}" for (name, _), told in zip(stages, values, strict=True)]
-    return f"{'; '.join(named)} ({tuned['trials']} trials on {tuned['suite']})"
+    return f"{spelled(tuned['values'])} ({tuned['trials']} trials on {tuned['suite']})"
 
 
 def _told(job: JobRecord) -> str:

@@ -35,13 +35,13 @@ def _place(origin: Any) -> str:
 
 
 def _settings(job: JobRecord) -> str:
-    if job.stages:
-        return "; ".join(f"{name}: {_listed(config)}" for name, config in job.config.items())
-    return _listed(job.config)
+    return spelled(job.config if job.stages else {job.method: job.config})
 
 
-def _listed(config: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key} {_value(value)}" for key, value in config.items())
+def spelled(stages: Mapping[str, Mapping[str, Any]]) -> str:
+    """Settings as ``key value, …``: of one stage alone, or of several after their names."""
+    told = {name: ", ".join(f"{k} {_value(v)}" for k, v in config.items()) for name, config in stages.items()}
+    return "; ".join(told.values() if len(told) == 1 else (f"{name}: {text}" for name, text in told.items()))
 
 
 def _value(value: Any) -> str:

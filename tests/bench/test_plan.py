@@ -211,19 +211,22 @@ def test_trying_a_step_leaves_the_random_numbers_alone():
 
 
 def test_a_lora_of_rank_32_is_the_75_mb_of_the_paper():
-    trained = probe.what_trains(small("flow_grpo"), architecture(), {}, low=True)
+    trained = probe.what_trains(small("flow_grpo"), architecture(), low=True)
     assert 4 * trained.trained == pytest.approx(75e6, rel=2e-3)
     assert trained.copies == 4 * trained.trained  # its moving average
     assert trained.frozen == 2_243_171_520
 
 
-def test_methods_that_train_the_same_are_counted_once():
-    costs: dict[tuple[str, ...], Any] = {}
-    first = probe.what_trains(small("sft"), TINY, costs, low=True)
-    assert probe.what_trains(small("soar"), TINY, costs, low=True) == first
+def test_methods_that_train_the_same_are_counted_once(monkeypatch):
+    costs: dict[tuple[Any, ...], Any] = {}
+    monkeypatch.setattr("bench.flops._COUNTED", costs)
+    first = probe.what_trains(small("sft"), TINY, low=True)
+    assert probe.what_trains(small("soar"), TINY, low=True) == first
     assert len(costs) == 1
-    probe.what_trains(small("flow_grpo"), TINY, costs, low=True)
+    lora = probe.what_trains(small("flow_grpo"), TINY, low=True)
     assert len(costs) == 2
+    smaller = probe.what_trains(small("flow_grpo", lora_rank=8), TINY, low=True)  # the same names, fewer weights
+    assert smaller.cost.forward < lora.cost.forward and len(costs) == 3
 
 
 # -- memory and disk --------------------------------------------------------------------------------------------------

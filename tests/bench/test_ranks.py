@@ -10,15 +10,11 @@ from typing import Any
 
 import pytest
 import torch
+from ranks import CASES, EVALUATED
 
 from bench import records
 
 SCRIPT = Path(__file__).parents[1] / "support" / "ranks.py"
-CASES = (
-    "sft", "sft-micro", "soar-micro", "soar-ema", "reflexflow", "grpo-uneven", "grpo-window", "nft", "dpo", "dpo-own",
-    "leap", "stages",
-)  # fmt: skip
-EVALUATED = ("sft", "grpo-uneven")
 ROUNDING = 2e-6
 """Relative, of logged scalars: float32 sums in another order."""
 PIXELS = 3e-3
