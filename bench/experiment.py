@@ -232,11 +232,14 @@ def _preferences(
     try:
         if not name:
             name = engine.main_first(lambda: open_corpus(config.corpus, cache, side, config.aspect_buckets)).preferences
-        if not name:
-            raise BenchError(f"no preference pairs go with the corpus {config.corpus}; give some with --preferences")
+        if not name:  # which every process finds alike
+            return f"no preference pairs go with the corpus {config.corpus}; give some with --preferences"
         corpus = engine.main_first(lambda: open_corpus(name, cache, side))
         manifest = cut_subset(corpus, "all", suite, metrics, cache, progress, engine)
-        pairs = registry.load("curation", "pair_up")(corpus, manifest, progress.say)
+        try:
+            pairs = registry.load("curation", "pair_up")(corpus, manifest, progress.say)
+        except BenchError as error:  # of what every process has read alike
+            return str(error)
         pictures = _encoded(config, cache, progress, engine, backbone, corpus, manifest, name)
     except BenchError as error:
         if engine.world_size > 1:  # the others may be inside a collective and cannot know
@@ -502,7 +505,7 @@ class _Shared:
             reason = str(error)
         except records.DiskFull:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             foreseen = isinstance(error, (BenchError, OutOfMemory))
             reason = str(error) if foreseen else f"{_where(recipe, error)}{plugins.one_line(error)} (see traceback.txt)"
             if not foreseen:

@@ -10,11 +10,16 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
+
+from bench.weights import adapters_off
+
+if TYPE_CHECKING:
+    from diffusers import SD3Transformer2DModel
 
 
 @dataclass(frozen=True)
@@ -30,8 +35,8 @@ _COUNTED: dict[tuple[Any, ...], Cost] = {}
 
 
 def _once(cost: Callable[..., Cost], model: torch.nn.Module, *inputs: Any) -> Cost:
-    """``cost(model, *inputs)``, counted once for the same modules, shapes of parameters, and parameters that train."""
-    modules = tuple((name, type(module)) for name, module in model.named_modules())
+    """``cost(model, *inputs)``, counted once for the same modules, adapters that are on, and parameters that train."""
+    modules = tuple((name, type(m), getattr(m, "_disable_adapters", None)) for name, m in model.named_modules())
     key = (cost, modules, tuple((name, p.shape, p.requires_grad) for name, p in model.named_parameters()), inputs)
     if key not in _COUNTED:
         _COUNTED[key] = cost(model, *inputs)
@@ -66,6 +71,13 @@ def transformer_cost(transformer: torch.nn.Module, latent_shape: tuple[int, ...]
         text_tokens: length of ``prompt_embeds``.
     """
     return _once(_transformer_cost, transformer, latent_shape, text_tokens)
+
+
+def reference_cost(transformer: SD3Transformer2DModel, latent_shape: tuple[int, ...], text_tokens: int) -> Cost:
+    """As ``transformer_cost``, of the weights under the adapters. A graph's backward is charged as through them."""
+    cost = transformer_cost(transformer, latent_shape, text_tokens)
+    with adapters_off(transformer):
+        return Cost(transformer_cost(transformer, latent_shape, text_tokens).forward, cost.backward)
 
 
 def _transformer_cost(transformer: torch.nn.Module, latent_shape: tuple[int, ...], text_tokens: int) -> Cost:

@@ -234,10 +234,16 @@ def group_advantages(rewards: Tensor, *, clip: float = 5.0, epsilon: float = 1e-
         rewards: (prompts, group).
 
     Returns:
-        ``(r - prompt mean) / (std over all + 1e-4)`` clipped to ±5, same shape. A group of equal rewards gets zeros.
+        ``(r - prompt mean) / (std over all + epsilon)`` clipped to ± ``clip``, same shape. A group of equal
+        rewards gets zeros.
+
+    Raises:
+        ValueError: groups of one, whose advantages would all be zero.
     """
+    if rewards.shape[1] < 2:
+        raise ValueError(f"a group of {rewards.shape[1]} has nothing to be held against")
     rewards = rewards.double()
-    centred = rewards - rewards.mean(1, keepdim=True)
+    centred = rewards - rewards.sum(1, keepdim=True) / rewards.shape[1]  # exact where all are equal, on every device
     return (centred / (rewards.std(correction=0) + epsilon)).clamp(-clip, clip).float()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from bench import flow
+from bench.backbone.ahead import AheadText
 from bench.backbone.loader import Backbone, TextCondition
 from bench.backbone.loading import load_transformer
 from bench.backbone.policy import Policy
@@ -22,8 +24,9 @@ from bench.batches import Pairs, Part, PreferencePairs, PromptBatch, Rows, Shape
 from bench.data import Prefetch, TrainingData
 from bench.engine import Compute, Engine, spread, whole
 from bench.errors import BenchError
-from bench.flops import Cost, decode_cost, meta_twin, transformer_cost
+from bench.flops import Cost, decode_cost, meta_twin, reference_cost, transformer_cost
 from bench.meter import Meter
+from bench.metric import checked
 from bench.rng import numpy_generator, torch_generator
 from bench.suite import Prompt
 from bench.weights import save_weights, with_adapter
@@ -34,7 +37,7 @@ if TYPE_CHECKING:
     from bench.method import Needs
     from bench.metric import Metric
 
-METERED = ("flops", "forwards", "backwards", "images", "reward_calls", "pairs")
+METERED = ("flops", "forwards", "reference_forwards", "backwards", "images", "reward_calls", "pairs")
 """Counts to which each process adds its part; steps and updates are the same on all of them."""
 
 
@@ -102,8 +105,8 @@ class Job:
         self.parameters: list[torch.nn.Parameter] = []
         self.optimizer: torch.optim.Optimizer | None = None
         self._max_grad_norm = math.inf
-        self._twin: torch.nn.Module | None = None
-        self._costs: dict[Shape, Cost] = {}
+        self._twin: SD3Transformer2DModel | None = None
+        self._costs: dict[tuple[Shape, bool], Cost] = {}
         self._ema: list[Tensor] | None = None
         self._ema_settings = (0.0, 1)
         self._ema_steps = 0
@@ -226,7 +229,7 @@ class Job:
         return data.latents[index], data.text[data.text_of[captions]]
 
     def prompts(self, count: int, *, repeat: int = 1) -> PromptBatch:
-        """This process's share of the next ``count`` training prompts (different captions), in shuffled epochs.
+        """This process's share of the next ``count`` training prompts, in shuffled epochs.
 
         Args:
             repeat: rows per prompt, one after the other and never apart: a group of samples stays on one process.
@@ -235,6 +238,7 @@ class Job:
             raise Undeclared("the method asked for prompts but did not declare needs.prompts")
         index = self._take("prompts", self._cursors["prompts"], count, len(self._data.prompts))
         self._cursors["prompts"] += count
+        following = self._take("prompts", self._cursors["prompts"], count, len(self._data.prompts))
         world = self.engine.world_size
         if count < world:
             raise JobFailure(f"{count} prompts cannot be shared by {world} processes; use fewer processes")
@@ -242,13 +246,20 @@ class Job:
         low, high = bounds[self.engine.rank], bounds[self.engine.rank + 1]
         mine = index[low:high]
         return PromptBatch(
-            self._data.text[mine].to(self.device),
+            self._read_ahead(mine, following[low:high]).to(self.device),
             torch.arange(len(mine)).repeat_interleave(repeat),
             tuple(self._data.prompts[i] for i in mine.tolist() for _ in range(repeat)),
             torch.arange(low * repeat, high * repeat),
             tuple((first * repeat, end * repeat) for first, end in pairwise(bounds)),
             self.latent_shape,
         )
+
+    def _read_ahead(self, rows: Tensor, following: Tensor) -> TextCondition:
+        """Conditions of rows; where they are encoded as they are needed, the next step's are begun with."""
+        text = self._data.text[rows]
+        if isinstance(self._data.text, AheadText):
+            self._data.text.announce(following)
+        return text
 
     def parts(self, batch: PromptBatch, rows: Tensor | None = None) -> Iterator[Tensor]:
         """Micro-batches of this process's share, as positions in ``batch``. Use it in a ``for`` loop.
@@ -375,11 +386,11 @@ class Job:
         if self.device.type == "cuda":
             if self._scorer is None:
                 self._scorer = ThreadPoolExecutor(1, "reward", torch.cuda.set_device, (self.device,))
-            scored: Future[list[float]] = self._scorer.submit(self._reward.score, list(images), prompts)
+            scored: Future[Any] = self._scorer.submit(self._reward.score, list(images), prompts)
         else:
             scored = Future()
             scored.set_result(self._reward.score(list(images), prompts))
-        return lambda: self._checked(torch.tensor(scored.result(), dtype=torch.float32), len(images))
+        return lambda: self._checked(scored.result(), len(images))
 
     def differentiable_reward(self, pixels: Tensor, prompts: Sequence[Prompt]) -> Tensor:
         """Scores (N,) of pictures (N, 3, H, W) in [0, 1] by this job's reward, with a gradient to them.
@@ -394,23 +405,39 @@ class Job:
         traced = torch.is_grad_enabled() and pixels.requires_grad
         return self._checked(self._reward.differentiable_score(pixels, prompts), len(pixels), traced=traced)
 
-    def _checked(self, scores: Tensor, count: int, *, traced: bool = False) -> Tensor:
+    def _checked(self, scores: Any, count: int, *, traced: bool | None = None) -> Tensor:
+        """Scores (count,) of the reward, in float32, or the end of the job.
+
+        Args:
+            traced: whether a gradient must lead through them; None: they are any list of numbers.
+        """
         assert self._reward is not None
-        problem = None
-        if scores.shape != (count,):
-            problem = f"the reward {self._reward.name} returned shape {tuple(scores.shape)} for {count} images"
-        elif not torch.isfinite(scores).all():
-            problem = f"the reward {self._reward.name} returned NaN or infinity"
-        elif traced and not scores.requires_grad:
-            problem = f"the reward {self._reward.name} returned scores without a gradient to the pictures"
-        self.engine.fail_together(problem, JobFailure)
-        return scores.to(self.device)
+        problem, kept = None, torch.zeros(count)
+        try:
+            kept = torch.tensor(checked(scores, count), dtype=torch.float32) if traced is None else scores
+            if not isinstance(kept, Tensor):
+                problem = f"returned {reprlib.repr(scores)}, not a tensor"
+            elif kept.shape != (count,):
+                problem = f"returned shape {tuple(kept.shape)} for {count} images"
+            elif not torch.isfinite(kept).all():
+                problem = "returned NaN or infinity"
+            elif traced and not kept.requires_grad:
+                problem = "returned scores without a gradient to the pictures"
+        except BenchError as error:
+            problem = str(error)
+        self.engine.fail_together(problem and f"the reward {self._reward.name} {problem}", JobFailure)
+        return kept.to(self.device)
 
     def gather(self, values: Tensor, batch: PromptBatch) -> Tensor:
         """Every process's (n,) values of its share, as (total,) in the order of rows: the same on each."""
         everyone = values.new_zeros(batch.shares[-1][1])
         everyone[batch.rows] = values
         return self.engine.sum(everyone)
+
+    @property
+    def untrained(self) -> bool:
+        """True until the first update: of this stage, where the method is one of a pipeline's."""
+        return self.optimizer is None or not self.optimizer.state
 
     # -- doors: learning -----------------------------------------------------------------------------------------
 
@@ -441,7 +468,7 @@ class Job:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.meter.updates += 1
-        self._logged["grad_norm"] = (size * self.engine.world_size, float(self.engine.world_size))
+        self.log("grad_norm", size)
         self._step_ema()
 
     def _not_finite(self, norm: float) -> str:
@@ -489,21 +516,23 @@ class Job:
         if not self._padding:
             setattr(self.meter, count, getattr(self.meter, count) + amount)
 
-    def _charge_forward(self, latents: Tensor, graph: bool) -> None:
-        samples, cost = len(latents), self._cost(tuple(latents.shape[1:]))
+    def _charge_forward(self, latents: Tensor, graph: bool, bare: bool) -> None:
+        samples, cost = len(latents), self._cost(tuple(latents.shape[1:]), bare)
         self._charge("forwards", samples)
+        self._charge("reference_forwards", samples * bare)
         self._charge("flops", samples * cost.forward)
         if graph:  # charged with the forward, so that a graph that is built and thrown away is paid for
             self._charge("backwards", samples)
             self._charge("flops", samples * cost.backward)
 
-    def _cost(self, shape: Shape) -> Cost:
+    def _cost(self, shape: Shape, bare: bool) -> Cost:
         if self._twin is None:
             return Cost(0, 0)
-        if shape not in self._costs:
+        if (shape, bare) not in self._costs:
             tokens = self.policy.null.prompt_embeds.shape[1]
-            self._costs[shape] = transformer_cost(self._twin, shape, tokens)
-        return self._costs[shape]
+            count = reference_cost if bare else transformer_cost
+            self._costs[shape, bare] = count(self._twin, shape, tokens)
+        return self._costs[shape, bare]
 
     @contextmanager
     def unmetered(self) -> Iterator[None]:
@@ -620,7 +649,7 @@ class Job:
         self._ema, self._ema_steps = spread(state["ema"], self._ema), state["ema_steps"]
 
 
-def _free(latents: Tensor, graph: bool) -> None:
+def _free(latents: Tensor, graph: bool, bare: bool) -> None:
     """Charge nothing."""
 
 

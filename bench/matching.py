@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pydantic import Field
 from torch import Tensor
 
 from bench import flow
+from bench.method import AdamWConfig
 
 if TYPE_CHECKING:
     from bench.batches import Rows
     from bench.job import Job
+
+
+class MatchingConfig(AdamWConfig):
+    """Optimizer and batch are the SOAR paper's for SD3.5-Medium (section 3.1), the same for supervised fine-tuning."""
+
+    batch_size: int = Field(32, gt=0, description="pairs per update; 32 on the curated subsets, 512 on the full corpus")
 
 
 def draw(job: Job, rows: Rows, stream: str = "") -> tuple[Tensor, Tensor, Tensor]:

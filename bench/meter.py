@@ -15,6 +15,7 @@ class Meter:
         steps: finished iterations of the method.
         updates: optimizer updates.
         forwards: model forwards in samples (a batch of 8 counts 8), training and rollout alike.
+        reference_forwards: those among them of the weights under an adapter, which cost less.
         backwards: backward passes in samples.
         images: images decoded by the method.
         reward_calls: images scored by the method's reward.
@@ -27,6 +28,7 @@ class Meter:
     steps: int = 0
     updates: int = 0
     forwards: int = 0
+    reference_forwards: int = 0
     backwards: int = 0
     images: int = 0
     reward_calls: int = 0

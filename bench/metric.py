@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from bench.assets import identity
+from bench.errors import BenchError
 from bench.suite import Prompt
 
 if TYPE_CHECKING:
@@ -81,3 +83,21 @@ class Metric(ABC):
             "grouped": self.grouped,
             "ranked": self.ranked,
         } | pinned
+
+
+def checked(scores: Any, count: int) -> np.ndarray:
+    """What a metric's ``score`` returned, as (count,) float64. NaN and infinity are let through.
+
+    Raises:
+        BenchError: it is not one number for each image. The message begins with "returned".
+    """
+    try:
+        numbers = np.asarray(scores, dtype=np.float64)
+        known = all(value is not None for value in scores)  # which NumPy would take for NaN
+    except Exception:  # whatever a stranger's object raises when it is read as numbers
+        known = False
+    if not known:
+        raise BenchError(f"returned {reprlib.repr(scores)} for {count} images, not a list of numbers")
+    if numbers.shape != (count,):
+        raise BenchError(f"returned shape {numbers.shape} for {count} images")
+    return numbers

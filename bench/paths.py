@@ -72,19 +72,25 @@ class Paths:
     Attributes:
         steps: which they are.
         latents: (N, K + 1, C, H, W), before each and after the last.
-        unconditional: (N, K, C, H, W) velocity of each; the conditional one where sampling was not guided.
         memory: (N, K) or (N, K, C, H, W), ``Transitions.memory`` of each.
+        unconditional: (N, K, C, H, W) velocity of each, where it was to be kept.
     """
 
     steps: range
     latents: Tensor
-    unconditional: Tensor
     memory: Tensor
+    unconditional: Tensor | None = None
 
 
 @torch.no_grad()
 def sample_paths(
-    job: Job, batch: PromptBatch, by: Transitions, *, trained: range, shared_by: int | None = None
+    job: Job,
+    batch: PromptBatch,
+    by: Transitions,
+    *,
+    trained: range,
+    shared_by: int | None = None,
+    keep_unconditional: bool = False,
 ) -> tuple[Paths, Tensor]:
     """Paths of this process's share, and the rewards of all rows in order.
 
@@ -92,6 +98,7 @@ def sample_paths(
         trained: steps that are kept.
         shared_by: None: every step is stochastic. Else only those in ``trained`` are, the others are the ODE's, and
             this many rows in a row share their start and its way up to there, which is sampled once for all of them.
+        keep_unconditional: of guided sampling, for an update of the very policy that sampled.
     """
     starts = None
     if shared_by:
@@ -105,8 +112,9 @@ def sample_paths(
         start = job.noise(share, "start") if starts is None else starts[share.of]
         steps = range(0 if starts is None else trained.start, len(by.sigmas) - 1)
         end, kept = _walk(job, share, start, by, steps, trained, windowed=starts is not None)
-        before, after, unconditional, memory = zip(*kept, strict=True)
-        return end, (torch.stack([before[0], *after], 1), torch.stack(unconditional, 1), torch.stack(memory, 1))
+        before, after, memory, unconditional = zip(*kept, strict=True)
+        paths = torch.stack([before[0], *after], 1), torch.stack(memory, 1)
+        return end, (*paths, torch.stack(unconditional, 1)) if keep_unconditional else paths
 
     kept, rewards = roll_out(job, batch, draw)
     return Paths(trained, *kept), rewards
@@ -115,19 +123,19 @@ def sample_paths(
 def _walk(
     job: Job, share: PromptBatch, z: Tensor, by: Transitions, steps: range, trained: range, *, windowed: bool
 ) -> tuple[Tensor, list[tuple[Tensor, Tensor, Tensor, Tensor]]]:
-    """Where ``steps`` lead; of each that is trained, latents before and after, unconditional velocity and memory."""
+    """Where ``steps`` lead; of each that is trained, latents before and after, memory and unconditional velocity."""
     kept = []
     for i in steps:
         if by.guidance_scale == 1:
-            free = velocity = job.policy.velocity(z, by.sigmas[i], share.text)
+            unconditional = velocity = job.policy.velocity(z, by.sigmas[i], share.text)
         else:
-            free, bound = job.policy.branches(z, by.sigmas[i], share.text)
-            velocity = flow.guide(free, bound, by.guidance_scale)
+            unconditional, conditional = job.policy.branches(z, by.sigmas[i], share.text)
+            velocity = flow.guide(unconditional, conditional, by.guidance_scale)
         if windowed and i not in trained:
             z = flow.euler(z, velocity, by.sigmas[i], by.sigmas[i + 1])
             continue
         before, (mean, std) = z, by.moments(z, velocity, i)
         z = mean + std * job.noise(share, f"sde-{i}")
         if i in trained:
-            kept.append((before, z, free, by.memory(z, mean, std)))
+            kept.append((before, z, by.memory(z, mean, std), unconditional))
     return z, kept

@@ -125,7 +125,7 @@ def load(kind: str, name: str) -> Any:
     module_name, _, attribute = table(kind)[name].partition(":")
     try:
         return getattr(importlib.import_module(module_name), attribute)
-    except Exception as error:  # whatever a stranger's module raises
+    except (Exception, SystemExit) as error:  # whatever a stranger's module raises
         hint = _shadow(module_name)
         what = str(error) if isinstance(error, (ImportError, AttributeError)) else f"{type(error).__name__}: {error}"
         raise BenchError(f"{kind}/{name} ({module_name}:{attribute}) does not load: {what}{hint}") from error

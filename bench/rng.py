@@ -23,7 +23,7 @@ def derive_seed(*key: int | str) -> int:
 
 
 def numpy_generator(*key: int | str) -> np.random.Generator:
-    """A numpy generator for a key such as ``(seed, step, rank, "stream")``."""
+    """A numpy generator for a key such as ``(seed, step, "stream")``."""
     return np.random.default_rng(derive_seed(*key))
 
 

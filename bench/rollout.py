@@ -9,12 +9,24 @@ import torch
 from torch import Tensor
 
 from bench.batches import PromptBatch
+from bench.job import JobFailure
 
 if TYPE_CHECKING:
     from bench.job import Job
 
 Draw = Callable[[PromptBatch], tuple[Tensor, tuple[Tensor, ...]]]
 """Samples a micro-batch: its clean latents (n, C, H, W), and tensors (n, …) to keep."""
+
+
+def draw_groups(job: Job, prompts: int, size: int) -> PromptBatch:
+    """The step's next prompts, each ``size`` times in a row: groups whose samples are held against each other.
+
+    Raises:
+        JobFailure: a group of one, before anything is sampled.
+    """
+    if size < 2:
+        raise JobFailure(f"a group of {size} has nothing to be held against: group_size must be at least 2")
+    return job.prompts(prompts, repeat=size)
 
 
 @torch.no_grad()

@@ -8,7 +8,9 @@ from typing import Any
 
 from bench import plugins
 from bench.config import ExperimentConfig, method_config
+from bench.errors import BenchError
 from bench.method import MethodConfig, Needs, PostTrainingMethod
+from bench.own import Own
 
 
 @dataclass(frozen=True)
@@ -29,8 +31,13 @@ class Stage:
 
     @property
     def needs(self) -> Needs:
-        """What it must be given."""
-        return self.method.needs_of(self.config)
+        """What it must be given. Raises BenchError if the method raises where it should say so."""
+        try:
+            return self.method.needs_of(self.config)
+        except Exception as error:  # whatever a stranger's method raises
+            place = Own.of(self.method).of_error(error)
+            at = f"{place}: " if place else ""
+            raise BenchError(f"{at}{self.name}.needs_of raises {plugins.one_line(error)}") from error
 
     def make(self) -> PostTrainingMethod:
         """A fresh method."""

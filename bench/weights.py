@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -129,3 +130,13 @@ def _header(path: Path) -> dict[str, str]:
         raise BenchError(f"{path} is not there; delete its job's folder and run it again") from error
     except SafetensorError as error:
         raise BenchError(f"{path} is damaged ({error}); delete its job's folder and run it again") from error
+
+
+@contextmanager
+def adapters_off(transformer: Any) -> Iterator[None]:
+    """Inside, a LoRA is not computed."""
+    transformer.disable_adapters()
+    try:
+        yield
+    finally:
+        transformer.enable_adapters()

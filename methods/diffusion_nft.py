@@ -17,7 +17,7 @@ from torch import Tensor
 from bench import flow
 from bench.lora import LoRAConfig
 from bench.method import Needs, PostTrainingMethod, Traits
-from bench.rollout import sample_and_score
+from bench.rollout import draw_groups, sample_and_score
 
 if TYPE_CHECKING:
     from bench.batches import PromptBatch
@@ -32,7 +32,7 @@ class DiffusionNFTConfig(LoRAConfig):
     """
 
     prompts: int = Field(48, gt=0, description="prompts per epoch")
-    group_size: int = Field(24, gt=1, description="images per prompt")
+    group_size: int = Field(24, gt=0, description="images per prompt")
     updates: int = Field(1, gt=0, description="optimizer updates per epoch; 2 for OCR")
     sampling_steps: int = Field(10, gt=1, description="T of the rollout; an image trains at all but one of its levels")
     guidance_scale: float = Field(1.0, ge=1, description="of the rollout; training has no guidance")
@@ -91,7 +91,7 @@ class DiffusionNFT(PostTrainingMethod):
 
     def step(self, job: Job) -> None:
         c = self.config
-        batch = job.prompts(c.prompts, repeat=c.group_size)
+        batch = draw_groups(job, c.prompts, c.group_size)
         with job.swapped(self.old):
             clean, rewards = sample_and_score(job, batch, steps=c.sampling_steps, guidance_scale=c.guidance_scale)
         good = goodness(rewards.view(c.prompts, c.group_size), c.advantage_clip).flatten()

@@ -14,7 +14,7 @@ from pydantic import Field
 from bench import flow, matching
 from bench.lora import LoRAConfig
 from bench.method import Needs, PostTrainingMethod, Traits
-from bench.rollout import sample_and_score
+from bench.rollout import draw_groups, sample_and_score
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,7 +32,7 @@ class DPOConfig(LoRAConfig):
     )
     beta: float = Field(100.0, gt=0, description="flow_grpo's; 5000 for SD 1.5 in Wallace et al., section 5.1")
     batch_size: int = Field(32, gt=0, description="preference pairs per update; 32 as the other methods")
-    group_size: int = Field(24, gt=1, description="samples of which the best and the worst make a pair; flow_grpo's")
+    group_size: int = Field(24, gt=0, description="samples of which the best and the worst make a pair; flow_grpo's")
     sampling_steps: int = Field(40, gt=0, description="of the reference's samples; as in evaluations")
     guidance_scale: float = Field(4.5, ge=1, description="of the reference's samples; as the other methods")
     passes: int = Field(1, gt=0, description="updates on each batch of the reference's pairs, with other noise")
@@ -70,20 +70,20 @@ class DPO(PostTrainingMethod):
                 self._learn(job, pairs, pairs.winners, pairs.losers, pairs.text)
             job.update()
             return
-        batch = job.prompts(c.batch_size, repeat=c.group_size)
+        batch = draw_groups(job, c.batch_size, c.group_size)
         with job.policy.reference():
             latents, rewards = sample_and_score(job, batch, steps=c.sampling_steps, guidance_scale=c.guidance_scale)
         groups = rewards.view(c.batch_size, c.group_size)
         (best, winner), (worst, loser) = groups.max(1), groups.min(1)
         job.log("reward", groups.mean())
         job.log("gap", (best - worst).mean())
-        told = torch.nonzero(best > worst).flatten().cpu()  # a group of equal rewards prefers nothing
-        first = told * c.group_size
-        winners, away = first + winner.cpu()[told], (loser - winner).cpu()
-        for number in range(c.passes if len(told) else 0):
+        decided = torch.nonzero(best > worst).flatten().cpu()  # a group of equal rewards prefers nothing
+        first = decided * c.group_size
+        winners, to_loser = first + winner.cpu()[decided], (loser - winner).cpu()
+        for number in range(c.passes if len(decided) else 0):
             for part in job.parts(batch, winners):
                 share = batch[part]
-                other = part + away[share.rows // c.group_size].to(part.device)  # a group stays on one process
+                other = part + to_loser[share.rows // c.group_size].to(part.device)  # a group stays on one process
                 self._learn(job, share, latents[part], latents[other], share.text, f"-{number}")
             job.update()
 

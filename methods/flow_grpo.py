@@ -15,11 +15,11 @@ from bench import flow
 from bench.lora import LoRAConfig
 from bench.method import Needs, PostTrainingMethod, Traits
 from bench.paths import Paths, TransitionKind, Transitions, sample_paths
+from bench.rollout import draw_groups
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from bench.backbone.loader import TextCondition
     from bench.batches import PromptBatch
     from bench.job import Job
 
@@ -35,7 +35,7 @@ class FlowGRPOConfig(LoRAConfig):
     """
 
     prompts: int = Field(48, gt=0, description="prompts per epoch")
-    group_size: int = Field(24, gt=1, description="images per prompt")
+    group_size: int = Field(24, gt=0, description="images per prompt")
     updates: int = Field(2, gt=0, description="optimizer updates per epoch")
     sampling_steps: int = Field(10, gt=1, description="T, steps of the training sampler; all but the last are trained")
     window: int = Field(
@@ -49,7 +49,7 @@ class FlowGRPOConfig(LoRAConfig):
     noise_level: float = Field(0.7, gt=0, description="a of the stochastic step")
     guard: bool = Field(False, description="GRPO-Guard (arXiv 2510.22319): normalised ratios, losses divided by -dt")
     clip_range: float = Field(1e-4, gt=0, description="of the ratio; tiny because log-probabilities are means")
-    advantage_clip: float = Field(5.0, gt=0)
+    advantage_clip: float = Field(5.0, gt=0, description="advantages are clipped to ± this")
     kl_weight: float = Field(0.01, ge=0, description="beta: .04 GenEval and OCR, .01 PickScore, .02 ClipScore")
     ema_decay: float = Field(0.9, ge=0, lt=1, description="EMA weights are evaluated")
     ema_every: int = Field(8, gt=0, description="updates between EMA steps")
@@ -87,8 +87,11 @@ class FlowGRPO(PostTrainingMethod):
         c = self.config
         sigmas = job.policy.sigmas(c.sampling_steps)
         by = Transitions(c.sde_kind, c.noise_level, c.guard, sigmas, c.guidance_scale)
-        batch, trained = job.prompts(c.prompts, repeat=c.group_size), self._trained(job)
-        paths, rewards = sample_paths(job, batch, by, trained=trained, shared_by=c.group_size if c.window else None)
+        batch, trained = draw_groups(job, c.prompts, c.group_size), self._trained(job)
+        paths, rewards = sample_paths(
+            job, batch, by, trained=trained, shared_by=c.group_size if c.window else None,
+            keep_unconditional=c.guidance_scale != 1 and c.detach_unconditional,
+        )  # fmt: skip
         advantages = flow.group_advantages(rewards.view(c.prompts, c.group_size), clip=c.advantage_clip).flatten()
         kept = torch.nonzero(advantages).flatten().cpu()
         job.log("reward", rewards.mean())
@@ -109,21 +112,6 @@ class FlowGRPO(PostTrainingMethod):
         job.log("window", first)
         return range(first, first + length)
 
-    def _velocity(
-        self, job: Job, z: Tensor, sigma: Tensor, text: TextCondition, unconditional: Tensor | None
-    ) -> Tensor:
-        """Guided velocity with the gradient that the configuration asks for.
-
-        ``unconditional`` is the sampling policy's, which spares a forward while the policy is still that one.
-        """
-        c = self.config
-        if c.guidance_scale == 1 or not c.detach_unconditional:
-            return job.policy.guided_velocity(z, sigma, text, c.guidance_scale)
-        if unconditional is None:
-            with torch.no_grad():
-                unconditional = job.policy.unconditional_velocity(z, sigma)
-        return flow.guide(unconditional, job.policy.velocity(z, sigma, text), c.guidance_scale)
-
     def _update(
         self, job: Job, batch: PromptBatch, by: Transitions, paths: Paths, advantages: Tensor, rows: Tensor,
         *, on_policy: bool,
@@ -134,9 +122,14 @@ class FlowGRPO(PostTrainingMethod):
             text = batch[part].text
             for k, i in enumerate(paths.steps):
                 z, after, sigma = paths.latents[part, k], paths.latents[part, k + 1], by.sigmas[i]
-                known, old = (paths.unconditional[part, k], None) if on_policy else (None, paths.memory[part, k])
+                old = None if on_policy else paths.memory[part, k]
+                known = paths.unconditional[part, k] if on_policy and paths.unconditional is not None else None
                 with job.more(i < paths.steps[-1]):
-                    mean, std = by.moments(z, self._velocity(job, z, sigma, text, known), i)
+                    velocity = job.policy.guided_velocity(
+                        z, sigma, text, c.guidance_scale,
+                        detach_unconditional=c.detach_unconditional, unconditional=known,
+                    )  # fmt: skip
+                    mean, std = by.moments(z, velocity, i)
                     ratio = by.ratio(after, mean, std, old)
                     loss = flow.clipped_objective(ratio, advantages[part], c.clip_range).sum()
                     if c.guard:

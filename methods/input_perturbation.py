@@ -13,16 +13,15 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field
 
 from bench import flow, matching
-from bench.method import AdamWConfig, Needs, PostTrainingMethod, Traits
+from bench.method import Needs, PostTrainingMethod, Traits
 
 if TYPE_CHECKING:
     from bench.job import Job
 
 
-class InputPerturbationConfig(AdamWConfig):
+class InputPerturbationConfig(matching.MatchingConfig):
     """Optimizer and batch are supervised fine-tuning's, so that gamma is all that differs."""
 
-    batch_size: int = Field(32, gt=0, description="pairs per update; 32 on the curated subsets, 512 on the full corpus")
     gamma: float = Field(0.1, ge=0, description="strength; DDPM-IP's commands have 0.1, and 0.15 on CIFAR-10; 0 is SFT")
 
 

@@ -19,7 +19,6 @@ from bench.method import AdamWConfig, Needs, PostTrainingMethod, Traits
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from bench.backbone.loader import TextCondition
     from bench.batches import PromptBatch
     from bench.job import Job
 
@@ -84,7 +83,7 @@ class LeapAlign(PostTrainingMethod):
             job.log("distance", distance.sum(), len(share))
             rewards.append(reward.detach())
         least = float(job.gather(torch.cat(rewards)[: len(batch)], batch).min())  # the same on every process
-        if c.reward_ceiling is not None and least >= c.reward_ceiling and not job.meter.updates:
+        if c.reward_ceiling is not None and least >= c.reward_ceiling and job.untrained:
             raise JobFailure(
                 f"no reward is under reward_ceiling {c.reward_ceiling:g} (the least is {least:.3g}), so there is "
                 "nothing to learn; set it for this reward, or to none"
@@ -103,7 +102,9 @@ class LeapAlign(PostTrainingMethod):
                     distance = distance + self._distance(leap, x)
                     start = x + (leap - leap.detach())
                 inner = start.detach() + c.nested * (start - start.detach())
-                velocity = self._velocity(job, inner, sigmas[i], share.text)
+                velocity = job.policy.guided_velocity(
+                    inner, sigmas[i], share.text, c.guidance_scale, detach_unconditional=c.detach_unconditional
+                )
                 if i == k:
                     leap = flow.euler(x, velocity, sigmas[k], sigmas[j])
                 elif i == j:
@@ -114,11 +115,3 @@ class LeapAlign(PostTrainingMethod):
     def _distance(self, leap: Tensor, real: Tensor) -> Tensor:
         """Mean distance of a leap's end from the real latents, at least the floor: (N,)."""
         return (leap.detach() - real).abs().flatten(1).mean(1).clamp_min(self.config.distance_floor)
-
-    def _velocity(self, job: Job, z: Tensor, sigma: Tensor, text: TextCondition) -> Tensor:
-        c = self.config
-        if c.guidance_scale == 1 or not (c.detach_unconditional and torch.is_grad_enabled()):
-            return job.policy.guided_velocity(z, sigma, text, c.guidance_scale)
-        with torch.no_grad():
-            free = job.policy.unconditional_velocity(z, sigma)
-        return flow.guide(free, job.policy.velocity(z, sigma, text), c.guidance_scale)

@@ -27,7 +27,7 @@ import torch
 from pydantic import Field
 
 from bench import flow, matching
-from bench.method import AdamWConfig, Needs, PostTrainingMethod, Traits
+from bench.method import Needs, PostTrainingMethod, Traits
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,10 +36,9 @@ if TYPE_CHECKING:
     from bench.job import Job
 
 
-class ReflexFlowConfig(AdamWConfig):
+class ReflexFlowConfig(matching.MatchingConfig):
     """Optimizer and batch are supervised fine-tuning's, so that the objective is all that differs."""
 
-    batch_size: int = Field(32, gt=0, description="pairs per update; 32 on the curated subsets, 512 on the full corpus")
     anti_drift_weight: float = Field(10.0, ge=0, description="beta1, of L_ADR; SimpleTuner, as in the paper; 0: none")
     frequency_alpha: float = Field(
         1.0, ge=0, description="how much the bias weighs the base loss; SimpleTuner's 1, in this project's w; 0: w = 1"
@@ -91,12 +90,12 @@ class ReflexFlow(PostTrainingMethod):
         level = sigma * (1 - job.uniform(pairs, "simulated"))
         biased = flow.euler(z, velocity if c.through_rollout else velocity.detach(), sigma, level)
         with torch.set_grad_enabled(c.anti_drift_weight > 0):
-            answer = job.policy.velocity(biased, level, pairs.text)
-            drift = flow.direction_error(answer, biased - pairs.latents).sum()
+            off_path = job.policy.velocity(biased, level, pairs.text)
+            drift = flow.direction_error(off_path, biased - pairs.latents).sum()
         job.log("anti_drift_loss", drift, len(pairs))
         if not c.frequency_alpha:
             return drift, 1.0
         with torch.no_grad():
-            clean = job.policy.velocity(flow.interpolate(pairs.latents, z1, level), level, pairs.text)
-            job.log("squared_bias", flow.velocity_error(clean, answer).sum(), len(pairs))
-            return drift, flow.bias_weight(clean - answer, c.frequency_alpha)
+            on_path = job.policy.velocity(flow.interpolate(pairs.latents, z1, level), level, pairs.text)
+            job.log("squared_bias", flow.velocity_error(on_path, off_path).sum(), len(pairs))
+            return drift, flow.bias_weight(on_path - off_path, c.frequency_alpha)

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from pydantic import Field
-
 from bench import flow, matching
-from bench.method import AdamWConfig, Needs, PostTrainingMethod, Traits
+from bench.method import Needs, PostTrainingMethod, Traits
 
 if TYPE_CHECKING:
     from bench.job import Job
 
 
-class SFTConfig(AdamWConfig):
+class SFTConfig(matching.MatchingConfig):
     """Defaults are the SOAR paper's for SD3.5-Medium (section 3.1) and its released command."""
-
-    batch_size: int = Field(32, gt=0, description="pairs per update; 32 on the curated subsets, 512 on the full corpus")
 
 
 class SFT(PostTrainingMethod):

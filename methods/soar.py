@@ -16,7 +16,7 @@ import torch
 from pydantic import Field
 
 from bench import flow, matching
-from bench.method import AdamWConfig, Needs, PostTrainingMethod, Traits
+from bench.method import Needs, PostTrainingMethod, Traits
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,10 +25,9 @@ if TYPE_CHECKING:
     from bench.job import Job
 
 
-class SOARConfig(AdamWConfig):
+class SOARConfig(matching.MatchingConfig):
     """Defaults are the paper's (sections 2.3 and 3.1, default configuration) and its released command."""
 
-    batch_size: int = Field(32, gt=0, description="pairs per update; 32 on the curated subsets, 512 on the full corpus")
     aux_weight: float = Field(1.0, ge=0, description="lambda, weight of the correction loss; 0 is SFT")
     aux_weighting: Literal["inherited", "sigma_squared", "clipped", "mid"] = Field(
         "inherited", description="w(sigma'') of the correction loss; the paper has w = 1 and leaves others open (Q4)"

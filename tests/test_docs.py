@@ -6,16 +6,20 @@ import re
 from pathlib import Path
 from typing import Any
 
+import fakes
 import pytest
 import torch
 from click.testing import CliRunner
 from plugin_files import only_here
 
-from bench import plugins, registry
+from bench import plugins, records, registry
 from bench.check import PROMISES
 from bench.check.world import World, advance
 from bench.cli import main
-from bench.config import method_config
+from bench.config import method_config, read_experiment
+from bench.experiment import Workspace, run_experiment
+from bench.progress import Progress
+from bench.report import render_report
 
 pytestmark = pytest.mark.usefixtures(only_here.__name__)
 
@@ -65,6 +69,22 @@ def test_the_worked_method_fine_tunes_on_the_best_of_each_group(raft: Path, monk
     assert logs["best"] == pytest.approx(float(groups.amax(1).mean()), rel=1e-6)
     assert logs["best"] > logs["reward"]
     assert job.meter.reward_calls == 12 and job.meter.updates == 1
+
+
+def test_the_worked_method_stands_in_a_comparison_beside_built_in_ones(world: Any, raft: Path, tmp_path: Path) -> None:
+    with fakes.registered(world.backbone):
+        config = read_experiment(
+            None,
+            {"methods": ("sft", str(raft)), "subsets": ("half",), "budget": "steps=2", "evaluations": 1}
+            | dict.fromkeys(("backbone", "corpus", "suite"), "fake"),
+            ["sft.batch_size=2", *(f"raft.{key}={value}" for key, value in SMALL.items())],
+        )
+        outcome = run_experiment(config, Workspace(tmp_path / "cache", tmp_path / "runs"), Progress(quiet=True))
+    assert outcome.failed == {}
+    assert records.read_json(outcome.folder / "raft--half--s0" / "job.json")["origin"]["file"] == "raft.py"
+    render_report([outcome.folder], tmp_path / "report")
+    rows = (tmp_path / "report" / "main_results.md").read_text().splitlines()
+    assert [row.split("|")[1].strip() for row in rows if row.startswith("| ")][2:5] == ["base", "sft", "raft"]
 
 
 def test_every_path_that_a_document_names_is_there() -> None:

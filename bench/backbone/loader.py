@@ -78,12 +78,6 @@ class TextCondition:
         """The same on a device."""
         return TextCondition(self.prompt_embeds.to(device), self.pooled_prompt_embeds.to(device))
 
-    def repeat(self, times: int) -> TextCondition:
-        """Each prompt ``times`` times in a row: a, a, b, b, …"""
-        return TextCondition(
-            self.prompt_embeds.repeat_interleave(times, 0), self.pooled_prompt_embeds.repeat_interleave(times, 0)
-        )
-
     def expand(self, count: int) -> TextCondition:
         """One prompt as a batch of ``count`` without copying."""
         return TextCondition(self.prompt_embeds.expand(count, -1, -1), self.pooled_prompt_embeds.expand(count, -1))

@@ -12,6 +12,7 @@ from torch import Tensor
 from bench import flow
 from bench.backbone.loader import TextCondition
 from bench.engine import Engine
+from bench.weights import adapters_off
 
 if TYPE_CHECKING:
     from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
@@ -25,7 +26,7 @@ class Policy:
         scheduler: gives the timestep shift and the sampling schedule.
         null: the empty prompt's condition (1 row), for guidance.
         engine: where it computes; the weights and ``null`` are moved there.
-        charge: called with the latents of each forward and whether a graph is built.
+        charge: called with the latents of each forward, whether a graph is built, and whether adapters are off.
 
     Attributes:
         module: what is called in a forward: the transformer, or what a data-parallel engine wraps around it.
@@ -37,14 +38,14 @@ class Policy:
         scheduler: FlowMatchEulerDiscreteScheduler,
         null: TextCondition,
         engine: Engine | None = None,
-        charge: Callable[[Tensor, bool], None] = lambda latents, graph: None,
+        charge: Callable[[Tensor, bool, bool], None] = lambda latents, graph, bare: None,
     ) -> None:
         self.engine = engine or Engine()
         self.transformer = transformer.to(self.engine.device)
         self.module: torch.nn.Module = transformer
         self.scheduler = scheduler
         self.null = null.to(self.engine.device)
-        self._charge = charge
+        self._charge, self._bare = charge, False
 
     @property
     def shift(self) -> float:
@@ -68,7 +69,7 @@ class Policy:
         Returns:
             (N, C, H, W) in float32.
         """
-        self._charge(latents, torch.is_grad_enabled())
+        self._charge(latents, torch.is_grad_enabled(), self._bare)
         timestep = (1000 * self._level(sigma)).expand(len(latents))
         with self.engine.autocast():
             velocity: Tensor = self.module(
@@ -88,12 +89,29 @@ class Policy:
         return self.velocity(latents, sigma, self.null.expand(len(latents)))
 
     def guided_velocity(
-        self, latents: Tensor, sigma: Tensor | float, text: TextCondition, guidance_scale: float
+        self,
+        latents: Tensor,
+        sigma: Tensor | float,
+        text: TextCondition,
+        guidance_scale: float,
+        *,
+        detach_unconditional: bool = False,
+        unconditional: Tensor | None = None,
     ) -> Tensor:
-        """Velocity with classifier-free guidance, both branches in one call of the model. Scale 1: one branch only."""
+        """Velocity with classifier-free guidance, both branches in one call of the model. Scale 1: one branch only.
+
+        Args:
+            detach_unconditional: no gradient leads through the unconditional branch, where there is one at all.
+            unconditional: that branch's velocity where it is known already, which spares its forward.
+        """
         if guidance_scale == 1.0:
             return self.velocity(latents, sigma, text)
-        return flow.guide(*self.branches(latents, sigma, text), guidance_scale)
+        if unconditional is None and not (detach_unconditional and torch.is_grad_enabled()):
+            return flow.guide(*self.branches(latents, sigma, text), guidance_scale)
+        if unconditional is None:
+            with torch.no_grad():
+                unconditional = self.unconditional_velocity(latents, sigma)
+        return flow.guide(unconditional, self.velocity(latents, sigma, text), guidance_scale)
 
     def branches(self, latents: Tensor, sigma: Tensor | float, text: TextCondition) -> tuple[Tensor, Tensor]:
         """Unconditional and conditional velocity, in one call of the model."""
@@ -117,8 +135,9 @@ class Policy:
     @contextmanager
     def reference(self) -> Iterator[None]:
         """Inside, every velocity is that of the weights under a LoRA: the pretrained ones, or an earlier stage's."""
-        self.transformer.disable_adapters()
-        try:
-            yield
-        finally:
-            self.transformer.enable_adapters()
+        with adapters_off(self.transformer):
+            self._bare = True
+            try:
+                yield
+            finally:
+                self._bare = False

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -29,6 +29,7 @@ from bench.own import Own
 from bench.plugins import one_line, undeclared
 from bench.runner import OVERSPENT
 
+T = TypeVar("T")
 PROMISES = {
     "declares": "configuration, needs and traits",
     "runs": "setup and steps raise nothing",
@@ -124,10 +125,9 @@ class _Trial:
     watch: Watch = field(init=False)
 
     def __post_init__(self) -> None:
-        needs = self.check.kind.needs_of(self.check.config)
-        self.job = _world().job(needs, micro_batch=self.micro_batch, engine=self.engine)
+        self.job = _world().job(self.check.needs, micro_batch=self.micro_batch, engine=self.engine)
         self.watch = Watch(self.job, self.check.own)
-        self.method = self.check.kind(self.check.config)
+        self.method = self._call("__init__", lambda: self.check.kind(self.check.config))
 
     def setup(self) -> None:
         self._call("setup", lambda: self.method.setup(self.job))
@@ -139,13 +139,13 @@ class _Trial:
         self._call(f"step {self.job.step + 1}", lambda: logs.update(advance(self.job, self.method)[0]))
         return logs
 
-    def _call(self, what: str, call: Callable[[], None]) -> None:
+    def _call(self, what: str, call: Callable[[], T]) -> T:
         own = self.check.own
         try:
-            call()
+            return call()
         except Apart:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             if self.watch.not_finite:
                 raise _Broken("finite", *self.watch.not_finite) from error
             where, text = own.of_error(error), str(error) if isinstance(error, (JobFailure, BenchError)) else ""
@@ -173,8 +173,7 @@ class _Check:
     def run(self) -> list[Finding]:
         """Findings in the order of ``PROMISES``."""
         try:
-            self._promise("declares", lambda: None)
-            if self._promise("runs", self._train):
+            if self._promise("declares", self._declares) and self._promise("runs", self._train):
                 for promise, check in (
                     ("learns", self._learns),
                     ("randomness", self._seeded),
@@ -211,6 +210,13 @@ class _Check:
         return trial
 
     # -- the training that most promises are read from -------------------------------------------------------------
+
+    def _declares(self) -> None:
+        try:
+            self.needs = self.kind.needs_of(self.config)
+        except Exception as error:
+            where = self.own.of_error(error)
+            raise _Broken("declares", f"needs_of raises {one_line(error)}", where) from error
 
     def _train(self) -> None:
         self.main = trial = self._trial()
@@ -379,14 +385,17 @@ class _Check:
 
     def _evaluation(self) -> None:
         job, where = self.main.job, self.own.of_definition(self.kind.evaluation_weights)
+        uncharged = self.main.watch.unmetered
         before = {name: value.clone() for name, value in job.policy.transformer.state_dict().items()}
         trained = [parameter.requires_grad for parameter in job.policy.transformer.parameters()]
         try:
             with job.unmetered(), self.main.method.evaluation_weights(job), torch.no_grad():
                 inside = job.policy.transformer.state_dict()
                 sound = all(bool(torch.isfinite(value).all()) for value in inside.values())
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise _Broken("evaluation", f"it raises {one_line(error)}", self.own.of_error(error) or where) from error
+        if uncharged is None and (uncharged := self.main.watch.unmetered) is not None:
+            raise _Broken("evaluation", "a forward of the model that is not charged", uncharged)
         if not sound:
             raise _Broken("evaluation", "the weights to be evaluated are not finite", where)
         if (different := _difference(before, dict(job.policy.transformer.state_dict()))) is not None:

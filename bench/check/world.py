@@ -129,15 +129,17 @@ class World:
         self, needs: Needs, *, seed: int = 0, micro_batch: int | None = None, engine: RankEngine | None = None
     ) -> Job:
         """A fresh job that gives just what was declared, of one process or of ``engine``'s rank."""
-        return (RankJob if engine else Job)(
+        job = (RankJob if engine else Job)(
             backbone=self.backbone,
             null=self.null,
-            data=self.data.given(needs),
+            data=self.data,
             seed=seed,
-            reward=Brightness() if needs.reward or needs.differentiable_reward else None,
+            reward=Brightness(),
             engine=engine or self.engine,
             compute=Compute(micro_batch=micro_batch),
         )
+        job.grant(needs)
+        return job
 
 
 def advance(job: Job, method: PostTrainingMethod, steps: int = 1) -> list[dict[str, float]]:

@@ -14,7 +14,7 @@ from bench import records
 from bench.engine import Engine
 from bench.errors import BenchError, Missing
 from bench.evaluation.drawing import read_picture
-from bench.metric import Metric
+from bench.metric import Metric, checked
 from bench.suite import Prompt, Suite
 
 BATCH = 32
@@ -165,10 +165,8 @@ def score_each(metric: Metric, images: Sequence[np.ndarray], prompts: Sequence[P
     if not images:
         return []
     try:
-        values = metric.score(images, prompts)
+        values = checked(metric.score(images, prompts), len(images))
     except Exception:
-        values = []
-    if len(values) != len(images):
         return [_score_one(metric, image, prompt) for image, prompt in zip(images, prompts, strict=True)]
     return [_cell(metric, value) for value in values]
 
@@ -176,11 +174,11 @@ def score_each(metric: Metric, images: Sequence[np.ndarray], prompts: Sequence[P
 def score_prompt(metric: Metric, images: Sequence[np.ndarray], prompts: Sequence[Prompt]) -> list[Cell]:
     """Score all images of one prompt together, by a metric with ``per_prompt``; they share a score or an error."""
     try:
-        values = metric.score(images, prompts)
+        values = checked(metric.score(images, prompts), len(images))
     except Exception as error:
         return [error_cell(metric, _told(error))] * len(images)
-    if len(values) != len(images) or len(set(values)) > 1:
-        return [error_cell(metric, f"{len(values)} numbers for the {len(images)} images of a prompt")] * len(images)
+    if np.isfinite(values).all() and (values != values[0]).any():
+        return [error_cell(metric, "different numbers for the images of a prompt")] * len(images)
     return [_cell(metric, value) for value in values]
 
 
@@ -191,7 +189,7 @@ def error_cell(metric: Metric, error: str) -> Cell:
 
 def _score_one(metric: Metric, image: np.ndarray, prompt: Prompt) -> Cell:
     try:
-        (value,) = metric.score([image], [prompt])
+        (value,) = checked(metric.score([image], [prompt]), 1)
     except Exception as error:
         return error_cell(metric, _told(error))
     return _cell(metric, value)

@@ -21,7 +21,7 @@ from bench.backbone.loader import TextCondition
 from bench.data import Preferences, TrainingData
 from bench.engine import Compute, Engine
 from bench.errors import BenchError
-from bench.flops import Cost, transformer_cost
+from bench.flops import Cost, reference_cost, transformer_cost
 from bench.job import Job
 from bench.method import PostTrainingMethod
 from bench.metric import Metric
@@ -57,11 +57,12 @@ class Step:
     """One iteration. Samples whose advantage is zero cost less in truth: the stand-in reward makes none.
 
     Attributes:
-        forwards, backwards: in samples, as the meter counts them.
+        forwards, reference_forwards, backwards: in samples, as the meter counts them.
         graph_samples: most samples at once of which a process keeps activations for a backward.
     """
 
     forwards: int
+    reference_forwards: int
     backwards: int
     images: int
     reward_calls: int
@@ -75,11 +76,13 @@ class Trained:
 
     Attributes:
         cost: FLOPs per sample.
+        reference: FLOPs of a forward without the adapter, where there is one.
         trained, frozen: parameters.
         copies: bytes of averages and other copies that the method or the job keeps of them.
     """
 
     cost: Cost
+    reference: int
     trained: int
     frozen: int
     copies: int
@@ -103,8 +106,16 @@ def one_step(method: PostTrainingMethod, micro_batch: int | None, processes: int
                 alive = min(alive, _run(method, micro_batch, limit=ENOUGH)[1])
     except Exception as error:
         raise BenchError(f"a step could not be tried: {type(error).__name__}: {error}") from error
-    counts = whole.meter
-    return Step(counts.forwards, counts.backwards, counts.images, counts.reward_calls, max(counts.updates, 1), alive)
+    seen = whole.meter
+    return Step(
+        forwards=seen.forwards,
+        reference_forwards=seen.reference_forwards,
+        backwards=seen.backwards,
+        images=seen.images,
+        reward_calls=seen.reward_calls,
+        updates=max(seen.updates, 1),
+        graph_samples=alive,
+    )
 
 
 def what_trains(method: PostTrainingMethod, architecture: Architecture, *, low: bool) -> Trained:
@@ -122,10 +133,13 @@ def what_trains(method: PostTrainingMethod, architecture: Architecture, *, low: 
         method.setup(job)
     except Exception as error:
         raise BenchError(f"what trains could not be found: {type(error).__name__}: {error}") from error
-    transformer = job.policy.transformer
+    transformer = job.policy.transformer.float()
+    like = transformer, shape, architecture.text_tokens
+    adapted = bool(getattr(transformer, "peft_config", None))
     trained = sum(p.numel() for p in transformer.parameters() if p.requires_grad)
     return Trained(
-        cost=transformer_cost(transformer.float(), shape, architecture.text_tokens),
+        cost=transformer_cost(*like),
+        reference=(reference_cost if adapted else transformer_cost)(*like).forward,
         trained=trained,
         frozen=sum(p.numel() for p in transformer.parameters()) - trained,
         copies=_bytes(job.state_dict()["ema"]) + _bytes(method.state_dict()),

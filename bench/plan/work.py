@@ -130,7 +130,9 @@ class Work:
             sharded=config.sharding == "fsdp",
             gpus=self.assumptions.gpus,
         ).total
-        model = step.forwards * trained.cost.forward + step.backwards * trained.cost.backward
+        adapted = step.forwards - step.reference_forwards
+        model = adapted * trained.cost.forward + step.reference_forwards * trained.reference
+        model += step.backwards * trained.cost.backward
         if step.images:
             decode = self._decode
             model += step.images * (decode.forward + graph * decode.backward)

@@ -12,7 +12,7 @@ NOTE = "Every setting as its jobs recorded it, whether a default, the embedded w
 
 
 def settings(study: Study) -> Grid:
-    """A row for each method: where it comes from, and its settings. A pipeline has those of its stages by name."""
+    """A row for each method: where it comes from, and its settings. A pipeline has its stages', and their split."""
     rows = []
     for method in study.methods:
         jobs = [job.record for job in study.jobs if job.method == method and job.record]
@@ -35,7 +35,10 @@ def _place(origin: Any) -> str:
 
 
 def _settings(job: JobRecord) -> str:
-    return spelled(job.config if job.stages else {job.method: job.config})
+    if not job.stages:
+        return spelled({job.method: job.config})
+    parts = {f"{stage['name']} (to {100 * stage['end']:g} % of the budget)": stage["name"] for stage in job.stages}
+    return spelled({told: job.config[name] for told, name in parts.items()})
 
 
 def spelled(stages: Mapping[str, Mapping[str, Any]]) -> str:

@@ -394,7 +394,7 @@ def _tex_cell(c: MainCell) -> str:
     return rf"{value}{mark} {{\scriptsize {interval_text(c.metric, estimate)} {c.cell.counts}{_drift(c)}}}"
 
 
-COUNTS = ("steps", "updates", "forwards", "backwards", "images", "reward_calls", "pairs")
+COUNTS = ("steps", "updates", "forwards", "reference_forwards", "backwards", "images", "reward_calls", "pairs")
 """What the meter counts exactly, beside FLOPs."""
 
 

@@ -48,6 +48,19 @@ BROKEN = {
         "1 / (job.step - 2)",
         "step 3 raises ZeroDivisionError",
     ),
+    "exits": (changed(LOSS, "raise SystemExit(3)"), "runs", "raise SystemExit", "step 1 raises SystemExit: 3"),
+    "raises when it is made": (
+        changed(UPDATE, UPDATE, "\n    def __init__(self, config):\n        super().__init__(config)\n        1 / 0\n"),
+        "runs",
+        "1 / 0",
+        "__init__ raises ZeroDivisionError",
+    ),
+    "needs that raise": (
+        changed(UPDATE, UPDATE, "\n    @classmethod\n    def needs_of(cls, config):\n        return 1 / 0\n"),
+        "declares",
+        "return 1 / 0",
+        "needs_of raises ZeroDivisionError",
+    ),
     "nan": (changed(LOSS, LOSS + ' * float("nan")'), "finite", "job.accumulate(", "the loss is nan"),
     "logs infinity": (
         changed(UPDATE, UPDATE + '        job.log("odd", 1e400)\n'),
@@ -86,6 +99,14 @@ BROKEN = {
         "data",
         "job.reward(",
         "did not declare needs.reward",
+    ),
+    "undeclared gradient": (
+        changed(UPDATE, "        job.differentiable_reward(torch.zeros(1, 3, 4, 4), [None])\n" + UPDATE).replace(
+            "Needs(pairs=True)", "Needs(pairs=True, reward=True)"
+        ),
+        "data",
+        "job.differentiable_reward(",
+        "did not declare needs.differentiable_reward",
     ),
     "undeclared preferences": (
         changed(UPDATE, "        list(job.preference_pairs(2))\n" + UPDATE),
@@ -206,6 +227,38 @@ BROKEN = {
         "@contextmanager",
         "is another one after evaluation_weights",
     ),
+    "a forward in evaluation": (
+        changed(
+            UPDATE,
+            UPDATE,
+            "\n    @contextmanager\n    def evaluation_weights(self, job):\n        with torch.no_grad():\n"
+            "            job.policy.unconditional_velocity(torch.zeros(1, *job.latent_shape), 0.5)\n        yield\n",
+        ),
+        "evaluation",
+        "unconditional_velocity",
+        "a forward of the model that is not charged",
+    ),
+    "evaluation that raises": (
+        changed(
+            UPDATE,
+            UPDATE,
+            "\n    @contextmanager\n    def evaluation_weights(self, job):\n        yield\n        job.nothing()\n",
+        ),
+        "evaluation",
+        "job.nothing()",
+        "it raises AttributeError",
+    ),
+    "weights that are not finite": (
+        changed(
+            UPDATE,
+            UPDATE,
+            "\n    @contextmanager\n    def evaluation_weights(self, job):\n"
+            "        with job.swapped([torch.full_like(p, torch.inf) for p in job.parameters]):\n            yield\n",
+        ),
+        "evaluation",
+        "@contextmanager",
+        "the weights to be evaluated are not finite",
+    ),
     "a mean over micro-batches": (
         changed(LOSS, LOSS.replace(".sum()", ".mean()")).replace("(loss, len(pairs))", "(loss, 1)"),
         "micro-batches",
@@ -260,9 +313,21 @@ def checked(folder, source: str):
     return {finding.promise: finding for finding in check_method(module.Plain)}
 
 
-@pytest.mark.parametrize("name", registry.BUILT_IN["methods"])
-def test_every_built_in_method_keeps_every_promise(name):
-    findings = check_method(registry.load("methods", name))
+OTHERWISE = {
+    "dpo": {"pairs_from": "reference", "passes": 2},
+    "flow_grpo": {"window": 2, "sde_kind": "cps", "guard": True, "detach_unconditional": False},
+    "leap_align": {"detach_unconditional": False},
+    "reflexflow": {"through_rollout": True},
+    "soar": {"sde_branches": 2, "fresh_noise": True, "aux_weighting": "clipped"},
+}
+"""What a method computes in another way under other settings."""
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"), [*((name, {}) for name in registry.BUILT_IN["methods"]), *OTHERWISE.items()]
+)
+def test_every_built_in_method_keeps_every_promise(name, settings):
+    findings = check_method(registry.load("methods", name), **settings)
     assert broken(findings) == []
     assert [finding.promise for finding in findings] == list(PROMISES)
 

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bench import experiment as experiments
 from bench import records, runner
 from bench.config import ExperimentConfig
+from bench.engine import Engine
 from bench.errors import BenchError
 from bench.experiment import Workspace, run_experiment
 from bench.progress import Progress
@@ -50,6 +52,34 @@ def experiment(world, tmp_path):
 def test_every_subset_learns_from_them_when_captions_are_encoded_ahead(experiment, tmp_path):
     outcome = experiment(subsets=("half", "all"), preferences=write(tmp_path / "p"), text_cache_limit="1B")
     assert outcome.failed == {}
+
+
+class OneOfTwo(Engine):
+    """One of two processes, which has read what the other has and waits for none."""
+
+    _together = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world_size = 2
+
+
+@pytest.mark.parametrize("captions", [None, ("a red circle", "a blue square")])
+def test_what_two_processes_find_wrong_alike_ends_the_jobs_that_need_it_alone(world, tmp_path, captions):
+    if captions:
+        write(tmp_path / "p")
+        rows = (tmp_path / "p" / "metadata.jsonl").read_text().replace('"pair": "1"', '"pair": "0"').splitlines()
+        (tmp_path / "p" / "metadata.jsonl").write_text("\n".join(rows[1:3]))  # one pair, of two captions
+    config = ExperimentConfig(
+        methods=("dpo",), **dict.fromkeys(("backbone", "corpus", "suite"), "fake"),
+        preferences=str(tmp_path / "p") if captions else "",
+    )  # fmt: skip
+    workspace, suite = Workspace(tmp_path / "cache", tmp_path / "runs"), fakes.suite()
+    with fakes.registered(world.backbone):
+        quiet = Progress(quiet=True)
+        told = experiments._preferences(config, workspace, quiet, OneOfTwo(), world.backbone, suite, {})
+    assert isinstance(told, str) and "\n" not in told
+    assert ("different prompts" if captions else "no preference pairs go with the corpus fake") in told
 
 
 def test_they_are_recorded_by_their_pictures_and_by_what_was_preferred(experiment, tmp_path):

@@ -286,7 +286,7 @@ def test_advantages_are_clipped_on_both_sides():
     assert flow.group_advantages(rewards, clip=0.5).abs().max() == 0.5
 
 
-@pytest.mark.parametrize("group", [2, 3, 7, 24])
+@pytest.mark.parametrize("group", [2, 3, 7, 24, 49])
 @pytest.mark.parametrize("reward", [0.0, 0.1, 1 / 3, 22.34])
 def test_a_group_of_equal_rewards_has_exactly_no_advantage(group, reward):
     rewards = torch.rand(3, group, generator=torch.Generator().manual_seed(group))
@@ -294,6 +294,11 @@ def test_a_group_of_equal_rewards_has_exactly_no_advantage(group, reward):
     advantages = flow.group_advantages(rewards)
     assert (advantages[1] == 0).all() and (advantages[[0, 2]] != 0).all()
     assert (flow.group_advantages(torch.full((4, group), reward)) == 0).all()
+
+
+def test_a_group_of_one_has_no_advantage_to_be_told():
+    with pytest.raises(ValueError, match="a group of 1 has nothing to be held against"):
+        flow.group_advantages(torch.rand(4, 1))
 
 
 # -- averages ----------------------------------------------------------------------------------------------------------

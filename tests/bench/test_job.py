@@ -11,6 +11,7 @@ import torch
 from fakes import CAPTIONS, Brightness, rows, same, take, weights
 
 from bench import flow
+from bench.backbone.ahead import AheadText
 from bench.batches import PreferencePairs
 from bench.errors import BenchError
 from bench.flops import Cost, decode_cost, meta_twin, transformer_cost
@@ -291,6 +292,20 @@ def test_sampling_is_charged_per_step_and_follows_the_schedule(job, world):
     assert torch.equal(latents, expected) and not latents.requires_grad
 
 
+def test_a_forward_of_the_reference_costs_no_adapter(lora, world):
+    job, bare = lora, world.job().policy.transformer.requires_grad_(False)
+    pairs = take(job, 3)
+    job.policy.velocity(pairs.latents, 0.5, pairs.text)
+    adapted = job.meter.counts()
+    with torch.no_grad(), job.policy.reference():
+        job.policy.velocity(pairs.latents, 0.5, pairs.text)
+    assert job.meter.forwards == 6 and job.meter.reference_forwards == 3 and adapted["reference_forwards"] == 0
+    cost = transformer_cost(bare, job.latent_shape, pairs.text.prompt_embeds.shape[1])
+    assert job.meter.flops - adapted["flops"] == 3 * cost.forward
+    job.policy.velocity(pairs.latents, 0.5, pairs.text)
+    assert job.meter.flops == 2 * adapted["flops"] + 3 * cost.forward and job.meter.reference_forwards == 3
+
+
 def test_decoding_and_rewards_are_charged(job):
     images = job.decode(job.noise(rows(3), "x"))
     decoding = job.meter.flops
@@ -512,6 +527,9 @@ def test_swapped_weights_come_back_bit_for_bit(job, broken):
         ([[0.1], [0.2]], "shape"),
         ([0.1, float("nan")], "brightness returned NaN or infinity"),
         ([0.1, float("inf")], "brightness returned NaN or infinity"),
+        (None, "brightness returned None for 2 images, not a list of numbers"),
+        ([None, 0.1], r"brightness returned \[None, 0.1\] for 2 images, not a list of numbers"),
+        ([[0.1], [0.2, 0.3]], "not a list of numbers"),
     ],
 )
 def test_a_broken_reward_fails_the_job(world, scores, message):
@@ -529,6 +547,7 @@ def test_a_broken_reward_fails_the_job(world, scores, message):
         (torch.tensor(0.1), "shape"),
         (torch.tensor([[0.1], [0.2]]), "shape"),
         (torch.tensor([0.1, float("nan")]), "brightness returned NaN or infinity"),
+        ([0.1, 0.2], r"brightness returned \[0.1, 0.2\], not a tensor"),
         (torch.tensor([0.1, 0.2]), "brightness returned scores without a gradient to the pictures"),
     ],
 )
@@ -554,6 +573,36 @@ def test_a_method_that_declared_no_reward_gets_none(world):
     job._reward = None
     with pytest.raises(JobFailure, match=r"did not declare needs\.reward"):
         job.reward(np.zeros((1, 16, 16, 3), np.uint8), [Prompt("0", "x")])
+
+
+def test_the_norm_that_is_logged_is_the_mean_of_a_steps_updates(job):
+    norms = []
+    for _ in range(2):
+        pairs = take(job, 3)
+        job.accumulate((job.policy.velocity(pairs.latents, 0.5, pairs.text) ** 2).mean((1, 2, 3)).sum(), len(pairs))
+        norms.append(torch.stack([p.grad.norm() for p in job.parameters]).norm().item() / 3)
+        job.update()
+    assert job.finish_step(1.0, 1)["grad_norm"] == pytest.approx(sum(norms) / 2, rel=1e-5)
+    assert norms[0] != norms[1]
+
+
+def test_the_next_steps_prompts_are_encoded_while_this_one_trains(world, monkeypatch):
+    asked: list[tuple[str, list[int]]] = []
+    text = AheadText(world.backbone, [p.text for p in world.data.prompts], torch.float32)
+    for name in ("announce", "__getitem__"):
+        usual = getattr(AheadText, name)
+        monkeypatch.setattr(
+            AheadText,
+            name,
+            lambda self, rows, name=name, usual=usual: (asked.append((name, rows.tolist())), usual(self, rows))[1],
+        )
+    job = world.job(data=replace(world.data, text=text))
+    for _ in range(3):
+        job.prompts(2)
+    text.close()
+    announced = [rows for name, rows in asked if name == "announce"]
+    taken = [rows for name, rows in asked if name == "__getitem__"]
+    assert announced[:-1] == taken[1:] and len(taken) == 3
 
 
 # -- reference ---------------------------------------------------------------------------------------------------------

@@ -152,7 +152,7 @@ def test_an_evaluation_on_the_paper_s_suite_is_counted_where_its_prompts_are(abs
 
 
 def test_a_step_of_sft_and_soar_is_counted_without_a_model():
-    assert probe.one_step(small("sft", batch_size=12), None) == probe.Step(12, 12, 0, 0, 1, graph_samples=12)
+    assert probe.one_step(small("sft", batch_size=12), None) == probe.Step(12, 0, 12, 0, 0, 1, graph_samples=12)
     soar = probe.one_step(small("soar", batch_size=12), None)
     assert (soar.forwards, soar.backwards) == (12 + 12 + 6 * 12, 12 + 6 * 12)
     branched = probe.one_step(small("soar", batch_size=12, sde_branches=1), None)
@@ -164,6 +164,7 @@ def test_a_step_of_flow_grpo_is_sampling_two_updates_and_the_reference():
     sampled, reference, trained = 12 * 10 * 2, 12 * 9 * 2, 12 * 9
     unconditional = 6 * 9  # for the second update; the first knows it from sampling
     assert (step.forwards, step.backwards) == (sampled + reference + trained + unconditional, trained)
+    assert step.reference_forwards == reference
     assert (step.images, step.reward_calls, step.updates) == (12, 12, 2)
 
 
@@ -224,9 +225,10 @@ def test_methods_that_train_the_same_are_counted_once(monkeypatch):
     assert probe.what_trains(small("soar"), TINY, low=True) == first
     assert len(costs) == 1
     lora = probe.what_trains(small("flow_grpo"), TINY, low=True)
-    assert len(costs) == 2
+    assert len(costs) == 3  # with the adapter and without
+    assert lora.reference == first.cost.forward == first.reference < lora.cost.forward
     smaller = probe.what_trains(small("flow_grpo", lora_rank=8), TINY, low=True)  # the same names, fewer weights
-    assert smaller.cost.forward < lora.cost.forward and len(costs) == 3
+    assert smaller.cost.forward < lora.cost.forward and smaller.reference == lora.reference
 
 
 # -- memory and disk --------------------------------------------------------------------------------------------------
@@ -238,7 +240,7 @@ def needed(trained: probe.Trained, **changes: Any) -> memory.Memory:
 
 
 def test_memory_of_a_full_fine_tune_is_the_table_s():
-    trained = probe.Trained(probe.Cost(0, 0), 1000, 0, copies=800)
+    trained = probe.Trained(probe.Cost(0, 0), 0, 1000, 0, copies=800)
     assert needed(trained) == memory.Memory(4000, 4000, 8000, 800 + 2000, 7)
     assert needed(trained, low=False).copies == 800
     assert needed(trained, adam_8bit=True).optimizer == 2000
@@ -248,7 +250,7 @@ def test_memory_of_a_full_fine_tune_is_the_table_s():
 
 
 def test_an_adapter_is_not_sharded_and_its_base_is_kept_in_the_precision_of_products():
-    trained = probe.Trained(probe.Cost(0, 0), 10, 1000, copies=0)
+    trained = probe.Trained(probe.Cost(0, 0), 0, 10, 1000, copies=0)
     assert needed(trained, gpus=8, sharded=True).weights == 4 * 10 + 2 * 1000
     assert needed(trained, low=False).weights == 4 * 10 + 4 * 1000
 

@@ -252,6 +252,22 @@ RUNS = {  # "{text}" stands for the place of the line that holds the text
         changed("job.train_full(**self.config.adamw())", "pass"),
         "the method's setup chose nothing to train",
     ),
+    "exits": (changed(LOSS, "raise SystemExit(3)"), "{raise SystemExit}: SystemExit: 3 (see traceback.txt)"),
+    "raises when it is made": (
+        changed(UPDATE, UPDATE, "\n    def __init__(self, config):\n        super().__init__(config)\n        1 / 0\n"),
+        "{1 / 0}: ZeroDivisionError: division by zero (see traceback.txt)",
+    ),
+    "raises in state_dict": (
+        changed(UPDATE, UPDATE, "\n    def state_dict(self):\n        return 1 / 0\n"),
+        "{return 1 / 0}: ZeroDivisionError: division by zero (see traceback.txt)",
+    ),
+    "undeclared gradient": (
+        changed(UPDATE, "        job.differentiable_reward(torch.zeros(1, 3, 4, 4), [None])\n" + UPDATE).replace(
+            "Needs(pairs=True)", "Needs(pairs=True, reward=True)"
+        ),
+        "{job.differentiable_reward}: the method asked for a reward's gradient but did not declare "
+        "needs.differentiable_reward",
+    ),
 }
 
 
@@ -307,6 +323,28 @@ def test_a_broken_reward_fails_the_job_that_asked_for_it(experiment, tmp_path, m
     outcome = experiment(write(tmp_path, REWARDED))
     assert outcome.failed == {"mine--half--s0": says}
     assert runner.read_status(outcome.folder / "sft--half--s0")["status"] == "finished"
+
+
+@pytest.mark.parametrize("values", [None, ["a", "b"], [[0.5], [0.5]]])
+def test_a_reward_that_never_gives_numbers_fails_its_job_and_leaves_its_column_open(
+    experiment, tmp_path, monkeypatch, values
+):
+    monkeypatch.setattr(Brightness, "score", lambda self, images, prompts: values)
+    outcome = experiment(write(tmp_path, REWARDED), subsets=("all",))
+    assert list(outcome.failed) == ["mine--all--s0"]
+    assert outcome.failed["mine--all--s0"].startswith("the reward brightness returned ")
+    assert runner.read_status(outcome.folder / "sft--all--s0")["status"] == "finished"
+
+
+def test_needs_that_cannot_be_told_end_in_one_line(experiment, tmp_path):
+    source = changed(
+        UPDATE, UPDATE, "\n    @classmethod\n    def needs_of(cls, config):\n        return config.nothing\n"
+    )
+    path = write(tmp_path, source)
+    with pytest.raises(BenchError) as caught:
+        experiment(path)
+    assert str(caught.value).startswith(f"{path}:{line_of(source, 'config.nothing')}: mine.needs_of raises Attribute")
+    assert "\n" not in str(caught.value)
 
 
 # -- an installed package ----------------------------------------------------------------------------------------------

@@ -376,6 +376,16 @@ def test_a_setup_that_trains_nothing_fails_the_job(world, tmp_path):
         run.run()
 
 
+def test_a_method_that_stops_learning_ends_after_steps_that_spend_nothing(world, tmp_path):
+    run = job_run(world, tmp_path)
+    step = run.method.step
+    run.method.step = lambda job: step(job) if job.step == 0 else None
+    run.budget = Budget.parse("updates=6")
+    with pytest.raises(JobFailure, match=r"100 steps in a row spent none of the budget updates=6") as caught:
+        run.run()
+    assert "\n" not in str(caught.value) and run.job.meter.updates == 1
+
+
 # -- killed and resumed ------------------------------------------------------------------------------------------------
 
 

@@ -26,6 +26,7 @@ from bench.errors import BenchError, Missing
 from bench.evaluate import EvaluationConfig, evaluate, score_run
 from bench.evaluation import Conditions, PolicyPainter, score_suite
 from bench.evaluation.drawing import read_picture
+from bench.evaluation.scoring import score_each, score_prompt
 from bench.experiment import Workspace, _prepare_metric
 from bench.export import _adapter
 from bench.metric import Metric
@@ -299,6 +300,31 @@ def test_a_metric_that_breaks_while_it_is_prepared_stops_no_run_that_only_evalua
     assert "brightness: ImportError: no module named engine; its column stays open" in capsys.readouterr().err
     with pytest.raises(ImportError):
         _prepare_metric(Brightness(), Progress(), vital=True)
+
+
+@pytest.mark.parametrize("per_prompt", [False, True])
+@pytest.mark.parametrize(
+    "returned", [None, 0.5, [None, 0.5], ["a", "b"], [[0.5], [0.5]], np.full((2, 1), 0.5), [0.5], [0.5] * 3]
+)
+def test_what_is_not_a_number_for_each_image_is_an_error_of_its_cells(
+    monkeypatch: pytest.MonkeyPatch, returned: Any, per_prompt: bool
+) -> None:
+    monkeypatch.setattr(Contrast, "score", lambda self, images, prompts: returned)
+    score = score_prompt if per_prompt else score_each
+    cells = score(Contrast(), [np.zeros((4, 4, 3), np.uint8)] * 2, [Prompt("0", "x")] * 2)
+    if isinstance(returned, list) and returned == [0.5] and not per_prompt:  # one by one, each has its number
+        assert [cell["score"] for cell in cells] == [0.5, 0.5]
+    else:
+        assert all(cell["error"].startswith("returned ") and "score" not in cell for cell in cells)
+
+
+def test_a_prompts_images_share_one_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = {}
+    for returned in ([0.5, 0.6], [float("nan")] * 2):
+        monkeypatch.setattr(Contrast, "score", lambda self, images, prompts, returned=returned: returned)
+        told[str(returned)] = score_prompt(Contrast(), [np.zeros((4, 4, 3), np.uint8)] * 2, [Prompt("0", "x")] * 2)
+    errors = [[cell["error"] for cell in cells] for cells in told.values()]
+    assert errors == [["different numbers for the images of a prompt"] * 2, ["not a finite number"] * 2]
 
 
 def test_scoring_says_how_many_cells_have_no_score(

@@ -11,12 +11,10 @@ import fakes
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
 from PIL import Image
 
 from bench import plugins, records, registry, runner
 from bench.backbone import loading
-from bench.cli import main
 from bench.config import ExperimentConfig, read_experiment
 from bench.errors import BenchError
 from bench.evaluate import EvaluationConfig, evaluate
@@ -346,14 +344,8 @@ GROUPED = [name for name in registry.BUILT_IN["methods"] if "group_size" in plug
 
 
 @pytest.mark.parametrize("name", GROUPED)
-def test_a_group_of_one_is_refused_in_one_line(experiment, workspace, name):
-    with pytest.raises(BenchError, match=r"group_size.*greater than 1") as caught:
-        experiment(methods=("sft", name), method={name: {"group_size": 1}})
-    assert "\n" not in str(caught.value) and not workspace.runs.exists()
-
-
-def test_a_group_of_one_is_refused_on_the_command_line(tmp_path):
-    places = [f"--{place}={tmp_path / place}" for place in ("cache", "runs", "reports")]
-    result = CliRunner().invoke(main, ["run", "--methods", "flow_grpo", "--set", "flow_grpo.group_size=1", *places])
-    assert result.exit_code == 1 and result.output.startswith("bench: ") and result.output.count("\n") == 1
-    assert "group_size" in result.output and not (tmp_path / "runs").exists()
+def test_a_group_of_one_fails_its_job_before_anything_is_sampled(experiment, name):
+    settings = {"group_size": 1} | ({"pairs_from": "reference"} if name == "dpo" else {})
+    outcome = experiment(methods=("sft", name), method={name: settings}, evaluations=1)
+    check_one_failed(outcome, name, "a group of 1 has nothing to be held against: group_size must be at least 2")
+    assert not (job_of(outcome, name) / "meter.jsonl").exists()

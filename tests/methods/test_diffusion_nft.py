@@ -8,8 +8,6 @@ import torch
 from fakes import Brightness, advance, same, small, weights
 from observed import column, prepare, record, wide
 
-from bench.config import method_config
-from bench.errors import BenchError
 from methods import diffusion_nft
 from methods.diffusion_nft import goodness, policy_loss
 
@@ -242,9 +240,3 @@ def test_the_pretrained_weights_stay_as_they_are(world):
     before = [p.detach().clone() for p in base]
     advance(job, method, 2)
     assert same(base, before)
-
-
-def test_a_group_of_one_ends_in_one_line():
-    with pytest.raises(BenchError, match=r"^DiffusionNFTConfig: group_size: ") as caught:
-        method_config(diffusion_nft.DiffusionNFT, "embedded", {"group_size": 1})
-    assert "\n" not in str(caught.value)

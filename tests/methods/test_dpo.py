@@ -13,7 +13,6 @@ from observed import column, prepare, record, wide
 
 from bench import flow
 from bench.config import read_experiment
-from bench.errors import BenchError
 from bench.stages import recipe
 
 
@@ -123,12 +122,6 @@ def test_what_it_needs_follows_from_where_its_pairs_come_from():
     own = recipe(read_experiment(None, {"methods": ("dpo",)}, ("dpo.pairs_from=reference",)), "dpo", "embedded").needs
     assert offline.preference_pairs and not offline.reward and not offline.prompts
     assert own.reward and own.prompts and not own.preference_pairs
-
-
-def test_a_group_of_one_is_refused():
-    config = read_experiment(None, {"methods": ("dpo",)}, ("dpo.group_size=1",))
-    with pytest.raises(BenchError, match=r"group_size.*greater than 1"):
-        recipe(config, "dpo", "embedded")
 
 
 def test_the_margin_and_the_loss_by_hand():

@@ -60,8 +60,11 @@ def sampled(world, **overrides):
     c = method.config
     by = Transitions(c.sde_kind, c.noise_level, c.guard, job.policy.sigmas(c.sampling_steps), c.guidance_scale)
     batch = job.prompts(c.prompts, repeat=c.group_size)
-    shared = c.group_size if c.window else None
-    return job, method, batch, by, sample_paths(job, batch, by, trained=method._trained(job), shared_by=shared)[0]
+    paths, _ = sample_paths(
+        job, batch, by, trained=method._trained(job), shared_by=c.group_size if c.window else None,
+        keep_unconditional=c.guidance_scale != 1 and c.detach_unconditional,
+    )  # fmt: skip
+    return job, method, batch, by, paths
 
 
 def update(job, method, *arguments, **options) -> dict[str, float]:
@@ -197,17 +200,13 @@ def test_the_clipped_loss_and_the_divergence_follow_the_protocol(world, monkeypa
     c = method.config
     first = torch.tensor([1.0, -2.0, 0.5, 3.0, -1.0, -0.5])
     update(job, method, batch, by, paths, first, torch.arange(6), on_policy=True)
-    calls, references = record(method, "_velocity", monkeypatch), []
-    guided = job.policy.guided_velocity
-    monkeypatch.setattr(
-        job.policy,
-        "guided_velocity",
-        lambda z, *rest: (
-            (references.append((z, guided(z, *rest))) or references[-1][1])
-            if not torch.is_grad_enabled()
-            else guided(z, *rest)
-        ),
-    )
+    calls, references, guided = [], [], job.policy.guided_velocity
+
+    def spy(z, *rest, **options):
+        (calls if torch.is_grad_enabled() else references).append((z, guided(z, *rest, **options)))
+        return (calls if torch.is_grad_enabled() else references)[-1][1]
+
+    monkeypatch.setattr(job.policy, "guided_velocity", spy)
     advantages, chosen = torch.tensor([0.0, 1.5, -0.7, 0.0, 2.0, -5.0]), torch.tensor([4, 1, 5, 2])
     log = update(job, method, batch, by, paths, advantages, chosen, on_policy=False)
 
@@ -219,7 +218,7 @@ def test_the_clipped_loss_and_the_divergence_follow_the_protocol(world, monkeypa
     losses, divergences, clipped = [], [], []
     assert len(paths.steps) == (c.window or c.sampling_steps - 1)
     for k, i in enumerate(paths.steps):
-        (_, z, *_), velocity = calls[k]
+        z, velocity = calls[k]
         np.testing.assert_array_equal(wide(z), latents[:, k])
         mean, std, s = moments(wide(z), wide(velocity), sigmas, i, c)
         after, old, weight = latents[:, k + 1], wide(paths.memory[chosen, k]), 1.0
@@ -273,19 +272,21 @@ def test_the_divergence_is_to_the_pretrained_model(world):
 
 def test_the_unconditional_branch_is_detached_unless_asked(world, monkeypatch):
     """Detached, the gradient is that of guidance with the sampled unconditional velocity as a constant."""
-    grads = {}
+    grads, known = {}, None
     for detached in (True, False):
         job, method, batch, by, paths = sampled(world, detach_unconditional=detached)
+        assert (paths.unconditional is not None) == detached
+        known = paths.unconditional if detached else known  # of the same seed
         monkeypatch.setattr(job, "update", lambda: None)
         method._update(job, batch, by, paths, torch.ones(6), torch.arange(6), on_policy=True)
         grads[detached] = torch.cat([p.grad.flatten().double() for p in job.parameters])
     job, method, batch, by, paths = sampled(world, detach_unconditional=False)
-    frozen = iter(paths.unconditional.unbind(1))
+    frozen = iter(known.unbind(1))
     monkeypatch.setattr(job, "update", lambda: None)
     monkeypatch.setattr(
         job.policy,
         "guided_velocity",
-        lambda z, sigma, text, w: flow.guide(next(frozen), job.policy.velocity(z, sigma, text), w),
+        lambda z, sigma, text, w, **_: flow.guide(next(frozen), job.policy.velocity(z, sigma, text), w),
     )
     method.config = method.config.model_copy(update={"kl_weight": 0.0})
     method._update(job, batch, by, paths, torch.ones(6), torch.arange(6), on_policy=True)
@@ -346,7 +347,7 @@ def test_constant_rewards_teach_nothing_and_break_nothing(world, variant):
 
 @pytest.mark.parametrize(
     ("key", "value", "said"),
-    [("group_size", 1, "group_size"), ("window", 6, "window"), ("sde_kind", "ode", "sde_kind")],
+    [("group_size", 0, "group_size"), ("window", 6, "window"), ("sde_kind", "ode", "sde_kind")],
 )
 def test_impossible_settings_end_in_one_line(key, value, said):
     with pytest.raises(BenchError, match=f"^FlowGRPOConfig: {said}: ") as caught:

@@ -10,9 +10,9 @@ import torch
 from fakes import advance, same, small, take, weights
 from observed import column, prepare, record, wide
 
-from bench import flow
+from bench import flow, registry
 
-METHODS = ("sft", "soar", "input_perturbation", "reflexflow", "flow_grpo", "diffusion_nft")
+METHODS = tuple(registry.BUILT_IN["methods"])
 VARIANTS = {
     "default": {},
     "weighted": {"aux_weight": 0.25},
@@ -20,8 +20,23 @@ VARIANTS = {
     "unguided": {"guidance_scale": 1.0},
     "fresh": {"fresh_noise": True},
     "branches": {"sde_branches": 2, "rollout_steps": 3},
+    "simple": {"sde_branches": 1, "sde_kind": "simple", "rollout_steps": 3},
+    "flow_sde": {"sde_branches": 1, "sde_kind": "flow_sde", "sde_scale": 0.7, "rollout_steps": 3},
     "all": {"sde_branches": 1, "sde_kind": "sde", "fresh_noise": True, "aux_weight": 2.0},
 }
+
+
+def stochastic(kind, scale: float, z, v, s, after, eps) -> np.ndarray:
+    """A stochastic step, from protocol.md."""
+    clean, noise, dt = z - s * v, z + (1 - s) * v, after - s
+    if kind == "simple":
+        return z + dt * v + scale * np.sqrt(-dt) * eps
+    if kind == "flow_sde":
+        std = scale * np.sqrt(s / (1 - np.where(s < 1, s, after)))
+        drift = z * (1 + std**2 / (2 * s) * dt) + v * (1 + std**2 * (1 - s) / (2 * s)) * dt
+        return drift + std * np.sqrt(-dt) * eps
+    std = after * (math.sin(scale * math.pi / 2) if kind == "cps" else 1)
+    return (1 - after) * clean + np.sqrt(np.maximum(after**2 - std**2, 0)) * noise + std * eps
 
 
 # -- every method ------------------------------------------------------------------------------------------------------
@@ -145,9 +160,7 @@ def test_soars_loss_follows_the_protocol(world, monkeypatch, variant):
         guided = wide(free) + c.guidance_scale * (guided - wide(free))
     landings = [wide(z) + (after - s) * guided]
     for branch in range(c.sde_branches):
-        clean, noise, eps = wide(z) - s * guided, wide(z) + (1 - s) * guided, drawn[f"branch-{branch}"]
-        std = after * (math.sin(c.sde_scale * math.pi / 2) if c.sde_kind == "cps" else 1)
-        landings.append((1 - after) * clean + np.sqrt(np.maximum(after**2 - std**2, 0)) * noise + std * eps)
+        landings.append(stochastic(c.sde_kind, c.sde_scale, wide(z), guided, s, after, drawn[f"branch-{branch}"]))
 
     (states, levels, _), corrected = calls[-1]
     kept = [np.arange(batch), *[np.flatnonzero(after > 1e-9)] * c.sde_branches]

@@ -163,7 +163,7 @@ def test_the_settings_and_the_origin_of_each_row_are_told(make_run: Callable[...
         ["alpha", "built-in", "lr 0.0003, betas [0.9, 0.999], guard false"],
         ["gamma", "far 1.2", "lr 0.001 on pretty; lr 0.002 on matching"],
         ["mine", "<b>.py (SHA-256 0123456789ab…)", "–"],
-        ["a+b", "built-in", "a: lr 1; b: lr 2"],
+        ["a+b", "built-in", "a (to 50 % of the budget): lr 1; b (to 100 % of the budget): lr 2"],
         ["late", "–", "–"],
     ]
     render_report([run.folder], tmp_path / "out")
