@@ -56,6 +56,12 @@ def main() -> None:
         bench doctor
     A model, a fine-tune, a LoRA or images on a suite, without training:
         bench evaluate tiny-sd3
+    Settings chosen fairly; a method of your own, written and held to the promises:
+        bench tune --methods sft,soar
+        bench new method my_method
+        bench check my_method/my_method.py
+    A trained model as a diffusers folder or a LoRA:
+        bench export runs/high_aesthetic/sft--high_aesthetic--s0 --out exports/sft
     """
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -208,7 +214,11 @@ LAUNCHING = ("processes", "nodes", "gpus_per_node", "partition", "account", "tim
 @_with(_model)
 @_with(_computing)
 @click.option(
-    "--set", "settings", multiple=True, metavar="NAME.KEY=VALUE", help="A setting of a method or subset; repeatable."
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="NAME.KEY=VALUE",
+    help="A setting of a method, variant, pipeline or subset; repeatable.",
 )
 @_with(_planning)
 @_with(_launching)
@@ -497,7 +507,7 @@ def curate(corpus: str, names: tuple[str, ...], suite: str, cache: Path, **setti
         bench curate --subset high_aesthetic --quantile 0.1
         bench curate --metric world_clipscore
     Share a large corpus out over processes, then run the command without --shard to cut:
-        bench curate --corpus train.jsonl --subset high_aesthetic --shard 1/8
+        bench curate --corpus train.jsonl --suite drawbench --resolution 512 --subset high_aesthetic --shard 1/8
     Then `bench run --set high_aesthetic.quantile=0.1` trains on that cut.
     """
     registry.load("curation", "command")(corpus, names, suite, cache, **settings)
@@ -533,7 +543,7 @@ def list_(kind: str | None, method: str | None) -> None:
 @click.argument("method")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of the method; repeatable.")
 def check(method: str, settings: tuple[str, ...]) -> None:
-    """Hold METHOD, a name or a .py file, to every promise of docs/add-a-method.md: seconds on a tiny random model.
+    """Hold METHOD, a name or a .py file, to every promise of docs/check-a-method.md: seconds on a tiny random model.
 
     \b
         bench check sft

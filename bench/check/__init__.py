@@ -1,4 +1,4 @@
-"""Holds a method to the promises of docs/add-a-method.md, on a random model of a few thousand weights.
+"""Holds a method to the promises of docs/check-a-method.md, on a random model of a few thousand weights.
 
 A plugin's own test can be ``assert not broken(check_method(MyMethod))``.
 """
