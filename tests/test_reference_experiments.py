@@ -49,5 +49,6 @@ def test_the_ablation_is_table_3_and_the_weightings() -> None:
     rows = {row: recipe(config, row, "embedded").stages[0].config for row in config.methods}
     assert rows["soar"].aux_weighting == "inherited" and rows["soar_sde"].sde_branches == 1
     assert rows["soar_fresh"].fresh_noise and not rows["soar"].fresh_noise
+    assert (rows["soar"].guidance_scale, rows["soar_unguided"].guidance_scale) == (4.5, 1.0)
     assert {config.aux_weighting for config in rows.values()} == {"inherited", "sigma_squared", "clipped", "mid"}
     assert not config.budget.startswith("flops=") and read("embedded_steps").budget.startswith("steps=")
