@@ -18,10 +18,10 @@ TARGETS = tuple(
 class LoRAConfig(AdamWConfig):
     """Adapter and optimizer. Defaults are flow_grpo's for SD3.5-Medium (``config/base.py`` @ ac4c86e)."""
 
-    lora_rank: int = Field(32, gt=0)
-    lora_alpha: float = Field(64, gt=0)
-    lr: float = Field(3e-4, gt=0, description="AdamW, constant")
-    weight_decay: float = Field(1e-4, ge=0)
+    lora_rank: int = Field(32, gt=0, description="of the adapter; train_sd3.py")
+    lora_alpha: float = Field(64, gt=0, description="the adapter's output is scaled by alpha / rank; train_sd3.py")
+    lr: float = Field(3e-4, gt=0, description="AdamW, constant; config/base.py")
+    weight_decay: float = Field(1e-4, ge=0, description="config/base.py")
 
     def lora(self) -> dict[str, Any]:
         """Arguments for ``job.train_lora``."""

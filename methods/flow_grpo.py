@@ -51,8 +51,8 @@ class FlowGRPOConfig(LoRAConfig):
     clip_range: float = Field(1e-4, gt=0, description="of the ratio; tiny because log-probabilities are means")
     advantage_clip: float = Field(5.0, gt=0, description="advantages are clipped to ± this")
     kl_weight: float = Field(0.01, ge=0, description="beta: .04 GenEval and OCR, .01 PickScore, .02 ClipScore")
-    ema_decay: float = Field(0.9, ge=0, lt=1, description="EMA weights are evaluated")
-    ema_every: int = Field(8, gt=0, description="updates between EMA steps")
+    ema_decay: float = Field(0.9, ge=0, lt=1, description="EMA weights are evaluated; train_sd3.py")
+    ema_every: int = Field(8, gt=0, description="updates between EMA steps; train_sd3.py")
 
     @field_validator("window")
     @classmethod

@@ -38,7 +38,7 @@ class LeapAlignConfig(AdamWConfig):
         0.55, description="the loss is relu(ceiling - reward); .55 fits HPSv2.1. none: the reward itself, on any scale"
     )
     lr: float = Field(1e-5, gt=0, description="AdamW, constant")
-    weight_decay: float = Field(1e-4, ge=0)
+    weight_decay: float = Field(1e-4, ge=0, description="FlowBP's, as the learning rate")
     ema_decay: float = Field(0.995, ge=0, lt=1, description="EMA weights are evaluated")
 
     @field_validator("reward_ceiling", mode="before")

@@ -53,6 +53,12 @@ def test_what_is_read_of_a_method_is_what_its_class_says(name):
 PAPER = changed('traits = Traits(*["-"] * 8)', 'traits = Traits(*["-"] * 7, paper="arXiv 0000.00000")')
 
 
+@pytest.mark.parametrize("name", registry.BUILT_IN["methods"])
+def test_every_setting_says_what_it_is_or_where_its_default_comes_from(name):
+    fields = registry.load("methods", name).Config.model_fields
+    assert [key for key, field in fields.items() if not field.description] == []
+
+
 @pytest.mark.parametrize(
     ("source", "attribute", "says"),
     [
