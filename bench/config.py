@@ -139,6 +139,10 @@ def read_experiment(path: Path | None, flags: Mapping[str, Any], settings: Seque
     """
     values = read_values(path, flags, ExperimentConfig, file="experiment file", key="experiment key")
     values |= _with_files(values, flags, path)
+    narrowing = {key: flags[key] for key in ("methods", "subsets") if flags.get(key) is not None}
+    if path is not None and narrowing:
+        read_experiment(path, {key: value for key, value in flags.items() if key not in narrowing})
+        values |= _tables_of(values)
     values["tuned"] = _read_tuned(values.get("tuned"), path if flags.get("tuned") is None else None)
     values["variant"] = _overlay("variant", values.get("variant", {}), ())
     kinds = {**dict.fromkeys(registry.table("subsets"), "subset"), **dict.fromkeys(values["variant"], "variant")}
@@ -179,6 +183,20 @@ def read_experiment(path: Path | None, flags: Mapping[str, Any], settings: Seque
     if config.tuned:
         check_tuned(config.tuned, backbone=config.backbone, suite=config.suite, seeds=config.seeds)
     return config
+
+
+def _tables_of(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The tables of an experiment file that holds, without those of rows and subsets that flags have left out."""
+    fields, variants = ExperimentConfig.model_fields, values.get("variant", {})
+    rows, subsets = (values.get(key, fields[key].default) for key in ("methods", "subsets"))
+    stages = {stage for row in rows for stage in plugins.stages_of(row)}
+    behind = {variants[stage]["method"] if stage in variants else stage for stage in stages}
+    kept = {"variant": stages, "method": behind, "pipeline": set(rows), "subset": set(subsets)}
+    return {
+        kind: {name: table for name, table in values[kind].items() if name in chosen}
+        for kind, chosen in kept.items()
+        if kind in values
+    }
 
 
 def _read_tuned(value: Any, experiment: Path | None) -> Any:

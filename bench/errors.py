@@ -1,4 +1,4 @@
-"""Errors that a user can act on. The CLI prints them as one line; nothing else is caught there."""
+"""Errors that a user can act on: one line of the CLI, or the reason why a job ended. Nothing else is caught."""
 
 from __future__ import annotations
 
@@ -16,6 +16,14 @@ class Missing(BenchError):
     def __init__(self, message: str, asset: str) -> None:
         super().__init__(message)
         self.asset = asset
+
+
+class JobFailure(Exception):
+    """The method did something that ends this job and no other: the reason goes into its status."""
+
+
+class Undeclared(JobFailure):
+    """The method used a door that its ``needs`` does not open."""
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> BenchError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -11,10 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from bench import records, registry
 from bench.errors import BenchError, unknown
-from bench.experiment import Outcome, Workspace, untrained_header, untrained_record
+from bench.experiment import DRAWN_UNTRAINED, NOT_TRAINED, Outcome, Workspace, untrained_header, untrained_record
 from bench.progress import Progress
 from bench.settings import read_values, validated
 from bench.subjects import Subject, expanded, find_subject, trained_transformer
+from bench.turns import EXPERIMENT, turn
 
 if TYPE_CHECKING:
     from bench.engine import Engine
@@ -79,7 +81,8 @@ def evaluate(
 
     engine = engine or Engine.from_environment(dtype=config.dtype)
     folder = workspace.runs / config.run_name
-    suite, metrics, chosen = _open_run(folder, config, engine)
+    with turn(folder, EXPERIMENT, engine, progress.say):
+        suite, metrics, chosen = _open_run(folder, config, engine)
     failed = {}
     given, left_out = expanded(config.what)
     if left_out:
@@ -147,11 +150,11 @@ class _Row:
 
     @property
     def evaluation(self) -> Path:
-        return self.folder / "evaluations" / "0"
+        return self.folder / NOT_TRAINED
 
     @property
     def drawn(self) -> bool:
-        return (self.evaluation / "evaluation.json").exists()
+        return (self.folder / DRAWN_UNTRAINED).exists()
 
 
 def _at_scales(suite: Suite, scales: Sequence[float], run: Path, subject: Subject) -> list[_Row]:
@@ -190,6 +193,12 @@ class _Rows:
         """Draw what is missing, and score it with ``metrics``."""
         if self.subject.kind == "images" and self.config.guidance:
             raise BenchError(f"{self.subject.what} holds images, and --guidance draws some; leave one of them out")
+        with ExitStack() as held:
+            for folder in sorted({row.folder for row in self.rows}):  # in one order: nobody waits in a circle
+                held.enter_context(turn(folder.parent, folder.name, self.engine, self.progress.say))
+            self._run(metrics)
+
+    def _run(self, metrics: Mapping[str, Metric]) -> None:
         header = untrained_header()
         missing = [row for row in self.rows if not self.engine.broadcast(row.drawn)]
         if self.config.passes == "score" and missing:
@@ -341,11 +350,17 @@ def score_run(run: Path, names: Sequence[str], progress: Progress) -> None:
         BenchError: one line.
     """
     from bench.engine import Engine
+
+    if not (run / "experiment.json").is_file():
+        raise BenchError(f"{run} is no run (it has no experiment.json); give a folder of runs/")
+    with turn(run, EXPERIMENT, engine := Engine(), progress.say):
+        _score_run(run, names, progress, engine)
+
+
+def _score_run(run: Path, names: Sequence[str], progress: Progress, engine: Engine) -> None:
     from bench.evaluation.scoring import owed, score_suite
 
     path = run / "experiment.json"
-    if not path.is_file():
-        raise BenchError(f"{run} is no run (it has no experiment.json); give a folder of runs/")
     record = records.read_json(path)
     suite, known = _suite_of(record, run)
     wanted = _columns(suite, names, known)
@@ -359,7 +374,7 @@ def score_run(run: Path, names: Sequence[str], progress: Progress) -> None:
     left = sum(owed(suite, metrics, lines.parent, again=True) for lines in evaluations)
     with progress.task(f"score {run.name}", max(left, 1)) as task:
         for lines in evaluations:
-            score_suite(suite, metrics, lines.parent, engine=Engine(), again=True, keep=metrics, tick=task.advance)
+            score_suite(suite, metrics, lines.parent, engine=engine, again=True, keep=metrics, tick=task.advance)
     for metric in metrics.values():
         metric.release()
     columns = {metric["name"]: metric for metric in record["suite"]["metrics"]}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import shutil
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from itertools import pairwise, product
@@ -21,12 +21,19 @@ from bench.own import Own
 from bench.progress import Progress
 from bench.prompt_file import suite_of
 from bench.stages import Recipe, recipe
+from bench.turns import EXPERIMENT, turn
 from bench.versions import git_state, versions
 
 if TYPE_CHECKING:
     from bench.data import Preferences, TrainingData
     from bench.engine import Engine
     from bench.method import Needs
+
+
+NOT_TRAINED = Path("evaluations/0")
+"""Where the one evaluation of a row lies that is not trained."""
+DRAWN_UNTRAINED = NOT_TRAINED / "evaluation.json"
+"""What such a row has once all its images are drawn."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +87,6 @@ def run_experiment(
     from bench.backbone import loader
     from bench.engine import Compute, Engine
     from bench.evaluation import Evaluator
-    from bench.runner import read_status
     from bench.trackers import check_trackers
 
     engine = engine or Engine.from_environment(dtype=config.dtype, sharding=config.sharding)
@@ -108,9 +114,9 @@ def run_experiment(
         _prepare_metric(metrics[name], progress, vital=name in vital)
     check_trackers(config.trackers)
     folder, jobs = workspace.runs / config.run_name, plans(config)
-    if engine.is_main:
-        _write_experiment(folder, config, suite, backbone, metrics, jobs)
-    engine.barrier()
+    with turn(folder, EXPERIMENT, engine, progress.say):
+        if engine.is_main:
+            _write_experiment(folder, config, suite, backbone, metrics, jobs)
 
     data, manifests = _prepare(config, workspace, progress, engine, backbone, suite, metrics)
     preferences: Preferences | str | None = None
@@ -132,14 +138,13 @@ def run_experiment(
     wanted = [job for job in jobs if only is None or job.name in only]
     with progress.experiment(len(wanted), config.evaluations):
         if only is None or records.BASE in only:
-            shared.evaluate_base(folder / records.BASE)
+            shared.evaluate_base(folder)
             for name in config.context:
                 shared.evaluate_context(folder, name)
         for number, job in enumerate(wanted):
-            if engine.broadcast(read_status(folder / job.name)["status"]) == "finished":
-                progress.skip(job.name)
-            elif reason := shared.run(job, recipes[job.method], data[job.subset], folder / job.name):
-                failed[job.name] = reason
+            with shared.owed(folder / job.name) as owed:
+                if owed and (reason := shared.run(job, recipes[job.method], data[job.subset], folder / job.name)):
+                    failed[job.name] = reason
             if job.subset not in {later.subset for later in wanted[number + 1 :]}:
                 data[job.subset].close()
     if preferences and not isinstance(preferences, str):
@@ -313,8 +318,13 @@ def _write_experiment(
         earlier = old.pop("jobs", [])
         fixed["suite"] = with_added(fixed["suite"], old["suite"])
         _refuse_another(folder, old, fixed, fixed)
-        names = earlier + [name for name in names if name not in earlier]
+        names = merged(earlier, names)
     records.write_json(path, fixed | {"jobs": names})
+
+
+def merged(earlier: list[str], named: list[str]) -> list[str]:
+    """Jobs of a run folder after a command: in its order if it names them all, else what it adds comes last."""
+    return named if set(earlier) <= set(named) else earlier + [name for name in named if name not in earlier]
 
 
 def with_added(suite: dict[str, Any], recorded: dict[str, Any]) -> dict[str, Any]:
@@ -440,41 +450,46 @@ class _Shared:
         """The empty prompt's condition."""
         return self.backbone.encode_prompts([""])
 
-    def evaluate_base(self, folder: Path) -> None:
+    @contextmanager
+    def owed(self, folder: Path, left: str | Path = "status.json") -> Iterator[bool]:
+        """Hold a row for as long as the context lasts; False where it is finished, with ``left`` in its folder."""
+        from bench.runner import read_status
+
+        with turn(folder.parent, folder.name, self.engine, self.progress.say):
+            finished = read_status(folder)["status"] == "finished" and (folder / left).exists()
+            owed = not self.engine.broadcast(finished)
+            if not owed:
+                self.progress.skip(folder.name)
+            yield owed
+
+    def evaluate_base(self, runs: Path) -> None:
         """Evaluate the pretrained model: row zero of every table."""
         from bench.backbone.policy import Policy
 
-        if self._evaluated(folder):
-            return
-        policy = Policy(self.backbone.transformer(), self.backbone.scheduler(), self.null, self.engine)
-        head = {"job": records.BASE, "method": records.BASE}
-        self._evaluate(folder, head, self.evaluator.painter(policy))
+        with self.owed(runs / records.BASE, DRAWN_UNTRAINED) as owed:
+            if owed:
+                policy = Policy(self.backbone.transformer(), self.backbone.scheduler(), self.null, self.engine)
+                head = {"job": records.BASE, "method": records.BASE}
+                self._evaluate(runs / records.BASE, head, self.evaluator.painter(policy))
 
     def evaluate_context(self, runs: Path, name: str) -> None:
         """Evaluate a pipeline that is never trained, through diffusers: a row beside the base."""
         from bench.backbone.context import ContextPipeline
 
         job = f"{records.CONTEXT}--" + re.sub(r"[^\w.-]+", "-", name.strip("/")).lower()
-        if self._evaluated(runs / job):
-            return
-        pipeline = self.engine.main_first(
-            lambda: ContextPipeline(
-                name, offline=self.config.offline, device=self.engine.device, dtype=self.engine.dtype
+        with self.owed(runs / job, DRAWN_UNTRAINED) as owed:
+            if not owed:
+                return
+            pipeline = self.engine.main_first(
+                lambda: ContextPipeline(
+                    name, offline=self.config.offline, device=self.engine.device, dtype=self.engine.dtype
+                )
             )
-        )
-        head = {"job": job, "method": records.CONTEXT, "label": name.strip("/").rpartition("/")[2]}
-        try:
-            self._evaluate(runs / job, head | {"context": pipeline.describe()}, pipeline)
-        finally:
-            pipeline.close()
-
-    def _evaluated(self, folder: Path) -> bool:
-        from bench.runner import read_status
-
-        done = bool(self.engine.broadcast(read_status(folder)["status"] == "finished"))
-        if done:
-            self.progress.skip(folder.name)
-        return done
+            head = {"job": job, "method": records.CONTEXT, "label": name.strip("/").rpartition("/")[2]}
+            try:
+                self._evaluate(runs / job, head | {"context": pipeline.describe()}, pipeline)
+            finally:
+                pipeline.close()
 
     def _evaluate(self, folder: Path, head: dict[str, Any], painter: Any) -> None:
         from bench.runner import write_status
@@ -484,13 +499,13 @@ class _Shared:
             records.write_json(folder / "job.json", untrained_record(head))
             write_status(folder, "started")
         with self.progress.job(name, self.suite.images()) as task:
-            self.evaluator.run(painter, folder / "evaluations" / "0", header=untrained_header(), tick=task.drew)
+            self.evaluator.run(painter, folder / NOT_TRAINED, header=untrained_header(), tick=task.drew)
         if main:
             write_status(folder, "finished")
 
     def run(self, plan: Plan, recipe: Recipe, data: TrainingData, folder: Path) -> str | None:
         """Run one job; returns the reason if it failed."""
-        from bench.job import JobFailure, Undeclared
+        from bench.errors import JobFailure, Undeclared
         from bench.runner import OutOfMemory
 
         self._status(folder, "started")
@@ -538,7 +553,8 @@ class _Shared:
             write_status(folder, status, reason)
 
     def _run(self, plan: Plan, recipe: Recipe, data: TrainingData, folder: Path) -> None:
-        from bench.job import Job, JobFailure
+        from bench.errors import JobFailure
+        from bench.job import Job
         from bench.runner import JobRun
         from bench.trackers import tracking
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import reprlib
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import pairwise
 from pathlib import Path
@@ -15,19 +13,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench import flow
 from bench.backbone.ahead import AheadText
 from bench.backbone.loader import Backbone, TextCondition
 from bench.backbone.loading import load_transformer
 from bench.backbone.policy import Policy
-from bench.batches import Pairs, Part, PreferencePairs, PromptBatch, Rows, Shape, cut, deal, deal_shares
-from bench.data import Prefetch, TrainingData
-from bench.engine import Compute, Engine, spread, whole
-from bench.errors import BenchError
+from bench.batches import Pairs, Part, PreferencePairs, PromptBatch, Rows, Shape, deal_shares
+from bench.data import TrainingData
+from bench.engine import Compute, Engine, whole
+from bench.errors import JobFailure, Undeclared
+from bench.feed import Feed
 from bench.flops import Cost, decode_cost, meta_twin, reference_cost, transformer_cost
+from bench.learner import Learner
 from bench.meter import Meter
-from bench.metric import checked
-from bench.rng import numpy_generator, torch_generator
+from bench.reward import Reward
+from bench.rng import torch_generator
 from bench.suite import Prompt
 from bench.weights import save_weights, with_adapter
 
@@ -41,14 +40,6 @@ METERED = ("flops", "forwards", "reference_forwards", "backwards", "images", "re
 """Counts to which each process adds its part; steps and updates are the same on all of them."""
 
 
-class JobFailure(Exception):
-    """The method did something that ends this job and no other: the reason goes into its status."""
-
-
-class Undeclared(JobFailure):
-    """The method used a door that its ``needs`` does not open."""
-
-
 class Job:
     """The only door to data, models, rewards and randomness. A method sees nothing else.
 
@@ -59,8 +50,8 @@ class Job:
         policy: the model being trained, as a velocity field.
         meter: what has been spent, by all processes together.
         step: index of the current iteration, from 0.
-        parameters: what trains, in a fixed order.
         device: where tensors live.
+        learner: what trains; None before ``train_full`` or ``train_lora``.
     """
 
     def __init__(
@@ -80,36 +71,31 @@ class Job:
         self.meter = Meter()
         self.latent_shape: Shape = backbone.latent_shape
         self._backbone, self._null = backbone, null
-        self._given = self._data = data
-        self._metric = self._reward = reward
+        self._given, self._feed = data, Feed(data, seed, self.engine.rank, self.engine.world_size)
+        self._scored = self._reward = Reward(reward, self.engine) if reward else None
         self._traced = True  # whether the reward may be asked for its gradient
         self._started_from: Path | None = None
         transformer = backbone.transformer()
         self._pretrained = transformer.config.get("_name_or_path")
         self._begin(transformer)
         self._decode_cost: Cost | None = None
-        self._cursors = {"pairs": 0, "prompts": 0, "preferences": 0}  # rows read so far, over all epochs
-        self._order: tuple[str, int, Tensor] | None = None
-        self._prefetch = Prefetch(self._read)
-        self._items = 0.0
         self._part_size = 1
         self._padding = False
         self._logged: dict[str, tuple[Tensor | float, float]] = {}
         self._synced = self.meter.counts()
-        self._scorer: ThreadPoolExecutor | None = None
 
     def _begin(self, transformer: SD3Transformer2DModel) -> None:
         """Nothing trains yet."""
         transformer.requires_grad_(False)
         self.policy = Policy(transformer, self._backbone.scheduler(), self._null, self.engine, self._charge_forward)
-        self.parameters: list[torch.nn.Parameter] = []
-        self.optimizer: torch.optim.Optimizer | None = None
-        self._max_grad_norm = math.inf
+        self.learner: Learner | None = None
         self._twin: SD3Transformer2DModel | None = None
         self._costs: dict[tuple[Shape, bool], Cost] = {}
-        self._ema: list[Tensor] | None = None
-        self._ema_settings = (0.0, 1)
-        self._ema_steps = 0
+
+    @property
+    def parameters(self) -> list[torch.nn.Parameter]:
+        """What trains, in a fixed order."""
+        return self.learner.parameters if self.learner else []
 
     # -- what trains ---------------------------------------------------------------------------------------------
 
@@ -140,17 +126,7 @@ class Job:
                 parameter.data = parameter.data.to(self.engine.dtype)
         self._start_training(shard=False, **optimizer)
 
-    def _start_training(
-        self,
-        *,
-        shard: bool,
-        lr: float,
-        betas: tuple[float, float],
-        weight_decay: float,
-        max_grad_norm: float,
-        ema_decay: float = 0.0,
-        ema_every: int = 1,
-    ) -> None:
+    def _start_training(self, *, shard: bool, **optimizer: Any) -> None:
         transformer = self.policy.transformer
         self._twin = meta_twin(transformer).float()  # counted in one precision, whatever it computes in
         if self.compute.gradient_checkpointing:
@@ -162,12 +138,8 @@ class Job:
             for block in transformer.transformer_blocks:
                 block.compile()
         self.policy.module = self.engine.wrap(transformer, list(transformer.transformer_blocks), shard=shard)
-        self.parameters = [p for p in transformer.parameters() if p.requires_grad]
-        kind = _adam_8bit() if self.compute.adam_8bit else torch.optim.AdamW
-        self.optimizer = kind(self.parameters, lr=lr, betas=betas, weight_decay=weight_decay)
-        self._max_grad_norm = max_grad_norm
-        self._ema_settings = (ema_decay, ema_every)
-        self._ema = [p.detach().clone() for p in self.parameters] if ema_decay else None
+        trained = [p for p in transformer.parameters() if p.requires_grad]
+        self.learner = Learner(self.engine, trained, adam_8bit=self.compute.adam_8bit, **optimizer)
 
     # -- doors: data ---------------------------------------------------------------------------------------------
 
@@ -177,56 +149,28 @@ class Job:
         Epochs are shuffled, and each visits every pair once. Pairs of different latent shapes come in different
         micro-batches.
         """
-        if self._data.latents is None:
+        if self._feed.data.latents is None:
             raise Undeclared("the method asked for training pairs but did not declare needs.pairs")
-        for part, index, latents, text in self._batches("pairs", count, self._data, torch.arange(len(self._data))):
+        for part, index, latents, text in self._batches("pairs", count):
             yield Pairs(latents, text, index, part.rows)
 
     def preference_pairs(self, count: int) -> Iterator[PreferencePairs]:
         """This process's micro-batches of the next ``count`` preference pairs, shuffled and cut as ``pairs`` does."""
-        preferences = self._data.preferences
-        if preferences is None:
+        if self._feed.data.preferences is None:
             raise Undeclared("the method asked for preference pairs but did not declare needs.preference_pairs")
-        for part, index, latents, text in self._batches("preferences", count, preferences.pictures, preferences.pairs):
+        for part, index, latents, text in self._batches("preferences", count):
             winners, losers = latents.unflatten(0, (-1, 2)).unbind(1)
             yield PreferencePairs(winners, losers, text, index, part.rows)
 
-    def _batches(
-        self, stream: str, count: int, data: TrainingData, places: Tensor
-    ) -> Iterator[tuple[Part, Tensor, Tensor, TextCondition]]:
-        """Micro-batches of the next ``count`` rows of ``places``: the part, its rows, their latents and text.
-
-        Args:
-            places: (rows,) or (rows, pictures) positions in ``data`` of what a row holds, all of one latent shape.
-        """
-        start = self._cursors[stream]
-        mine = self._row_parts(stream, start, count, data, places)
-        after = self._row_parts(stream, start + count, count, data, places)
-        self._cursors[stream] += count
-        keys = [(stream, *places[index].flatten().tolist()) for _, index in [*mine, after[0]]]
-        for number, part in enumerate(self._turns([part for part, _ in mine])):
-            latents, text = self._prefetch.get(keys[number], keys[number + 1])
-            self._charge("pairs", len(mine[number][1]))
-            yield part, mine[number][1], latents.to(self.device), text.to(self.device)
-
-    def _row_parts(
-        self, stream: str, start: int, count: int, data: TrainingData, places: Tensor
-    ) -> list[tuple[Part, Tensor]]:
-        """This process's micro-batches of the rows from ``start`` on, with the rows' indices."""
-        index = self._take(stream, start, count, len(places))
+    def _batches(self, stream: str, count: int) -> Iterator[tuple[Part, Tensor, Tensor, TextCondition]]:
+        """Micro-batches of the next ``count`` rows: the part, its rows, their latents and text."""
         share = math.ceil(count / self.engine.world_size)
         self._part_size = min(self.compute.micro_batch or share, share)
-        shapes = data.shapes[places[index].reshape(len(index), -1)[:, 0]]
-        parts = deal(cut(shapes, self._part_size), self.engine.rank, self.engine.world_size)
-        return [(part, index[part.rows]) for part in parts]
-
-    def _read(self, key: tuple[str, *tuple[int, ...]]) -> tuple[Tensor, TextCondition]:
-        stream, *places = key
-        index, preferences = torch.tensor(places), self._data.preferences
-        data = preferences.pictures if stream == "preferences" and preferences else self._data
-        captions = index[::2] if stream == "preferences" else index  # one for both pictures
-        assert data.latents is not None
-        return data.latents[index], data.text[data.text_of[captions]]
+        portions = self._feed.portions(stream, count, self._part_size)
+        for number, part in enumerate(self._turns([portion.part for portion in portions])):
+            latents, text = portions[number].read()
+            self._charge("pairs", len(portions[number].index))
+            yield part, portions[number].index, latents.to(self.device), text.to(self.device)
 
     def prompts(self, count: int, *, repeat: int = 1) -> PromptBatch:
         """This process's share of the next ``count`` training prompts, in shuffled epochs.
@@ -234,21 +178,19 @@ class Job:
         Args:
             repeat: rows per prompt, one after the other and never apart: a group of samples stays on one process.
         """
-        if not self._data.prompts:
+        data, world = self._feed.data, self.engine.world_size
+        if not data.prompts:
             raise Undeclared("the method asked for prompts but did not declare needs.prompts")
-        index = self._take("prompts", self._cursors["prompts"], count, len(self._data.prompts))
-        self._cursors["prompts"] += count
-        following = self._take("prompts", self._cursors["prompts"], count, len(self._data.prompts))
-        world = self.engine.world_size
         if count < world:
             raise JobFailure(f"{count} prompts cannot be shared by {world} processes; use fewer processes")
+        index, following = self._feed.advance("prompts", count, len(data.prompts))
         bounds = [rank * count // world for rank in range(world + 1)]
         low, high = bounds[self.engine.rank], bounds[self.engine.rank + 1]
         mine = index[low:high]
         return PromptBatch(
             self._read_ahead(mine, following[low:high]).to(self.device),
             torch.arange(len(mine)).repeat_interleave(repeat),
-            tuple(self._data.prompts[i] for i in mine.tolist() for _ in range(repeat)),
+            tuple(data.prompts[i] for i in mine.tolist() for _ in range(repeat)),
             torch.arange(low * repeat, high * repeat),
             tuple((first * repeat, end * repeat) for first, end in pairwise(bounds)),
             self.latent_shape,
@@ -256,10 +198,11 @@ class Job:
 
     def _read_ahead(self, rows: Tensor, following: Tensor) -> TextCondition:
         """Conditions of rows; where they are encoded as they are needed, the next step's are begun with."""
-        text = self._data.text[rows]
-        if isinstance(self._data.text, AheadText):
-            self._data.text.announce(following)
-        return text
+        text = self._feed.data.text
+        read = text[rows]
+        if isinstance(text, AheadText):
+            text.announce(following)
+        return read
 
     def parts(self, batch: PromptBatch, rows: Tensor | None = None) -> Iterator[Tensor]:
         """Micro-batches of this process's share, as positions in ``batch``. Use it in a ``for`` loop.
@@ -307,18 +250,6 @@ class Job:
         pieces = torch.arange(count, device=self.device).tensor_split(number)
         for part in self._turns([Part(p) if len(p) else Part(p.new_zeros(1), padding=True) for p in pieces]):
             yield part.rows
-
-    def _take(self, stream: str, start: int, count: int, size: int) -> Tensor:
-        parts, position = [], start
-        while position < start + count:
-            epoch, offset = divmod(position, size)
-            if self._order is None or self._order[:2] != (stream, epoch):
-                order = numpy_generator(self.seed, epoch, 0, f"{stream}-order").permutation(size)
-                self._order = (stream, epoch, torch.from_numpy(order))
-            part = self._order[2][offset : offset + start + count - position]
-            parts.append(part)
-            position += len(part)
-        return torch.cat(parts)
 
     # -- doors: randomness ---------------------------------------------------------------------------------------
 
@@ -377,20 +308,13 @@ class Job:
     def reward_later(self, images: np.ndarray, prompts: Sequence[Prompt]) -> Callable[[], Tensor]:
         """As ``reward``, but the scores are waited for in the call that is returned, which every process must make.
 
-        Where a GPU samples, a thread scores meanwhile: preparing pictures and reading signs are the CPU's work.
+        Where a GPU samples, a thread scores meanwhile.
         """
         if self._reward is None:
             raise Undeclared("the method asked for a reward but did not declare needs.reward")
         self._charge("reward_calls", len(images))
-        self._charge("flops", round(self._reward.flops_per_image * len(images)))
-        if self.device.type == "cuda":
-            if self._scorer is None:
-                self._scorer = ThreadPoolExecutor(1, "reward", torch.cuda.set_device, (self.device,))
-            scored: Future[Any] = self._scorer.submit(self._reward.score, list(images), prompts)
-        else:
-            scored = Future()
-            scored.set_result(self._reward.score(list(images), prompts))
-        return lambda: self._checked(scored.result(), len(images))
+        self._charge("flops", self._reward.flops(len(images)))
+        return self._reward.later(images, prompts)
 
     def differentiable_reward(self, pixels: Tensor, prompts: Sequence[Prompt]) -> Tensor:
         """Scores (N,) of pictures (N, 3, H, W) in [0, 1] by this job's reward, with a gradient to them.
@@ -401,32 +325,8 @@ class Job:
         if self._reward is None or not self._traced:
             raise Undeclared("the method asked for a reward's gradient but did not declare needs.differentiable_reward")
         self._charge("reward_calls", len(pixels))
-        self._charge("flops", round(self._reward.flops_per_image * len(pixels)) * (1 + torch.is_grad_enabled()))
-        traced = torch.is_grad_enabled() and pixels.requires_grad
-        return self._checked(self._reward.differentiable_score(pixels, prompts), len(pixels), traced=traced)
-
-    def _checked(self, scores: Any, count: int, *, traced: bool | None = None) -> Tensor:
-        """Scores (count,) of the reward, in float32, or the end of the job.
-
-        Args:
-            traced: whether a gradient must lead through them; None: they are any list of numbers.
-        """
-        assert self._reward is not None
-        problem, kept = None, torch.zeros(count)
-        try:
-            kept = torch.tensor(checked(scores, count), dtype=torch.float32) if traced is None else scores
-            if not isinstance(kept, Tensor):
-                problem = f"returned {reprlib.repr(scores)}, not a tensor"
-            elif kept.shape != (count,):
-                problem = f"returned shape {tuple(kept.shape)} for {count} images"
-            elif not torch.isfinite(kept).all():
-                problem = "returned NaN or infinity"
-            elif traced and not kept.requires_grad:
-                problem = "returned scores without a gradient to the pictures"
-        except BenchError as error:
-            problem = str(error)
-        self.engine.fail_together(problem and f"the reward {self._reward.name} {problem}", JobFailure)
-        return kept.to(self.device)
+        self._charge("flops", self._reward.flops(len(pixels)) * (1 + torch.is_grad_enabled()))
+        return self._reward.differentiable(pixels, prompts)
 
     def gather(self, values: Tensor, batch: PromptBatch) -> Tensor:
         """Every process's (n,) values of its share, as (total,) in the order of rows: the same on each."""
@@ -437,7 +337,7 @@ class Job:
     @property
     def untrained(self) -> bool:
         """True until the first update: of this stage, where the method is one of a pipeline's."""
-        return self.optimizer is None or not self.optimizer.state
+        return self.learner is None or not self.learner.optimizer.state
 
     # -- doors: learning -----------------------------------------------------------------------------------------
 
@@ -448,28 +348,27 @@ class Job:
         """
         (loss * 0 if self._padding else loss).backward()
         if not self._padding:
-            self._items += items
+            self._learning.items += items
         self.log("loss", loss, items)
 
     def update(self) -> None:
         """Average the gradients over the items, clip, take one optimizer step. The norm is logged as "grad_norm"."""
-        if self.optimizer is None:
-            raise JobFailure("the method updates but its setup chose nothing to train")
-        items = float(self.engine.sum(torch.tensor(self._items, dtype=torch.float64)))
-        self._items = 0.0
+        learner = self._learning
+        items = learner.take_items()
         if items == 0:
             raise JobFailure("the method called job.update() without job.accumulate(loss, items) before it")
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
-        torch._foreach_mul_(gradients, self.engine.world_size / items)  # data parallelism averages over processes
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self._max_grad_norm)
-        size = float(whole(norm))
-        if not math.isfinite(size):
-            raise JobFailure(self._not_finite(size))
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        norm = learner.average(items)
+        if not math.isfinite(norm):
+            raise JobFailure(self._not_finite(norm))
+        learner.step()
         self.meter.updates += 1
-        self.log("grad_norm", size)
-        self._step_ema()
+        self.log("grad_norm", norm)
+
+    @property
+    def _learning(self) -> Learner:
+        if self.learner is None:
+            raise JobFailure("the method's setup chose nothing to train")
+        return self.learner
 
     def _not_finite(self, norm: float) -> str:
         """What was lost first. Weights that no update has touched yet were not lost to the learning rate."""
@@ -477,16 +376,9 @@ class Job:
         what = f"the gradient norm is {norm}" if math.isfinite(loss) else f"the loss is {loss}"
         return f"{what} at step {self.step + 1}" + ("; lower the learning rate" if self.meter.updates else "")
 
-    def _step_ema(self) -> None:
-        cap, every = self._ema_settings
-        self._ema_steps += 1
-        if self._ema is not None and self._ema_steps % every == 0:
-            decay = min(cap, (1 + self._ema_steps) / (10 + self._ema_steps))
-            flow.ema_update(self._ema, self.parameters, decay)
-
     def averaged_weights(self) -> AbstractContextManager[None]:
         """Context with the moving average of the weights in place, if the method asked for one; else nothing."""
-        return nullcontext() if self._ema is None else self.swapped(self._ema)
+        return self._learning.averaged()
 
     def log(self, name: str, total: Tensor | float, count: float = 1.0) -> None:
         """Add to a scalar of this step: ``total`` is a sum over ``count`` things; the mean over all is logged."""
@@ -495,20 +387,9 @@ class Job:
             value = total.detach().double() if isinstance(total, Tensor) else total
             self._logged[name] = (before + value, seen + count)
 
-    @contextmanager
-    def swapped(self, values: Sequence[Tensor]) -> Iterator[None]:
-        """Put other values (an EMA, say) in place of ``parameters`` inside the context."""
-        kept = [p.detach().clone() for p in self.parameters]
-        self._fill(values)
-        try:
-            yield
-        finally:
-            self._fill(kept)
-
-    @torch.no_grad()
-    def _fill(self, values: Sequence[Tensor]) -> None:
-        for parameter, value in zip(self.parameters, values, strict=True):
-            parameter.copy_(value)
+    def swapped(self, values: Sequence[Tensor]) -> AbstractContextManager[None]:
+        """Context with other values (those of an older policy, say) in place of ``parameters``."""
+        return self._learning.swapped(values)
 
     # -- the harness's side --------------------------------------------------------------------------------------
 
@@ -545,16 +426,16 @@ class Job:
 
     def grant(self, needs: Needs) -> None:
         """Open the doors that a method declared, and close the others."""
-        self._data, self._traced = self._given.given(needs), needs.differentiable_reward
-        self._reward = self._metric if needs.reward or needs.differentiable_reward else None
+        self._feed.data, self._traced = self._given.given(needs), needs.differentiable_reward
+        self._reward = self._scored if needs.reward or needs.differentiable_reward else None
 
     def position(self) -> dict[str, Any]:
         """The step and the rows read so far."""
-        return {"step": self.step, "cursors": dict(self._cursors)}
+        return {"step": self.step, "cursors": dict(self._feed.cursors)}
 
     def go_to(self, position: dict[str, Any]) -> None:
         """Go to a ``position``."""
-        self.step, self._cursors = position["step"], dict(position["cursors"])
+        self.step, self._feed.cursors = position["step"], dict(position["cursors"])
 
     def restart(self, folder: Path) -> None:
         """Begin another stage: nothing trains yet, and the weights are what ``save_trained`` left in ``folder``."""
@@ -589,9 +470,9 @@ class Job:
 
     def close(self) -> None:
         """End the threads that read ahead and score."""
-        self._prefetch.close()
-        if self._scorer is not None:
-            self._scorer.shutdown(cancel_futures=True)
+        self._feed.close()
+        if self._scored is not None:
+            self._scored.close()
 
     def finish_step(self, seconds: float, memory: int) -> dict[str, float]:
         """Close a step: add up what all processes spent, and return the scalars logged by all of them.
@@ -620,42 +501,16 @@ class Job:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a resumed job needs, but for the method's own state. Every process must call it."""
-        assert self.optimizer is not None
-        return {
-            **self.position(),
-            "meter": self.meter.state(),
-            "optimizer": self.optimizer.state_dict(),
-            "parameters": [p.detach() for p in self.parameters],
-            "ema": self._ema,
-            "ema_steps": self._ema_steps,
-        }
+        return {**self.position(), "meter": self.meter.state(), **self._learning.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore ``state_dict``, made by any number of processes; called after the method's ``setup``."""
-        assert self.optimizer is not None
-        if [p.shape for p in state["parameters"]] != [p.shape for p in self.parameters]:
-            raise BenchError("the checkpoint's parameters have other shapes; it belongs to another configuration")
+        self._learning.load_state_dict(state)
         self.go_to(state)
         self._logged = {}
         self.meter.load(state["meter"])
         self._synced = self.meter.counts()
-        moments = state["optimizer"]["state"]
-        for number, parameter in enumerate(self.parameters):
-            for name, value in moments.get(number, {}).items():
-                if getattr(value, "shape", None) == parameter.shape:
-                    moments[number][name] = spread(value, parameter)
-        self.optimizer.load_state_dict(state["optimizer"])
-        self._fill(spread(state["parameters"], self.parameters))
-        self._ema, self._ema_steps = spread(state["ema"], self._ema), state["ema_steps"]
 
 
 def _free(latents: Tensor, graph: bool, bare: bool) -> None:
     """Charge nothing."""
-
-
-def _adam_8bit() -> Any:
-    try:
-        from bitsandbytes.optim import AdamW8bit
-    except ImportError as error:
-        raise BenchError("adam_8bit needs bitsandbytes: pip install bitsandbytes") from error
-    return AdamW8bit

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bench.batches import PromptBatch
-from bench.job import JobFailure
+from bench.errors import JobFailure
 
 if TYPE_CHECKING:
     from bench.job import Job

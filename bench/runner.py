@@ -20,9 +20,9 @@ import torch
 from bench import records
 from bench.budget import Budget
 from bench.engine import spread, whole
-from bench.errors import BenchError
+from bench.errors import BenchError, JobFailure
 from bench.evaluation import Evaluator
-from bench.job import Job, JobFailure
+from bench.job import Job
 from bench.method import PostTrainingMethod
 
 CHECKPOINT_SECONDS = 20.0

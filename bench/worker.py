@@ -74,7 +74,7 @@ def work(path: Path, cache: Path, runs: Path, only: tuple[str, ...], *, quiet: b
 
 def _explain(error: Exception, path: Path) -> int:
     """Leave an error's line, and a traceback unless it is one that the user can mend; returns the exit code."""
-    from bench.job import JobFailure
+    from bench.errors import JobFailure
     from bench.runner import OutOfMemory
 
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:

@@ -71,7 +71,7 @@ class DiffusionNFT(PostTrainingMethod):
     """DiffusionNFT: reward-weighted contrast of velocities on the forward process (LoRA)."""
 
     Config = DiffusionNFTConfig
-    embedded: ClassVar = {"prompts": 4, "group_size": 8, "sampling_steps": 6, "lr": 1e-3}
+    embedded: ClassVar = {"prompts": 4, "group_size": 8, "sampling_steps": 6, "lr": 2e-4}
     needs = Needs(prompts=True, reward=True)
     traits = Traits(
         training_signal="Reward function",

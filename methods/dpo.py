@@ -42,7 +42,7 @@ class DPO(PostTrainingMethod):
     """Diffusion-DPO: learns from preferred and rejected pictures of one prompt (LoRA)."""
 
     Config = DPOConfig
-    embedded: ClassVar = {"group_size": 8, "sampling_steps": 10, "lr": 1e-3}
+    embedded: ClassVar = {"group_size": 8, "sampling_steps": 10, "lr": 1e-4}
     needs = Needs(preference_pairs=True)
     traits = Traits(
         training_signal="Preference pairs",

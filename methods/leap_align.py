@@ -13,7 +13,7 @@ import torch
 from pydantic import Field, field_validator
 
 from bench import flow
-from bench.job import JobFailure
+from bench.errors import JobFailure
 from bench.method import AdamWConfig, Needs, PostTrainingMethod, Traits
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class LeapAlign(PostTrainingMethod):
     """LeapAlign: ascends a differentiable reward through two leaps of the trajectory (full parameters)."""
 
     Config = LeapAlignConfig
-    embedded: ClassVar = {"prompts": 16, "sampling_steps": 10, "lr": 1e-4, "ema_decay": 0.9, "reward_ceiling": None}
+    embedded: ClassVar = {"prompts": 16, "sampling_steps": 10, "ema_decay": 0.9, "reward_ceiling": None}
     needs = Needs(prompts=True, differentiable_reward=True)
     traits = Traits(
         training_signal="Reward gradient",

@@ -1,7 +1,7 @@
 """What a step of each method costs beside SFT's, from the records of a run. ``python perf/cost_per_step.py RUN``.
 
 Writes ``bench/measured.json``, which ``bench list methods`` shows. FLOPs are the meter's and exact; seconds are those
-of the machine that ran, and mean something only where nothing else ran on it.
+of each method's fastest job, and mean something only where at least one job of each had its cores to itself.
 """
 
 from __future__ import annotations

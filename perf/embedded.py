@@ -63,7 +63,8 @@ def meter_cost() -> Figure:
     import torch
 
     latents = torch.randn(64, *backbone.latent_shape, generator=torch_generator("perf"))
-    data = TrainingData(latents, text, (Prompt("0", "a red circle"),), torch.zeros(64, dtype=torch.long))
+    shapes, first = torch.tensor([backbone.latent_shape]).expand(64, 3), torch.zeros(64, dtype=torch.long)
+    data = TrainingData(latents, shapes, text, (Prompt("0", "a red circle"),), first)
     method_class = registry.load("methods", "sft")
     method = method_class(method_config(method_class, "embedded", {}))
     job = Job(backbone=backbone, null=backbone.encode_prompts([""]), data=data, seed=0)
@@ -73,7 +74,7 @@ def meter_cost() -> Figure:
         logs = [Log(Path(folder) / f"{name}.jsonl") for name in ("train", "meter", "clock")]
 
         def record() -> None:
-            job._charge_forward(32, True)
+            job._charge_forward(latents[:32], graph=True, bare=False)
             for log in logs:
                 log.append({"step": job.step, **job.meter.counts()})
 

@@ -176,7 +176,7 @@ class Reference:
         method.setup(twin)  # the same adapter, with the same initial values
         self.models = models_of(backbone, twin)
         self.models.transformer = twin.policy.transformer
-        self.parameters, self.optimizer = twin.parameters, twin.optimizer
+        self.parameters, self.optimizer = twin.parameters, twin.learner.optimizer
         self.sigmas = twin.policy.sigmas(self.config.sampling_steps)
 
     def prepare(self) -> None:

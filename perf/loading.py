@@ -95,11 +95,11 @@ def embedded(folder: Path, steps: int, batch: int) -> list[Figure]:
     job = Job(backbone=backbone, null=null, data=data, seed=0)
     method.setup(job)
     method.step(job)  # starts the thread; what it waited for here, a run waits for once
-    before, started = job._prefetch.waited, time.perf_counter()
+    before, started = job._feed.waited, time.perf_counter()
     for _ in range(steps - 1):
         method.step(job)
         job.finish_step(0.0, 0)
-    share = (job._prefetch.waited - before) / (time.perf_counter() - started)
+    share = (job._feed.waited - before) / (time.perf_counter() - started)
     return [Figure("tiny-sd3, SFT: share of a step spent waiting", 100 * share, "%", "<= 3")]
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -40,21 +41,25 @@ class Rank:
         command: the worker's command line.
         folder: the experiment's run folder.
         names: the jobs that the worker runs; none: what comes before the jobs.
+        token: of this submission alone, where a cluster may use a job's number again.
     """
 
     command: tuple[str, ...]
     folder: Path
     names: tuple[str, ...] = ()
+    token: str = field(default_factory=lambda: secrets.token_hex(6))
+
+    @property
+    def word(self) -> Path:
+        """Where the ranks tell each other why the first of them died, in this attempt."""
+        attempt = os.environ.get("SLURM_RESTART_COUNT", 0)
+        return launch_folder(self.folder) / f"death-{self.token}-{attempt}.txt"
 
     def __call__(self) -> None:
         """Run the worker to its end. Raises RankFailed, so that a job that depends on this one does not start."""
         import submitit
 
         place = submitit.JobEnvironment()
-        attempt = f"{place.job_id}-{os.environ.get('SLURM_RESTART_COUNT', 0)}"
-        word = launch_folder(self.folder) / f"death-{attempt}.txt"
-        if place.global_rank == 0:
-            word.unlink(missing_ok=True)  # a cluster may use a number again
         since = time.time()
         code, reason = self._work(place.global_rank, several=place.num_tasks > 1)
         match code:
@@ -62,17 +67,19 @@ class Rank:
                 return
             case ends.SOME_FAILED:
                 raise RankFailed("the job failed; its status.json says why")
-            case ends.INTERRUPTED if not word.exists():
+            case ends.INTERRUPTED if not self.word.exists():
                 if place.global_rank == 0:
                     _leave_interrupted()
                 return
-        if code != ends.DISK_FULL:
+        try:
+            if code != ends.DISK_FULL:
+                if place.num_tasks > 1:
+                    reason = _true_reason(code, reason, self.word)
+                ends.blame(self.folder, self.names or ends.preparations(self.folder), reason, since=since)
+            print(f"bench: {reason}", file=sys.stderr, flush=True)
+        finally:  # or they would wait for this rank for ever
             if place.num_tasks > 1:
-                reason = _true_reason(code, reason, word)
-            ends.blame(self.folder, self.names or ends.preparations(self.folder), reason, since=since)
-        print(f"bench: {reason}", file=sys.stderr, flush=True)
-        if place.num_tasks > 1:
-            _stop_others()
+                _stop_others()
         raise RankFailed(reason)
 
     def _work(self, rank: int, *, several: bool) -> tuple[int, str]:

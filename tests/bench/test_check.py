@@ -69,7 +69,7 @@ BROKEN = {
         "odd is inf",
     ),
     "no loss": (
-        changed("job.accumulate(loss, len(pairs))", "loss.backward(); job._items += len(pairs)"),
+        changed("job.accumulate(loss, len(pairs))", "loss.backward(); job.learner.items += len(pairs)"),
         "finite",
         "def step",
         "no loss is logged",

@@ -107,6 +107,48 @@ def test_a_damaged_file_ends_in_one_line(tmp_path, content, message):
     assert "\n" not in str(caught.value)
 
 
+FILE = """
+methods = ["sft", "few", "sft+flow_grpo"]
+subsets = ["high_aesthetic", "all"]
+[variant.few]
+method = "soar"
+aux_points = 2
+[method.soar]
+lr = 1e-5
+[method.flow_grpo]
+lr = 1e-4
+[pipeline."sft+flow_grpo"]
+split = [0.7, 0.3]
+[subset.high_aesthetic]
+quantile = 0.1
+"""
+
+
+def test_flags_choose_among_a_files_rows_and_subsets(tmp_path):
+    path = written(tmp_path, FILE)
+    few = read_experiment(path, {"methods": ("few",), "subsets": ("all",)})
+    assert (few.methods, few.subsets, few.subset, few.pipeline) == (("few",), ("all",), {}, {})
+    assert few.overrides_of("few") == {"aux_points": 2, "lr": 1e-5} and set(few.method) == {"soar"}
+    two = read_experiment(path, {"methods": ("sft", "sft+flow_grpo")})
+    assert two.split_of("sft+flow_grpo") == (0.7, 0.3) and (set(two.method), two.variant) == ({"flow_grpo"}, {})
+    assert set(two.subset) == {"high_aesthetic"}
+    one = read_experiment(written(tmp_path, "[method.soar]\nlr = 1e-5"), {"methods": ("sft",)})
+    assert one.method == {} and one.subsets == ("high_aesthetic",)
+
+
+@pytest.mark.parametrize(
+    ("content", "settings", "message"),
+    [
+        (FILE + "[variant.fewer]\nmethod = 'soar'", [], "unknown variant without a place in methods 'fewer'"),
+        (FILE + "[method.diffusion_nft]\nlr = 1", [], "unknown method in settings 'diffusion_nft'"),
+        (FILE, ["flow_grpo.lr=1"], "unknown method in settings 'flow_grpo'"),
+    ],
+)
+def test_what_has_no_place_in_the_file_or_is_set_for_what_is_left_out_is_refused(tmp_path, content, settings, message):
+    with pytest.raises(BenchError, match=message):
+        read_experiment(written(tmp_path, content), {"methods": ("sft",)}, settings)
+
+
 def test_a_missing_file_ends_in_one_line(tmp_path):
     with pytest.raises(BenchError, match=r"experiment file .*none\.toml is not there"):
         read_experiment(tmp_path / "none.toml", {})

@@ -16,10 +16,11 @@ import pytest
 import torch
 from click.testing import CliRunner
 from fakes import Brightness
+from filelock import FileLock
 from PIL import Image
 from trained import adapted, transformer
 
-from bench import records, registry
+from bench import records, registry, turns
 from bench.backbone.policy import Policy
 from bench.cli import main
 from bench.engine import Engine
@@ -468,6 +469,22 @@ def test_a_run_is_scored_with_a_further_metric_and_keeps_its_column(run: Run, tm
 
     render_report([folder], tmp_path / "report")
     assert "Spread" in (tmp_path / "report" / "main_results.md").read_text()
+
+
+@pytest.mark.parametrize("command", ["evaluate", "score"])
+@pytest.mark.parametrize("held", [turns.EXPERIMENT, "evaluated--fake"])
+def test_what_another_command_works_on_is_waited_for(
+    run: Run, monkeypatch: pytest.MonkeyPatch, command: str, held: str
+) -> None:
+    folder, _ = run("fake")
+    assert (folder / "evaluated--fake").is_dir()
+    other = FileLock(folder / turns.FOLDER / held)
+    other.acquire()
+    waited: list[str] = []
+    monkeypatch.setattr(turns, "pause", lambda: (waited.append(held), other.release()))
+    run("fake") if command == "evaluate" else score_run(folder, ("spread",), Progress(quiet=True))
+    # Scoring holds the run's columns, and no row: what a row already has is not drawn again.
+    assert waited == ([] if (command, held) == ("score", "evaluated--fake") else [held])
 
 
 # -- bad input -------------------------------------------------------------------------------------------------------

@@ -13,9 +13,9 @@ from fakes import CAPTIONS, Brightness, rows, same, take, weights
 from bench import flow
 from bench.backbone.ahead import AheadText
 from bench.batches import PreferencePairs
-from bench.errors import BenchError
+from bench.errors import BenchError, JobFailure
 from bench.flops import Cost, decode_cost, meta_twin, transformer_cost
-from bench.job import Job, JobFailure
+from bench.job import Job
 from bench.suite import Prompt
 
 PAIRS = 12
@@ -311,7 +311,7 @@ def test_decoding_and_rewards_are_charged(job):
     decoding = job.meter.flops
     assert images.shape == (3, 16, 16, 3) and images.dtype == np.uint8
     assert job.meter.images == 3 and decoding > 0
-    job._reward.flops_per_image = 1000.0
+    job._reward.metric.flops_per_image = 1000.0
     scores = job.reward(images, [Prompt("0", "x")] * 3)
     assert job.meter.reward_calls == 3 and job.meter.flops == decoding + 3000
     np.testing.assert_allclose(scores.numpy(), images.reshape(3, -1).mean(1) / 255, rtol=1e-6)
@@ -368,7 +368,7 @@ def test_decoding_with_a_gradient_is_charged_with_its_backward(job):
 
 
 def test_a_differentiable_reward_is_charged_twice_and_without_a_graph_once(job):
-    job._reward.flops_per_image = 1000.0
+    job._reward.metric.flops_per_image = 1000.0
     pixels, prompts = torch.full((3, 3, 16, 16), 0.25, requires_grad=True), [Prompt("0", "x")] * 3
     scores = job.differentiable_reward(pixels, prompts)
     assert scores.tolist() == [0.25] * 3
@@ -628,15 +628,15 @@ def test_a_reward_that_is_waited_for_later_is_the_same_and_costs_the_same(world,
     prompts = [Prompt("0", "x")] * 2
     expected = now.reward(images, prompts)
     assert torch.equal(later.reward_later(images, prompts)(), expected)
-    threaded._scorer = ThreadPoolExecutor(1)
-    monkeypatch.setattr(threaded, "device", torch.device("cuda"))
-    wait = threaded.reward_later(images, prompts)
-    monkeypatch.setattr(threaded, "device", torch.device("cpu"))
+    threaded._reward._thread = ThreadPoolExecutor(1)
+    with monkeypatch.context() as on_a_gpu:
+        on_a_gpu.setattr(threaded.engine, "device", torch.device("cuda"))
+        wait = threaded.reward_later(images, prompts)
     assert torch.equal(wait(), expected)
     assert now.meter.counts() == later.meter.counts() == threaded.meter.counts()
     threaded.close()
     with pytest.raises(RuntimeError, match="after shutdown"):
-        threaded._scorer.submit(print)
+        threaded._reward._thread.submit(print)
 
 
 def test_a_loras_reference_is_the_pretrained_model_bit_for_bit(lora, world):

@@ -13,10 +13,9 @@ from click.testing import CliRunner, Result
 
 from bench import engine, experiment, worker
 from bench.config import ExperimentConfig
-from bench.errors import BenchError
+from bench.errors import BenchError, JobFailure
 from bench.evaluate import EvaluationConfig
 from bench.experiment import Outcome, Workspace
-from bench.job import JobFailure
 from bench.launch import ends
 from bench.launch.command import worker_command, write_config
 from bench.launch.signals import STOP_SIGNALS, stop_signals

@@ -486,8 +486,8 @@ def test_an_installed_class_that_is_no_method_ends_in_one_line(installed, monkey
 
 def test_a_reward_of_numpy_numbers_is_taken(world):
     """What strangers' metrics return: an array, not a list."""
-    job = world.job()
-    job._reward = type("Array", (Brightness,), {"score": lambda self, images, prompts: np.full(len(images), 0.5)})()
+    numbers = type("Array", (Brightness,), {"score": lambda self, images, prompts: np.full(len(images), 0.5)})
+    job = world.job(reward=numbers())
     assert job.reward(np.zeros((2, 4, 4, 3), np.uint8), [None, None]).tolist() == [0.5, 0.5]
 
 

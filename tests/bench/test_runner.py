@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,16 +15,17 @@ import fakes
 import pytest
 import torch
 from fakes import Brightness
+from filelock import FileLock
 
-from bench import evaluation, records, registry, runner
+from bench import evaluation, records, registry, runner, turns
 from bench.backbone import loading
 from bench.backbone.policy import Policy
 from bench.budget import Budget
 from bench.config import ExperimentConfig
-from bench.errors import BenchError
+from bench.errors import BenchError, JobFailure
 from bench.evaluation import Evaluator
 from bench.experiment import Workspace, run_experiment
-from bench.job import Job, JobFailure
+from bench.job import Job
 from bench.progress import Progress
 from bench.runner import JobRun
 from bench.weights import find_weights
@@ -144,7 +146,7 @@ def test_exported_lora_weights_are_the_evaluated_ones(world, tmp_path):
     run.run()
     exported = load_file(tmp_path / "weights" / "pytorch_lora_weights.safetensors")
     kept = {tuple(v.flatten().tolist()) for v in exported.values()}
-    assert kept == {tuple(v.flatten().tolist()) for v in run.job._ema}
+    assert kept == {tuple(v.flatten().tolist()) for v in run.job.learner.ema}
 
 
 # -- budget ------------------------------------------------------------------------------------------------------------
@@ -302,7 +304,7 @@ def test_a_resumed_stage_is_set_up_as_it_was(world, tmp_path, monkeypatch):
         setup = run.then[0][0].setup
 
         def spy(job):
-            seen.append((job.step, dict(job._cursors), job.rng("x").initial_seed()))
+            seen.append((job.step, job.position()["cursors"], job.rng("x").initial_seed()))
             setup(job)
 
         run.then[0][0].setup = spy
@@ -647,6 +649,43 @@ def test_a_run_directory_of_another_configuration_is_refused(experiment, changes
     with pytest.raises(BenchError, match=rf"was run with another configuration \({named}\); .*--name"):
         experiment(**changes)
     assert records_of(folder) == before
+
+
+@pytest.mark.parametrize("row", ["base", "sft--half--s0"])
+def test_what_another_command_works_on_is_waited_for_and_kept(experiment, monkeypatch, tmp_path, row):
+    """Two commands of one experiment share its base: neither may draw over the other's images."""
+    folder = experiment().folder
+    shutil.move(folder / row, tmp_path / "done")
+    other = FileLock(folder / turns.FOLDER / row)
+    other.acquire()
+
+    def the_other_ends() -> None:
+        shutil.rmtree(folder / row, ignore_errors=True)  # a job's record, written before any job begins
+        shutil.move(tmp_path / "done", folder / row)
+        other.release()
+
+    monkeypatch.setattr(turns, "pause", the_other_ends)
+    monkeypatch.setattr(Evaluator, "run", lambda *_, **__: pytest.fail("the other command did it"))
+    assert experiment().failed == {}
+    assert status(folder, row)["status"] == "finished"
+
+
+def test_a_base_without_its_scores_is_evaluated_again(experiment):
+    folder = experiment().folder
+    evaluation = folder / "base" / "evaluations" / "0" / "evaluation.json"
+    before = evaluation.read_bytes()
+    evaluation.unlink()
+    experiment()
+    assert evaluation.read_bytes() == before
+
+
+def test_a_command_that_names_every_job_of_a_folder_sets_their_order(experiment):
+    experiment(name="r", subsets=("all",), evaluations=1)
+    folder = experiment(name="r", subsets=("half",), evaluations=1).folder
+    jobs = lambda: records.read_json(folder / "experiment.json")["jobs"]  # noqa: E731
+    assert jobs() == ["sft--all--s0", "sft--half--s0"]
+    experiment(name="r", subsets=("half", "all"), evaluations=1)
+    assert jobs() == ["sft--half--s0", "sft--all--s0"]
 
 
 def test_another_suite_version_is_refused(experiment, monkeypatch):

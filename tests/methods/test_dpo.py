@@ -91,7 +91,7 @@ def test_pairs_of_the_reference_are_drawn_without_the_adapter_and_charged(world,
         advance(job, small("dpo"), trained)  # the adapter moves
         job.step = 7  # the same noise
         spy = record(job, "sample", monkeypatch)
-        job._cursors["prompts"] = 0
+        job._feed.cursors["prompts"] = 0
         before = job.meter.counts()
         advance(job, method, 1)
         drawn.append(spy[0][1])

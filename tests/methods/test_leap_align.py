@@ -9,7 +9,7 @@ from fakes import advance, small
 from observed import prepare, record, wide
 
 from bench.config import read_experiment
-from bench.job import JobFailure
+from bench.errors import JobFailure
 from bench.stages import recipe
 
 SETTINGS = {"prompts": 3, "sampling_steps": 5, "guidance_scale": 1.0}

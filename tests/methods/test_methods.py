@@ -105,7 +105,7 @@ def test_evaluation_weights_come_and_go(world, name):
     with method.evaluation_weights(job):
         evaluated = weights(job)
     assert same(weights(job), trained)
-    assert same(evaluated, trained if job._ema is None else job._ema)
+    assert same(evaluated, trained if job.learner.ema is None else job.learner.ema)
 
 
 # -- SFT ---------------------------------------------------------------------------------------------------------------

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
-
-from fake_run import FakeRun
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "perf"))  # the benchmarks are scripts, not a package
 
 import cost_per_step
+from fake_run import FakeRun
 
 from bench import measured
 

@@ -7,15 +7,12 @@ import os
 import sys
 from pathlib import Path
 
+import _common
+import metrics
 import numpy as np
 import pytest
 import torch
 from stand_ins import stand_ins
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "perf"))  # the benchmarks are scripts, not a package
-
-import _common
-import metrics
 
 from bench import assets, registry
 from benchmarks import lpips

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import pytest
-import torch
-from fakes import World
-from torch import Tensor
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "perf"))  # the benchmarks are scripts, not a package
-
 import _common
 import flow_grpo
 import loading
+import pytest
 import sd35_medium
 import soar
+import torch
+from fakes import World
+from torch import Tensor
 
 CPU = torch.device("cpu")
 ROUND_OFF = 1e-5
