@@ -36,7 +36,7 @@ def one(kind: str) -> Iterator[str]:
     if costs:
         commits = ", ".join(commit[:7] + commit[40:] for commit in costs["commits"])
         yield (
-            f"Costs are means over the jobs of the run {costs['run']} "
+            f"Costs are those of the run {costs['run']}: FLOPs are means over its jobs, times are of the fastest "
             f"({costs['backbone']}, its settings, {costs['machine']}, commit {commits})."
         )
 

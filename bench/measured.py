@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -15,13 +15,18 @@ from bench import records
 from bench.errors import BenchError, unknown
 
 PATH = Path(__file__).with_name("measured.json")
-FIGURES = ("flops_per_step", "flops_per_update", "seconds_per_step")
-"""Training FLOPs and device-seconds, evaluations excluded."""
+FIGURES: dict[str, Callable[[list[float]], float]] = {
+    "flops_per_step": fmean,
+    "flops_per_update": fmean,
+    "seconds_per_step": min,
+}
+"""Training FLOPs and device-seconds, evaluations excluded, and what is taken of several jobs."""
 
 
 def measure(run: Path, reference: str, machine: str) -> dict[str, Any]:
-    """The figures of every method and variant of a run: means over its finished jobs, and relative to ``reference``.
+    """The figures of every method and variant of a run, over its finished jobs, and relative to ``reference``.
 
+    FLOPs are means. Seconds are those of the fastest job: whatever else a machine does can only slow a job down.
     Pipelines are left out: a step of theirs is one of several methods'.
 
     Args:
@@ -45,7 +50,7 @@ def measure(run: Path, reference: str, machine: str) -> dict[str, Any]:
             commits.add(f"{job['git']['commit'] or 'unknown'}{' with changes' if job['git']['dirty'] else ''}")
     if reference not in found:
         raise unknown(f"finished method in {run}", reference, found)
-    methods = {name: {"jobs": len(jobs)} | _means(jobs) for name, jobs in found.items()}
+    methods = {name: {"jobs": len(jobs)} | _over(jobs) for name, jobs in found.items()}
     base = methods[reference]
     for figures in methods.values():
         figures["relative"] = {key: figures[key] / base[key] for key in FIGURES}
@@ -78,5 +83,5 @@ def _figures(job: Path) -> dict[str, float]:
     }
 
 
-def _means(jobs: list[dict[str, float]]) -> dict[str, Any]:
-    return {key: fmean(job[key] for job in jobs) for key in FIGURES}
+def _over(jobs: list[dict[str, float]]) -> dict[str, Any]:
+    return {key: of([job[key] for job in jobs]) for key, of in FIGURES.items()}

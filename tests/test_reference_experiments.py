@@ -17,7 +17,7 @@ def read(name: str) -> ExperimentConfig:
     return read_experiment(EXPERIMENTS / f"{name}.toml", {})
 
 
-@pytest.mark.parametrize("name", ["embedded", "embedded_steps", "embedded_ablation"])
+@pytest.mark.parametrize("name", ["embedded", "embedded_main", "embedded_steps", "embedded_ablation"])
 def test_every_row_can_be_made_and_has_tuned_settings_and_three_seeds(name: str) -> None:
     config = read(name)
     assert config.name == name and len(config.seeds) >= 3 and config.tuned is not None
@@ -44,9 +44,15 @@ def test_variants_have_their_released_settings() -> None:
     assert (guard.guard, guard.clip_range, guard.kl_weight) == (True, 2e-6, 0.0)
 
 
+def test_the_whole_corpus_is_trained_on_at_equal_flops_and_at_equal_steps() -> None:
+    flops, steps = read("embedded_main"), read("embedded_ablation")
+    assert flops.subsets == steps.subsets == ("all",) and {"sft", "soar"} <= set(steps.methods)
+    assert flops.methods == ("sft", "soar") and flops.budget == read("embedded").budget
+
+
 def test_the_ablation_is_table_3_and_the_weightings() -> None:
     config = read("embedded_ablation")
-    rows = {row: recipe(config, row, "embedded").stages[0].config for row in config.methods}
+    rows = {row: recipe(config, row, "embedded").stages[0].config for row in config.methods if row != "sft"}
     assert rows["soar"].aux_weighting == "inherited" and rows["soar_sde"].sde_branches == 1
     assert rows["soar_fresh"].fresh_noise and not rows["soar"].fresh_noise
     assert (rows["soar"].guidance_scale, rows["soar_unguided"].guidance_scale) == (4.5, 1.0)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import combinations
 
 from bench.report.read import Metric, Study
-from bench.report.stats import Interval, difference
+from bench.report.stats import Interval, difference, make_cell
 from bench.report.tables import MainCell, MainRow, Section, difference_text, head
 from bench.report.text import Grid
 
@@ -27,14 +27,37 @@ def grids(study: Study, sections: Sequence[Section]) -> list[tuple[str, Grid]]:
     return found
 
 
-def notes(sections: Sequence[Section]) -> list[str]:
-    """How to read them, and how many there are."""
+def notes(study: Study, sections: Sequence[Section]) -> list[str]:
+    """How to read them, how many there are, and what the seeds of one method say of luck."""
     pairs = sum(1 for _ in _pairs(sections))
     return [
         "The paired difference of two methods on the same prompts and noise, with its 95 % interval; ▲ better, ▼ "
         "worse, where that interval excludes zero.",
-        f"All {pairs} pairs are in differences.csv. Of so many intervals, one in twenty excludes zero by chance alone.",
+        f"differences.csv has {'the one pair' if pairs == 1 else f'all {pairs} pairs'} of methods. One in twenty such "
+        "intervals excludes zero by chance alone.",
+        *_luck(told_apart(study)),
     ]
+
+
+def _luck(counts: dict[str, tuple[int, int]]) -> list[str]:
+    shares = [f"{label} {told} of {count}" for label, (told, count) in counts.items() if count]
+    if not shares:
+        return []
+    return [
+        "Two seeds of one method differ by luck alone. This many of their differences exclude zero where intervals are "
+        f"over prompts, as in a table of one seed: {', '.join(shares)}."
+    ]
+
+
+def told_apart(study: Study) -> dict[str, tuple[int, int]]:
+    """By metric, differences of two seeds of one row, with intervals of one seed: how many exclude zero, of all."""
+    found: dict[str, list[bool]] = {metric.label: [] for metric in study.metrics}
+    for metric in study.metrics:
+        for row in (row for subset in study.subsets for row in study.rows(subset)):
+            seeds = [make_cell([job], study.fractions[-1], metric).estimate for job in row.jobs]
+            pairs = combinations([estimate for estimate in seeds if estimate], 2)
+            found[metric.label] += [difference(one, other).excludes_zero for one, other in pairs]
+    return {label: (sum(told), len(told)) for label, told in found.items()}
 
 
 def markdown(study: Study, sections: Sequence[Section]) -> str:
@@ -42,7 +65,7 @@ def markdown(study: Study, sections: Sequence[Section]) -> str:
     parts = [head(study, "Differences")]
     for subset, grid in grids(study, sections):
         parts.append(f"## Subset: {subset}\n\n{grid.markdown()}\n")
-    return "".join([*parts, *(f"- {note}\n" for note in notes(sections))])
+    return "".join([*parts, *(f"- {note}\n" for note in notes(study, sections))])
 
 
 def csv(study: Study, sections: Sequence[Section]) -> str:

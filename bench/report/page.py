@@ -187,7 +187,7 @@ def page(
         dynamics=_data_uri("image/svg+xml", dynamics_svg),
         samples=[(subset, _data_uri("image/png", picture)) for subset, picture in samples.items()],
         differences=differences.grids(study, sections),
-        difference_notes=differences.notes(sections),
+        difference_notes=differences.notes(study, sections),
         given=given.given(study),
         given_note=given.NOTE,
         paradigms=paradigms.paradigms(study),

@@ -77,7 +77,7 @@ def _draw_dynamics(study: Study, lines: dict[tuple[str, str, str], list[Point]])
             _draw_panel(axis, study, subset, metric, lines, crowded)
     if crowded:
         figure.legend(drawn, [(method, figure.look(number)) for number, method in enumerate(study.methods)])
-    key = f"{figure.key(crowded)} · dashed: base · †: the method was trained on this metric"
+    key = f"{figure.key(crowded)} · grey and dashed: base · †: the method was trained on this metric"
     figure.label(drawn, f"{title(study)}, {study.experiment.budget} for each job", key, study.experiment.notice)
     return drawn
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -141,6 +142,13 @@ def test_costs_are_means_over_jobs_relative_to_the_reference(run):
     assert grpo["relative"] == pytest.approx({"flops_per_step": 2, "flops_per_update": 1, "seconds_per_step": 1})
 
 
+def test_what_else_slowed_a_machine_down_is_not_counted(run):
+    path = run.folder / "soar--pretty--s1" / "clock.jsonl"
+    slowed = list(records.read_lines(path))
+    path.write_text("".join(json.dumps(line | {"seconds": 3 * line["seconds"]}) + "\n" for line in slowed))
+    assert measured.measure(run.folder, "sft", "")["methods"]["soar"]["seconds_per_step"] == 9.5
+
+
 def test_pipelines_and_jobs_that_did_not_finish_are_left_out(run):
     run.job("dpo", 0.1, status="failed", reason="broken")
     name = run.job("sft+soar", 0.1)
@@ -169,5 +177,6 @@ def test_measured_costs_are_listed_with_the_run_that_they_come_from(run, kept):
     assert shown["dpo"][-1] == NOT_MEASURED
     last = CliRunner().invoke(main, ["list", "methods"]).output.splitlines()[-1]
     assert last == (
-        "Costs are means over the jobs of the run measured-run (tiny-sd3, its settings, 2-core CPU, commit fffffff)."
+        "Costs are those of the run measured-run: FLOPs are means over its jobs, times are of the fastest "
+        "(tiny-sd3, its settings, 2-core CPU, commit fffffff)."
     )

@@ -9,7 +9,7 @@ import pytest
 
 from bench.report import differences, render_report
 from bench.report.read import read_study
-from bench.report.stats import difference
+from bench.report.stats import difference, make_cell
 from bench.report.tables import main_sections
 
 
@@ -68,3 +68,31 @@ def test_an_incomplete_cell_has_no_difference(run, tmp_path):
     assert set(grid.rows[-1][1:]) == {"–"}
     render_report([run.folder], tmp_path / "out")
     assert "## Subset: " in (tmp_path / "out" / "differences.md").read_text()
+
+
+def test_seeds_that_differ_say_how_often_luck_looks_like_a_result(make_run, tmp_path):
+    run = make_run("seeds")
+    for seed, gain in enumerate([0.1, 0.1, 0.5]):  # the last training was lucky; the other two differ by noise
+        run.job("alpha", gain, seed=seed)
+    run.job("beta", 0.1)
+    study = read_study([run.folder])
+    one, other = (difference_of_seeds(study, [0, 1], name) for name in ("geneval", "ocr"))
+    assert not one.excludes_zero and not other.excludes_zero
+    assert differences.told_apart(study) == {metric.label: (2, 3) for metric in study.metrics}
+    render_report([run.folder], tmp_path / "out")
+    said = "as in a table of one seed: GenEval 2 of 3, OCR 2 of 3, ClipScore 2 of 3, Aesthetic 2 of 3."
+    assert said in (tmp_path / "out" / "differences.md").read_text()
+    assert said in (tmp_path / "out" / "index.html").read_text()
+
+
+def difference_of_seeds(study, seeds, name):
+    [metric] = [metric for metric in study.metrics if metric.name == name]
+    jobs = [job for job in study.jobs if job.method == "alpha" and job.seed in seeds]
+    one, other = (make_cell([job], 1.0, metric).estimate for job in jobs)
+    return difference(one, other)
+
+
+def test_one_seed_of_each_method_says_nothing_of_luck(sections):
+    study, found = sections
+    assert set(differences.told_apart(study).values()) == {(0, 0)}
+    assert "luck" not in differences.markdown(study, found)
