@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner, Result
@@ -175,6 +176,14 @@ def test_doctor_finds_what_the_default_run_needs() -> None:
     assert examined.exit_code == 0, examined.output
     for what in ("torch", "tiny-sd3", "cpu", "data_curation", "disk"):
         assert f"ok   {what}:" in examined.output
+
+
+@pytest.mark.parametrize(("free", "line"), [(0.2, "MISS disk: 0.2 GiB"), (0.5, "ok   disk: 0.5 GiB")])
+def test_doctor_asks_for_the_disk_that_it_names(monkeypatch, free, line) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=free * 2**30))
+    examined = CliRunner().invoke(main, ["doctor"])
+    assert f"{line} free here; the default run needs 0.3" in examined.output
+    assert (examined.exit_code == 0) == (free > 0.3)
 
 
 def test_list_and_help_name_everything() -> None:
