@@ -17,8 +17,13 @@ from bench import records
 SCRIPT = Path(__file__).parents[1] / "support" / "ranks.py"
 ROUNDING = 2e-6
 """Relative, of logged scalars: float32 sums in another order."""
-PIXELS = 3e-3
-"""The same where rewards come from images: one pixel that rounds the other way moves every advantage a little."""
+PIXELS = 1e-2
+"""The same where rewards come from images: a pixel that rounds the other way moves every advantage a little, and Adam
+makes a whole step of a gradient that is rounding. Which ones do depends on the processor."""
+STEADY = {"rel": 1e-4, "abs": 1e-4}
+"""Of scalars there that stay near a constant or nearly cancel, so that a share of them says little: a reward of 0.527
+has a deviation of 0.003 over samples, a policy gradient's loss is 1e-4 to 3e-3."""
+STEADY_ONES = ("reward", "ratio", "loss", "margin")
 
 
 @pytest.fixture(scope="module")
@@ -48,14 +53,18 @@ def results(tiny_pipeline, tmp_path_factory) -> dict[str, dict[str, Any]]:
 def test_two_processes_train_as_one(results, kind, case):
     one, two = results["one"][case], results[kind][case]
     images = case in ("nft", "dpo", "dpo-own", "leap", "stages") or case.startswith("grpo")
-    for step, (a, b) in enumerate(zip(one["logs"], two["logs"], strict=True)):
-        if images and step == 0 and case not in ("leap", "stages"):  # before any update, sampling agrees to the pixel
-            assert all(b[n] == a[n] for n in ("reward", "kept") if n in a)
-        # A policy gradient's loss, and a difference of differences, are sums that nearly cancel.
-        assert b == pytest.approx(a, rel=PIXELS if images else ROUNDING, abs=1e-6 if images else 0)
+    for a, b in zip(one["logs"], two["logs"], strict=True):
+        assert b == {name: near(name, value, images) for name, value in a.items()}
     for kept in ("weights", "evaluated"):
         expected, found = moved(one, kept), moved(two, kept)
-        assert (found - expected).norm() < (PIXELS if images else 1e-4) * expected.norm() > 0
+        assert (found - expected).norm() < (3 * PIXELS if images else 1e-4) * expected.norm() > 0
+
+
+def near(name: str, value: float, images: bool) -> Any:
+    """What a logged scalar may be; ``images`` says whether rounded pixels have a part in it."""
+    if not images:
+        return pytest.approx(value, rel=ROUNDING, abs=0)
+    return pytest.approx(value, **STEADY if name in STEADY_ONES else {"rel": PIXELS, "abs": 1e-6})
 
 
 def moved(result: dict[str, Any], kept: str) -> torch.Tensor:
@@ -94,3 +103,10 @@ def test_the_comparison_would_notice_a_rank_that_draws_the_same_noise(results):
     """The tolerance is far below what one wrong row changes."""
     whole, micro = results["one"]["sft"], results["one"]["sft-micro"]  # batches of 4 and of 7
     assert abs(whole["logs"][0]["loss"] / micro["logs"][0]["loss"] - 1) > 1000 * ROUNDING
+
+
+@pytest.mark.parametrize("name", ["reward", "loss", "grad_norm", "kl"])
+def test_the_comparison_would_notice_other_weights(results, name):
+    """Flow-GRPO from the weights that it is given, and from those after one step of SFT."""
+    plain, later = results["one"]["grpo-uneven"]["logs"][0], results["one"]["stages"]["logs"][0]
+    assert later[name] != near(name, plain[name], images=True)
