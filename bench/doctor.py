@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from packaging.requirements import Requirement
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -20,23 +22,7 @@ class Finding:
     optional: bool = False
 
 
-REQUIRED = (
-    "torch",
-    "diffusers",
-    "transformers",
-    "peft",
-    "safetensors",
-    "pandas",
-    "pyarrow",
-    "matplotlib",
-    "scipy",
-    "rapidocr-onnxruntime",
-    "accelerate",
-    "huggingface-hub",
-    "pooch",
-    "submitit",
-    "tensorboard",
-)
+INSTALL = "pip install -e . -c constraints.txt"
 OPTIONAL = {
     "bitsandbytes": "for --adam-8bit: pip install bitsandbytes",
     "wandb": "for --trackers wandb: pip install wandb",
@@ -47,8 +33,8 @@ DISK = 0.3
 
 def examine() -> list[Finding]:
     """Look at packages, devices, the embedded weights, folders and disk."""
-    findings = [_package(name) for name in REQUIRED]
-    findings += [_package(name, hint) for name, hint in OPTIONAL.items()]
+    findings = [_package(requirement) for requirement in _required()]
+    findings += [_package(Requirement(name), hint) for name, hint in OPTIONAL.items()]
     if importlib.util.find_spec("torch"):
         findings += _devices()
     findings += [_shadowed(name) for name in ("methods", "benchmarks", "data_curation")]
@@ -61,11 +47,21 @@ def examine() -> list[Finding]:
     return findings
 
 
-def _package(name: str, hint: str | None = None) -> Finding:
+def _required() -> list[Requirement]:
+    """What the installed distribution says it needs, extras aside."""
+    stated = map(Requirement, metadata.requires("flow-bench") or ())
+    return [requirement for requirement in stated if requirement.marker is None]
+
+
+def _package(requirement: Requirement, hint: str | None = None) -> Finding:
+    name = requirement.name
     try:
-        return Finding(name, True, metadata.version(name), hint is not None)
+        found = metadata.version(name)
     except metadata.PackageNotFoundError:
-        return Finding(name, False, hint or "pip install -e . -c constraints.txt", hint is not None)
+        return Finding(name, False, hint or INSTALL, hint is not None)
+    if not requirement.specifier.contains(found, prereleases=True):
+        return Finding(name, False, f"{found}, but {requirement.specifier} is needed: {INSTALL}")
+    return Finding(name, True, found, hint is not None)
 
 
 def _devices() -> list[Finding]:

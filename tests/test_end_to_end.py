@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -174,8 +175,16 @@ def test_curate_scores_with_any_metric_and_shows_how_scores_lie(tmp_path: Path, 
 def test_doctor_finds_what_the_default_run_needs() -> None:
     examined = CliRunner().invoke(main, ["doctor"])
     assert examined.exit_code == 0, examined.output
-    for what in ("torch", "tiny-sd3", "cpu", "data_curation", "disk"):
+    for what in ("torch", "optuna", "tiny-sd3", "cpu", "data_curation", "disk"):
         assert f"ok   {what}:" in examined.output
+
+
+def test_doctor_holds_packages_to_the_versions_that_are_needed(monkeypatch) -> None:
+    installed = metadata.version
+    monkeypatch.setattr(metadata, "version", lambda name: "1.13.1" if name == "torch" else installed(name))
+    examined = CliRunner().invoke(main, ["doctor"])
+    assert examined.exit_code == 1
+    assert "MISS torch: 1.13.1, but >=2.11 is needed: pip install" in examined.output
 
 
 @pytest.mark.parametrize(("free", "line"), [(0.2, "MISS disk: 0.2 GiB"), (0.5, "ok   disk: 0.5 GiB")])
