@@ -36,6 +36,16 @@ def test_the_main_comparison_has_every_method_on_both_subsets_at_equal_flops() -
     assert config.subsets == ("high_aesthetic", "high_clipscore") and config.budget.startswith("flops=")
 
 
+def test_the_defaults_are_compared_where_the_tuned_settings_are() -> None:
+    defaults, tuned = read("embedded_defaults"), read("embedded")
+    assert defaults.tuned is None and {"sft", "soar"} <= set(defaults.methods) < set(tuned.methods)
+    for shared in ("subsets", "seeds", "evaluations", "budget", "suite"):
+        assert getattr(defaults, shared) == getattr(tuned, shared)
+    for row in defaults.methods:
+        ours, theirs = (recipe(config, row, "embedded").stages[0].config for config in (defaults, tuned))
+        assert ours.lr != theirs.lr and ours == theirs.model_copy(update={"lr": ours.lr})
+
+
 def test_variants_have_their_released_settings() -> None:
     """docs/protocol.md names them; learning rates are tuned."""
     config = read("embedded")

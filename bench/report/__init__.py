@@ -58,9 +58,10 @@ def _files(study: Study, published: bool | None) -> dict[str, str | bytes]:
             "training_dynamics.svg": svg,
             "training_dynamics.csv": plots.dynamics_csv(study, lines),
         }
-    if differences.grids(study, sections):
+    differing = differences.differences(study, sections)
+    if differing:
         files |= {
-            "differences.md": differences.markdown(study, sections),
+            "differences.md": differences.markdown(study, differing),
             "differences.csv": differences.csv(study, sections),
         }
     swept = None
@@ -82,7 +83,7 @@ def _files(study: Study, published: bool | None) -> dict[str, str | bytes]:
         files["published.md"] = comparison_markdown(study, comparison)
         files |= {"published.csv": comparison_csv(comparison)} if comparison.pairs else {}
     samples = {subset: picture for subset in study.subsets or [""] if (picture := plots.samples_image(study, subset))}
-    files["index.html"] = page.page(study, sections, svg, samples, comparison, swept)
+    files["index.html"] = page.page(study, sections, svg, samples, differing, comparison, swept)
     return files | _numbered("samples", samples)
 
 

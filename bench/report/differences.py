@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 
 from bench.report.read import Metric, Study
@@ -11,24 +12,31 @@ from bench.report.tables import MainCell, MainRow, Section, difference_text, hea
 from bench.report.text import Grid
 
 
-def grids(study: Study, sections: Sequence[Section]) -> list[tuple[str, Grid]]:
-    """For each subset, every method minus the first one: a row for each, a column for each metric.
+@dataclass(frozen=True)
+class Differences:
+    """What a report says of how methods differ.
 
-    ▲ better and ▼ worse where the interval excludes zero; † as in the main table. Empty with fewer than two methods.
+    Attributes:
+        grids: for each subset, every method minus the first one: a row for each, a column for each metric.
+        notes: how to read them, how many there are, and what the seeds of one method say of luck.
     """
-    found = []
-    for section in sections:
-        methods = _methods(section)
-        if len(methods) > 1:
-            first = methods[0]
-            headers = [f"Minus {first.method}", *(metric.heading for metric in study.metrics)]
-            rows = [[row.method, *map(_text, row.cells, first.cells)] for row in methods[1:]]
-            found.append((section.subset, Grid(headers, rows)))
-    return found
+
+    grids: list[tuple[str, Grid]]
+    notes: list[str]
 
 
-def notes(study: Study, sections: Sequence[Section]) -> list[str]:
-    """How to read them, how many there are, and what the seeds of one method say of luck."""
+def differences(study: Study, sections: Sequence[Section]) -> Differences | None:
+    """None with fewer than two methods. ▲ better, ▼ worse where the interval excludes zero; † as in the main table."""
+    grids = [(section.subset, _grid(study, *_methods(section))) for section in sections if len(_methods(section)) > 1]
+    return Differences(grids, _notes(study, sections)) if grids else None
+
+
+def _grid(study: Study, first: MainRow, *others: MainRow) -> Grid:
+    headers = [f"Minus {first.method}", *(metric.heading for metric in study.metrics)]
+    return Grid(headers, [[row.method, *map(_text, row.cells, first.cells)] for row in others])
+
+
+def _notes(study: Study, sections: Sequence[Section]) -> list[str]:
     pairs = sum(1 for _ in _pairs(sections))
     return [
         "The paired difference of two methods on the same prompts and noise, with its 95 % interval; ▲ better, ▼ "
@@ -60,12 +68,10 @@ def told_apart(study: Study) -> dict[str, tuple[int, int]]:
     return {label: (sum(told), len(told)) for label, told in found.items()}
 
 
-def markdown(study: Study, sections: Sequence[Section]) -> str:
+def markdown(study: Study, found: Differences) -> str:
     """The tables of every subset, with their notes."""
-    parts = [head(study, "Differences")]
-    for subset, grid in grids(study, sections):
-        parts.append(f"## Subset: {subset}\n\n{grid.markdown()}\n")
-    return "".join([*parts, *(f"- {note}\n" for note in notes(study, sections))])
+    parts = [f"## Subset: {subset}\n\n{grid.markdown()}\n" for subset, grid in found.grids]
+    return "".join([head(study, "Differences"), *parts, *(f"- {note}\n" for note in found.notes)])
 
 
 def csv(study: Study, sections: Sequence[Section]) -> str:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from bench.report import conditions, differences, given, guidance, html, paradigms, settings, tables
+from bench.report import conditions, given, guidance, html, paradigms, settings, tables
+from bench.report.differences import Differences
 from bench.report.published.compare import Comparison
 from bench.report.read import Study
 from bench.report.stats import Estimate
@@ -20,7 +21,7 @@ TEMPLATE = """{% extends "document" %}
 {% block body %}
 <p>{{ summary }}</p>
 <nav>{% if tabled %}<a href="#results">Results</a>{% endif %}
-{%- if differences %}<a href="#differences">Differences</a>{% endif %}
+{%- if differing %}<a href="#differences">Differences</a>{% endif %}
 {%- if trained %}<a href="#given">Given</a>{% endif %}
 {%- if published %}<a href="#published">Published</a>{% endif %}
 {%- if trained %}<a href="#dynamics">Dynamics</a>{% endif %}
@@ -62,10 +63,10 @@ TEMPLATE = """{% extends "document" %}
 the paired difference to the base with its 95 % interval, ▲ better, ▼ worse, where that interval excludes zero;
 {% endif %}how many of the images owed are scored.</li></ul>
 {% endif %}
-{%- if differences %}
+{%- if differing %}
 <h2 id="differences">Differences</h2>
-{%- for subset, grid in differences %}<h3>{{ subset }}</h3>{{ table(grid, "numbers") }}{% endfor %}
-<ul class="notes">{% for note in difference_notes %}<li>{{ note }}</li>{% endfor %}</ul>
+{%- for subset, grid in differing.grids %}<h3>{{ subset }}</h3>{{ table(grid, "numbers") }}{% endfor %}
+<ul class="notes">{% for note in differing.notes %}<li>{{ note }}</li>{% endfor %}</ul>
 {% endif %}
 {%- if trained %}
 <h2 id="given">Given</h2>
@@ -158,6 +159,7 @@ def page(
     sections: Sequence[Section],
     dynamics_svg: bytes,
     samples: Mapping[str, bytes],
+    differing: Differences | None,
     published: Comparison | None,
     swept: SweptPart | None,
 ) -> str:
@@ -186,8 +188,7 @@ def page(
         notes=tables.notes(study, sections),
         dynamics=_data_uri("image/svg+xml", dynamics_svg),
         samples=[(subset, _data_uri("image/png", picture)) for subset, picture in samples.items()],
-        differences=differences.grids(study, sections),
-        difference_notes=differences.notes(study, sections),
+        differing=differing,
         given=given.given(study),
         given_note=given.NOTE,
         paradigms=paradigms.paradigms(study),

@@ -40,7 +40,7 @@ def test_every_pair_is_there_with_its_paired_interval(sections):
 
 def test_the_table_holds_every_method_against_the_first_and_ranks_no_reward(sections):
     study, (section,) = sections
-    [(subset, grid)] = differences.grids(study, [section])
+    [(subset, grid)] = differences.differences(study, [section]).grids
     assert subset == section.subset and grid.headers[0] == "Minus alpha"
     assert [row[0] for row in grid.rows] == ["beta_long", "gamma"]
     for row in grid.rows:
@@ -64,7 +64,7 @@ def test_one_method_alone_differs_from_none(make_run, tmp_path):
 def test_an_incomplete_cell_has_no_difference(run, tmp_path):
     run.job("delta", 0.1, status="failed", reason="NaN", fractions=[])
     study = read_study([run.folder])
-    [(_, grid)] = differences.grids(study, main_sections(study))
+    [(_, grid)] = differences.differences(study, main_sections(study)).grids
     assert set(grid.rows[-1][1:]) == {"–"}
     render_report([run.folder], tmp_path / "out")
     assert "## Subset: " in (tmp_path / "out" / "differences.md").read_text()
@@ -95,4 +95,4 @@ def difference_of_seeds(study, seeds, name):
 def test_one_seed_of_each_method_says_nothing_of_luck(sections):
     study, found = sections
     assert set(differences.told_apart(study).values()) == {(0, 0)}
-    assert "luck" not in differences.markdown(study, found)
+    assert not any("luck" in note for note in differences.differences(study, found).notes)
