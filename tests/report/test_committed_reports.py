@@ -11,7 +11,7 @@ from bench.report import render_report
 
 REPORTS = Path(__file__).parents[2] / "reports"
 COMMITTED = ("high_aesthetic", "embedded", "embedded_steps", "embedded_main", "embedded_ablation", "embedded_defaults")
-COMMITTED += ("guidance", "guidance_defaults")
+COMMITTED += ("embedded_steps_defaults", "guidance", "guidance_defaults")
 TEXT = {".md", ".csv", ".tex"}  # pictures, and the page that holds them, differ with the version of matplotlib
 
 
