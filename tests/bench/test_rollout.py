@@ -4,22 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from fakes import Brightness
+from fakes import Places
 from observed import record
 
 from bench.lora import LoRAConfig
 from bench.rollout import one_of_each, roll_out, sample_and_score
-
-
-class Places(Brightness):
-    """Scores that say how many images were scored before."""
-
-    def __init__(self) -> None:
-        self.scored = 0
-
-    def score(self, images, prompts):
-        self.scored += len(images)
-        return [float(i) for i in range(self.scored - len(images), self.scored)]
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from fakes import Brightness, advance, same, small, weights
+from fakes import Brightness, Places, advance, same, small, weights
 from observed import column, prepare, record, wide
 
 from methods import diffusion_nft
@@ -223,7 +223,8 @@ def test_an_epoch_is_charged_for_its_rollout_and_three_velocities_a_level(world,
 
 def test_micro_batches_give_one_gradient(world):
     def gradient(micro_batch: int | None) -> torch.Tensor:
-        job, method = world.job(micro_batch=micro_batch, evaluation_batch=1), small("diffusion_nft", kl_weight=0.1)
+        job = world.job(reward=Places(), micro_batch=micro_batch, evaluation_batch=1)
+        method = small("diffusion_nft", kl_weight=0.1)
         method.setup(job)
         job.learner.fill([p + 0.1 * draw(i, *p.shape) for i, p in enumerate(job.parameters)])
         job.update = lambda: None

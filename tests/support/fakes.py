@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -178,6 +178,21 @@ def registered(backbone: Backbone) -> Iterator[None]:
 
 
 SPEC: BackboneSpec
+
+
+class Places(Brightness):
+    """A reward that says how many images were scored before, whatever they show.
+
+    For what is compared closely: batches of another size round otherwise, a pixel then falls on the other side now and
+    then, and where brightness is the reward this moves every advantage of a group by a thousandth.
+    """
+
+    def __init__(self) -> None:
+        self.scored = 0
+
+    def score(self, images: Sequence[np.ndarray], prompts: Sequence[Prompt]) -> list[float]:
+        self.scored += len(images)
+        return [float(i) for i in range(self.scored - len(images), self.scored)]
 
 
 class World:
