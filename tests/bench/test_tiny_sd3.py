@@ -34,6 +34,12 @@ def backbone() -> loader.Backbone:
     return loader.find("tiny-sd3")
 
 
+def test_a_tokenizer_made_again_gives_every_token_the_same_id() -> None:
+    """It is made where a backbone is trained and where it is put together."""
+    one, *others = (text.make_clip_tokenizer(["red", "square", "squares", "below"]).get_vocab() for _ in range(4))
+    assert len(one) > 80 and others == [one] * 3
+
+
 def test_from_pretrained_alone_gives_every_component(pipeline: StableDiffusion3Pipeline) -> None:
     kinds = {name: type(part).__name__ for name, part in pipeline.components.items() if part is not None}
     expected = {

@@ -28,7 +28,7 @@ def make_tiny_clip(folder: Path, words: Sequence[str], *, width: int = 768, scal
 
     learned = json.loads(make_clip_tokenizer(words).backend_tokenizer.to_str())["model"]
     special = ["<|startoftext|>", "<|endoftext|>"]
-    ordinary = sorted(set(learned["vocab"]) - set(special))  # the trainer's own order differs from run to run
+    ordinary = [token for token in learned["vocab"] if token not in special]
     tokenizer = CLIPTokenizer(
         vocab={token: i for i, token in enumerate([*ordinary, *special])},
         merges=[tuple(pair) for pair in learned["merges"]],

@@ -38,7 +38,7 @@ def make_clip_tokenizer(words: Sequence[str]) -> CLIPTokenizer:
     bpe.train_from_iterator([*sorted(set(words)), *alphabet], trainer)
     learned = json.loads(bpe.to_str())["model"]
     merges = [(first, second) for first, second in learned["merges"]]
-    tokens = sorted(learned["vocab"], key=learned["vocab"].__getitem__)
+    tokens = sorted(learned["vocab"])  # the trainer's own order differs from call to call
     vocab = {token: i for i, token in enumerate(["<|startoftext|>", "<|endoftext|>", *tokens])}
     return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=MAX_TOKENS)
 
