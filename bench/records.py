@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
+import io
 import json
 import os
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePath
-from typing import IO, Any, Final
+from typing import IO, Any, Final, NoReturn, TypeVar
 
-from bench.errors import BenchError
+from pydantic import BaseModel, ValidationError
+
+from bench.errors import FULL, BenchError, DiskFull, of_path
 
 VERSION = 1
 """Version of the record layout, written into every file."""
@@ -42,29 +44,52 @@ def inside(path: str) -> bool:
     return not PurePath(path).is_absolute() and ".." not in PurePath(path).parts
 
 
-class DiskFull(BenchError):
-    """Nothing can be recorded any more, so the whole experiment stops."""
+DEEPEST = 64
+"""How deep a record nests at most. Ours nest eight deep; thousands of levels end Python's own stack."""
 
 
 def _disk_full(path: Path) -> DiskFull:
     return DiskFull(f"the disk is full: could not write {path}; free some space and run the same command")
 
 
+class _Watched(io.FileIO):
+    """A file that remembers why a write failed: libraries that write through it report something else."""
+
+    failed: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            self.failed = error
+            raise
+
+
 def write_with(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Write a file whole or not at all, through ``write(file)``. A full disk ends in one line, the old file stays."""
+    """Write a file whole or not at all, through ``write(file)``. A full disk ends in one line, the old file stays.
+
+    Raises:
+        DiskFull: the disk, or the user's share of it, is full.
+        OSError: the file cannot be written for another reason; it names ``path``.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.partial")
+    raw: _Watched | None = None
     try:
-        with partial.open("wb") as file:
+        with _Watched(partial, "w") as raw, io.BufferedWriter(raw) as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
-    except OSError as error:
+    except BaseException as error:
         partial.unlink(missing_ok=True)
-        if error.errno == errno.ENOSPC:
+        cause = error if isinstance(error, OSError) else raw.failed if raw else None
+        if cause is None:
+            raise
+        if cause.errno in FULL:
             raise _disk_full(path) from error
-        raise
+        cause.filename = str(path)
+        raise cause from (error if cause is not error else None)
 
 
 def write_bytes(path: Path, data: bytes | memoryview) -> None:
@@ -79,13 +104,79 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read one JSON document; a damaged one ends in one line."""
+    """Read one JSON document. BenchError: one line for one that cannot be read or is damaged."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise BenchError(f"{path} is not there") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        return loads(path.read_bytes())
+    except OSError as error:
+        raise of_path(error, path) from error
+    except ValueError as error:
         raise BenchError(f"{path} is damaged ({error}); delete it and run again") from error
+
+
+def loads(text: str | bytes) -> Any:
+    """The value of a JSON text. ValueError: it is none, holds NaN or infinity, or nests beyond ``DEEPEST``."""
+    if isinstance(text, bytes):
+        text = text.decode()
+    try:
+        value = json.loads(text, parse_constant=_no_number)
+    except RecursionError as error:
+        raise ValueError(f"it nests more than {DEEPEST} deep") from error
+    if text.count("[") + text.count("{") > DEEPEST:
+        _check_depth(value)
+    return value
+
+
+def _no_number(text: str) -> NoReturn:
+    raise ValueError(f"it holds {text}, which is no JSON")
+
+
+def _check_depth(value: Any) -> None:
+    level = [value]
+    for _ in range(DEEPEST + 1):
+        level = [
+            part
+            for held in level
+            if isinstance(held, dict | list)
+            for part in (held.values() if isinstance(held, dict) else held)
+        ]
+        if not level:
+            return
+    raise ValueError(f"it nests more than {DEEPEST} deep")
+
+
+Parsed = TypeVar("Parsed", bound=BaseModel)
+
+
+def parsed(kind: type[Parsed], value: Any, path: Path) -> Parsed:
+    """A value as a record. BenchError: one line that says which key of it is not what this version reads."""
+    try:
+        return kind.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the document"
+        raise BenchError(f"{path} is not a record this version reads ({where}: {first['msg'].lower()})") from error
+
+
+def read_record(kind: type[Parsed], path: Path) -> Parsed:
+    """Read one JSON document as a record. BenchError: one line for one that is not there or is no such record."""
+    return parsed(kind, read_json(path), path)
+
+
+def read_raw(kind: type[BaseModel], path: Path) -> dict[str, Any]:
+    """The document as it stands, with keys that ``kind`` does not know, once it has passed as a record of that kind.
+
+    For a command that writes the record again: what this version does not read it must not rewrite.
+    """
+    value = read_json(path)
+    parsed(kind, value, path)
+    return dict(value)
+
+
+def read_rows(kind: type[BaseModel], path: Path) -> Iterator[dict[str, Any]]:
+    """The lines of a file as they stand, each once it has passed as a record of that kind."""
+    for row in read_lines(path):
+        parsed(kind, row, path)
+        yield row
 
 
 def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -95,16 +186,22 @@ def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     """Read JSON lines; a damaged line ends in one line that names it."""
-    if not path.exists():
-        return
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                yield json.loads(line)
-            except ValueError as error:
-                if not line.endswith(b"\n"):  # a kill cut the last line short; the job writes it again on resume
-                    return
-                raise BenchError(f"{path}:{number} is damaged; delete the file's folder and run again") from error
+    try:
+        if not path.exists():
+            return
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                try:
+                    row = loads(line)
+                except ValueError as error:
+                    if not line.endswith(b"\n"):  # a kill cut the last line short; the job writes it again on resume
+                        return
+                    raise BenchError(f"{path}:{number} is damaged; delete the file's folder and run again") from error
+                if not isinstance(row, dict):
+                    raise BenchError(f"{path}:{number} is no JSON object; delete the file's folder and run again")
+                yield row
+    except OSError as error:
+        raise of_path(error, path) from error
 
 
 class Log:
@@ -126,7 +223,7 @@ class Log:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(dumps({"v": VERSION, **row}) + "\n")
         except OSError as error:
-            if error.errno == errno.ENOSPC:
+            if error.errno in FULL:
                 raise _disk_full(self.path) from error
             raise
 
@@ -137,9 +234,11 @@ class Log:
         kept = []
         for line in self.path.read_bytes().split(b"\n"):
             try:
-                row = json.loads(line)
+                row = loads(line)
             except ValueError:
                 break
+            if not isinstance(row, dict) or type(row.get("step")) is not int:
+                raise BenchError(f"{self.path} holds a line without its step; delete the job's folder and run again")
             if row["step"] > step:
                 break
             kept.append(line + b"\n")

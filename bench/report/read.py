@@ -410,7 +410,7 @@ def read_study(runs: list[Path]) -> Study:
     """Read run folders and merge them. Raises BenchError where a record is damaged or two runs are not comparable."""
     if not runs:
         raise BenchError("no run to report on; name at least one folder, e.g. runs/<experiment>")
-    experiments = tuple(_parse(Experiment, run / "experiment.json") for run in runs)
+    experiments = tuple(records.read_record(Experiment, run / "experiment.json") for run in runs)
     _check_agreement(runs, experiments)
     jobs: dict[str, Job] = {}
     for run, experiment in zip(runs, experiments, strict=True):
@@ -478,7 +478,7 @@ def _without(suite: Suite, names: set[str]) -> Suite:
 
 def read_job(folder: Path) -> Study:
     """The study of one job against its base, so that what is said of the job alone is what its report says."""
-    experiment = _parse(Experiment, folder.parent / "experiment.json")
+    experiment = records.read_record(Experiment, folder.parent / "experiment.json")
     if folder.name not in experiment.jobs:
         raise unknown("job", folder.name, experiment.jobs)
     base, job = (_read_job(folder.with_name(name), experiment.suite) for name in (BASE, folder.name))
@@ -520,8 +520,8 @@ def _told_apart(rows: tuple[Job, ...]) -> tuple[Job, ...]:
 
 
 def _read_job(folder: Path, suite: Suite) -> Job:
-    record = _parse(JobRecord, folder / "job.json") if (folder / "job.json").exists() else None
-    status = _parse(StatusRecord, folder / "status.json") if (folder / "status.json").exists() else None
+    record = records.read_record(JobRecord, folder / "job.json") if (folder / "job.json").exists() else None
+    status = records.read_record(StatusRecord, folder / "status.json") if (folder / "status.json").exists() else None
     method, subset, seed = _identity(folder.name)
     clock = {row["step"]: row for row in _rows(folder / "clock.jsonl", ("step", "seconds", "peak_memory"))}
     metered = _rows(folder / "meter.jsonl", ("step", "flops"))
@@ -554,12 +554,12 @@ def _identity(folder: str) -> tuple[str, str, int]:
 
 
 def _read_evaluation(path: Path, suite: Suite, clock: Mapping[int, Mapping[str, Any]]) -> Evaluation:
-    record = _parse(EvaluationRecord, path)
+    record = records.read_record(EvaluationRecord, path)
     versions = {metric.name: metric.version for metric in suite.metrics}
     samples: dict[tuple[str, str, int], Sample] = {}
     lines = path.with_name("samples.jsonl")
     for row in records.read_lines(lines):
-        line = _validate(SampleRecord, row, lines)
+        line = records.parsed(SampleRecord, row, lines)
         # A score of another version is another quantity: it does not count. Scoring again appends: later lines win.
         scores = {name: score for name, score in line.scores.items() if versions.get(name) == score.version}
         key = (line.prompt_set, line.prompt_id, line.repeat)
@@ -583,19 +583,3 @@ def _rows(path: Path, required: tuple[str, ...]) -> list[dict[str, Any]]:
         if not isinstance(row, dict) or any(not isinstance(row.get(key), int | float) for key in required):
             raise BenchError(f"{path}:{number} lacks one of {', '.join(required)}; delete its folder and run again")
     return rows
-
-
-Parsed = TypeVar("Parsed", bound=BaseModel)
-
-
-def _parse(kind: type[Parsed], path: Path) -> Parsed:
-    return _validate(kind, records.read_json(path), path)
-
-
-def _validate(kind: type[Parsed], value: Any, path: Path) -> Parsed:
-    try:
-        return kind.model_validate(value)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the document"
-        raise BenchError(f"{path} is not a record this version reads ({where}: {first['msg'].lower()})") from error
