@@ -6,7 +6,6 @@ files go on where a download broke off (``bench.download``).
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import shutil
@@ -17,7 +16,7 @@ from functools import cache
 from pathlib import Path
 
 from bench import download
-from bench.errors import BenchError
+from bench.errors import BenchError, concerns_a_path, of_path
 
 
 class Differs(Exception):
@@ -131,9 +130,9 @@ class File(Asset):
                 what=self.name,
                 lock=home.parent / ".locks" / f"{home.name}.lock",
             )
-        except ValueError as error:
+        except download.OtherContent as error:
             raise _another(self, self.url, self.sha256) from error
-        except RequestException as error:
+        except (RequestException, ValueError) as error:  # a ValueError: of the client, for a URL or a proxy
             raise _unreachable(self, error) from error
 
     def copy(self, folder: Path, cache: Path) -> None:
@@ -223,8 +222,8 @@ class HubModel(Asset):
         except BenchError:
             raise
         except Exception as error:  # the transport's errors have no lasting class: requests, httpx and httpx2 in turn
-            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-                raise
+            if isinstance(error, OSError) and concerns_a_path(error):
+                raise of_path(error) from error
             raise _unreachable(self, error) from error
         shutil.rmtree(self.home(cache), ignore_errors=True)  # a damaged copy there would go before the hub's cache
 
@@ -271,7 +270,7 @@ class HubModel(Asset):
                 lock=store.parent / ".locks" / store.name / f"{sha256}.lock",  # the hub's own
                 headers={"Authorization": f"Bearer {get_token()}"} if get_token() else {},
             )
-        except ValueError as error:
+        except download.OtherContent as error:
             raise _another(self, url, sha256) from error
 
     def copy(self, folder: Path, cache: Path) -> None:
@@ -309,8 +308,9 @@ def _another(asset: Asset, source: str, sha256: str) -> BenchError:
 
 def _unreachable(asset: Asset, error: Exception) -> BenchError:
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    socks = "install the package PySocks for your proxy; " if "SOCKS" in reason.upper() else ""
     return BenchError(
-        f"asset {asset.name} could not be fetched from {asset.source} ({type(error).__name__}: {reason[:160]}); "
+        f"asset {asset.name} could not be fetched from {asset.source} ({type(error).__name__}: {reason[:160]}); {socks}"
         f"without a network, run `bench assets fetch {asset.name} --from FOLDER`"
     )
 

@@ -1,6 +1,6 @@
 """Downloads that go on where they broke off, and that nobody sees before their SHA-256 is right.
 
-``pooch`` checks hashes and moves files to their place; this downloader keeps what has arrived in a ``.part`` file
+``pooch`` tries again and moves files to their place; this downloader keeps what has arrived in a ``.part`` file
 beside that place and asks the server for the rest. A part that belongs to the file no more ends in another hash, and
 the next attempt starts from nothing.
 """
@@ -34,6 +34,10 @@ PIECE = 1 << 16
 WHOLE_SHA256 = 64
 
 
+class OtherContent(ValueError):
+    """What a server sends has another SHA-256. A ``ValueError``, which ``pooch`` tries again after."""
+
+
 def fetch(
     url: str,
     target: Path,
@@ -56,7 +60,7 @@ def fetch(
         headers: sent with each request. ``Authorization`` is not sent on to another host.
 
     Raises:
-        ValueError: what came has another hash; nothing is kept.
+        OtherContent: what came has another hash; nothing is kept.
         requests.RequestException: it could not be had; what has arrived is kept for the next time.
         BenchError: the disk is full; what has arrived is kept.
     """
@@ -66,15 +70,14 @@ def fetch(
     pooch.get_logger().setLevel("WARNING")
     lock.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(lock):
-        whole = len(sha256) == WHOLE_SHA256
-        if not whole and target.exists():  # pooch cannot check the beginning of a hash
+        if target.exists():  # checked here, as the content of an arrival is: pooch's errors do not tell what failed
             if hash_of(target).startswith(sha256):
                 return
             target.unlink()
         pooch.create(
             path=target.parent,
             base_url="",
-            registry={target.name: f"sha256:{sha256}" if whole else None},
+            registry={target.name: None},
             urls={target.name: url},
             retry_if_failed=RETRIES,
         ).fetch(target.name, downloader=Resuming(target, sha256, size, what, headers or {}))
@@ -116,8 +119,8 @@ class Resuming:
                         raise
                     time.sleep(PAUSE)
         self.part.replace(output_file)
-        if len(self.sha256) < WHOLE_SHA256 and not hash_of(Path(output_file)).startswith(self.sha256):
-            raise ValueError(f"what {url} sends has another SHA-256")  # as pooch does where it knows the whole hash
+        if not hash_of(Path(output_file)).startswith(self.sha256):
+            raise OtherContent(f"what {url} sends has another SHA-256")
 
     def _have(self) -> int:
         return self.part.stat().st_size if self.part.exists() else 0
