@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from bench.errors import BenchError, unknown
+from bench.bounds import LARGEST_BUDGET
+from bench.errors import BenchError, shortened, unknown
 
 CURRENCIES = {
     "flops": "training FLOPs: forwards, backwards, rollouts, reward models, discarded samples",
@@ -33,8 +34,11 @@ class Budget:
         except ValueError:
             value = math.nan
         if not separator or not math.isfinite(value) or value <= 0:
-            raise BenchError(f"budget {text!r} needs a positive amount, e.g. {currency}=1e13")
+            raise BenchError(f"budget {shortened(text, 80)!r} needs a positive amount, e.g. {currency}=1e13")
+        if value > LARGEST_BUDGET[currency]:
+            raise BenchError(f"budget {shortened(text, 80)!r} is beyond {currency}={LARGEST_BUDGET[currency]:g}")
         return cls(currency, value)
 
     def __str__(self) -> str:
-        return f"{self.currency}={self.amount:g}"
+        short = f"{self.amount:g}"
+        return f"{self.currency}={short if float(short) == self.amount else repr(self.amount)}"

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
+import re
+import stat
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,9 +14,69 @@ from typing import Any
 import click
 
 from bench import registry
-from bench.errors import BenchError
+from bench.bounds import (
+    LARGEST_INTEGER,
+    LARGEST_SIDE,
+    MOST_GPUS,
+    MOST_TFLOPS,
+    MOST_TRAINING_MINUTES,
+    MOST_TRIALS,
+)
+from bench.environment import check_environment
+from bench.errors import BenchError, concerns_a_path, of_path, one_line, shortened, shown
 
-PATH = click.Path(path_type=Path)
+
+class _Place(click.Path):
+    """A path: text that can name a file. With ``folder``, no file stands where the folder is or is to be made."""
+
+    def __init__(self, *, folder: bool = False) -> None:
+        super().__init__(path_type=Path)
+        self._folder = folder
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        text = os.fspath(value)
+        if not text or "\0" in text:
+            self.fail(f"{text!r} names no file", param, ctx)
+        path = Path(text)
+        if self._folder:
+            try:
+                _check_folder(path)
+            except OSError as error:
+                raise of_path(error, path) from error
+        return path
+
+
+def _check_folder(path: Path) -> None:
+    """Raises OSError unless a path is a folder, or one that can be made: its first part that is there is a folder."""
+    for place in (path, *path.absolute().parents):
+        try:
+            found = place.stat().st_mode
+        except FileNotFoundError:
+            if place.is_symlink():  # to nowhere: no folder can be made there
+                raise NotADirectoryError(errno.ENOTDIR, "", str(place)) from None
+            continue
+        if not stat.S_ISDIR(found):
+            raise NotADirectoryError(errno.ENOTDIR, "", str(place))
+        return
+
+
+class _Number(click.FloatRange):
+    """A finite number within bounds; a ``FloatRange`` takes NaN."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is no finite number", param, ctx)
+        return number
+
+
+PATH = _Place()
+FOLDER = _Place(folder=True)
+
+
+def _say(text: object) -> None:
+    """Print a line, or several; control characters in a file's name are shown and not obeyed."""
+    click.echo(shown(str(text), keep="\n\t"))
 
 
 class _OneLineErrors(click.Group):
@@ -23,18 +86,22 @@ class _OneLineErrors(click.Group):
         try:
             return super().invoke(ctx)
         except BenchError as error:
-            click.echo(f"bench: {error}", err=True)
-            ctx.exit(1)
+            _end(ctx, error)
+        except click.UsageError as error:
+            error.message = one_line(error.message)
+            raise
         except KeyboardInterrupt:
             click.echo("bench: stopped; everything recorded is kept, and the same command resumes", err=True)
             ctx.exit(130)
         except OSError as error:
-            if error.errno != 28:
+            if not concerns_a_path(error):
                 raise
-            click.echo(
-                f"bench: the disk is full ({error.filename}); free some space and run the same command", err=True
-            )
-            ctx.exit(1)
+            _end(ctx, of_path(error))
+
+
+def _end(ctx: click.Context, error: BenchError) -> None:
+    click.echo("\n  ".join([f"bench: {error}", *error.details]), err=True)
+    ctx.exit(1)
 
 
 @click.group(cls=_OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})
@@ -63,6 +130,7 @@ def main() -> None:
     A trained model as a diffusers folder or a LoRA:
         bench export runs/high_aesthetic/sft--high_aesthetic--s0 --out exports/sft
     """
+    check_environment()
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     # Threads that spin for long while they wait slow a step several times when anything else runs on the same cores;
@@ -84,7 +152,7 @@ def _numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> t
     try:
         return tuple(int(part) for part in value.split(","))
     except ValueError as error:
-        raise BenchError(f"--seeds takes whole numbers with commas between, not {value!r}") from error
+        raise BenchError(f"--seeds takes whole numbers with commas between, not {shortened(value, 80)!r}") from error
 
 
 def _scales(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[float, ...] | None:
@@ -95,17 +163,19 @@ def _scales(ctx: click.Context, param: click.Parameter, value: str | None) -> tu
     except ValueError:
         scales = ()
     if not scales or not all(0 < s < math.inf for s in scales) or len({f"{s:g}" for s in scales}) < len(scales):
-        raise BenchError(f"--guidance takes numbers above 0 with commas between, each once: 1,2,4.5, not {value!r}")
+        raise BenchError(
+            f"--guidance takes numbers above 0 with commas between, each once: 1,2,4.5, not {shortened(value, 80)!r}"
+        )
     return scales
 
 
 def _shard(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int] | None:
     if value is None:
         return None
-    number, _, count = value.partition("/")
-    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
-        raise BenchError(f"--shard takes I/N with I from 1 to N, e.g. 1/8, not {value!r}")
-    return int(number) - 1, int(count)
+    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", value, re.ASCII)
+    if found is None or not 1 <= int(found[1]) <= int(found[2]):
+        raise BenchError(f"--shard takes I/N with I from 1 to N, e.g. 1/8, not {shortened(value, 80)!r}")
+    return int(found[1]) - 1, int(found[2])
 
 
 def _share_cache(ctx: click.Context, param: click.Parameter, value: Path) -> Path:
@@ -122,15 +192,15 @@ def _share_cache(ctx: click.Context, param: click.Parameter, value: Path) -> Pat
 _places = (
     click.option(
         "--cache",
-        type=PATH,
+        type=FOLDER,
         default="cache",
         envvar="BENCH_CACHE",
         show_default=True,
         callback=_share_cache,
         help="Corpora, scores, latents, assets. Also from BENCH_CACHE.",
     ),
-    click.option("--runs", type=PATH, default="runs", show_default=True, help="Records of runs."),
-    click.option("--reports", type=PATH, default="reports", show_default=True, help="Rendered reports."),
+    click.option("--runs", type=FOLDER, default="runs", show_default=True, help="Records of runs."),
+    click.option("--reports", type=FOLDER, default="reports", show_default=True, help="Rendered reports."),
 )
 
 
@@ -165,9 +235,11 @@ _computing = (
 
 _planning = (
     click.option("--dry-run", is_flag=True, help="Start nothing; print jobs, hours, memory, disk, what is missing."),
-    click.option("--utilisation", type=click.FloatRange(0, 1, min_open=True), help="Of a dry run; default: 0.45."),
-    click.option("--peak-tflops", type=click.FloatRange(0, min_open=True), help="Of a GPU in a dry run; default: 989."),
-    click.option("--gpus", type=click.IntRange(1), help="That share a job in a dry run; default: 8."),
+    click.option("--utilisation", type=_Number(0, 1, min_open=True), help="Of a dry run; default: 0.45."),
+    click.option(
+        "--peak-tflops", type=_Number(0, MOST_TFLOPS, min_open=True), help="Of a GPU in a dry run; default: 989."
+    ),
+    click.option("--gpus", type=click.IntRange(1, MOST_GPUS), help="That share a job in a dry run; default: 8."),
 )
 
 
@@ -270,18 +342,18 @@ def run(
 
     target = reports / config.run_name
     render_report([outcome.folder], target)
-    click.echo(f"report: {target / 'index.html'}")
+    _say(f"report: {target / 'index.html'}")
     if outcome.failed:
         told = [f"{name}: {reason}" for name, reason in outcome.failed.items()]
-        raise BenchError("\n  ".join([f"{len(told)} of the jobs failed:", *told]))
+        raise BenchError(f"{len(told)} of the jobs failed:", told)
 
 
 @main.command()
 @click.argument("experiment", type=PATH, required=False)
 @click.option("--methods", callback=_names, help="Methods, or variants of EXPERIMENT; default: its methods.")
 @click.option("--subset", "subsets", callback=_names, help="Subsets; a trial is a job on each.")
-@click.option("--trials", type=click.IntRange(1), help="Of each row; default: 8.")
-@click.option("--seed", type=click.IntRange(0), help="Of the trials and of the search; default: 1000.")
+@click.option("--trials", type=click.IntRange(1, MOST_TRIALS), help="Of each row; default: 8.")
+@click.option("--seed", type=click.IntRange(0, LARGEST_INTEGER), help="Of the trials and of the search; default: 1000.")
 @click.option("--budget", help="Of each trial; default: the experiment's.")
 @click.option("--suite", default="", help="Validation suite; default: the experiment's with _validation after it.")
 @click.option("--prompts", type=PATH, help="Validation prompts, one a line, for the metrics that need no facts.")
@@ -343,14 +415,14 @@ def tune(
     places, progress = Workspace(cache, runs), Progress(quiet=quiet)
     result = tuning.run(lambda each: launch(launcher, each, places, machine, progress), runs, progress.say)
     for path in write(result, reports / tuning.config.run_name):
-        click.echo(f"wrote {path}")
+        _say(f"wrote {path}")
     if result.lost:
         raise BenchError(f"every trial of {', '.join(result.lost)} failed; the reasons are in trials.md")
 
 
 @main.command()
 @click.argument("runs", type=PATH, nargs=-1)
-@click.option("--out", type=PATH, help="Folder to write to; default reports/<experiment>.")
+@click.option("--out", type=FOLDER, help="Folder to write to; default reports/<experiment>.")
 @click.option("--published", is_flag=True, default=None, help="The paper's numbers: beside RUNS, or alone.")
 def report(runs: tuple[Path, ...], out: Path | None, published: bool | None) -> None:
     """Draw tables, plots and the page again from the records of RUNS, folders or archives. Needs no GPU.
@@ -364,12 +436,13 @@ def report(runs: tuple[Path, ...], out: Path | None, published: bool | None) -> 
 
     if not (runs or published):
         raise BenchError("name a run folder, e.g. runs/high_aesthetic, or ask for --published")
-    target = out or Path("reports") / ("-".join(run.name.partition(".tar")[0] for run in runs) or "published")
+    names = (run.resolve().name.partition(".tar")[0] for run in runs)  # of `.` too
+    target = out or Path("reports") / ("-".join(names) or "published")
     if runs:
         render_report(list(runs), target, published)
     else:
         render_published(target)
-    click.echo(f"report: {target / 'index.html'}")
+    _say(f"report: {target / 'index.html'}")
 
 
 @main.command()
@@ -385,7 +458,7 @@ def archive(run: Path, out: Path) -> None:
     from bench.archive import pack
 
     count = pack(run, out)
-    click.echo(f"archive: {out} ({count} files, {out.stat().st_size / 1e6:.2f} MB)")
+    _say(f"archive: {out} ({count} files, {out.stat().st_size / 1e6:.2f} MB)")
 
 
 @main.command()
@@ -397,7 +470,7 @@ def archive(run: Path, out: Path) -> None:
     "--metrics", callback=_names, default="", help="Those of the suite to score with alone; NAME@PROMPT-SET adds one."
 )
 @click.option("--guidance", callback=_scales, metavar="SCALES", help="Draw each WHAT at each scale: 1,2,3,4.5,7.")
-@click.option("--limit", type=click.IntRange(1), help="Prompts per group, for a look: never comparable.")
+@click.option("--limit", type=click.IntRange(1, 10**9 - 1), help="Prompts per group, for a look: never comparable.")
 @click.option("--name", default="", help="Of run folder and report; default: evaluate-<suite>, or guidance-<suite>.")
 @_with((*_model[:2], _model[3]))
 @_with((_computing[0], _computing[5]))
@@ -443,8 +516,8 @@ def evaluate(
         render_report([outcome.folder], target)
         if not quiet:
             table = "guidance.md" if config.guidance else "main_results.md"
-            click.echo((target / table).read_text(encoding="utf-8"))
-        click.echo(f"report: {target / 'index.html'}")
+            _say((target / table).read_text(encoding="utf-8"))
+        _say(f"report: {target / 'index.html'}")
     if outcome.failed and quiet:
         raise BenchError("; ".join(f"{what}: {reason}" for what, reason in outcome.failed.items()))
     if outcome.failed:  # the reasons were said when they came up
@@ -467,12 +540,12 @@ def score(run: Path, metrics: tuple[str, ...], cache: Path) -> None:
     from bench.progress import Progress
 
     score_run(run, metrics, Progress())
-    click.echo(f"draw it with: bench report {run}")
+    _say(f"draw it with: bench report {run}")
 
 
 @main.command()
 @click.argument("job", type=PATH)
-@click.option("--out", type=PATH, required=True, help="Folder to write to: empty, or not there.")
+@click.option("--out", type=FOLDER, required=True, help="Folder to write to: empty, or not there.")
 @click.option("--backbone", help="Folder or hub id of the backbone, where it is not where it was trained from.")
 @click.option("--transformer-only", is_flag=True, help="Leave the backbone's other components out.")
 def export(job: Path, out: Path, backbone: str | None, transformer_only: bool) -> None:
@@ -484,18 +557,24 @@ def export(job: Path, out: Path, backbone: str | None, transformer_only: bool) -
     """
     from bench.export import export_job
 
-    export_job(job, out, backbone=backbone, transformer_only=transformer_only, say=click.echo)
-    click.echo(f"export: {out}")
+    export_job(job, out, backbone=backbone, transformer_only=transformer_only, say=_say)
+    _say(f"export: {out}")
 
 
 @main.command()
 @click.option("--corpus", default="world", show_default=True, help="world, or the path of a corpus.")
 @click.option("--subset", "names", callback=_names, default="high_aesthetic,high_clipscore", show_default=True)
 @click.option("--suite", default="embedded", show_default=True, help="Whose metrics score the corpus.")
-@click.option("--threshold", type=float, help="Least score kept, instead of the subset's own.")
-@click.option("--quantile", type=click.FloatRange(0, 1, min_open=True), help="Share of the corpus to keep, best first.")
+@click.option("--threshold", type=_Number(), help="Least score kept, instead of the subset's own.")
+@click.option("--quantile", type=_Number(0, 1, min_open=True), help="Share of the corpus to keep, best first.")
 @click.option("--metric", help="Only score the corpus with this metric and show how the scores lie.")
-@click.option("--resolution", type=int, default=64, show_default=True, help="Side of the pictures in pixels.")
+@click.option(
+    "--resolution",
+    type=click.IntRange(1, LARGEST_SIDE),
+    default=64,
+    show_default=True,
+    help="Side of the pictures in pixels.",
+)
 @click.option("--buckets", "aspect_buckets", is_flag=True, help="Keep aspect ratios, in buckets.")
 @click.option("--shard", callback=_shard, metavar="I/N", help="Do just the I-th of N shares of the work; cut nothing.")
 @_with(_places[:1])
@@ -533,10 +612,10 @@ def list_(kind: str | None, method: str | None) -> None:
         cls = plugins.load(method)
         for name, field in cls.Config.model_fields.items():
             tiny = f" (on tiny-sd3: {cls.embedded[name]!r})" if name in cls.embedded else ""
-            click.echo(f"{method}.{name} = {field.default!r}{tiny}  {field.description or ''}".rstrip())
+            _say(f"{method}.{name} = {field.default!r}{tiny}  {field.description or ''}".rstrip())
         return
     for line in listing.everything() if kind is None else listing.one(kind):
-        click.echo(line)
+        _say(line)
 
 
 @main.command()
@@ -559,7 +638,7 @@ def check(method: str, settings: tuple[str, ...]) -> None:
 
     findings = check_method(cls, **settings_of(name, settings))
     for finding in findings:
-        click.echo(finding)
+        _say(finding)
     if not all(finding.ok for finding in findings):
         sys.exit(1)
 
@@ -571,7 +650,7 @@ def new() -> None:
 
 @new.command("method")
 @click.argument("name")
-@click.option("--out", type=PATH, help="Folder to write, which must not be there; default: ./NAME.")
+@click.option("--out", type=FOLDER, help="Folder to write, which must not be there; default: ./NAME.")
 def new_method(name: str, out: Path | None) -> None:
     """Write a package with the method NAME, its settings, an experiment and tests.
 
@@ -583,7 +662,7 @@ def new_method(name: str, out: Path | None) -> None:
     from bench.scaffold import write_method
 
     for line in write_method(name, out or Path(name)):
-        click.echo(line)
+        _say(line)
 
 
 @main.group()
@@ -611,11 +690,11 @@ def list_assets(cache: Path) -> None:
     for name, asset in store.TABLE.items():
         state = store.state(name, cache, hashed=False)
         here += asset.size if state == "present" else 0
-        click.echo(f"{name:<22} {state:<8} {size(asset.size):>10}  {asset.what}")
-        click.echo(f"{'':<22} licence: {asset.licence}")
-        click.echo(f"{'':<22} from:    {asset.source}")
+        _say(f"{name:<22} {state:<8} {size(asset.size):>10}  {asset.what}")
+        _say(f"{'':<22} licence: {asset.licence}")
+        _say(f"{'':<22} from:    {asset.source}")
     total = sum(asset.size for asset in store.TABLE.values())
-    click.echo(f"{len(store.TABLE)} assets, {size(total)}; {size(here)} are here")
+    _say(f"{len(store.TABLE)} assets, {size(total)}; {size(here)} are here")
 
 
 @assets.command("fetch")
@@ -635,7 +714,7 @@ def fetch_assets(names: tuple[str, ...], suite: str | None, source: Path | None,
     failed = []
     for asset in chosen:
         try:
-            click.echo(f"{asset.name}: {store.fetch(asset.name, cache, source)}")
+            _say(f"{asset.name}: {store.fetch(asset.name, cache, source)}")
         except BenchError as error:
             failed.append(str(error))
     if failed:
@@ -653,7 +732,7 @@ def verify_assets(names: tuple[str, ...], cache: Path) -> None:
     bad = []
     for name in [store.get(name).name for name in names] or list(store.TABLE):
         state = store.state(name, cache, hashed=True)
-        click.echo(f"{name:<22} {state}")
+        _say(f"{name:<22} {state}")
         if state.startswith("differs") or (state == "missing" and names):
             bad.append(name)
     if bad:
@@ -667,7 +746,7 @@ def doctor() -> None:
 
     findings = examine()
     for finding in findings:
-        click.echo(f"{'ok  ' if finding.ok else 'MISS'} {finding.what}: {finding.detail}")
+        _say(f"{'ok  ' if finding.ok else 'MISS'} {finding.what}: {finding.detail}")
     if not all(finding.ok or finding.optional for finding in findings):
         sys.exit(1)
 
@@ -676,8 +755,12 @@ def doctor() -> None:
 @click.option(
     "--stage", type=click.Choice(["vae", "clip", "policy", "quality", "all"]), default="all", show_default=True
 )
-@click.option("--out", type=PATH, default="cache/pretrain", show_default=True)
-@click.option("--minutes", type=float, help="Training time of the stage, instead of the recipe's.")
+@click.option("--out", type=FOLDER, default="cache/pretrain", show_default=True)
+@click.option(
+    "--minutes",
+    type=_Number(0, MOST_TRAINING_MINUTES, min_open=True),
+    help="Training time of the stage, instead of the recipe's.",
+)
 def pretrain(stage: str, out: Path, minutes: float | None) -> None:
     """Train the embedded backbone and its judge anew: VAE, CLIP, then the flow model. Two CPU cores need 1.5 hours."""
     for name in ("vae", "clip", "policy", "quality") if stage == "all" else (stage,):

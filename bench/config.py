@@ -6,56 +6,79 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field, field_validator
+from pydantic_core import PydanticCustomError
 
 from bench import plugins, registry
+from bench.bounds import (
+    LARGEST_INTEGER,
+    LARGEST_SIDE,
+    LONGEST_NAME,
+    MOST_EVALUATIONS,
+    MOST_IMAGES,
+    MOST_SEEDS,
+    MOST_T5_TOKENS,
+)
 from bench.budget import Budget
 from bench.errors import BenchError, unknown
 from bench.method import MethodConfig
-from bench.settings import read_values, validated
+from bench.records import is_name
+from bench.settings import (
+    Settings,
+    check_value,
+    parse_size,
+    read_toml,
+    read_values,
+    validated,
+)
 from bench.tuned import Tuned, check_tuned, read_tuned
 
+Seed = Annotated[int, Field(ge=-LARGEST_INTEGER, le=LARGEST_INTEGER)]
 
-class SubsetRule(BaseModel):
+
+class SubsetRule(Settings):
     """How a subset is cut in this experiment, where its own threshold or the corpus's quantile will not do."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     threshold: float | None = Field(None, description="least score kept")
     quantile: float | None = Field(None, gt=0, le=1, description="share of the corpus kept, best first")
     pairs: int | None = Field(None, gt=0, description="pairs that the experiment's source reports, for `--dry-run`")
 
 
-class PipelineRule(BaseModel):
+class PipelineRule(Settings):
     """How a pipeline of methods shares its budget."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     split: tuple[float, ...] = Field((), description="share of the budget of each stage; default: equal shares")
 
 
-class ExperimentConfig(BaseModel):
-    """An experiment. The defaults are the embedded one that ``make run`` runs."""
+class ExperimentConfig(Settings):
+    """An experiment. The defaults are the embedded one that ``make run`` runs.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    What it accepts a report can read: names join into folders, so none holds ``--``, and every number is bounded.
+    """
 
-    name: str = Field("", pattern=r"^(\w[\w.-]*)?$", description="run folder; default: the subsets, joined")
+    name: str = Field(
+        "", pattern=r"^(\w[\w.-]*)?$", max_length=LONGEST_NAME, description="run folder; default: the subsets, joined"
+    )
     methods: tuple[str, ...] = Field(registry.DEFAULT_METHODS, min_length=1)
     plugins: tuple[str, ...] = Field(
         (), description="files of methods; added by naming a file among the methods, and absolute when read"
     )
     subsets: tuple[str, ...] = Field(("high_aesthetic",), min_length=1)
-    seeds: tuple[int, ...] = Field((0,), min_length=1)
+    seeds: tuple[Seed, ...] = Field((0,), min_length=1, max_length=MOST_SEEDS)
     backbone: str = Field("tiny-sd3", description="registered name, hub id or local diffusers folder")
     revision: str | None = Field(None, description="branch, tag or commit of a hub id")
     offline: bool = Field(False, description="use the hub's cache alone")
     dtype: Literal["auto", "bfloat16", "float32"] = Field(
         "auto", description="of matrix products; auto: bfloat16 where a CUDA device has it, else float32"
     )
-    resolution: int | None = Field(None, gt=0, description="side of a training picture; default: the suite's")
-    max_sequence_length: int | None = Field(None, gt=0, description="T5 tokens; default: the backbone's, 256 for SD3.5")
+    resolution: int | None = Field(
+        None, gt=0, le=LARGEST_SIDE, description="side of a training picture; default: the suite's"
+    )
+    max_sequence_length: int | None = Field(
+        None, gt=0, le=MOST_T5_TOKENS, description="T5 tokens; default: the backbone's, 256 for SD3.5"
+    )
     corpus: str = Field("world", description="registered name or path")
     aspect_buckets: bool = Field(False, description="keep aspect ratios in buckets instead of cropping squares")
     text_cache_limit: str = Field("100GB", description="above this, captions are encoded ahead instead of cached")
@@ -66,14 +89,16 @@ class ExperimentConfig(BaseModel):
     budget: str = Field(
         "flops=7.07e12", description="equal for every job; currencies: flops, updates, steps, device-seconds"
     )
-    evaluations: int = Field(3, ge=1, description="evaluations per job, at equal shares of the budget")
+    evaluations: int = Field(
+        3, ge=1, le=MOST_EVALUATIONS, description="evaluations per job, at equal shares of the budget"
+    )
     micro_batch: int | None = Field(
-        None, gt=0, description="rows worked on at a time with a graph; default: a whole share"
+        None, gt=0, le=MOST_IMAGES, description="rows worked on at a time with a graph; default: a whole share"
     )
     gradient_checkpointing: bool = False
     compile: bool = Field(False, description="torch.compile the transformer's blocks")
     adam_8bit: bool = Field(False, description="optimizer states in 8 bits (bitsandbytes)")
-    evaluation_batch: int = Field(48, gt=0, description="images sampled together in evaluations")
+    evaluation_batch: int = Field(48, gt=0, le=MOST_IMAGES, description="images sampled together in evaluations")
     sharding: Literal["ddp", "fsdp"] = Field("ddp", description="what several processes do with a full fine-tune")
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = ("tensorboard",)
     method: dict[str, dict[str, Any]] = Field({}, description="per method: overrides of its configuration")
@@ -84,6 +109,20 @@ class ExperimentConfig(BaseModel):
     subset: dict[str, SubsetRule] = Field({}, description="per subset: threshold or quantile")
     preferences: str = Field("", description="corpus of preference pairs; default: the one that goes with the corpus")
     tuned: Tuned | None = Field(None, description="file that `bench tune` left; what it holds lies under the tables")
+
+    @field_validator("methods", "subsets")
+    @classmethod
+    def _names_join_into_folders(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if not name or name[0] == "." or "--" in name or not is_name(name):
+                raise PydanticCustomError("name", "a name is a part of a folder, so it holds neither '--' nor '/'")
+        return value
+
+    @field_validator("text_cache_limit")
+    @classmethod
+    def _is_a_size(cls, value: str) -> str:
+        parse_size(value)
+        return value
 
     @property
     def run_name(self) -> str:
@@ -251,12 +290,21 @@ def _overlay(kind: str, tables: Any, settings: Sequence[str]) -> dict[str, dict[
         name, dot, key = target.partition(".")
         if not (equals and dot and key):
             raise BenchError(f"--set takes name.key=value, not {setting!r}")
-        try:
-            value = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
-            value = text
-        merged.setdefault(name, {})[key] = value
+        merged.setdefault(name, {})[key] = _value(text, target)
     return merged
+
+
+def _value(text: str, target: str) -> Any:
+    """The value of a ``--set``: as TOML where it is one, else the text itself."""
+    try:
+        values = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        values = {}
+    except (RecursionError, ValueError):
+        values = read_toml(f"value = {text}", f"--set {target} is")
+    value = values["value"] if values.keys() == {"value"} else text
+    check_value(value, f"--set {target}")
+    return value
 
 
 def method_config(method: Any, scale: str, overrides: Mapping[str, Any]) -> MethodConfig:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,24 +12,16 @@ from torch import Tensor
 
 from bench.backbone.ahead import AheadText
 from bench.backbone.loader import TextCondition
-from bench.errors import BenchError
+from bench.settings import parse_size
 from bench.suite import Prompt
 
 if TYPE_CHECKING:
     from bench.method import Needs
 
+__all__ = ["Latents", "Preferences", "Prefetch", "Text", "TrainingData", "parse_size"]
+
 K = TypeVar("K")
 T = TypeVar("T")
-
-_UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
-
-
-def parse_size(text: str) -> int:
-    """Bytes of ``40GB``, ``1.5 TB`` or ``512MiB``. Raises BenchError for anything else."""
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]+)\s*", text, re.IGNORECASE | re.ASCII)
-    if match is None or match[2].upper() not in _UNITS:
-        raise BenchError(f"{text!r} is no size; write a number and a unit (B, KB, MB, GB or TB), such as 40GB")
-    return round(float(match[1]) * _UNITS[match[2].upper()])
 
 
 class Latents(Protocol):

@@ -6,6 +6,7 @@ not on a CPU). One process needs none of it.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ import torch
 from torch import Tensor
 
 from bench.backbone.loading import check_dtype
+from bench.environment import check_group
+from bench.errors import BenchError
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -77,11 +80,19 @@ class Engine:
         Args:
             dtype: ``auto`` (bfloat16 on CUDA, float32 elsewhere), ``bfloat16`` or ``float32``.
         """
+        check_group()
         from accelerate import Accelerator, DistributedDataParallelKwargs
 
         # SD3's only buffer, the position table, never changes; sharing it would be a collective in every first forward.
         replication = DistributedDataParallelKwargs(broadcast_buffers=False)
-        accelerator = Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=[replication])
+        try:
+            accelerator = Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=[replication])
+        except (KeyError, ValueError) as error:  # of its own variables, whose words it holds against its lists
+            told = ", ".join(sorted(name for name in os.environ if name.startswith(("ACCELERATE_", "FSDP_"))))
+            raise BenchError(
+                f"the environment does not say how processes share the work: {' '.join(str(error).split())}; set right "
+                f"or unset {told or 'the variables of your launcher'}"
+            ) from error
         device = accelerator.device
         auto = torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported(False) else torch.float32
         chosen = auto if dtype == "auto" else DTYPES[dtype]

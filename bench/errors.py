@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import os
 import re
 from collections.abc import Iterable, Sequence
 
@@ -36,6 +37,11 @@ def shortened(text: str, longest: int = LONGEST) -> str:
     return text if len(text) <= longest else f"{text[:half]} … {text[-half:]}"
 
 
+def one_line(message: str) -> str:
+    """A message as one printable line of bounded length."""
+    return shown(shortened(re.sub(r"\s*\n\s*", " ", message.strip())))
+
+
 class BenchError(Exception):
     """Something the user can mend. The message is one line that says what is wrong and what to do.
 
@@ -44,8 +50,8 @@ class BenchError(Exception):
     """
 
     def __init__(self, message: str, details: Sequence[str] = ()) -> None:
-        super().__init__(shown(shortened(message)))
-        self.details = tuple(shown(shortened(line)) for line in details)
+        super().__init__(one_line(message))
+        self.details = tuple(map(one_line, details))
 
 
 class DiskFull(BenchError):
@@ -85,7 +91,7 @@ _REASONS = {
     errno.EROFS: "{path} lies on a file system that is read-only; give another place",
     errno.ENOENT: "{path} is not there",
     errno.EISDIR: "{path} is a folder, and a file is needed there; give another path",
-    errno.ENOTDIR: "{path} needs a folder where a file is; give another path",
+    errno.ENOTDIR: "{path} is a file, or leads through one, where a folder is needed; give another path",
     errno.EEXIST: "{path} is there already and is no folder; give another path",
     errno.ENOTEMPTY: "{path} is there already and is not empty; give another path",
     errno.ELOOP: "{path} is a loop of links; give another path",
@@ -103,7 +109,8 @@ _REASONS = {
 
 def of_path(error: OSError, path: object = None) -> BenchError:
     """The one line of an ``OSError``. ``path`` is what it is about, where the error does not know it."""
-    about = shortened(str(error.filename if error.filename is not None else path or "a file"), 300)
+    named = error.filename if error.filename is not None else path
+    about = shown(shortened(os.fsdecode(named) if isinstance(named, str | bytes) else str(named or "a file"), 300))
     if error.errno in FULL:
         whose = "the disk" if error.errno == errno.ENOSPC else "the quota of the disk"
         return DiskFull(f"{whose} is full ({about}); free some space and run the same command")

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from bench import records, registry
-from bench.errors import BenchError, unknown
+from bench.bounds import LARGEST_SCALE, LONGEST_NAME, MOST_IMAGES, MOST_SCALES, MOST_T5_TOKENS
+from bench.errors import BenchError, concerns_a_path, of_path, unknown
 from bench.experiment import DRAWN_UNTRAINED, NOT_TRAINED, Outcome, Workspace, untrained_header, untrained_record
 from bench.progress import Progress
-from bench.settings import read_values, validated
+from bench.settings import Settings, read_values, validated
 from bench.subjects import Subject, expanded, find_subject, trained_transformer
 from bench.turns import EXPERIMENT, turn
 
@@ -24,27 +26,31 @@ if TYPE_CHECKING:
     from bench.suite import Suite
 
 
-class EvaluationConfig(BaseModel):
+class EvaluationConfig(Settings):
     """What one ``bench evaluate`` does."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     what: tuple[str, ...] = Field(min_length=1, description="registered names, hub ids, folders")
-    name: str = Field("", pattern=r"^(\w[\w.-]*)?$", description="run folder; default: evaluate-<suite>")
+    name: str = Field(
+        "", pattern=r"^(\w[\w.-]*)?$", max_length=LONGEST_NAME, description="run folder; default: evaluate-<suite>"
+    )
     suite: str = "embedded"
     backbone: str | None = Field(None, description="pipeline of a LoRA or a lone transformer")
     revision: str | None = Field(None, description="branch, tag or commit of a hub id")
     offline: bool = Field(False, description="use the hub's cache alone")
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
-    max_sequence_length: int | None = Field(None, gt=0, description="T5 tokens; default: the backbone's")
-    evaluation_batch: int = Field(48, gt=0, description="images sampled together")
+    max_sequence_length: int | None = Field(
+        None, gt=0, le=MOST_T5_TOKENS, description="T5 tokens; default: the backbone's"
+    )
+    evaluation_batch: int = Field(48, gt=0, le=MOST_IMAGES, description="images sampled together")
     passes: Literal["all", "generate", "score"] = "all"
     metrics: tuple[str, ...] = Field(
         (), description="score with these of the suite's alone; name@prompt-set adds a column"
     )
     limit: int | None = Field(None, gt=0, description="prompts per group, for a look")
-    guidance: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = Field(
-        (), description="scales of classifier-free guidance, a row for each; default: the suite's"
+    guidance: tuple[Annotated[float, Field(gt=0, le=LARGEST_SCALE)], ...] = Field(
+        (),
+        max_length=MOST_SCALES,
+        description="scales of classifier-free guidance, a row for each; default: the suite's",
     )
 
     @property
@@ -94,7 +100,12 @@ def evaluate(
             _Rows(config, suite, engine, progress, folder, subject).run(scored)
         except records.DiskFull:
             raise
-        except BenchError as error:
+        except (BenchError, OSError) as fault:
+            if isinstance(fault, OSError) and not concerns_a_path(fault):
+                raise
+            error = of_path(fault) if isinstance(fault, OSError) else fault
+            if isinstance(error, records.DiskFull):
+                raise error from fault
             if engine.world_size > 1:  # the others may be inside a collective and cannot know
                 raise BenchError(f"{what}: {error}") from error
             progress.say(f"{what}: {error}")
@@ -107,8 +118,10 @@ def _open_run(folder: Path, config: EvaluationConfig, engine: Engine) -> tuple[S
 
     Writes ``experiment.json``: a suite, the columns added to it, and no job.
     """
+    from bench.report.read import Experiment
+
     suite, path = make_suite(config), folder / "experiment.json"
-    old = engine.broadcast(records.read_json(path) if engine.is_main and path.exists() else None)
+    old = engine.broadcast(records.read_raw(Experiment, path) if engine.is_main and path.exists() else None)
     own = {name: prompts.name for name, prompts in suite.metrics()}
     known = own | {m["name"]: m["prompt_set"] for m in (old["suite"]["metrics"] if old else ()) if m.get("added")}
     wanted = _columns(suite, [name for name in config.metrics if "@" in name], known)
@@ -223,12 +236,13 @@ class _Rows:
 
     def _begin(self, row: _Row, about: dict[str, Any]) -> None:
         """Write ``job.json`` first, or see that it is of the same subject."""
+        from bench.report.read import JobRecord
         from bench.runner import write_status
 
         path = row.folder / "job.json"
         about = {"kind": self.subject.kind, "source": self.subject.what.rstrip("/") or "/"} | row.about | about
         if path.exists():
-            if records.read_json(path)["evaluated"] != about:
+            if records.read_raw(JobRecord, path).get("evaluated") != about:
                 raise BenchError(
                     f"{row.folder} holds an evaluation of something else that was called {self.subject.what!r}, or "
                     "drawn in another way; give this one a name with --name, or delete the folder"
@@ -359,9 +373,11 @@ def score_run(run: Path, names: Sequence[str], progress: Progress) -> None:
 
 def _score_run(run: Path, names: Sequence[str], progress: Progress, engine: Engine) -> None:
     from bench.evaluation.scoring import owed, score_suite
+    from bench.report.read import Experiment, read_study
 
     path = run / "experiment.json"
-    record = records.read_json(path)
+    record = records.read_raw(Experiment, path)
+    read_study([run])  # every record is of this version before the first is written again
     suite, known = _suite_of(record, run)
     wanted = _columns(suite, names, known)
     suite = suite.with_metrics(known | wanted)
@@ -397,7 +413,10 @@ def _score_run(run: Path, names: Sequence[str], progress: Progress, engine: Engi
 
 def _suite_of(record: dict[str, Any], run: Path) -> tuple[Suite, dict[str, str]]:
     """A run's suite as it is here, and the columns it has: metric → prompt set."""
-    name, _, limit = record["suite"]["name"].partition(", first ")
+    name = record["suite"]["name"]
+    limit = ""
+    if found := re.fullmatch(r"(.+), first (\d{1,9})", name):
+        name, limit = found.groups()
     suite: Suite = registry.load("suites", name)()
     suite = suite.limited(int(limit)) if limit else suite
     if suite.version != record["suite"]["version"]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from bench import plugins, records, registry
 from bench.budget import Budget
 from bench.config import ExperimentConfig, SubsetRule
-from bench.errors import BenchError
+from bench.errors import FULL, BenchError, of_path
 from bench.own import Own
 from bench.progress import Progress
 from bench.prompt_file import suite_of
@@ -294,6 +294,7 @@ def _write_experiment(
 ) -> None:
     """Write ``experiment.json``, or add jobs to it if everything that makes jobs comparable is the same."""
     from bench.backbone import hub
+    from bench.report.read import Experiment
 
     path = folder / "experiment.json"
     fixed = {
@@ -314,7 +315,7 @@ def _write_experiment(
     }
     names = [job.name for job in jobs]
     if path.exists():
-        old = records.read_json(path)
+        old = records.read_raw(Experiment, path)
         earlier = old.pop("jobs", [])
         fixed["suite"] = with_added(fixed["suite"], old["suite"])
         _refuse_another(folder, old, fixed, fixed)
@@ -410,10 +411,12 @@ def _came_to_nothing(folder: Path) -> bool:
 
 
 def _write_job(folder: Path, record: dict[str, Any]) -> None:
+    from bench.report.read import JobRecord
+
     path = folder / "job.json"
     if path.exists() and not _came_to_nothing(folder):
         younger = {key: record[key] for key in ("origin", "stages")}  # than the first records, which lack them
-        old = younger | records.read_json(path)
+        old = younger | records.read_raw(JobRecord, path)
         known, given = old.get("preferences"), record["preferences"]
         hashes = ("hash", "preferred_hash")  # whether they are there now, and where they lie, is no configuration
         others = known and given and any(known[key] != given[key] for key in hashes if key in known)
@@ -429,6 +432,11 @@ def _where(recipe: Recipe, error: BaseException) -> str:
     """``file:line: `` of the last line of a method that an error passed through, or nothing."""
     found = (Own.of(stage.method).of_error(error) for stage in reversed(recipe.stages))
     return next((f"{place}: " for place in found if place), "")
+
+
+def _lies_in(error: OSError, folder: Path) -> bool:
+    """Whether an error is about a file of a job's folder, and not about one that a method opens."""
+    return isinstance(error.filename, str) and Path(error.filename).is_relative_to(folder)
 
 
 @dataclass(frozen=True)
@@ -521,6 +529,10 @@ class _Shared:
         except records.DiskFull:
             raise
         except (Exception, SystemExit) as error:
+            if isinstance(error, OSError) and error.errno in FULL:
+                raise of_path(error, folder) from error
+            if isinstance(error, OSError) and _lies_in(error, folder):
+                error = of_path(error)
             foreseen = isinstance(error, (BenchError, OutOfMemory))
             reason = str(error) if foreseen else f"{_where(recipe, error)}{plugins.one_line(error)} (see traceback.txt)"
             if not foreseen:

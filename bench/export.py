@@ -14,7 +14,7 @@ from bench.errors import BenchError, unknown
 from bench.model_card import Form, card
 from bench.origin import Origin, read_origin
 from bench.records import BASE, CONTEXT
-from bench.report.read import Job, Study, read_job
+from bench.report.read import Experiment, Job, Study, read_job
 from bench.report.text import listed, memory
 from bench.weights import LORA, TRANSFORMER, adapter_config, find_weights
 
@@ -73,7 +73,7 @@ def export_job(
 def _read(job: Path) -> Study:
     """The job's study, if there is such a job and it is finished."""
     if (job / "experiment.json").is_file():
-        names = records.read_json(job / "experiment.json").get("jobs", [])
+        names = records.read_record(Experiment, job / "experiment.json").jobs
         raise BenchError(
             f"{job} is an experiment; name one of its jobs, e.g. {job / names[0] if names else 'none yet'}"
         )

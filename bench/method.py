@@ -8,16 +8,35 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
+
+from bench.bounds import LARGEST_COUNT
 
 if TYPE_CHECKING:
     from bench.job import Job
 
 
 class MethodConfig(BaseModel):
-    """Base of every method's configuration: typed, frozen, and closed to unknown keys."""
+    """Base of every method's configuration: typed, frozen, closed to unknown keys, and with finite, bounded numbers.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    A number is neither infinite nor NaN. A whole number without an upper bound of its own (``le`` or ``lt``) is at most
+    ``LARGEST_COUNT``, so that a mistyped batch is refused instead of filling the memory.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*")
+    @classmethod
+    def _counts_are_bounded(cls, value: Any, info: ValidationInfo) -> Any:
+        field = cls.model_fields[str(info.field_name)]
+        if any(getattr(rule, bound, None) is not None for rule in field.metadata for bound in ("le", "lt")):
+            return value
+        most = max(LARGEST_COUNT, abs(field.default) if isinstance(field.default, int) else 0)
+        for part in value if isinstance(value, list | tuple) else (value,):
+            if isinstance(part, int) and abs(part) > most:
+                raise PydanticCustomError("count", "a whole number is at most {most} here", {"most": most})
+        return value
 
 
 class AdamWConfig(MethodConfig):

@@ -10,7 +10,7 @@ from typing import Literal
 from bench import records, registry
 from bench.backbone import hub
 from bench.errors import BenchError
-from bench.report.read import Study
+from bench.report.read import RunConfig, Study
 
 
 @dataclass(frozen=True)
@@ -47,5 +47,5 @@ class Origin:
 def read_origin(run: Path, study: Study) -> Origin:
     """The backbone as ``config.json`` of a run folder names it, else as ``experiment.json`` does."""
     path = run / "config.json"
-    config = records.read_json(path) if path.exists() else {}
-    return Origin(config.get("backbone") or study.experiment.backbone, config.get("revision"))
+    config = records.read_record(RunConfig, path) if path.exists() else RunConfig()
+    return Origin(config.backbone or study.experiment.backbone, config.revision)

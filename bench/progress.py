@@ -9,10 +9,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
 from bench import records
+from bench.errors import shown
 
 PLAIN_SECONDS = 30.0
 """Where the output is no terminal, a line this often instead of bars."""
@@ -79,7 +81,7 @@ class Progress:
 
     def say(self, text: str) -> None:
         """Print a line that stays."""
-        self.console.print(text, markup=False, soft_wrap=True)
+        self.console.print(shown(text, keep="\n"), markup=False, soft_wrap=True)
 
     @contextmanager
     def _live(self) -> Iterator[None]:
@@ -100,7 +102,7 @@ class Progress:
     def task(self, name: str, total: float) -> Iterator[Task]:
         """A bar for one piece of work."""
         with self._live():
-            bar = self._rich.add_task(name, total=total, note="") if self._rich else None
+            bar = self._rich.add_task(escape(shown(name)), total=total, note="") if self._rich else None
             task = Task(self, name, total, bar)
             try:
                 yield task

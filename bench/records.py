@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import os
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -39,9 +40,14 @@ def digest(value: Any) -> str:
     return hashlib.sha256(dumps(value).encode()).hexdigest()
 
 
+def is_name(text: str) -> bool:
+    """Whether a text of a record can be the name of one file or folder, which leads nowhere else."""
+    return 0 < len(text) <= 255 and text not in (".", "..") and not set(text) & set("/\\\0")
+
+
 def inside(path: str) -> bool:
     """Whether a relative path that a record names stays in the folder that it starts from."""
-    return not PurePath(path).is_absolute() and ".." not in PurePath(path).parts
+    return "\0" not in path and not PurePath(path).is_absolute() and ".." not in PurePath(path).parts
 
 
 DEEPEST = 64
@@ -118,7 +124,7 @@ def loads(text: str | bytes) -> Any:
     if isinstance(text, bytes):
         text = text.decode()
     try:
-        value = json.loads(text, parse_constant=_no_number)
+        value = _DECODER.decode(text)
     except RecursionError as error:
         raise ValueError(f"it nests more than {DEEPEST} deep") from error
     if text.count("[") + text.count("{") > DEEPEST:
@@ -128,6 +134,15 @@ def loads(text: str | bytes) -> Any:
 
 def _no_number(text: str) -> NoReturn:
     raise ValueError(f"it holds {text}, which is no JSON")
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"it holds {text}, which is no finite number")
+    return value
+
+
+_DECODER = json.JSONDecoder(parse_constant=_no_number, parse_float=_finite)
 
 
 def _check_depth(value: Any) -> None:
@@ -197,8 +212,6 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
                     if not line.endswith(b"\n"):  # a kill cut the last line short; the job writes it again on resume
                         return
                     raise BenchError(f"{path}:{number} is damaged; delete the file's folder and run again") from error
-                if not isinstance(row, dict):
-                    raise BenchError(f"{path}:{number} is no JSON object; delete the file's folder and run again")
                 yield row
     except OSError as error:
         raise of_path(error, path) from error

@@ -362,6 +362,10 @@ def write_status(folder: Path, status: str, reason: str | None = None) -> None:
 
 
 def read_status(folder: Path) -> dict[str, Any]:
-    """Status of a job folder; ``{"status": "new"}`` where there is none."""
+    """Status of a job folder; ``{"status": "new"}`` where there is none. BenchError for a file that is no status."""
+    from bench.report.read import StatusRecord
+
     path = folder / "status.json"
-    return dict(records.read_json(path)) if path.exists() else {"status": "new", "reason": None}
+    if not path.exists():
+        return {"status": "new", "reason": None}
+    return records.read_record(StatusRecord, path).model_dump()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from bench import records, registry
 from bench.errors import BenchError
 from bench.origin import Origin, read_origin
+from bench.report.read import Experiment, JobRecord, RunConfig, read_job
 from bench.weights import LORA, TRANSFORMER, find_weights
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class Subject:
         path = Path(self.what).expanduser() / "job.json"
         if not path.is_file() or path.parent.name == records.BASE:
             return None
-        record = records.read_json(path)
+        record = records.read_raw(JobRecord, path)
         keys = ("method", "subset", "seed", "reward")
         return {"run": path.absolute().parents[1].name, **{key: record.get(key) for key in keys}}
 
@@ -92,7 +93,7 @@ def expanded(given: Sequence[str]) -> tuple[list[str], list[str]]:
     chosen: dict[str, None] = {}
     for what in given:
         run = Path(what).expanduser()
-        jobs = records.read_json(run / "experiment.json")["jobs"] if (run / "experiment.json").is_file() else []
+        jobs = _jobs(run) if (run / "experiment.json").is_file() else []
         base = [records.BASE] if jobs and (run / records.BASE).is_dir() else []
         chosen |= dict.fromkeys(f"{what.rstrip('/')}/{name}" for name in (*base, *jobs))
         chosen |= {} if jobs else {what: None}
@@ -103,7 +104,11 @@ def expanded(given: Sequence[str]) -> tuple[list[str], list[str]]:
 def _beside_jobs(path: Path) -> bool:
     """Whether a path lies in a run and is neither its base nor a job: records, other rows, a launcher's files."""
     experiment = path.parent / "experiment.json"
-    return experiment.is_file() and path.name not in (records.BASE, *records.read_json(experiment)["jobs"])
+    return experiment.is_file() and path.name not in (records.BASE, *_jobs(path.parent))
+
+
+def _jobs(run: Path) -> list[str]:
+    return records.read_record(Experiment, run / "experiment.json").jobs
 
 
 def find_subject(what: str, *, backbone: str | None = None, revision: str | None = None) -> Subject:
@@ -145,11 +150,9 @@ def find_subject(what: str, *, backbone: str | None = None, revision: str | None
 
 
 def _job(what: str, folder: Path, backbone: str | None, revision: str | None) -> Subject:
-    from bench.report.read import read_job
-
     if folder.name == records.BASE:
-        config = records.read_json(folder.parent / "config.json")
-        return Subject(what, "pipeline", backbone=config["backbone"], revision=config.get("revision"))
+        config = records.read_record(RunConfig, folder.parent / "config.json")
+        return Subject(what, "pipeline", backbone=config.backbone, revision=config.revision)
     weights, source = find_weights(folder), read_origin(folder.parent, read_job(folder))
     kind: Kind = "lora" if weights.kind == "lora" else "transformer"
     return Subject(what, kind, weights.path, backbone or source.name, revision if backbone else source.revision)

@@ -5,21 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from bench.errors import BenchError
-from bench.settings import validated
+from bench.settings import Settings, read_toml, validated
 
 
-class Tuned(BaseModel):
+class Tuned(Settings):
     """Settings that were chosen among trials, and how they were chosen."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     trials: int = Field(gt=0, description="of each row; the first is its setting before tuning")
     suite: str = Field(description="whose prompts chose")
@@ -30,8 +27,8 @@ class Tuned(BaseModel):
     corpus: str
     subsets: tuple[str, ...]
     prompts: tuple[str, ...] = Field((), description="keys (``prompt_key``) of the prompts that chose")
-    method: dict[str, dict[str, Any]] = {}
-    variant: dict[str, dict[str, Any]] = {}
+    method: dict[str, dict[str, Any]] = Field({})
+    variant: dict[str, dict[str, Any]] = Field({})
     sha256: str = Field("", description="of the file; not in it")
 
     def origin(self) -> dict[str, Any]:
@@ -58,13 +55,11 @@ def read_tuned(path: Path) -> Tuned:
     """Read such a file. BenchError: one line for one that is not there or is none."""
     try:
         data = path.read_bytes()
-        values = tomllib.loads(data.decode())
     except OSError as error:
         raise BenchError(
             f"the tuned settings {path} cannot be read ({error.strerror}); `bench tune` writes them"
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BenchError(f"the tuned settings {path} are no valid TOML: {error}") from error
+    values = read_toml(data, f"the tuned settings {path} are")
     tuned: Tuned = validated(Tuned, values | {"sha256": hashlib.sha256(data).hexdigest()}, f"{path}: ")
     return tuned
 

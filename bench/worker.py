@@ -9,7 +9,7 @@ codes are those of ``bench.launch.ends``.
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import json
 import os
 import sys
@@ -19,7 +19,8 @@ from pathlib import Path
 
 import click
 
-from bench.errors import BenchError
+from bench.environment import check_environment
+from bench.errors import BenchError, concerns_a_path, of_path, shown
 from bench.launch import ends
 from bench.launch.signals import stop_signals
 from bench.records import DiskFull
@@ -54,17 +55,21 @@ def work(path: Path, cache: Path, runs: Path, only: tuple[str, ...], *, quiet: b
     from bench.evaluate import EvaluationConfig, evaluate
     from bench.experiment import Workspace, run_experiment
     from bench.progress import Progress
+    from bench.settings import validated
 
+    check_environment()
     os.environ["BENCH_CACHE"] = str(cache)  # where suites and metrics look for their assets
     values, places = records.read_json(path), Workspace(cache, runs)
+    if not isinstance(values, dict):
+        raise BenchError(f"{path} is no configuration; a launcher writes it")
     if "what" in values:
-        asked = EvaluationConfig.model_validate(values)
+        asked = validated(EvaluationConfig, values, f"{path}: ")
         engine = Engine.from_environment(dtype=asked.dtype)
         outcome = evaluate(asked, places, Progress(quiet=quiet or not engine.is_main), engine=engine)
         if outcome.failed:  # no record says why
             raise BenchError("; ".join(f"{what}: {reason}" for what, reason in outcome.failed.items()))
     else:
-        config = ExperimentConfig.model_validate(values)
+        config = validated(ExperimentConfig, values, f"{path}: ")
         engine = Engine.from_environment(dtype=config.dtype, sharding=config.sharding)
         progress = Progress(quiet=quiet or not engine.is_main)
         outcome = run_experiment(config, places, progress, engine=engine, only=only or None)
@@ -77,26 +82,28 @@ def _explain(error: Exception, path: Path) -> int:
     from bench.errors import JobFailure
     from bench.runner import OutOfMemory
 
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        error = DiskFull(f"the disk is full ({error.filename}); free some space and run the same command")
+    if isinstance(error, OSError) and concerns_a_path(error):
+        error = of_path(error)
     if isinstance(error, (BenchError, JobFailure, OutOfMemory)):
         _say(str(error))
     else:
         rank = os.environ.get("RANK", "0")
         path = path.with_name(f"rank{rank}-{path.name}")
-        path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+        with contextlib.suppress(OSError):  # the folder is perhaps what cannot be written
+            path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
         _say(f"rank {rank}: {type(error).__name__}: {error} ({path})")
     return ends.DISK_FULL if isinstance(error, DiskFull) else ends.BROKEN
 
 
 def _say(line: str) -> None:
     """Leave the one line for the launcher, or print it where there is none."""
-    line = " ".join(line.split())
+    line = shown(" ".join(line.split()))
     path = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if path:
-        Path(path).write_text(json.dumps({"message": line, "timestamp": int(time.time())}), encoding="utf-8")
-    else:
-        click.echo(f"bench: {line}", err=True)
+        with contextlib.suppress(OSError):
+            Path(path).write_text(json.dumps({"message": line, "timestamp": int(time.time())}), encoding="utf-8")
+            return
+    click.echo(f"bench: {line}", err=True)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from bench import records
 from bench.download import hash_of
 from bench.errors import BenchError
 from bench.evaluation.drawing import Drawn, image_name, problem_of, read_picture, sample_row
+from bench.report.read import EvaluationRecord
 from bench.subjects import IMAGES
 from bench.suite import PromptSet, Suite
 
@@ -34,13 +35,13 @@ def collect_suite(suite: Suite, source: Path, folder: Path, *, header: dict[str,
     """
     identity = _identity(suite, source)
     if (folder / "evaluation.json").exists():
-        taken = records.read_json(folder / "evaluation.json")
+        taken = records.read_raw(EvaluationRecord, folder / "evaluation.json")
         if taken.get("identity") != identity:
             raise BenchError(
                 f"the images in {source} are not those that {folder} holds; give these a name with --name, or delete "
                 "that folder"
             )
-        return {"identity": identity, "sizes": taken["sizes"]}
+        return {"identity": identity, "sizes": taken.get("sizes", {})}
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     (partial / "images").mkdir(parents=True)

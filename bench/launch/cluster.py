@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import RootModel
+
 from bench import records
 from bench.errors import BenchError
 from bench.launch import ends
@@ -23,6 +25,10 @@ if TYPE_CHECKING:
 
 PREPARATION = "preparation"
 """Name, in what is printed, of the cluster job that curates, encodes and evaluates the base."""
+
+
+class Queued(RootModel[dict[str, str]]):
+    """``queued.json``: the id of each cluster job by its name."""
 
 
 def run_on_cluster(
@@ -77,7 +83,7 @@ def _unfinished(folder: Path, names: Sequence[str]) -> list[str]:
 def _queued(folder: Path, queue: Queue) -> dict[str, str]:
     """Jobs that an earlier command submitted and that are not over: name to id."""
     path = launch_folder(folder) / "queued.json"
-    jobs: dict[str, str] = records.read_json(path) if path.exists() and isinstance(queue, SlurmQueue) else {}
+    jobs = records.read_record(Queued, path).root if path.exists() and isinstance(queue, SlurmQueue) else {}
     states = queue.states(list(jobs.values())) if jobs else {}
     return {name: job for name, job in jobs.items() if states[job] not in OVER}
 

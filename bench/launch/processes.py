@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.bounds import MOST_ON_CPU
 from bench.errors import BenchError
 from bench.launch import ends
 from bench.launch.command import worker_command, write_config
@@ -162,6 +163,10 @@ def _how_many(settings: LaunchSettings) -> int:
     processes = settings.processes or gpus or 1
     if gpus and processes > gpus:
         raise BenchError(f"--processes {processes} is more than this machine's {gpus} GPUs; each process needs its own")
+    if not gpus and processes > (most := max(os.cpu_count() or 1, MOST_ON_CPU)):
+        raise BenchError(
+            f"--processes {processes} is more than this machine's {os.cpu_count()} cores can do; give at most {most}"
+        )
     return processes
 
 

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
+from bench.bounds import MOST_MINUTES, MOST_TASKS
 from bench.errors import BenchError
-from bench.settings import read_values, validated
+from bench.settings import Settings, read_values, validated
 
 _SET_HERE = {
     "account": "account",
@@ -27,30 +28,35 @@ _TAKEN = {"array", "dependency", "error", "job-name", "kill-on-invalid-dep", "op
 """sbatch options that the launcher needs for itself."""
 
 
-class LaunchSettings(BaseModel):
+class LaunchSettings(Settings):
     """Settings of the launchers; ``local`` reads none of them. The defaults are ours: no source has any."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    processes: int | None = Field(None, ge=1, description="processes on each machine; default: one per GPU, else one")
-    nodes: int = Field(1, ge=1, description="machines per job (slurm)")
-    gpus_per_node: int = Field(0, ge=0, description="GPUs that Slurm gives on each machine")
-    cpus_per_task: int | None = Field(None, ge=1, description="cores that Slurm gives to each process")
+    processes: int | None = Field(
+        None, ge=1, le=MOST_TASKS, description="processes on each machine; default: one per GPU, else one"
+    )
+    nodes: int = Field(1, ge=1, le=10_000, description="machines per job (slurm)")
+    gpus_per_node: int = Field(0, ge=0, le=MOST_TASKS, description="GPUs that Slurm gives on each machine")
+    cpus_per_task: int | None = Field(None, ge=1, le=MOST_TASKS, description="cores that Slurm gives to each process")
     partition: str | None = Field(None, description="Slurm partition; default: the cluster's")
     account: str | None = Field(None, description="Slurm account; default: the user's")
-    time_minutes: int = Field(24 * 60, ge=1, description="time limit of a Slurm job, which is queued again at its end")
-    time_outs: int = Field(20, ge=0, description="times that a job may reach its time limit and still go on")
+    time_minutes: int = Field(
+        24 * 60, ge=1, le=MOST_MINUTES, description="time limit of a Slurm job, which is queued again at its end"
+    )
+    time_outs: int = Field(20, ge=0, le=1000, description="times that a job may reach its time limit and still go on")
     signal_seconds: int = Field(
-        120, ge=1, description="from the call to stop to the kill: room for one step and its checkpoint"
+        120, ge=1, le=24 * 3600, description="from the call to stop to the kill: room for one step and its checkpoint"
     )
     array_parallelism: int | None = Field(
-        None, ge=1, description="jobs side by side; default: all on Slurm, one at a time on the local cluster"
+        None,
+        ge=1,
+        le=10_000,
+        description="jobs side by side; default: all on Slurm, one at a time on the local cluster",
     )
     setup: tuple[str, ...] = Field((), description="shell lines that a Slurm job runs first, e.g. 'module load cuda'")
     sbatch: dict[str, str | int | bool] = Field({}, description="further sbatch options, e.g. {qos = 'high'}")
     cluster: Literal["slurm", "local"] = Field("slurm", description="local: submitit's stand-in on this machine")
     wait: bool = Field(True, description="wait for the Slurm jobs; without it their ids are printed and that is all")
-    poll_seconds: float = Field(15.0, gt=0, description="seconds between two looks at the queue")
+    poll_seconds: float = Field(15.0, gt=0, le=24 * 3600, description="seconds between two looks at the queue")
 
     @field_validator("sbatch")
     @classmethod

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NotRequired,  # pydantic asks for these before Python 3.12
+)
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from typing_extensions import TypedDict
 
 from bench import records
 from bench.budget import Budget
@@ -18,15 +26,33 @@ from bench.meter import Meter
 from bench.records import BASE, CONTEXT, EVALUATED
 from bench.report.text import listed
 
+_KEPT = ConfigDict(extra="allow", allow_inf_nan=False)
+"""Of a part of a record that stays a dictionary: keys that no reader asks for are kept."""
 
-class Metric(BaseModel):
+
+def _one_name(value: str) -> str:
+    if not records.is_name(value):
+        raise ValueError("no name of one file or folder")
+    return value
+
+
+Name = Annotated[str, AfterValidator(_one_name)]
+"""A text that becomes a part of a file's name in reports, so it must not lead anywhere else."""
+
+
+class _Part(BaseModel):
+    """A part of a record, or a whole one. No number in it is infinite or NaN."""
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+
+class Metric(_Part):
     """A column of the suite. ``images`` is how many scored samples one evaluation owes it.
 
     A metric that is not ``ranked`` (a drift) has no better direction; ``weights`` names the files it computes with.
     One that was ``added`` to a run came from ``bench score``, not with the suite.
     """
 
-    model_config = ConfigDict(frozen=True)
     name: str
     label: str
     version: int
@@ -35,7 +61,7 @@ class Metric(BaseModel):
     high: float | None
     format: str
     prompt_set: str
-    images: int
+    images: int = Field(ge=0)
     grouped: bool
     ranked: bool = True
     weights: Any = None
@@ -44,7 +70,8 @@ class Metric(BaseModel):
     @field_validator("format")
     @classmethod
     def _formats_a_number(cls, value: str) -> str:
-        format(0.0, f"+{value}")
+        if not re.fullmatch(r",?(\.\d{1,2})?[efg%]?", value):  # a width could ask for gigabytes of spaces
+            raise ValueError("no format of a number, such as .3f")
         return value
 
     @property
@@ -61,19 +88,17 @@ class Metric(BaseModel):
         return format(value, sign + self.format)
 
 
-class Sampler(BaseModel):
+class Sampler(_Part):
     """How the suite's images were sampled."""
 
-    model_config = ConfigDict(frozen=True)
     steps: int
     guidance_scale: float
     resolution: int
 
 
-class Suite(BaseModel):
+class Suite(_Part):
     """Prompt sets, metrics and sampling settings under one version; records of 0.2.0 do not hold the ``seed``."""
 
-    model_config = ConfigDict(frozen=True)
     name: str
     version: int
     seed: int | None = None
@@ -88,10 +113,9 @@ class Suite(BaseModel):
         return value
 
 
-class _Record(BaseModel):
+class _Record(_Part):
     """A record of the layout this code knows; one of a later layout is refused instead of misread."""
 
-    model_config = ConfigDict(frozen=True)
     v: Literal[1]
 
 
@@ -111,8 +135,15 @@ class Experiment(_Record):
     notice: str
     suite: Suite
     budget: str = ""
-    fractions: list[float] = Field(default=[1.0], min_length=1)
+    fractions: list[Annotated[float, Field(gt=0, le=1)]] = Field(default=[1.0], min_length=1)
     jobs: list[str]
+
+    @field_validator("jobs")
+    @classmethod
+    def _jobs_lie_in_the_run(cls, value: list[str]) -> list[str]:
+        for name in value:
+            identity(name)
+        return value
 
     @model_validator(mode="after")
     def _jobs_start_somewhere(self) -> Experiment:
@@ -121,12 +152,97 @@ class Experiment(_Record):
         return self
 
 
-class Git(BaseModel):
+class RunConfig(_Part):
+    """``config.json`` of a run: of the settings that an experiment was given, those that are read again."""
+
+    backbone: str = ""
+    revision: str | None = None
+
+
+class Git(_Part):
     """The code that ran; unknown where it was not run from a checkout."""
 
-    model_config = ConfigDict(frozen=True)
     commit: str | None
     dirty: bool | None
+
+
+class FromFile(TypedDict):
+    """Origin of a method that was given as a file."""
+
+    __pydantic_config__ = _KEPT
+    file: str
+    sha256: str
+
+
+class FromPackage(TypedDict):
+    """Origin of a method that another package brought."""
+
+    __pydantic_config__ = _KEPT
+    package: str
+    version: str | None
+
+
+Comes = FromFile | FromPackage | str | None
+"""Where a method came from, as ``plugins.origin`` says."""
+
+
+class StageRun(TypedDict):
+    """One stage of a pipeline; ``end`` is the share of the budget at which it ended."""
+
+    __pydantic_config__ = _KEPT
+    name: str
+    end: float
+    origin: Comes
+
+
+class PreferencesUsed(TypedDict):
+    """The corpus of preference pairs, and how many there are."""
+
+    __pydantic_config__ = _KEPT
+    corpus: str
+    pairs: int
+
+
+class TunedUsed(TypedDict):
+    """The settings that `bench tune` chose, by stage, among how many trials on which suite."""
+
+    __pydantic_config__ = _KEPT
+    values: dict[str, dict[str, Any]]
+    trials: int
+    suite: str
+
+
+class Swept(TypedDict):
+    """What was drawn at several guidance scales; of a job, which it is."""
+
+    __pydantic_config__ = _KEPT
+    name: str
+    run: NotRequired[str | None]
+    method: NotRequired[Name | None]
+    subset: NotRequired[Name | None]
+    seed: NotRequired[int | None]
+    reward: NotRequired[str | None]
+
+
+class SampledAs(TypedDict):
+    """The sampler of an evaluated row."""
+
+    __pydantic_config__ = _KEPT
+    steps: NotRequired[int | None]
+    guidance_scale: NotRequired[float | None]
+    resolution: NotRequired[int | None]
+
+
+class EvaluatedAs(TypedDict):
+    """What an evaluated row is."""
+
+    __pydantic_config__ = _KEPT
+    kind: NotRequired[str]
+    sizes: NotRequired[dict[str, int]]
+    sampler: NotRequired[SampledAs | None]
+    sweep: NotRequired[Swept | None]
+    backbone_hash: NotRequired[str | None]
+    max_sequence_length: NotRequired[int | None]
 
 
 class JobRecord(_Record):
@@ -138,25 +254,35 @@ class JobRecord(_Record):
     ``origin`` where the method came from (of a pipeline, ``stages`` say it).
     """
 
-    job: str
-    method: str
-    subset: str | None
+    job: Name
+    method: Name
+    subset: Name | None
     seed: int | None
     config: dict[str, Any]
     needs: dict[str, bool]
     traits: dict[str, str]
     reward: str | None
-    preferences: dict[str, Any] | None = None
-    tuned: dict[str, Any] | None = None
-    origin: Any = None
-    stages: list[dict[str, Any]] | None = None
+    preferences: PreferencesUsed | None = None
+    tuned: TunedUsed | None = None
+    origin: Comes = None
+    stages: list[StageRun] | None = None
     versions: dict[str, Any]
     git: Git
     subset_hash: str | None
     subset_count: int | None
     label: str | None = None
     context: dict[str, Any] | None = None
-    evaluated: dict[str, Any] | None = None
+    evaluated: EvaluatedAs | None = None
+
+    @model_validator(mode="after")
+    def _holds_what_its_parts_name(self) -> JobRecord:
+        for stage in self.stages or ():
+            if not isinstance(self.config.get(stage["name"]), dict):
+                raise ValueError(f"the stage {stage['name']} has no settings in config")
+        made = self.evaluated or {}
+        if made.get("sweep") and ("kind" not in made or not (made.get("sampler") or {}).get("guidance_scale")):
+            raise ValueError("a row of a sweep needs its kind and the guidance scale of its sampler")
+        return self
 
 
 class StatusRecord(_Record):
@@ -174,12 +300,11 @@ class EvaluationRecord(_Record):
     spent: dict[str, float]
 
 
-class Score(BaseModel):
+class Score(_Part):
     """One metric's verdict on one sample: a score, or the error that took its place."""
 
-    model_config = ConfigDict(frozen=True)
     version: int
-    score: float | None = Field(default=None, allow_inf_nan=False)
+    score: float | None = None
     error: str | None = None
 
 
@@ -522,7 +647,7 @@ def _told_apart(rows: tuple[Job, ...]) -> tuple[Job, ...]:
 def _read_job(folder: Path, suite: Suite) -> Job:
     record = records.read_record(JobRecord, folder / "job.json") if (folder / "job.json").exists() else None
     status = records.read_record(StatusRecord, folder / "status.json") if (folder / "status.json").exists() else None
-    method, subset, seed = _identity(folder.name)
+    method, subset, seed = identity(folder.name)
     clock = {row["step"]: row for row in _rows(folder / "clock.jsonl", ("step", "seconds", "peak_memory"))}
     metered = _rows(folder / "meter.jsonl", ("step", "flops"))
     # A folder whose name begins with a dot was being written when its job was killed.
@@ -540,17 +665,21 @@ def _read_job(folder: Path, suite: Suite) -> Job:
     )
 
 
-def _identity(folder: str) -> tuple[str, str, int]:
-    """Method, subset and seed from ``<method>--<subset>--s<seed>``: all that is known of a job not begun."""
+def identity(folder: str) -> tuple[str, str, int]:
+    """Method, subset and seed from ``<method>--<subset>--s<seed>``: all that is known of a job not begun.
+
+    Raises:
+        BenchError: the folder is named otherwise, or the name leads out of the run.
+    """
     if folder == BASE:
         return BASE, "", 0
     for kind in (CONTEXT, EVALUATED):
         if folder.startswith(f"{kind}--"):
             return kind, "", 0
-    parts = folder.split("--")
-    if len(parts) != 3 or not parts[2].startswith("s") or not parts[2][1:].isdigit():
+    found = re.fullmatch(r"(.+)--(.+)--s(-?\d{1,19})", folder, re.ASCII)
+    if found is None or "--" in found[1] or "--" in found[2] or not records.is_name(folder):
         raise BenchError(f"job {folder!r} is not named <method>--<subset>--s<seed>; mend experiment.json")
-    return parts[0], parts[1], int(parts[2][1:])
+    return found[1], found[2], int(found[3])
 
 
 def _read_evaluation(path: Path, suite: Suite, clock: Mapping[int, Mapping[str, Any]]) -> Evaluation:
@@ -580,6 +709,10 @@ def _meter(counts: Mapping[str, Any], step: int, clock: Mapping[int, Mapping[str
 def _rows(path: Path, required: tuple[str, ...]) -> list[dict[str, Any]]:
     rows = list(records.read_lines(path))
     for number, row in enumerate(rows, 1):
-        if not isinstance(row, dict) or any(not isinstance(row.get(key), int | float) for key in required):
+        if isinstance(row, dict) and row.get("v") != records.VERSION:
+            raise BenchError(f"{path}:{number} is of version {row.get('v')!r}, which this version does not read")
+        if not isinstance(row, dict) or not all(
+            isinstance(row.get(key), int | float) and math.isfinite(row[key]) for key in required
+        ):
             raise BenchError(f"{path}:{number} lacks one of {', '.join(required)}; delete its folder and run again")
     return rows

@@ -16,6 +16,8 @@ from bench import plugins, records, registry
 from bench.config import ExperimentConfig, method_config
 from bench.errors import BenchError, unknown
 from bench.prompt_file import suite_of
+from bench.report.read import JobRecord
+from bench.settings import validated
 from bench.tune.space import Dimension, read_ranges, space_of
 from bench.tuned import Tuned, prompt_key
 
@@ -142,7 +144,7 @@ class Tuning:
         for row, values in settings.items():
             own = self.experiment.variant.get(row, {}) | {"method": self.experiment.method_of(row)}
             variants[_trial_name(row, number)] = own | dict(values)
-        return self.config.model_copy(update={"methods": tuple(variants), "variant": variants})
+        return _changed(self.config, {"methods": tuple(variants), "variant": variants})
 
     def _jobs(self, number: int, row: str, settings: Mapping[str, float]) -> list[str]:
         from bench.experiment import plans
@@ -156,7 +158,7 @@ class Tuning:
         expected = self._method_config(row, config.overrides_of(name)).model_dump(mode="json")
         for job in self._jobs(number, row, settings):
             path = folder / job / "job.json"
-            if path.exists() and records.read_json(path)["config"] != expected:
+            if path.exists() and records.read_raw(JobRecord, path)["config"] != expected:
                 raise BenchError(
                     f"{folder} holds other trials of {row} than this command asks for (other settings, ranges, seed or "
                     "results); give it a name with --name, or delete the folder"
@@ -267,7 +269,14 @@ def _validation(config: ExperimentConfig, asked: Asked) -> ExperimentConfig:
         "context": (),
         "tuned": None,
     }
-    return config.model_copy(update=changes)
+    return _changed(config, changes)
+
+
+def _changed(config: ExperimentConfig, changes: Mapping[str, Any]) -> ExperimentConfig:
+    """The experiment with other settings, which are held against the same rules as given ones."""
+    values = {name: getattr(config, name) for name in type(config).model_fields}
+    changed: ExperimentConfig = validated(ExperimentConfig, values | changes, "tuning: ")
+    return changed
 
 
 def _check_prompts(tested: set[str], texts: list[str], suite: str, validation: str) -> None:
