@@ -74,11 +74,24 @@ class Undeclared(JobFailure):
     """The method used a door that its ``needs`` does not open."""
 
 
+def some(names: Iterable[object], most: int = 8) -> str:
+    """Names for one line of error: the first few, and how many more there are."""
+    shown = [str(name) for name in names]
+    more = len(shown) - most
+    return ", ".join(shown if more < 2 else [*shown[:most], f"and {more} more"])
+
+
+def one_line(error: object) -> str:
+    """What another library says, on one line that stays readable."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else f"{text[:200]}…"
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> BenchError:
     """An error for a mistyped name, with the nearest known one."""
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {some(known, 40)}"
     return BenchError(f"unknown {kind} {shortened(name, 80)!r}; {hint}")
 
 

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
+import os
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from bench.corpus import Corpus, Problem
+from bench.corpus import BadPair, Corpus, Problem
 from bench.errors import BenchError
 from data_curation import pictures
 from data_curation.buckets import nearest
-from data_curation.listing import Row, write_listing
+from data_curation.contents import Contents
+from data_curation.listing import BATCH, Row, printable, write_listing
 
 
 class FileCorpus(Corpus):
@@ -36,10 +40,14 @@ class FileCorpus(Corpus):
     """One line for the error that lists what is accepted."""
 
     def __init__(self, path: Path, cache: Path, resolution: int, *, aspect_buckets: bool = False) -> None:
-        self.name = path.name
+        self.name = printable(Path(os.path.abspath(path)).name or str(path))  # noqa: PTH100 - a link keeps its name
         self._resolution, self._aspect_buckets = resolution, aspect_buckets
         identity = {"layout": type(self).__name__, "resolution": resolution, "aspect_buckets": aspect_buckets}
-        self._listing = write_listing(cache / "corpora" / "listings", identity | self._identity(), self._rows())
+        with Contents(cache / "corpora" / "contents.sqlite") as contents:
+            self._hashes = self._hashed(contents, self._whole_files())
+            identity |= {"files": self._hashes} | self._identity()
+            rows = self._with_contents(self._rows(), contents)
+            self._listing = write_listing(cache / "corpora" / "listings", identity, rows)
         if not len(self):
             left_out = self._listing.problems
             example = f"; {len(left_out)} left out, e.g. {left_out[0].item}: {left_out[0].reason}" if left_out else ""
@@ -59,8 +67,16 @@ class FileCorpus(Corpus):
         """The encoded picture of a pair. Raises BadPair; safe to call from several threads."""
 
     def _identity(self) -> dict[str, Any]:
-        """What the fingerprint must cover besides the rows."""
+        """What the fingerprint must cover besides the rows and the contents of files."""
         return {}
+
+    def _whole_files(self) -> list[Path]:
+        """Files that hold many pictures; ``_hashes`` has the hash of each."""
+        return []
+
+    def _picture_file(self, row: Row) -> Path | None:
+        """The file that is a row's picture and nothing else, if there is one. Raises BadPair."""
+        return None
 
     def __len__(self) -> int:
         return len(self._listing)
@@ -97,6 +113,32 @@ class FileCorpus(Corpus):
     def problems(self) -> list[Problem]:
         return self._listing.problems
 
+    def _hashed(self, contents: Contents, paths: list[Path]) -> list[str]:
+        hashes = []
+        for path, found in zip(paths, contents.of(paths), strict=True):
+            if isinstance(found, OSError):
+                raise BenchError(f"{path} cannot be read ({found.strerror}); make it readable, or take it away")
+            hashes.append(found)
+        return hashes
+
+    def _with_contents(self, rows: Iterator[Row | Problem], contents: Contents) -> Iterator[Row | Problem]:
+        """The rows with what their pictures hold, as far as a picture is a file of its own."""
+        while batch := list(itertools.islice(rows, BATCH)):
+            files: dict[int, Path] = {}
+            for number, row in enumerate(batch):
+                try:
+                    if isinstance(row, Row) and (path := self._picture_file(row)):
+                        files[number] = path
+                except BadPair as problem:
+                    batch[number] = Problem(row.name, str(problem))
+            for number, found in zip(files, contents.of(list(files.values())), strict=True):
+                row = batch[number]
+                if isinstance(found, OSError):
+                    batch[number] = Problem(row.name, f"its file cannot be opened ({type(found).__name__})")
+                else:
+                    batch[number] = replace(row, content=found)
+            yield from batch
+
     def _listed_size(self, index: int) -> tuple[int, int] | None:
         width, height = self._listing.get("width", index), self._listing.get("height", index)
         return (width, height) if width and height else None
@@ -108,4 +150,8 @@ class FileCorpus(Corpus):
         return pictures.cover(picture, nearest(*(self._listed_size(index) or picture.size), self._resolution))
 
     def _key(self, index: int, data: bytes) -> str:
-        return hashlib.sha256(data + b"\0" + self.caption(index).encode()).hexdigest()
+        hashed = hashlib.sha256(data)
+        if (listed := self._listing.get("content", index)) and listed != hashed.hexdigest():
+            raise BenchError(f"{self.label(index)} of {self.name} was changed meanwhile; run the same command again")
+        hashed.update(b"\0" + self.caption(index).encode())
+        return hashed.hexdigest()

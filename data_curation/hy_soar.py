@@ -5,36 +5,42 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from bench.corpus import BadPair, Problem
-from bench.errors import BenchError, unknown
+from bench.errors import BenchError, some, unknown
 from data_curation.file_corpus import FileCorpus
 from data_curation.listing import Row
-from data_curation.paths import Inside
+from data_curation.paths import Inside, as_on_disk, left_over
 from data_curation.tables import read_jsonl, tags_of
 
-LENGTHS = ("long", "medium", "short")
-"""Captions that ``caption_en`` may hold, as a JSON object."""
+CAPTIONS = {"long": "long_caption", "medium": "medium_caption", "short": "short_caption", "text": "text"}
+"""Captions that ``caption_en`` may hold, as a JSON object, in the order in which the release looks for one that is not
+empty (``soar/utils/data.py`` of HY-SOAR 59f0e02)."""
 
-MD5 = re.compile(r"[0-9a-f]{32}")
+NOTHING = ("nan", "None")
+"""What a table leaves of a caption that was none; the release takes these for empty, and so does this project."""
+
+MD5 = re.compile(r"[0-9a-fA-F]{32}")
 
 
 class HYSOAR(FileCorpus):
     """SOAR's JSONL: lines {"md5", "caption_en", "bw", "bh"}, pictures as {md5}.jpg in a folder.
 
     A line whose picture is not there, leaves the folder, or has another MD5 than its name says is listed and left out.
-    Keys other than these four are tags.
+    Pictures that no line names are not counted: a folder of them serves several corpora. Keys other than these four
+    are tags.
 
     Args:
         path: the ``.jsonl`` file, or a folder with one or several.
         images: folder of the pictures; default: ``images`` beside the lines if there is one, else the lines' folder.
-        caption: which caption to take where ``caption_en`` is a JSON object: long, medium or short. The release does
-            not say which one it trains on; long is this project's default, since SD3's T5 reads 256 tokens and its
-            authors found detailed captions to help (arXiv:2403.03206, section 5.2.2).
+        caption: which caption to take where ``caption_en`` is a JSON object, given as one or as its text: long,
+            medium, short or text. Default: the first of them, in this order, that is not empty, as the release does.
+            The release trains on the JSON itself where all are empty; here the pair is left out.
         aspect_buckets: ``bw`` and ``bh`` are the width and height of the release's own bucket; a pair goes to the
             bucket of that aspect ratio. A line without them goes by its picture.
     """
@@ -49,13 +55,13 @@ class HYSOAR(FileCorpus):
         *,
         aspect_buckets: bool = False,
         images: str = "",
-        caption: str = "long",
+        caption: str = "",
     ) -> None:
-        if caption not in LENGTHS:
-            raise unknown("caption length", caption, LENGTHS)
+        if caption and caption not in CAPTIONS:
+            raise unknown("caption length", caption, CAPTIONS)
         self._tables = _tables(path)
         beside = self._tables[0].parent
-        folder = beside / images if images else beside / "images"
+        folder = as_on_disk(beside, images) if images else beside / "images"
         if images and not folder.is_dir():
             raise BenchError(f"the folder of pictures {folder} is not there; images= takes one, e.g. {path}?images=DIR")
         self._files, self._caption = Inside(folder if folder.is_dir() else beside), caption
@@ -80,7 +86,7 @@ class HYSOAR(FileCorpus):
             raise BadPair("no JSON line with md5 and caption_en")
         if not MD5.fullmatch(row["md5"]):
             raise BadPair("its md5 is not 32 hexadecimal digits")
-        name = f"{row['md5']}.jpg"
+        name = self._name(row["md5"])
         sides = [row.get("bw") or 0, row.get("bh") or 0]
         if any(type(side) is not int or not 0 <= side < 1 << 16 for side in sides):
             raise BadPair("its bw and bh are not a width and a height in pixels")
@@ -97,19 +103,38 @@ class HYSOAR(FileCorpus):
                 caption = json.loads(caption)
             except (ValueError, RecursionError):
                 return caption  # a caption that happens to begin with a brace
+        if isinstance(caption, str) and caption.strip() in NOTHING:
+            raise BadPair("its caption is empty")
         if not isinstance(caption, dict):
             return caption
-        if self._caption not in caption:
-            raise BadPair(f"its caption_en has no {self._caption!r} caption")
-        return caption[self._caption]
+        keys = [CAPTIONS[self._caption]] if self._caption else list(CAPTIONS.values())
+        chosen = next((caption[key] for key in keys if not _empty(caption.get(key))), None)
+        if chosen is None:
+            raise BadPair(f"its caption_en has no {' or '.join(keys)}, but {some(caption) or 'nothing'}")
+        return chosen
+
+    def _name(self, md5: str) -> str:
+        """The picture's file name, whose digits may be written in capitals or not."""
+        names = [f"{digits}.jpg" for digits in dict.fromkeys((md5, md5.lower(), md5.upper()))]
+        return next((name for name in names if os.path.lexists(self._files.root / name)), names[0])
+
+    def _picture_file(self, row: Row) -> Path:
+        return self._files.path(row.name)
 
     def _data(self, index: int) -> bytes:
         name = self.label(index)
         data = self._files.read(name)
-        if (found := hashlib.md5(data, usedforsecurity=False).hexdigest()) != Path(name).stem:
+        if (found := hashlib.md5(data, usedforsecurity=False).hexdigest()) != Path(name).stem.lower():
             raise BadPair(f"its picture is another one: its MD5 is {found}, not what its name says")
         return data
 
 
+def _empty(caption: Any) -> bool:
+    return caption is None or (isinstance(caption, str) and not caption.strip())
+
+
 def _tables(path: Path) -> list[Path]:
-    return sorted(path.glob("*.jsonl")) if path.is_dir() else [path] if path.suffix == ".jsonl" else []
+    if not path.is_dir():
+        return [path] if path.suffix.lower() == ".jsonl" else []
+    found = (inner for inner in path.iterdir() if inner.suffix.lower() == ".jsonl" and not left_over(inner.name))
+    return sorted(inner for inner in found if inner.is_file())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import string
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ SCHEMA = pa.schema(
         "tags": pa.string(),
         "source": pa.int32(),
         "offset": pa.int64(),
+        "content": pa.string(),
     }
 )
 
@@ -42,6 +44,7 @@ class Row:
         length: bytes of the encoded picture (0: not known before it is read).
         width, height: in pixels, where the listing says so (0: it does not).
         source, offset: which file of several holds the picture, and where in it (a byte or a row).
+        content: SHA-256 of the picture's file, where it is one of its own.
     """
 
     name: str
@@ -52,6 +55,7 @@ class Row:
     tags: Mapping[str, str] = field(default_factory=dict)
     source: int = 0
     offset: int = 0
+    content: str = ""
 
 
 class Listing:
@@ -91,9 +95,10 @@ def write_listing(folder: Path, identity: Mapping[str, Any], rows: Iterable[Row 
                 if isinstance(row, Row) and (reason := _caption_problem(row)):
                     row = Problem(row.name, reason)
                 if isinstance(row, Problem):
-                    problems.append(row)
+                    problems.append(Problem(printable(row.item), printable(row.reason)))
                     continue
-                values = vars(row) | {"caption": row.caption.strip(), "tags": json.dumps(row.tags) if row.tags else ""}
+                tags = json.dumps(row.tags) if row.tags else ""
+                values = vars(row) | {"caption": _trimmed(row.caption), "tags": tags}
                 hashed.update(records.dumps(values).encode())
                 batch.append(values)
                 if len(batch) == BATCH:
@@ -113,13 +118,34 @@ def write_listing(folder: Path, identity: Mapping[str, Any], rows: Iterable[Row 
     return Listing(path, hashed.hexdigest(), problems)
 
 
+def printable(text: str) -> str:
+    """A text that can be shown and written: bytes that are no UTF-8 and control characters are escaped."""
+    escaped = text.encode("utf-8", "surrogateescape" if _from_bytes(text) else "backslashreplace")
+    shown = escaped.decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() or c == " " else c.encode("unicode_escape").decode() for c in shown)
+
+
+def _from_bytes(text: str) -> bool:
+    """Whether half characters, if there are any, stand for bytes of a file name."""
+    return not any("\ud800" <= c <= "\udfff" and not "\udc80" <= c <= "\udcff" for c in text)
+
+
+def _trimmed(caption: str) -> str:
+    """A caption without white space and byte-order marks around it, which mean nothing there."""
+    return caption.strip(f"\ufeff{string.whitespace}").strip()
+
+
 def _caption_problem(row: Row) -> str | None:
     if not isinstance(row.caption, str):
         return "its caption is no text"
-    if not row.caption.strip():
+    if not _trimmed(row.caption):
         return "its caption is empty"
     try:
-        f"{row.name}{row.caption}{dict(row.tags)}".encode()
+        row.caption.encode()
     except UnicodeEncodeError:
-        return "its name, caption or tags are no valid Unicode"
+        return "its caption is no valid Unicode; save it as UTF-8"
+    try:
+        f"{row.name}{dict(row.tags)}".encode()
+    except UnicodeEncodeError:
+        return "its name or its tags are no valid Unicode; rename it"
     return None

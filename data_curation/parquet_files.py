@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from bench.corpus import BadPair, Problem
 from data_curation import columns
 from data_curation.file_corpus import FileCorpus
-from data_curation.listing import Row
+from data_curation.listing import Row, printable
 from data_curation.paths import files_of
 from data_curation.tables import open_parquet
 
@@ -45,7 +45,7 @@ class ParquetFiles(FileCorpus):
         image: str = "",
         caption: str = "",
     ) -> None:
-        self._paths = files_of(path, ".parquet")
+        self._paths, self._hidden = files_of(path, ".parquet")
         self._root = path if path.is_dir() else path.parent
         with open_parquet(self._paths[0]) as first:
             self._image, self._caption = columns.choose(first.schema_arrow, image, caption, str(self._paths[0]))
@@ -54,10 +54,13 @@ class ParquetFiles(FileCorpus):
 
     @classmethod
     def accepts(cls, path: Path) -> bool:
-        return bool(files_of(path, ".parquet"))
+        return bool(files_of(path, ".parquet")[0])
+
+    def _whole_files(self) -> list[Path]:
+        return self._paths
 
     def _identity(self) -> dict[str, Any]:
-        return {"files": [[self._label(path), path.stat().st_size] for path in self._paths], "image": self._image}
+        return {"names": [printable(self._label(path)) for path in self._paths], "image": self._image}
 
     def _label(self, path: Path) -> str:
         return path.relative_to(self._root).as_posix()
@@ -74,6 +77,7 @@ class ParquetFiles(FileCorpus):
                 except (pa.ArrowException, OSError) as error:
                     _reraise_disk_trouble(error)
                     yield Problem(self._label(path), f"damaged after row {number}; the rest is lost")
+        yield from self._hidden
 
     def _data(self, index: int) -> bytes:
         path = self._paths[self._listing.get("source", index)]

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from bench import records
-from bench.errors import BenchError
+from bench.errors import BenchError, one_line
+from data_curation import sealed
 
 PART = 512
 """Pairs in a part; a killed run loses at most one part per process."""
@@ -44,25 +42,22 @@ class Parts:
 
     def write(self, start: int, table: pa.Table) -> None:
         """Write a part whole or not at all."""
-        buffer = io.BytesIO()
-        pq.write_table(table, buffer)
-        records.write_bytes(self.path(start), buffer.getvalue())
+        sealed.write(self.path(start), table)
 
     def read(self, columns: list[str]) -> pa.Table:
-        """These columns of all parts. A part that is missing or damaged ends in one line that names it."""
+        """These columns of all parts. A part that is missing, damaged or changed ends in one line that names it."""
         tables = []
         for start in self.starts():
             path, rows = self.path(start), len(self.indices(start))
+            again = "delete it and its pairs are done again"
             try:
-                table = pq.read_table(path, columns=columns, partitioning=None)
+                table = sealed.read(path, columns)
             except FileNotFoundError as error:
                 raise BenchError(f"{path} is not there; let every shard finish, then run this again") from error
-            except (pa.ArrowException, OSError) as error:
-                raise BenchError(f"{path} is damaged; delete it and its pairs are done again") from error
+            except (pa.ArrowException, OSError, ValueError, LookupError) as error:
+                raise BenchError(f"{path} is damaged ({one_line(error)}); {again}") from error
             if table.num_rows != rows:
-                raise BenchError(
-                    f"{path} has {table.num_rows} rows instead of {rows}; delete it and its pairs are done again"
-                )
+                raise BenchError(f"{path} has {table.num_rows} rows instead of {rows}; {again}")
             tables.append(table)
         return pa.concat_tables(tables)
 

@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 import io
+import re
 import warnings
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, features
 
 from bench.corpus import BadPair
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
-"""What is decoded, whatever a file is called: formats that need no further program and hold no scripts."""
+Image.init()
+
+FORMATS = ("JPEG", "PNG", "BMP", *(form for form in ("WEBP", "AVIF") if features.check(form.lower())))
+"""What is decoded, whatever a file is called: formats that need no further program and hold no scripts. Pillow reads
+WebP and AVIF where it was built with their libraries, as its wheels are."""
+
+SUFFIXES = tuple(suffix for suffix, form in Image.registered_extensions().items() if form in FORMATS)
+"""How the names of such pictures end, in lower case."""
+
+UNREAD = frozenset((
+    ".avif", ".avifs", ".webp", ".gif", ".tif", ".tiff", ".heic", ".heif", ".hif", ".jxl", ".jp2", ".j2k", ".jpf",
+    ".jpx", ".jxr", ".svg", ".svgz", ".ico", ".icns", ".cur", ".psd", ".tga", ".ppm", ".pgm", ".pbm", ".pnm",
+    ".pfm", ".exr", ".hdr", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".qoi", ".dds", ".pcx",
+    ".xbm", ".xpm", ".sgi", ".wmf", ".emf", ".eps", ".mpo",
+)).difference(SUFFIXES)  # fmt: skip
+"""How the names of other pictures end: they are left out, and counted."""
+
+MAGIC = re.compile(rb"\xff\xd8\xff|\x89PNG|GIF8|RIFF....WEBP|II\*\0|MM\0\*|....ftyp(avi|hei|mif)|8BPS", re.DOTALL)
+"""How encoded pictures begin, for files whose names do not tell."""
 
 MAX_PIXELS = 89_478_485
 """Above this a picture is taken for a decompression bomb; Pillow warns from here on (a quarter of a GiB of RGB)."""

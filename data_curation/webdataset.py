@@ -9,17 +9,21 @@ from typing import Any
 
 from bench.corpus import BadPair, Problem
 from data_curation.file_corpus import FileCorpus
-from data_curation.listing import Row
+from data_curation.listing import Row, printable
 from data_curation.paths import files_of
 from data_curation.pictures import limited
 from data_curation.tar_index import Sample, tar_index
 
+PACKED = (".tgz", ".gz", ".bz2", ".xz", ".zst")
+"""How compressed tars end. No member of one can be read without unpacking all before it."""
+
 
 class WebDataset(FileCorpus):
-    """WebDataset tars: members NAME.jpg (.png, .webp) with NAME.txt, or NAME.json that holds caption or text.
+    """WebDataset tars: members NAME.jpg (.png, .webp, …) with NAME.txt, or NAME.json that holds caption or text.
 
     The members' offsets are found once per tar and cached. A tar that was cut short keeps the pairs before the cut;
-    what is lost is listed. Further short values in NAME.json are tags.
+    what is lost is listed. Further short values in NAME.json are tags. A NAME ends at its first dot, or at a later one
+    where numbers follow or where one NAME would have two pictures or captions.
 
     Args:
         path: a ``.tar``, or a folder with some, in it or below.
@@ -28,32 +32,37 @@ class WebDataset(FileCorpus):
     layout = "WebDataset .tar files, one or a folder of them, with NAME.jpg and NAME.txt or NAME.json"
 
     def __init__(self, path: Path, cache: Path, resolution: int, *, aspect_buckets: bool = False) -> None:
-        self._tars, self._index = files_of(path, ".tar"), cache / "corpora" / "tars"
+        (self._tars, self._hidden), self._index = files_of(path, ".tar"), cache / "corpora" / "tars"
+        self._packed = [packed for suffix in PACKED for packed in files_of(path, suffix)[0]]
         self._root = path if path.is_dir() else path.parent
         super().__init__(path, cache, resolution, aspect_buckets=aspect_buckets)
 
     @classmethod
     def accepts(cls, path: Path) -> bool:
-        return bool(files_of(path, ".tar"))
+        return bool(files_of(path, ".tar")[0])
+
+    def _whole_files(self) -> list[Path]:
+        return self._tars
 
     def _identity(self) -> dict[str, Any]:
-        return {"tars": [[self._label(tar), tar.stat().st_size] for tar in self._tars]}
+        return {"names": [printable(self._label(tar)) for tar in self._tars]}
 
     def _label(self, tar: Path) -> str:
         return tar.relative_to(self._root).as_posix()
 
     def _rows(self) -> Iterator[Row | Problem]:
-        for source, tar in enumerate(self._tars):
-            samples, problems = tar_index(tar, self._index)
+        for source, (tar, content) in enumerate(zip(self._tars, self._hashes, strict=True)):
+            samples, problems = tar_index(tar, content, self._index)
             yield from (self._row(sample, source, self._label(tar)) for sample in samples)
-            yield from problems
+            for problem in problems:
+                yield Problem("/".join(filter(None, (self._label(tar), problem.item))), problem.reason)
+        yield from (Problem(self._label(packed), "a compressed tar; unpack it to a .tar") for packed in self._packed)
+        yield from self._hidden
 
     def _row(self, sample: Sample, source: int, tar: str) -> Row | Problem:
         name = f"{tar}/{sample.key}"
-        if sample.offset < 0:
-            return Problem(name, "it has no picture")
-        if sample.caption is None:
-            return Problem(name, "it has no caption: no .txt and no .json with a caption that can be read")
+        if sample.problem:
+            return Problem(name, sample.problem)
         try:
             limited(sample.length)
         except BadPair as problem:

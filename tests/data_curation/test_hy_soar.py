@@ -62,14 +62,63 @@ def test_pictures_may_lie_beside_the_lines_or_elsewhere(tmp_path):
 @pytest.mark.parametrize("as_text", [True, False])
 @pytest.mark.parametrize("length", ["long", "medium", "short"])
 def test_a_caption_may_be_chosen_among_three(tmp_path, as_text, length):
-    three = {"long": "a very red picture", "medium": "a red picture", "short": "red"}
+    three = {"long_caption": "a very red picture", "medium_caption": "a red picture", "short_caption": "red"}
     path = hy_soar(tmp_path / "in", {"red": json.dumps(three) if as_text else three})
-    assert HYSOAR(path, tmp_path / "cache", 16, caption=length).caption(0) == three[length]
-    assert HYSOAR(path, tmp_path / "cache", 16).caption(0) == three["long"]
+    assert HYSOAR(path, tmp_path / "cache", 16, caption=length).caption(0) == three[f"{length}_caption"]
+    assert HYSOAR(path, tmp_path / "cache", 16).caption(0) == three["long_caption"]
+
+
+@pytest.mark.parametrize(
+    ("captions", "chosen"),
+    [
+        ({"text": "t", "short_caption": "s", "medium_caption": "m", "long_caption": "l"}, "l"),
+        ({"text": "t", "short_caption": "s", "medium_caption": "m", "long_caption": ""}, "m"),
+        ({"text": "t", "short_caption": "s", "medium_caption": None}, "s"),
+        ({"text": "t", "short_caption": "  ", "other": "o"}, "t"),
+    ],
+)
+@pytest.mark.parametrize("as_text", [True, False])
+def test_the_first_caption_that_is_not_empty_is_taken(tmp_path, captions, chosen, as_text):
+    """The release's rule: `_parse_caption` in soar/utils/data.py."""
+    path = hy_soar(tmp_path / "in", {"red": json.dumps(captions) if as_text else captions})
+    assert HYSOAR(path, tmp_path / "cache", 16).caption(0) == chosen
+
+
+def test_an_object_without_a_caption_says_what_it_has(folder):
+    (reason,) = folder(GOOD | {"md5": folder.md5, "caption_en": {"long": "x", "short": "y"}}).values()
+    assert reason == ("its caption_en has no long_caption or medium_caption or short_caption or text, but long, short")
+
+
+@pytest.mark.parametrize("written", [str.upper, str.lower])
+@pytest.mark.parametrize("named", [str.upper, str.lower])
+def test_the_digits_of_an_md5_may_be_capitals(tmp_path, written, named):
+    data = encoded(BLUE, form="JPEG")
+    md5 = hashlib.md5(data).hexdigest()
+    assert md5.upper() != md5.lower()
+    (tmp_path / f"{named(md5)}.jpg").write_bytes(data)
+    corpus = HYSOAR(lines(tmp_path / "train.jsonl", GOOD | {"md5": written(md5)}), tmp_path / "cache", 16)
+    assert color(corpus.image(0)) == "blue"
+
+
+def test_lines_that_a_system_or_an_editor_left_are_no_lines(tmp_path):
+    path = hy_soar(tmp_path / "in", {"red": "one"})
+    for name in ("._train.jsonl", ".ipynb_checkpoints/train-checkpoint.jsonl"):
+        (path.parent / name).parent.mkdir(exist_ok=True)
+        (path.parent / name).write_bytes(path.read_bytes())
+    (path.parent / "folder.jsonl").mkdir()
+    corpus = HYSOAR(path.parent, tmp_path / "cache", 16)
+    assert len(corpus) == 1 and corpus.problems() == []
+
+
+def test_a_byte_order_mark_before_the_lines_is_none_of_them(tmp_path):
+    path = hy_soar(tmp_path / "in", {"red": "\ufeffone"})
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    corpus = HYSOAR(path, tmp_path / "cache", 16)
+    assert corpus.caption(0) == "one" and corpus.problems() == []
 
 
 def test_another_choice_of_caption_is_another_corpus(tmp_path):
-    path = hy_soar(tmp_path / "in", {"red": {"long": "long one", "short": "short one"}})
+    path = hy_soar(tmp_path / "in", {"red": {"long_caption": "long one", "short_caption": "short one"}})
     assert len({HYSOAR(path, tmp_path / "cache", 16, caption=c).fingerprint for c in ("long", "short")}) == 2
 
 
@@ -94,7 +143,7 @@ def test_a_line_that_is_no_pair_is_named(folder, line):
 
 
 @pytest.mark.parametrize(
-    "md5", ["", "../secret", "/etc/passwd", "0" * 31, "G" * 32, "A" * 32, "0" * 32 + "\n", "0" * 16 + "/" + "0" * 15]
+    "md5", ["", "../secret", "/etc/passwd", "0" * 31, "G" * 32, "0" * 32 + "\n", "0" * 16 + "/" + "0" * 15]
 )
 def test_an_md5_that_is_none_opens_no_file(folder, md5):
     assert folder(GOOD | {"md5": md5}) == {"train.jsonl:2": "its md5 is not 32 hexadecimal digits"}
@@ -112,7 +161,9 @@ def test_a_link_that_leads_out_is_left_out(folder, tmp_path):
     assert "leaves the folder" in folder(GOOD | {"md5": md5})["train.jsonl:2"]
 
 
-@pytest.mark.parametrize("caption", ["", "  \n", None, 3, ["x"], {}, '{"medium": "x"}', {"long": ""}, {"long": 3}])
+@pytest.mark.parametrize(
+    "caption", ["", "  \n", None, 3, ["x"], {}, '{"medium": "x"}', {"text": ""}, {"long_caption": 3}, "nan", "None"]
+)
 def test_a_caption_that_is_none_is_left_out(folder, caption):
     (item,) = folder(GOOD | {"md5": folder.md5, "caption_en": caption}).values()
     assert "caption" in item

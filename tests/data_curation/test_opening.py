@@ -70,7 +70,7 @@ def test_a_metadata_table_in_parquet_is_a_folder_of_pictures(tmp_path):
 
 
 def test_settings_after_the_path_reach_the_loader(tmp_path):
-    path = hy_soar(tmp_path / "in", {"red": {"long": "l", "short": "s"}})
+    path = hy_soar(tmp_path / "in", {"red": {"long_caption": "l", "short_caption": "s"}})
     (tmp_path / "in" / "images").rename(tmp_path / "in" / "jpg")
     corpus = open_corpus(f"{path}?caption=short&images=jpg", tmp_path, 16)
     assert corpus.caption(0) == "s"

@@ -6,6 +6,7 @@ import io
 import json
 import tarfile
 
+import pandas as pd
 import pytest
 from pairs import BLUE, COLORS, GREEN, RED, color, encoded, noise, problems, tar
 
@@ -61,6 +62,124 @@ def test_names_may_have_folders_and_further_dots(tmp_path):
 def test_other_members_are_nobodys_business(tmp_path):
     corpus = opened(tar(tmp_path / "x.tar", {"1.cls": b"7", "1.png": encoded(), "1.txt": b"one", "README": b"hello"}))
     assert len(corpus) == 1 and corpus.problems() == []
+
+
+# -- which members belong together -------------------------------------------------------------------------------------
+
+
+def pairs_of(corpus: WebDataset) -> dict[str, tuple[str, str]]:
+    """Caption and colour of each pair."""
+    return {corpus.label(i): (corpus.caption(i), color(corpus.image(i))) for i in range(len(corpus))}
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        ["22.05.png", "22.05.txt", "22.06.png", "22.06.txt", "22.07.png", "22.07.txt"],
+        ["22.05.png", "22.06.png", "22.07.png", "22.05.txt", "22.06.txt", "22.07.txt"],
+    ],
+)
+def test_numbers_after_a_dot_are_part_of_a_name(tmp_path, order):
+    named = dict(zip(("22.05", "22.06", "22.07"), ("red", "green", "blue"), strict=True))
+    members = {n: encoded(COLORS[named[n[:5]]]) if n.endswith("png") else named[n[:5]].encode() for n in order}
+    corpus = opened(tar(tmp_path / "x.tar", members))
+    assert pairs_of(corpus) == {f"x.tar/{name}": (c, c) for name, c in named.items()} and corpus.problems() == []
+
+
+def test_a_picture_and_the_caption_of_another_number_are_no_pair(tmp_path):
+    members = {"1.png": encoded(), "1.txt": b"one", "22.05.png": encoded(), "22.06.txt": b"another's"}
+    assert set(problems(opened(tar(tmp_path / "x.tar", members)))) == {"x.tar/22.05", "x.tar/22.06"}
+
+
+def test_words_after_a_dot_tell_names_apart_where_they_must(tmp_path):
+    members = {
+        "st.paul.png": encoded(RED), "st.paul.txt": b"red",
+        "st.peter.png": encoded(BLUE), "st.peter.txt": b"blue",
+    }  # fmt: skip
+    corpus = opened(tar(tmp_path / "x.tar", members))
+    assert pairs_of(corpus) == {"x.tar/st.paul": ("red", "red"), "x.tar/st.peter": ("blue", "blue")}
+    assert corpus.problems() == []
+
+
+def test_a_second_picture_and_a_second_caption_are_listed_and_replace_nothing(tmp_path):
+    path = tmp_path / "x.tar"
+    with tarfile.open(path, "w") as file:
+        for name, data in (
+            ("1.png", encoded(RED)), ("1.txt", b"red"), ("1.jpg", encoded(BLUE, form="JPEG")),
+            ("2.png", encoded(GREEN)), ("2.txt", b"green"), ("1.txt", b"blue"), ("2.png", encoded(BLUE)),
+        ):  # fmt: skip
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            file.addfile(member, io.BytesIO(data))
+    corpus = opened(path)
+    assert pairs_of(corpus) == {"x.tar/1": ("red", "red"), "x.tar/2": ("green", "green")}
+    assert [(problem.item, problem.reason) for problem in corpus.problems()] == [
+        ("x.tar/1.jpg", "a second picture of 1, which has 1.png"),
+        ("x.tar/1.txt", "a second caption of 1, which has 1.txt"),
+        ("x.tar/2.png", "a second picture of 2, which has 2.png"),
+    ]
+
+
+def test_two_pictures_of_one_caption_are_no_pair(tmp_path):
+    members = {"1.png": encoded(), "1.txt": b"one", "2.image.png": encoded(), "2.mask.png": encoded(), "2.txt": b"two"}
+    corpus = opened(tar(tmp_path / "x.tar", members))
+    assert [corpus.caption(i) for i in range(len(corpus))] == ["one"]
+    assert set(problems(corpus)) == {"x.tar/2", "x.tar/2.image", "x.tar/2.mask"}
+
+
+@pytest.mark.parametrize(
+    "left", ["._1.png", "a/._1.png", "__MACOSX/._1.png", "__MACOSX/1.png", ".git/1.png", ".ipynb_checkpoints/1.png"]
+)
+def test_what_systems_leave_is_no_member(tmp_path, left):
+    members = {"1.png": encoded(RED), "1.txt": b"red", left: encoded(BLUE), left.replace("png", "txt"): b"blue"}
+    corpus = opened(tar(tmp_path / "x.tar", members))
+    assert pairs_of(corpus) == {"x.tar/1": ("red", "red")} and corpus.problems() == []
+
+
+def test_members_may_be_named_from_the_folder_they_lie_in(tmp_path):
+    members = {"./1.png": encoded(RED), "./1.txt": b"red", "./caf\u00e9.png": encoded(BLUE), "cafe\u0301.txt": b"blue"}
+    corpus = opened(tar(tmp_path / "x.tar", members))
+    assert pairs_of(corpus) == {"x.tar/1": ("red", "red"), "x.tar/caf\u00e9": ("blue", "blue")}
+
+
+def test_pictures_of_other_formats_and_compressed_tars_are_counted(tmp_path):
+    members = {"1.png": encoded(), "1.txt": b"one", "2.tiff": b"x", "2.txt": b"two"}
+    tar(tmp_path / "in" / "x.tar", members)
+    (tmp_path / "in" / "y.tar.gz").write_bytes(b"x")
+    found = problems(opened(tmp_path / "in"))
+    assert found == {
+        "x.tar/2.tiff": "its format (.tiff) is none that is read",
+        "x.tar/2": "it has no picture",
+        "y.tar.gz": "a compressed tar; unpack it to a .tar",
+    }
+
+
+def test_a_folder_called_tar_is_a_folder(tmp_path):
+    tar(tmp_path / "in" / "x.tar" / "y.tar", {"1.png": encoded(), "1.txt": b"one"})
+    assert opened(tmp_path / "in").label(0) == "x.tar/y.tar/1"
+
+
+# -- captions ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_missing_an_undecodable_and_an_empty_caption_are_three_reasons(tmp_path):
+    members = {"0.png": encoded(), "0.txt": b"fine", "1.png": encoded(), "2.png": encoded(), "2.txt": b"caf\xe9"}
+    members |= {"3.png": encoded(), "3.txt": b" ", "4.png": encoded(), "4.json": b"{", "5.png": encoded()}
+    members |= {"5.json": b'{"words": "x"}', "6.png": encoded(), "6.json": b'"x"'}
+    found = problems(opened(tar(tmp_path / "x.tar", members)))
+    assert found["x.tar/1"] == "it has no caption: there is no .txt of its name, and no .json that has one"
+    assert found["x.tar/2"] == "its caption 2.txt is no UTF-8 text (byte 3); save it as UTF-8"
+    assert found["x.tar/3"] == "its caption is empty"
+    assert found["x.tar/4"].startswith("it has no caption: its 4.json is no JSON (")
+    assert found["x.tar/5"] == "it has no caption: its .json has no text as caption, text, caption_en, but has words"
+    assert found["x.tar/6"] == "it has no caption: its 6.json is no JSON object"
+    assert len(found) == 6
+
+
+@pytest.mark.parametrize("name", ["1.txt", "1.json"])
+def test_a_byte_order_mark_is_no_part_of_a_caption(tmp_path, name):
+    text = b"\xef\xbb\xbf" + (b"a poster" if name == "1.txt" else b'{"caption": "a poster"}')
+    assert opened(tar(tmp_path / "x.tar", {"1.png": encoded(), name: text})).caption(0) == "a poster"
 
 
 # -- what is left out --------------------------------------------------------------------------------------------------
@@ -183,6 +302,12 @@ def test_another_tar_under_the_name_is_indexed_anew(tmp_path):
 def test_a_damaged_index_ends_in_one_line(tmp_path):
     opened(tar(tmp_path / "x.tar", three()))
     (index,) = (tmp_path / "cache" / "corpora" / "tars").iterdir()
+    whole = index.read_bytes()
     index.write_bytes(b"PAR1")
+    with pytest.raises(BenchError, match="is damaged; delete it and the tar is indexed again"):
+        opened(tmp_path / "x.tar")
+    frame = pd.read_parquet(io.BytesIO(whole))
+    frame["row"] = frame["row"].iloc[::-1].to_numpy()
+    frame.to_parquet(index, index=False)
     with pytest.raises(BenchError, match="is damaged; delete it and the tar is indexed again"):
         opened(tmp_path / "x.tar")
