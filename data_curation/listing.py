@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
+import tempfile
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +17,7 @@ import pyarrow as pa
 
 from bench import records
 from bench.corpus import Problem
+from bench.errors import BenchError
 
 BATCH = 4096
 """Rows written at once, and so the most that are held while a corpus is listed."""
@@ -80,8 +83,7 @@ def write_listing(folder: Path, identity: Mapping[str, Any], rows: Iterable[Row 
         identity: what else makes the corpus what it is (loader, resolution, …).
         rows: pairs and problems in the corpus's order; a pair without a caption becomes a problem here.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f".{uuid.uuid4().hex}.partial"
+    partial = _place(folder) / f".{uuid.uuid4().hex}.partial"
     hashed = hashlib.sha256(records.dumps(identity).encode())
     problems: list[Problem] = []
     batch: list[dict[str, Any]] = []
@@ -102,6 +104,10 @@ def write_listing(folder: Path, identity: Mapping[str, Any], rows: Iterable[Row 
             writer.write_batch(pa.RecordBatch.from_pylist(batch, SCHEMA))
         path = folder / f"{hashed.hexdigest()[:16]}.arrow"
         if not path.exists():
+            if partial.parent != folder:
+                raise BenchError(
+                    f"{folder} may not be written, and the cache does not hold the listing; make it writable"
+                )
             partial.replace(path)
     except OSError as error:
         if error.errno == errno.ENOSPC:
@@ -111,6 +117,21 @@ def write_listing(folder: Path, identity: Mapping[str, Any], rows: Iterable[Row 
     finally:
         partial.unlink(missing_ok=True)
     return Listing(path, hashed.hexdigest(), problems)
+
+
+def _place(folder: Path) -> Path:
+    """Where a listing is written first: its own folder, or where that is read-only a temporary one.
+
+    A filled cache that is read-only holds the listing already; it has to be made to know which one that is.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        writable = os.access(folder, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
+    except OSError:
+        if not folder.is_dir():
+            raise
+        writable = False
+    return folder if writable else Path(tempfile.gettempdir())
 
 
 def _caption_problem(row: Row) -> str | None:
