@@ -81,10 +81,9 @@ def some(names: Iterable[object], most: int = 8) -> str:
     return ", ".join(shown if more < 2 else [*shown[:most], f"and {more} more"])
 
 
-def one_line(error: object) -> str:
+def in_brief(error: Exception) -> str:
     """What another library says, on one line that stays readable."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 200 else f"{text[:200]}…"
+    return shortened(one_line(str(error)) or type(error).__name__, 200)
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> BenchError:

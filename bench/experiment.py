@@ -183,6 +183,7 @@ def _prepare(
     for name in config.subsets:
         rule = config.subset.get(name, SubsetRule()).model_dump(exclude={"pairs"})
         manifests[name] = manifest = cut_subset(corpus, name, suite, metrics, cache, progress, engine, **rule)
+        backbone.check_sides(side for size in manifest.sizes for side in size)  # buckets are wider than the resolution
         data[name] = _encoded(config, cache, progress, engine, backbone, corpus, manifest, name)
         progress.say(
             f"{name}: {manifest.count} of {manifest.of} pairs"

@@ -13,6 +13,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from bench import records
+from bench.errors import shown
 from bench.origin import Origin, read_origin
 from bench.report import tables
 from bench.report.read import Job, JobRecord, Study, read_job
@@ -121,7 +122,7 @@ def card(study: Study, source: Origin, form: Form, root: str, folder: Path | Non
     backbone = source.name if source.kind == "hub" else study.experiment.backbone
     # Names, notices and prompts come from the records: they are text, never markup.
     environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True, finalize=_literal)
-    return environment.from_string(TEMPLATE).render(
+    text = environment.from_string(TEMPLATE).render(
         front=Markup(_front(study, job, row, source, form, terms)),
         notice=study.experiment.notice.strip(),
         title=f"{study.experiment.name}: {job.name}",
@@ -147,6 +148,7 @@ def card(study: Study, source: Origin, form: Form, root: str, folder: Path | Non
         provenance=_provenance(study, job.record, source, backbone),
         licence_text=_licence_text(backbone, terms),
     )
+    return shown(text, keep="\n\t")
 
 
 def licence(folder: Path | None, source: Origin) -> dict[str, str]:

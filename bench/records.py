@@ -103,6 +103,12 @@ def write_bytes(path: Path, data: bytes | memoryview) -> None:
     write_with(path, lambda file: file.write(data))
 
 
+def write_if_new(path: Path, data: bytes) -> None:
+    """Write a file's bytes unless they are there already, so that a filled cache may be read-only."""
+    if not path.is_file() or path.read_bytes() != data:
+        write_bytes(path, data)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write one JSON document, indented for people."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False, indent=1)

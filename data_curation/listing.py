@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
 import string
+import tempfile
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +18,7 @@ import pyarrow as pa
 
 from bench import records
 from bench.corpus import Problem
+from bench.errors import BenchError, shown
 
 BATCH = 4096
 """Rows written at once, and so the most that are held while a corpus is listed."""
@@ -84,8 +87,7 @@ def write_listing(folder: Path, identity: Mapping[str, Any], rows: Iterable[Row 
         identity: what else makes the corpus what it is (loader, resolution, …).
         rows: pairs and problems in the corpus's order; a pair without a caption becomes a problem here.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f".{uuid.uuid4().hex}.partial"
+    partial = _place(folder) / f".{uuid.uuid4().hex}.partial"
     hashed = hashlib.sha256(records.dumps(identity).encode())
     problems: list[Problem] = []
     batch: list[dict[str, Any]] = []
@@ -95,7 +97,7 @@ def write_listing(folder: Path, identity: Mapping[str, Any], rows: Iterable[Row 
                 if isinstance(row, Row) and (reason := _caption_problem(row)):
                     row = Problem(row.name, reason)
                 if isinstance(row, Problem):
-                    problems.append(Problem(printable(row.item), printable(row.reason)))
+                    problems.append(Problem(shown(row.item), shown(row.reason)))
                     continue
                 tags = json.dumps(row.tags) if row.tags else ""
                 values = vars(row) | {"caption": _trimmed(row.caption), "tags": tags}
@@ -107,6 +109,10 @@ def write_listing(folder: Path, identity: Mapping[str, Any], rows: Iterable[Row 
             writer.write_batch(pa.RecordBatch.from_pylist(batch, SCHEMA))
         path = folder / f"{hashed.hexdigest()[:16]}.arrow"
         if not path.exists():
+            if partial.parent != folder:
+                raise BenchError(
+                    f"{folder} may not be written, and the cache does not hold the listing; make it writable"
+                )
             partial.replace(path)
     except OSError as error:
         if error.errno == errno.ENOSPC:
@@ -118,21 +124,24 @@ def write_listing(folder: Path, identity: Mapping[str, Any], rows: Iterable[Row 
     return Listing(path, hashed.hexdigest(), problems)
 
 
-def printable(text: str) -> str:
-    """A text that can be shown and written: bytes that are no UTF-8 and control characters are escaped."""
-    escaped = text.encode("utf-8", "surrogateescape" if _from_bytes(text) else "backslashreplace")
-    shown = escaped.decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() or c == " " else c.encode("unicode_escape").decode() for c in shown)
-
-
-def _from_bytes(text: str) -> bool:
-    """Whether half characters, if there are any, stand for bytes of a file name."""
-    return not any("\ud800" <= c <= "\udfff" and not "\udc80" <= c <= "\udcff" for c in text)
-
-
 def _trimmed(caption: str) -> str:
     """A caption without white space and byte-order marks around it, which mean nothing there."""
     return caption.strip(f"\ufeff{string.whitespace}").strip()
+
+
+def _place(folder: Path) -> Path:
+    """Where a listing is written first: its own folder, or where that is read-only a temporary one.
+
+    A filled cache that is read-only holds the listing already; it has to be made to know which one that is.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        writable = os.access(folder, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
+    except OSError:
+        if not folder.is_dir():
+            raise
+        writable = False
+    return folder if writable else Path(tempfile.gettempdir())
 
 
 def _caption_problem(row: Row) -> str | None:

@@ -15,6 +15,7 @@ import pyarrow as pa
 from bench import records
 from bench.corpus import BadPair, Corpus
 from bench.errors import BenchError
+from bench.report.text import cell
 from data_curation.parts import Parts
 
 SCHEMA = pa.schema(
@@ -152,5 +153,6 @@ def write_problems(corpus: Corpus, cache: Path) -> tuple[list[tuple[str, str]], 
     rows = [(problem.item, problem.reason) for problem in corpus.problems()]
     rows += [(corpus.label(index), reason) for index, reason in zip(bad["index"], bad["problem"], strict=True)]
     path = parts.folder / "problems.csv"
-    records.write_bytes(path, pd.DataFrame(rows, columns=["item", "reason"]).to_csv(index=False).encode())
+    table = pd.DataFrame([map(cell, row) for row in rows], columns=["item", "reason"]).to_csv(index=False).encode()
+    records.write_if_new(path, table)
     return rows, path

@@ -32,9 +32,9 @@ def summarise(scores: pd.Series, folder: Path, name: str, thresholds: Mapping[st
     kept = kept_table(scores, thresholds)
     counts, edges = np.histogram(found, bins=BINS)
     bins = pd.DataFrame({"low": edges[:-1], "high": edges[1:], "count": counts})
-    records.write_bytes(folder / "histogram.csv", bins.to_csv(index=False, float_format="%.6g").encode())
-    records.write_bytes(folder / "kept.csv", kept.to_csv(index=False, float_format="%.6g").encode())
-    records.write_bytes(folder / "histogram.png", _draw(bins, name, thresholds))
+    records.write_if_new(folder / "histogram.csv", bins.to_csv(index=False, float_format="%.6g").encode())
+    records.write_if_new(folder / "kept.csv", kept.to_csv(index=False, float_format="%.6g").encode())
+    records.write_if_new(folder / "histogram.png", _draw(bins, name, thresholds))
     lines = [f"{'threshold':>10} {'kept':>10} {'dropped':>10} {'share':>8}  rule"]
     lines += [
         f"{row.threshold:>10.4f} {row.kept:>10,} {row.dropped:>10,} {row.share:>8.2%}  {row.rule}"

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from bench.corpus import BadPair, Problem
-from bench.errors import BenchError, one_line, some
+from bench.errors import BenchError, in_brief, some
 from data_curation import sealed
 from data_curation.paths import left_over, one_spelling
 from data_curation.pictures import SUFFIXES, UNREAD
@@ -206,7 +206,7 @@ def _json(member: _Member) -> dict[str, Any]:
     try:
         row = json.loads(_text(member))
     except (ValueError, RecursionError) as error:
-        raise BadPair(f"its {member.name} is no JSON ({one_line(error)})") from error
+        raise BadPair(f"its {member.name} is no JSON ({in_brief(error)})") from error
     if not isinstance(row, dict):
         raise BadPair(f"its {member.name} is no JSON object")
     return row

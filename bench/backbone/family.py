@@ -7,7 +7,7 @@ Nothing here imports torch or opens a weight beyond its header, so a wrong folde
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,28 @@ Agreement = tuple[str, object, str, object]
 
 T5_TOKENS = 256
 """Of a prompt, in the paper's evaluations (``docs/protocol.md``)."""
+
+
+def check_sides(name: str, transformer: Mapping[str, Any], pixels_per_latent: int, sides: Iterable[int]) -> None:
+    """BenchError unless the SD3 transformer takes pictures with these sides, in pixels.
+
+    A side is a whole number of patches of latents, and no more patches than the table of positions has rows
+    (``PatchEmbed.cropped_pos_embed`` of diffusers).
+
+    Args:
+        name: of the backbone, for people.
+        transformer: its ``config.json``.
+    """
+    step = int(transformer.get("patch_size") or 2) * pixels_per_latent
+    most = int(transformer.get("pos_embed_max_size") or 96) * step
+    for side in sorted(set(sides)):
+        if side % step or not step <= side <= most:
+            below = min(max(side // step, 1) * step, most)
+            near = f"{below} or {below + step}" if below < side and below + step <= most else f"{below}"
+            raise BenchError(
+                f"{name} takes pictures with sides of a multiple of {step} px up to {most} px, and not of {side} px; "
+                f"the nearest for --resolution: {near}"
+            )
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import numpy as np
 
 from bench.backbone import hub, loading
-from bench.backbone.family import check_family, t5_tokens
+from bench.backbone.family import check_family, check_sides, t5_tokens
 from bench.engine import Engine
 
 if TYPE_CHECKING:
@@ -208,6 +208,11 @@ class Backbone:
             resolution=spec.resolution or side,
             max_sequence_length=spec.max_sequence_length or t5_tokens(self.folder),
         )
+        self.check_sides([self.spec.resolution])
+
+    def check_sides(self, sides: Iterable[int]) -> None:
+        """BenchError unless pictures with these sides, in pixels, can be trained on and drawn."""
+        check_sides(self.spec.name, self._config("transformer"), self._factor, sides)
 
     def _config(self, part: str) -> dict[str, Any]:
         return dict(json.loads((self.folder / part / "config.json").read_text()))

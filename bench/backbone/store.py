@@ -204,7 +204,8 @@ class Store:
         Raises:
             DiskFull: there is less space than all ranks' rows need (before anything is encoded), or a write failed.
         """
-        missing = self.missing(keys)
+        if not (missing := self.missing(keys)):
+            return 0  # and nothing is touched: a filled cache may be read-only
         self.folder.mkdir(parents=True, exist_ok=True)
         need, free = len(missing) * row_bytes, shutil.disk_usage(self.folder).free
         if need > free:

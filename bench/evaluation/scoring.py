@@ -15,7 +15,7 @@ from bench.engine import Engine
 from bench.errors import BenchError, Missing
 from bench.evaluation.drawing import read_picture
 from bench.metric import Metric, checked
-from bench.report.read import SampleRecord
+from bench.report.read import SampleLine
 from bench.suite import Prompt, Suite
 
 BATCH = 32
@@ -50,7 +50,7 @@ def score_suite(
         tick: called with the number of images that a metric has just scored.
     """
     path = folder / "samples.jsonl"
-    rows: list[Row] = list(records.read_rows(SampleRecord, path))
+    rows: list[Row] = list(records.read_rows(SampleLine, path))
     engine.barrier()  # every process has read what is written anew below
     shared = {asset for name in keep if name in metrics for asset in metrics[name].assets}
     for prompts in suite.prompt_sets:
@@ -76,7 +76,7 @@ def owed(suite: Suite, metrics: Mapping[str, Metric], folder: Path, *, again: bo
     columns = {(prompts.name, name) for name, prompts in suite.metrics()}
     return sum(
         (row["prompt_set"], name) in columns and _owed(row, metric, again)
-        for row in records.read_rows(SampleRecord, folder / "samples.jsonl")
+        for row in records.read_rows(SampleLine, folder / "samples.jsonl")
         for name, metric in metrics.items()
     )
 

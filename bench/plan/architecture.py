@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench import registry
 from bench.backbone import hub
-from bench.backbone.family import T5_TOKENS, check_family, t5_tokens, weight_files
+from bench.backbone.family import T5_TOKENS, check_family, check_sides, t5_tokens, weight_files
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
@@ -155,6 +155,8 @@ def find(config: ExperimentConfig, default_resolution: int | None) -> Architectu
         tokens = int(_config(folder, "text_encoder")["max_position_embeddings"])
         text = sum(_parameters(folder, part) for part in SD3_TEXT_PARAMETERS)
     factor = 2 ** (len(vae["block_out_channels"]) - 1)
+    side = config.resolution or default_resolution or int(transformer["sample_size"]) * factor
+    check_sides(config.backbone, transformer, factor, [side])
     return Architecture(
         name=config.backbone,
         folder=folder,
@@ -163,7 +165,7 @@ def find(config: ExperimentConfig, default_resolution: int | None) -> Architectu
         vae=vae,
         clip_tokens=tokens,
         max_sequence_length=config.max_sequence_length or length or (t5_tokens(folder) if folder else T5_TOKENS),
-        resolution=config.resolution or default_resolution or int(transformer["sample_size"]) * factor,
+        resolution=side,
         scale=scale,
         text_parameters=text,
     )

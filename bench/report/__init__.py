@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench import records
+from bench.errors import shown
 
 if TYPE_CHECKING:
     from bench.report.read import Study
@@ -115,5 +116,7 @@ def render_published(out: Path) -> list[Path]:
 
 def _write(files: Mapping[str, str | bytes], out: Path) -> list[Path]:
     for name, content in files.items():
-        records.write_bytes(out / name, content.encode() if isinstance(content, str) else content)
+        # Names and prompts are a stranger's: a terminal that shows a report must not obey them.
+        data = shown(content, keep="\n\t").encode() if isinstance(content, str) else content
+        records.write_bytes(out / name, data)
     return [out / name for name in files]

@@ -308,8 +308,8 @@ class Score(_Part):
     error: str | None = None
 
 
-class SampleRecord(_Record):
-    """A line of ``samples.jsonl``; a given image that is not there has no file."""
+class SampleLine(_Record):
+    """A line of ``samples.jsonl`` as it is scored; a given image that is not there has no file."""
 
     prompt_set: str
     prompt_id: str
@@ -318,6 +318,10 @@ class SampleRecord(_Record):
     repeat: int
     image: str | None = None
     scores: dict[str, Score] = Field(default_factory=dict)
+
+
+class SampleRecord(SampleLine):
+    """The same as it is reported: of an image that lies in the evaluation's folder."""
 
     @field_validator("image")
     @classmethod

@@ -7,6 +7,8 @@ import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from bench.errors import shown
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -23,8 +25,23 @@ class Grid:
     def csv(self) -> str:
         """Comma-separated lines, headers first."""
         file = io.StringIO()
-        csv.writer(file, lineterminator="\n").writerows([self.headers, *self.rows])
+        csv.writer(file, lineterminator="\n").writerows([map(cell, line) for line in (self.headers, *self.rows)])
         return file.getvalue()
+
+
+def cell(value: object) -> str:
+    """A cell of a csv file that no spreadsheet takes for a formula.
+
+    A text that begins like a formula gets an apostrophe before it (OWASP, "CSV Injection"); a number stays itself.
+    """
+    text = shown(str(value))
+    if text[:1] not in ("=", "+", "-", "@") and str(value)[:1] not in ("\t", "\r"):
+        return text
+    try:
+        float(text)
+    except ValueError:
+        return f"'{text}"
+    return text
 
 
 def listed(names: Sequence[str]) -> str:

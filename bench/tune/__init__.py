@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench import plugins, records, registry
 from bench.config import ExperimentConfig, method_config
-from bench.errors import BenchError, unknown
+from bench.errors import BenchError, shown, unknown
 from bench.prompt_file import suite_of
 from bench.report.read import JobRecord
 from bench.settings import validated
@@ -229,7 +229,7 @@ def write(result: Result, folder: Path) -> Iterator[Path]:
         "trials.csv": trials_csv(result.trials),
     }
     for name, text in texts.items():
-        records.write_bytes(folder / name, text.encode())
+        records.write_bytes(folder / name, shown(text, keep="\n\t").encode())
         yield folder / name
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.records import BASE
-from bench.report.text import listed
+from bench.report.text import cell, listed
 from bench.tune.objective import Scored
 from bench.tuned import Tuned
 
@@ -35,15 +35,16 @@ def trials_csv(trials: Sequence[Trial]) -> str:
     keys = list(dict.fromkeys(key for trial in trials for key in trial.settings))
     labels = _labels(trials)
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["row", "trial", *keys, "objective", *labels, "failed"])
-    writer.writerow([BASE, "", *[""] * len(keys), "", *(_base(trials).get(label, "") for label in labels), ""])
+    lines: list[Sequence[object]] = []
+    lines.append(["row", "trial", *keys, "objective", *labels, "failed"])
+    lines.append([BASE, "", *[""] * len(keys), "", *(_base(trials).get(label, "") for label in labels), ""])
     for trial in trials:
         value, metrics = trial.scored.value, trial.scored.metrics
         settings = [trial.settings.get(key, "") for key in keys]
         means = [metrics.get(label, "") for label in labels]
         own = "" if value is None else value
-        writer.writerow([trial.row, trial.number, *settings, own, *means, trial.scored.reason])
+        lines.append([trial.row, trial.number, *settings, own, *means, trial.scored.reason])
+    csv.writer(text, lineterminator="\n").writerows(map(cell, line) for line in lines)
     return text.getvalue()
 
 
