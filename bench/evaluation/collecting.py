@@ -13,10 +13,10 @@ from bench import records
 from bench.download import hash_of
 from bench.errors import BenchError
 from bench.evaluation.drawing import Drawn, image_name, problem_of, read_picture, sample_row
-from bench.subjects import IMAGES
+from bench.pictures import SUFFIXES
 from bench.suite import PromptSet, Suite
 
-SUFFIXES = (*IMAGES, *map(str.upper, IMAGES))
+BOTH_CASES = (*SUFFIXES, *map(str.upper, SUFFIXES))
 
 
 def collect_suite(suite: Suite, source: Path, folder: Path, *, header: dict[str, Any]) -> dict[str, Any]:
@@ -99,4 +99,6 @@ def _find(source: Path, prompts: PromptSet, drawn: Drawn) -> Path | None:
     stem = image_name(prompts, prompt, repeat)
     as_geneval = Path(prompt.id) / "samples" / f"{repeat:04d}"
     places = (source / stem, source / "images" / stem, source / as_geneval, source / prompts.name / as_geneval)
-    return next((file for place in places for suffix in SUFFIXES if (file := Path(f"{place}{suffix}")).is_file()), None)
+    return next(
+        (file for place in places for suffix in BOTH_CASES if (file := Path(f"{place}{suffix}")).is_file()), None
+    )

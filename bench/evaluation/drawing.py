@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from bench import records
+from bench import pictures, records
 from bench.engine import Engine
 from bench.evaluation.painters import Painter
 from bench.suite import Prompt, PromptSet, Suite
@@ -58,16 +58,9 @@ def problem_of(picture: np.ndarray | None) -> str | None:
     return CONSTANT if (picture == picture[0, 0]).all() else None
 
 
-def read_picture(path: Path) -> np.ndarray:
-    """uint8 (H, W, 3) pixels of an image file. OSError, in one line, for one that is not there or cannot be read."""
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # of damaged files PIL raises SyntaxError and ValueError too, of huge ones its own
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise OSError(f"the image {path.name} cannot be read: {reason}") from error
+def read_picture(path: Path, sha256: str | None = None) -> np.ndarray:
+    """uint8 (H, W, 3) pixels of an image file, as ``pictures.read`` decodes and verifies it, and with its errors."""
+    return np.asarray(pictures.read(path, sha256))
 
 
 def draw_suite(

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from PIL import Image, ImageDraw, ImageFont
 
-from bench.errors import BenchError
+from bench import pictures
 from bench.records import BASE
 from bench.report import figure
 from bench.report.read import Evaluation, Job, Metric, Row, Sample, Study
@@ -245,20 +245,25 @@ def _image(evaluation: Evaluation | None, prompt: Sample, repeat: int) -> Path |
 
 
 def _tile(evaluation: Evaluation | None, prompt: Sample, repeat: int, size: int) -> Image.Image:
-    """The evaluation's image of a prompt, or a grey tile that says it is missing."""
+    """The evaluation's image of a prompt, or a grey tile that says in a word why there is none."""
     path = _image(evaluation, prompt, repeat)
-    if path is None or not path.exists():
-        tile = Image.new("RGB", (size, size), TILE_GREY)
-        ImageDraw.Draw(tile).text((size / 2, size / 2), "missing", GREY, _font(12), anchor="mm")
-        return tile
     try:
-        with Image.open(path) as file:
-            image = file.convert("RGB")
-    except (OSError, SyntaxError) as error:
-        raise BenchError(f"{path} is not a readable image ({error}); delete its evaluation and run again") from error
+        image = pictures.read(path) if path else None
+    except FileNotFoundError:
+        image = None
+    except pictures.BadPicture:
+        return _placeholder("damaged", size)
+    if image is None:
+        return _placeholder("missing", size)
     # Small images are shown pixel for pixel, twice as large; photographs are scaled down smoothly.
     small = image.width <= size
     return image.resize((size, size), Image.Resampling.NEAREST if small else Image.Resampling.LANCZOS)
+
+
+def _placeholder(word: str, size: int) -> Image.Image:
+    tile = Image.new("RGB", (size, size), TILE_GREY)
+    ImageDraw.Draw(tile).text((size / 2, size / 2), word, GREY, _font(12), anchor="mm")
+    return tile
 
 
 @lru_cache
