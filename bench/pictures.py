@@ -9,6 +9,8 @@ import hashlib
 import io
 import stat
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from PIL import Image, ImageOps
@@ -116,11 +118,18 @@ def read(path: Path, sha256: str | None = None) -> Image.Image:
         AnotherPicture: its hash is another one.
         BadPicture: it cannot be used. The message names the file.
     """
-    try:
+    with naming(path):
         data = load(path)
         if sha256 is not None and digest(data) != sha256:
             raise AnotherPicture(f"the image {path.name} is another one than was recorded: its SHA-256 differs")
         return decode(data)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Context in which a BadPicture gets the name of the file in its message."""
+    try:
+        yield
     except AnotherPicture:
         raise
     except BadPicture as error:
