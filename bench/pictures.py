@@ -21,8 +21,8 @@ FORMATS = tuple(
 )  # a build of Pillow may lack AVIF
 """What is decoded, whatever a file is called: raster formats, which hold no scripts and need no further program."""
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
-"""How files of these formats are called, in lower case."""
+SUFFIXES = tuple(suffix for suffix, form in Image.registered_extensions().items() if form in FORMATS)
+"""How names of such files end, in lower case."""
 
 MAX_PIXELS = 89_478_485
 """Above this a picture is taken for a decompression bomb; Pillow warns from here on (a quarter of a GiB of RGB)."""
@@ -120,9 +120,10 @@ def read(path: Path, sha256: str | None = None) -> Image.Image:
     """
     with naming(path):
         data = load(path)
+        picture = decode(data)  # first: of a damaged file it is to be said that it is damaged
         if sha256 is not None and digest(data) != sha256:
             raise AnotherPicture(f"the image {path.name} is another one than was recorded: its SHA-256 differs")
-        return decode(data)
+        return picture
 
 
 @contextmanager

@@ -88,23 +88,42 @@ def read_json(path: Path) -> Any:
         raise BenchError(f"{path} is damaged ({error}); delete it and run again") from error
 
 
+CHECK = "check"
+"""Key of a line's checksum: the first 16 digits of the ``digest`` of the line without it."""
+
+
 def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write JSON lines at once."""
-    write_bytes(path, "".join(dumps(row) + "\n" for row in rows).encode())
+    """Write JSON lines at once, each with the checksum that ``read_lines`` verifies."""
+    write_bytes(path, "".join(dumps({**row, CHECK: _check(row)}) + "\n" for row in rows).encode())
+
+
+def _check(row: Mapping[str, Any]) -> str:
+    return digest(row)[:16]
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Read JSON lines; a damaged line ends in one line that names it."""
+    """Read JSON lines; one that is damaged, or was changed since ``write_lines``, ends in one line that names it.
+
+    A line without a checksum is taken as it stands: older releases, and logs, write none.
+    """
     if not path.exists():
         return
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             try:
-                yield json.loads(line)
+                row = json.loads(line)
+                check = row.pop(CHECK, None) if isinstance(row, dict) else None
+                changed = check is not None and check != _check(row)
             except ValueError as error:
                 if not line.endswith(b"\n"):  # a kill cut the last line short; the job writes it again on resume
                     return
                 raise BenchError(f"{path}:{number} is damaged; delete the file's folder and run again") from error
+            if changed:
+                raise BenchError(
+                    f"{path}:{number} was changed after it was written: its checksum does not fit; restore the file, or "
+                    f'empty the "scores" of this line, take its "{CHECK}" out, and run `bench score`'
+                )
+            yield row
 
 
 class Log:

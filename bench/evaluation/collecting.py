@@ -204,6 +204,7 @@ def _take(suite: Suite, owed: Owed, folder: Path, sizes: Counter[str]) -> dict[s
     name = image_name(prompts, *drawn)
     file = f"images/{name}.png"
     problem = found.problem or (None if found.files else f"the image {name} is not there")
+    sha256 = None
     if problem is None:
         (source,) = found.files
         file = f"images/{name}{source.suffix.lower()}"
@@ -211,6 +212,7 @@ def _take(suite: Suite, owed: Owed, folder: Path, sizes: Counter[str]) -> dict[s
             with pictures.naming(source):
                 data = pictures.load(source)
                 (folder / file).write_bytes(data)
+                sha256 = pictures.digest(data)
                 picture = np.asarray(pictures.decode(data))
             sizes[f"{picture.shape[1]}x{picture.shape[0]}"] += 1
             problem = problem_of(picture)
@@ -218,4 +220,4 @@ def _take(suite: Suite, owed: Owed, folder: Path, sizes: Counter[str]) -> dict[s
             problem = f"the image {name} is not there"
         except pictures.BadPicture as error:
             problem = str(error)
-    return sample_row(suite, prompts, drawn, file, None, problem)
+    return sample_row(suite, prompts, drawn, file, None, problem, sha256)

@@ -153,7 +153,7 @@ class _Scoring:
         if not records.inside(row["image"]):
             return f"the image {row['image']} lies outside the evaluation's folder"
         try:
-            return read_picture(self.folder / row["image"])
+            return read_picture(self.folder / row["image"], row.get("sha256"))
         except FileNotFoundError:
             return f"the image {row['image']} is not there"
         except OSError as error:

@@ -160,7 +160,7 @@ def images_of(parts: Sequence[Part]) -> set[Path]:
         for lines, _, prompt in parts
         for line in lines
         for evaluation, repeat in line.tiles
-        if (path := _image(evaluation, prompt, repeat))
+        if (sample := _shown(evaluation, prompt, repeat)) and (path := sample.image)
     }
 
 
@@ -238,19 +238,21 @@ def _block(lines: Sequence[Line], columns: Sequence[str], prompt: Sample, tile: 
     return block
 
 
-def _image(evaluation: Evaluation | None, prompt: Sample, repeat: int) -> Path | None:
+def _shown(evaluation: Evaluation | None, prompt: Sample, repeat: int) -> Sample | None:
     key = (prompt.prompt_set, prompt.prompt_id, repeat)
     samples = evaluation.samples if evaluation else []
-    return next((s.image for s in samples if (s.prompt_set, s.prompt_id, s.repeat) == key), None)
+    return next((s for s in samples if (s.prompt_set, s.prompt_id, s.repeat) == key), None)
 
 
 def _tile(evaluation: Evaluation | None, prompt: Sample, repeat: int, size: int) -> Image.Image:
     """The evaluation's image of a prompt, or a grey tile that says in a word why there is none."""
-    path = _image(evaluation, prompt, repeat)
+    sample = _shown(evaluation, prompt, repeat)
     try:
-        image = pictures.read(path) if path else None
+        image = pictures.read(sample.image, sample.sha256) if sample and sample.image else None
     except FileNotFoundError:
         image = None
+    except pictures.AnotherPicture:
+        return _placeholder("exchanged", size)
     except pictures.BadPicture:
         return _placeholder("damaged", size)
     if image is None:

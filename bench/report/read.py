@@ -184,7 +184,7 @@ class Score(BaseModel):
 
 
 class SampleRecord(_Record):
-    """A line of ``samples.jsonl``; a given image that is not there has no file."""
+    """A line of ``samples.jsonl``; a given image that is not there has no file, and older records no ``sha256``."""
 
     prompt_set: str
     prompt_id: str
@@ -192,6 +192,7 @@ class SampleRecord(_Record):
     group: str
     repeat: int
     image: str | None = None
+    sha256: str | None = None
     scores: dict[str, Score] = Field(default_factory=dict)
 
     @field_validator("image")
@@ -213,6 +214,7 @@ class Sample:
     repeat: int
     image: Path | None
     scores: Mapping[str, Score]
+    sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -566,7 +568,8 @@ def _read_evaluation(path: Path, suite: Suite, clock: Mapping[int, Mapping[str, 
         if key in samples:
             scores = {**samples[key].scores, **scores}
         image = path.parent / line.image if line.image else None
-        samples[key] = Sample(line.prompt_set, line.prompt_id, line.prompt, line.group, line.repeat, image, scores)
+        about = line.prompt_set, line.prompt_id, line.prompt, line.group, line.repeat
+        samples[key] = Sample(*about, image, scores, line.sha256)
     return Evaluation(record.fraction, _meter(record.spent, record.step, clock), list(samples.values()))
 
 

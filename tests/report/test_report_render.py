@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
+import shutil
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bench import records
 from bench.report import render_report
 from bench.report.plots import TILE_GREY, samples_image
 from bench.report.read import read_study
@@ -153,3 +156,19 @@ def test_a_folder_in_the_place_of_an_image_costs_its_tile(run: Any, tmp_path: Pa
     path.unlink()
     path.mkdir()
     assert (tmp_path / "out/samples.png") in render_report([run.folder], tmp_path / "out")
+
+
+def test_an_image_that_was_exchanged_is_not_shown(run: Any) -> None:
+    folder = run.folder / "gamma--pretty--s0/evaluations/9"
+    whole = samples_image(read_study([run.folder]), "pretty")
+    rows = list(records.read_lines(folder / "samples.jsonl"))
+    hashed = [row | {"sha256": hashlib.sha256((folder / row["image"]).read_bytes()).hexdigest()} for row in rows]
+    records.write_lines(folder / "samples.jsonl", hashed)
+    assert samples_image(read_study([run.folder]), "pretty") == whole
+    shutil.copyfile(folder / "images/single-1-0.png", folder / "images/single-0-0.png")
+    exchanged = samples_image(read_study([run.folder]), "pretty")
+    assert exchanged != whole
+    shutil.copyfile(folder / "images/two-1-0.png", folder / "images/single-0-0.png")
+    assert exchanged == samples_image(read_study([run.folder]), "pretty")
+    (folder / "images/single-0-0.png").write_bytes(b"no picture")
+    assert exchanged != samples_image(read_study([run.folder]), "pretty") != whole
