@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import platform
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import IO, Any, Final
@@ -37,6 +38,19 @@ def digest(value: Any) -> str:
     return hashlib.sha256(dumps(value).encode()).hexdigest()
 
 
+CONFIGURED = ("job", "config", "subset_hash", "reward", "origin", "stages")
+"""Keys of ``job.json`` that say what a job is: none of them may change while its folder is kept."""
+
+PREFERENCES = ("hash", "preferred_hash")
+"""The same of its ``preferences``: whether they are there now, and where they lie, is no configuration."""
+
+
+def configuration(job: Mapping[str, Any]) -> str:
+    """SHA-256 of what a ``job.json`` says that the job is, which its evaluations name."""
+    pairs = job.get("preferences") or {}
+    return digest([{key: job.get(key) for key in CONFIGURED}, {key: pairs.get(key) for key in PREFERENCES}])
+
+
 def inside(path: str) -> bool:
     """Whether a relative path that a record names stays in the folder that it starts from."""
     return not PurePath(path).is_absolute() and ".." not in PurePath(path).parts
@@ -65,6 +79,31 @@ def write_with(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         if error.errno == errno.ENOSPC:
             raise _disk_full(path) from error
         raise
+
+
+def clear_partials(folder: Path) -> None:
+    """Delete what ``write_with`` had begun to write in a folder when its process was killed.
+
+    What a living process of this machine writes stays, and what was begun elsewhere less than a day ago.
+    """
+    for path in folder.glob(".*.partial"):
+        begun, _, process = path.name.removesuffix(".partial").rpartition(".")
+        try:
+            here = begun.endswith(f".{platform.node()}") and process.isdigit()
+            if path.is_file() and not (_lives(int(process)) if here else time.time() - path.stat().st_mtime < 86_400):
+                path.unlink()
+        except FileNotFoundError:  # its writer has finished meanwhile
+            continue
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        pass
+    return True
 
 
 def write_bytes(path: Path, data: bytes | memoryview) -> None:
@@ -120,8 +159,8 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
                 raise BenchError(f"{path}:{number} is damaged; delete the file's folder and run again") from error
             if changed:
                 raise BenchError(
-                    f"{path}:{number} was changed after it was written: its checksum does not fit; restore the file, or "
-                    f'empty the "scores" of this line, take its "{CHECK}" out, and run `bench score`'
+                    f"{path}:{number} was changed after it was written: its checksum does not fit; restore the file, "
+                    f'or empty the "scores" of this line, take its "{CHECK}" out, and run `bench score`'
                 )
             yield row
 

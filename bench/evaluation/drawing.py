@@ -83,36 +83,60 @@ def draw_suite(
 ) -> None:
     """Draw every image of a suite into ``folder``, which appears only when all are there. Every process must call it.
 
-    Images that a pass left which was cut off are kept, unless its ``header`` was another one.
+    Images that a pass left which was cut off are kept, and so is a whole evaluation, unless the ``header`` was another
+    one: it says which weights were drawn.
 
     Args:
         header: written to ``evaluation.json``.
         batch: images drawn together; neither it nor the number of processes changes their noise.
         tick: called with the number of images that are there now and were not before.
     """
-    if engine.broadcast((folder / "evaluation.json").exists()):
+    whole = {"v": records.VERSION, **header}
+    if engine.broadcast(engine.is_main and _is_of(folder, whole)):
         return
     partial = folder.with_name(f".{folder.name}.partial")
     if engine.is_main:
-        _begin(partial, {"v": records.VERSION, **header})
+        shutil.rmtree(folder, ignore_errors=True)  # no report is to show it meanwhile
+        _begin(partial, whole)
     engine.barrier()
     drawing = _Drawing(suite, painter, partial, engine, batch, tick)
     rows = [row for prompts in suite.prompt_sets for row in drawing.prompt_set(prompts)]
     if engine.is_main:
         records.write_lines(partial / "samples.jsonl", rows)
-        shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
     engine.barrier()
 
 
+def clear_others(evaluations: Path, keep: str, fraction: float) -> None:
+    """Delete what stands in the way of a job's evaluation: others at the same ``fraction``, and what others began.
+
+    Both are of an earlier start of the job. Only whoever holds the job may call it.
+
+    Args:
+        keep: name of the folder that is to be the job's evaluation at ``fraction``.
+    """
+    for begun in evaluations.glob(".*.partial"):
+        if begun.name != f".{keep}.partial":
+            shutil.rmtree(begun, ignore_errors=True)
+    for record in evaluations.glob("[!.]*/evaluation.json"):
+        other = records.read_json(record)
+        if record.parent.name != keep and isinstance(other, dict) and other.get("fraction") == fraction:
+            shutil.rmtree(record.parent, ignore_errors=True)
+
+
+def _is_of(folder: Path, header: Mapping[str, Any]) -> bool:
+    path = folder / "evaluation.json"
+    return path.exists() and records.read_json(path) == header
+
+
 def _begin(partial: Path, header: dict[str, Any]) -> None:
-    path = partial / "evaluation.json"
-    if not path.exists() or records.read_json(path) != header:
+    if not _is_of(partial, header):
         shutil.rmtree(partial, ignore_errors=True)
-        (partial / "images").mkdir(parents=True)
-        records.write_json(path, header)
-    for unfinished in (partial / "images").glob(".*.partial"):  # a kill while writing left it
-        unfinished.unlink()
+        records.write_json(partial / "evaluation.json", header)
+    (partial / "images").mkdir(exist_ok=True)
+    for place in (partial, partial / "images"):
+        for unfinished in place.glob(".*.partial"):  # a kill while writing left it
+            unfinished.unlink()
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,8 @@ def score_suite(
         tick: called with the number of images that a metric has just scored.
     """
     path = folder / "samples.jsonl"
+    if engine.is_main:
+        records.clear_partials(folder)
     rows: list[Row] = list(records.read_lines(path))
     engine.barrier()  # every process has read what is written anew below
     shared = {asset for name in keep if name in metrics for asset in metrics[name].assets}
