@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
@@ -216,12 +217,28 @@ class _Rows:
         missing = [row for row in self.rows if not self.engine.broadcast(row.drawn)]
         if self.config.passes == "score" and missing:
             raise BenchError(f"{missing[0].folder} holds no images yet; leave --pass score out, or generate first")
+        if self.config.passes == "score":
+            self._check_identity()
         if self.subject.kind == "images":
             self._collect(header)
         elif self.config.passes != "score":
             self._draw(header)
         if metrics:
             self._score(metrics)
+
+    def _check_identity(self) -> None:
+        """BenchError if the images are of other weights than a transformer or a LoRA has now."""
+        identity = self.engine.main_first(self.subject.identity)
+        for row in self.rows:
+            about = records.read_json(row.folder / "job.json").get("evaluated") or {}
+            if identity is not None and about.get("identity", identity) != identity:
+                raise self._of_something_else(row)
+
+    def _of_something_else(self, row: _Row) -> BenchError:
+        return BenchError(
+            f"{row.folder} holds an evaluation of something else that was called {self.subject.what!r}, or "
+            "drawn in another way; give this one a name with --name, or delete the folder"
+        )
 
     def _score(self, metrics: Mapping[str, Metric]) -> None:
         from bench.evaluation.scoring import owed, score_suite
@@ -243,11 +260,10 @@ class _Rows:
         about = {"kind": self.subject.kind, "source": self.subject.what.rstrip("/") or "/"} | row.about | about
         if path.exists():
             if records.read_raw(JobRecord, path).get("evaluated") != about:
-                raise BenchError(
-                    f"{row.folder} holds an evaluation of something else that was called {self.subject.what!r}, or "
-                    "drawn in another way; give this one a name with --name, or delete the folder"
-                )
+                raise self._of_something_else(row)
             return
+        if self.subject.kind != "images":  # what is there was drawn by something that no record names any more
+            shutil.rmtree(row.folder / "evaluations", ignore_errors=True)
         head = {"job": row.folder.name, "method": records.EVALUATED}
         records.write_json(path, untrained_record(head | {"label": row.label, "evaluated": about}))
         write_status(row.folder, "started")

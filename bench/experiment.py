@@ -368,11 +368,15 @@ def untrained_record(head: Mapping[str, Any]) -> dict[str, Any]:
     return record | {"versions": versions(), "git": git_state()}
 
 
-def untrained_header() -> dict[str, Any]:
-    """``evaluation.json`` of the same: at the start, with nothing spent."""
+def untrained_header(weights: str | None = None) -> dict[str, Any]:
+    """``evaluation.json`` of the same: at the start, with nothing spent.
+
+    Args:
+        weights: a hash of what draws; None where the row's ``job.json`` alone says it, as that of given images does.
+    """
     from bench.meter import Meter
 
-    return {"step": 0, "fraction": 0.0, "spent": Meter().counts()}
+    return {"step": 0, "fraction": 0.0, "spent": Meter().counts()} | ({"weights": weights} if weights else {})
 
 
 def reward_metric(config: ExperimentConfig, job: Plan, needs: Needs, suite: Any) -> str | None:
@@ -404,6 +408,25 @@ def _refuse_another(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]
         )
 
 
+def _refuse_another_model(folder: Path, name: str) -> None:
+    """BenchError if the context row in ``folder`` shows another model than the one that is called ``name`` now.
+
+    A model of the hub is known by its id and the recorded commit; a folder is hashed.
+    """
+    from bench.backbone import hub
+
+    held = records.read_json(folder / "job.json").get("context") or {}
+    local = Path(name).expanduser()
+    same = held.get("id", name) == name
+    if same and local.is_dir() and "fingerprint" in held:
+        same = held["fingerprint"] == hub.fingerprint(local.resolve())
+    if not same:
+        raise BenchError(
+            f"{folder} shows another model than {name} is now ({held.get('id', name)}, as it was then); "
+            f"give this experiment a name with --name, or delete {folder}"
+        )
+
+
 def _came_to_nothing(folder: Path) -> bool:
     """True of a job that failed before its first checkpoint: it left nothing to go on from."""
     from bench.runner import read_status
@@ -415,14 +438,16 @@ def _write_job(folder: Path, record: dict[str, Any]) -> None:
     from bench.report.read import JobRecord
 
     path = folder / "job.json"
-    if path.exists() and not _came_to_nothing(folder):
+    nothing = path.exists() and _came_to_nothing(folder)
+    if nothing and records.configuration(records.read_json(path)) != records.configuration(record):
+        for left in ("evaluations", "stages", "weights"):  # of other settings, under names that these will use
+            shutil.rmtree(folder / left, ignore_errors=True)
+    if path.exists() and not nothing:
         younger = {key: record[key] for key in ("origin", "stages")}  # than the first records, which lack them
         old = younger | records.read_raw(JobRecord, path)
         known, given = old.get("preferences"), record["preferences"]
-        hashes = ("hash", "preferred_hash")  # whether they are there now, and where they lie, is no configuration
-        others = known and given and any(known[key] != given[key] for key in hashes if key in known)
-        keys = ("config", "subset_hash", "reward", *younger)
-        _refuse_another(folder, old, record, (*keys, "preferences") if others else keys)
+        others = known and given and any(known[key] != given[key] for key in records.PREFERENCES if key in known)
+        _refuse_another(folder, old, record, (*records.CONFIGURED, "preferences") if others else records.CONFIGURED)
         if known or not given:
             return
         record = old | {"preferences": given}  # a job that lacked them has not trained
@@ -479,7 +504,7 @@ class _Shared:
             if owed:
                 policy = Policy(self.backbone.transformer(), self.backbone.scheduler(), self.null, self.engine)
                 head = {"job": records.BASE, "method": records.BASE}
-                self._evaluate(runs / records.BASE, head, self.evaluator.painter(policy))
+                self._evaluate(runs / records.BASE, head, self.evaluator.painter(policy), self.backbone.fingerprint)
 
     def evaluate_context(self, runs: Path, name: str) -> None:
         """Evaluate a pipeline that is never trained, through diffusers: a row beside the base."""
@@ -488,6 +513,7 @@ class _Shared:
         job = f"{records.CONTEXT}--" + re.sub(r"[^\w.-]+", "-", name.strip("/")).lower()
         with self.owed(runs / job, DRAWN_UNTRAINED) as owed:
             if not owed:
+                self.engine.main_first(lambda: _refuse_another_model(runs / job, name))
                 return
             pipeline = self.engine.main_first(
                 lambda: ContextPipeline(
@@ -496,11 +522,12 @@ class _Shared:
             )
             head = {"job": job, "method": records.CONTEXT, "label": name.strip("/").rpartition("/")[2]}
             try:
-                self._evaluate(runs / job, head | {"context": pipeline.describe()}, pipeline)
+                about = pipeline.describe()
+                self._evaluate(runs / job, head | {"context": about}, pipeline, records.digest(about))
             finally:
                 pipeline.close()
 
-    def _evaluate(self, folder: Path, head: dict[str, Any], painter: Any) -> None:
+    def _evaluate(self, folder: Path, head: dict[str, Any], painter: Any, weights: str) -> None:
         from bench.runner import write_status
 
         main, name = self.engine.is_main, head["job"]
@@ -508,7 +535,7 @@ class _Shared:
             records.write_json(folder / "job.json", untrained_record(head))
             write_status(folder, "started")
         with self.progress.job(name, self.suite.images()) as task:
-            self.evaluator.run(painter, folder / NOT_TRAINED, header=untrained_header(), tick=task.drew)
+            self.evaluator.run(painter, folder / NOT_TRAINED, header=untrained_header(weights), tick=task.drew)
         if main:
             write_status(folder, "finished")
 
@@ -599,6 +626,7 @@ class _Shared:
                 budget=Budget.parse(self.config.budget),
                 fractions=self.config.fractions,
                 evaluator=self.evaluator,
+                configuration=records.configuration(records.read_json(folder / "job.json")),
                 progress=task.trained,
                 tick=task.drew,
                 track=track,

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import platform
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import IO, Any, Final, NoReturn, TypeVar
@@ -43,6 +44,19 @@ def digest(value: Any) -> str:
 def is_name(text: str) -> bool:
     """Whether a text of a record can be the name of one file or folder, which leads nowhere else."""
     return 0 < len(text) <= 255 and text not in (".", "..") and not set(text) & set("/\\\0")
+
+
+CONFIGURED = ("job", "config", "subset_hash", "reward", "origin", "stages")
+"""Keys of ``job.json`` that say what a job is: none of them may change while its folder is kept."""
+
+PREFERENCES = ("hash", "preferred_hash")
+"""The same of its ``preferences``: whether they are there now, and where they lie, is no configuration."""
+
+
+def configuration(job: Mapping[str, Any]) -> str:
+    """SHA-256 of what a ``job.json`` says that the job is, which its evaluations name."""
+    pairs = job.get("preferences") or {}
+    return digest([{key: job.get(key) for key in CONFIGURED}, {key: pairs.get(key) for key in PREFERENCES}])
 
 
 def inside(path: str) -> bool:
@@ -96,6 +110,31 @@ def write_with(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             raise _disk_full(path) from error
         cause.filename = str(path)
         raise cause from (error if cause is not error else None)
+
+
+def clear_partials(folder: Path) -> None:
+    """Delete what ``write_with`` had begun to write in a folder when its process was killed.
+
+    What a living process of this machine writes stays, and what was begun elsewhere less than a day ago.
+    """
+    for path in folder.glob(".*.partial"):
+        begun, _, process = path.name.removesuffix(".partial").rpartition(".")
+        try:
+            here = begun.endswith(f".{platform.node()}") and process.isdigit()
+            if path.is_file() and not (_lives(int(process)) if here else time.time() - path.stat().st_mtime < 86_400):
+                path.unlink()
+        except FileNotFoundError:  # its writer has finished meanwhile
+            continue
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        pass
+    return True
 
 
 def write_bytes(path: Path, data: bytes | memoryview) -> None:
@@ -200,13 +239,24 @@ def read_rows(kind: type[BaseModel], path: Path) -> Iterator[dict[str, Any]]:
         yield row
 
 
+CHECK = "check"
+"""Key of a line's checksum: the first 16 digits of the ``digest`` of the line without it."""
+
+
 def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write JSON lines at once."""
-    write_bytes(path, "".join(dumps(row) + "\n" for row in rows).encode())
+    """Write JSON lines at once, each with the checksum that ``read_lines`` verifies."""
+    write_bytes(path, "".join(dumps({**row, CHECK: _check(row)}) + "\n" for row in rows).encode())
+
+
+def _check(row: Mapping[str, Any]) -> str:
+    return digest(row)[:16]
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Read JSON lines; a damaged line ends in one line that names it."""
+    """Read JSON lines; one that is damaged, or was changed since ``write_lines``, ends in one line that names it.
+
+    A line without a checksum is taken as it stands: older releases, and logs, write none.
+    """
     try:
         if not path.exists():
             return
@@ -214,10 +264,17 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
             for number, line in enumerate(file, 1):
                 try:
                     row = loads(line)
+                    check = row.pop(CHECK, None) if isinstance(row, dict) else None
+                    changed = check is not None and check != _check(row)
                 except ValueError as error:
                     if not line.endswith(b"\n"):  # a kill cut the last line short; the job writes it again on resume
                         return
                     raise BenchError(f"{path}:{number} is damaged; delete the file's folder and run again") from error
+                if changed:
+                    raise BenchError(
+                        f"{path}:{number} was changed after it was written: its checksum does not fit; restore the "
+                        f'file, or empty the "scores" of this line, take its "{CHECK}" out, and run `bench score`'
+                    )
                 yield row
     except OSError as error:
         raise of_path(error, path) from error

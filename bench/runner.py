@@ -19,9 +19,10 @@ import torch
 
 from bench import records
 from bench.budget import Budget
-from bench.engine import spread, whole
+from bench.engine import digest_of, spread, whole
 from bench.errors import BenchError, JobFailure
 from bench.evaluation import Evaluator
+from bench.evaluation.drawing import clear_others
 from bench.job import Job
 from bench.method import PostTrainingMethod
 
@@ -51,6 +52,7 @@ class JobRun:
     """One job and its folder.
 
     Attributes:
+        configuration: what its evaluations name, ``records.configuration``.
         then: stages after the first: a method, and the share of the budget at which it takes over. It starts from the
             weights that the stage before it would be evaluated with.
         fractions: shares of the budget at which the job is evaluated, the last one 1.0.
@@ -65,6 +67,7 @@ class JobRun:
     budget: Budget
     fractions: tuple[float, ...]
     evaluator: Evaluator
+    configuration: str | None = None
     then: tuple[tuple[PostTrainingMethod, float], ...] = ()
     progress: Callable[[float, dict[str, float]], None] = lambda share, scalars: None
     tick: Callable[[int], None] = lambda images: None
@@ -229,9 +232,13 @@ class JobRun:
     def _evaluate(self, fraction: float) -> None:
         job = self.job
         header = {"step": job.step, "fraction": fraction, "spent": job.meter.counts()}
+        folder = self.folder / "evaluations" / str(job.step)
+        if job.engine.is_main:
+            clear_others(folder.parent, folder.name, fraction)
         with job.unmetered(), self.method.evaluation_weights(job), torch.no_grad():
-            painter = self.evaluator.painter(job.policy)
-            self.evaluator.run(painter, self.folder / "evaluations" / str(job.step), header=header, tick=self.tick)
+            weights = digest_of(job.policy.transformer, job.engine)
+            header |= {"configuration": self.configuration, "weights": weights}
+            self.evaluator.run(self.evaluator.painter(job.policy), folder, header=header, tick=self.tick)
         release_memory()
 
     # -- state -----------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from bench import records, registry
 from bench.errors import BenchError
 from bench.origin import Origin, read_origin
+from bench.pictures import SUFFIXES
 from bench.report.read import Experiment, JobRecord, RunConfig, read_job
 from bench.weights import LORA, TRANSFORMER, find_weights
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 Kind = Literal["pipeline", "transformer", "lora", "images"]
 PEFT = ("adapter_config.json", "adapter_model.safetensors")
 SLUG = 60
-IMAGES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def find_subject(what: str, *, backbone: str | None = None, revision: str | None
     for candidate in (folder / TRANSFORMER, folder):
         if _class_name(candidate) == "SD3Transformer2DModel":
             return Subject(what, "transformer", candidate, _needed(backbone, None, folder), revision)
-    if (folder / "samples.jsonl").is_file() or any(path.suffix.lower() in IMAGES for path in folder.rglob("*")):
+    if (folder / "samples.jsonl").is_file() or any(path.suffix.lower() in SUFFIXES for path in folder.rglob("*")):
         return Subject(what, "images", folder)
     raise BenchError(
         f"{what} holds no pipeline (model_index.json), no transformer (config.json), no LoRA ({LORA} or {PEFT[1]}), "

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from bench import records
+from bench import pictures, records
 from bench.engine import Engine
 from bench.evaluation.painters import Painter
 from bench.suite import Prompt, PromptSet, Suite
@@ -28,7 +30,13 @@ def image_name(prompts: PromptSet, prompt: Prompt, repeat: int) -> str:
 
 
 def sample_row(
-    suite: Suite, prompts: PromptSet, drawn: Drawn, image: str, seed: int | None, problem: str | None
+    suite: Suite,
+    prompts: PromptSet,
+    drawn: Drawn,
+    image: str,
+    seed: int | None,
+    problem: str | None,
+    sha256: str | None = None,
 ) -> dict[str, Any]:
     """The line of an image in ``samples.jsonl``, not scored yet.
 
@@ -36,6 +44,7 @@ def sample_row(
         image: its file, from the evaluation's folder on.
         seed: of its noise; None where an image came from elsewhere.
         problem: why there is nothing to score.
+        sha256: of the file, which is verified before it is scored; None where there is none.
     """
     prompt, repeat = drawn
     return {
@@ -47,27 +56,19 @@ def sample_row(
         "repeat": repeat,
         "seed": seed,
         "image": image,
+        "sha256": sha256,
         "scores": {},
     } | ({"problem": problem} if problem else {})
 
 
-def problem_of(picture: np.ndarray | None) -> str | None:
-    """Why a picture cannot be scored: it is no number, or all of one colour."""
-    if picture is None:
-        return NOT_A_NUMBER
+def problem_of(picture: np.ndarray) -> str | None:
+    """Why a picture cannot be scored: it is all of one colour."""
     return CONSTANT if (picture == picture[0, 0]).all() else None
 
 
-def read_picture(path: Path) -> np.ndarray:
-    """uint8 (H, W, 3) pixels of an image file. OSError, in one line, for one that is not there or cannot be read."""
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # of damaged files PIL raises SyntaxError and ValueError too, of huge ones its own
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise OSError(f"the image {path.name} cannot be read: {reason}") from error
+def read_picture(path: Path, sha256: str | None = None) -> np.ndarray:
+    """uint8 (H, W, 3) pixels of an image file, as ``pictures.read`` decodes and verifies it, and with its errors."""
+    return np.asarray(pictures.read(path, sha256))
 
 
 def draw_suite(
@@ -82,36 +83,68 @@ def draw_suite(
 ) -> None:
     """Draw every image of a suite into ``folder``, which appears only when all are there. Every process must call it.
 
-    Images that a pass left which was cut off are kept, unless its ``header`` was another one.
+    Images that a pass left which was cut off are kept, and so is a whole evaluation, unless the ``header`` was another
+    one: it says which weights were drawn.
 
     Args:
         header: written to ``evaluation.json``.
         batch: images drawn together; neither it nor the number of processes changes their noise.
         tick: called with the number of images that are there now and were not before.
     """
-    if engine.broadcast((folder / "evaluation.json").exists()):
+    whole = {"v": records.VERSION, **header}
+    if engine.broadcast(engine.is_main and _is_of(folder, whole)):
         return
     partial = folder.with_name(f".{folder.name}.partial")
     if engine.is_main:
-        _begin(partial, {"v": records.VERSION, **header})
+        shutil.rmtree(folder, ignore_errors=True)  # no report is to show it meanwhile
+        _begin(partial, whole)
     engine.barrier()
     drawing = _Drawing(suite, painter, partial, engine, batch, tick)
     rows = [row for prompts in suite.prompt_sets for row in drawing.prompt_set(prompts)]
     if engine.is_main:
         records.write_lines(partial / "samples.jsonl", rows)
-        shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
     engine.barrier()
 
 
+def clear_others(evaluations: Path, keep: str, fraction: float) -> None:
+    """Delete what stands in the way of a job's evaluation: others at the same ``fraction``, and what others began.
+
+    Both are of an earlier start of the job. Only whoever holds the job may call it.
+
+    Args:
+        keep: name of the folder that is to be the job's evaluation at ``fraction``.
+    """
+    for begun in evaluations.glob(".*.partial"):
+        if begun.name != f".{keep}.partial":
+            shutil.rmtree(begun, ignore_errors=True)
+    for record in evaluations.glob("[!.]*/evaluation.json"):
+        other = records.read_json(record)
+        if record.parent.name != keep and isinstance(other, dict) and other.get("fraction") == fraction:
+            shutil.rmtree(record.parent, ignore_errors=True)
+
+
+def _is_of(folder: Path, header: Mapping[str, Any]) -> bool:
+    path = folder / "evaluation.json"
+    return path.exists() and records.read_json(path) == header
+
+
 def _begin(partial: Path, header: dict[str, Any]) -> None:
-    path = partial / "evaluation.json"
-    if not path.exists() or records.read_json(path) != header:
+    if not _is_of(partial, header):
         shutil.rmtree(partial, ignore_errors=True)
-        (partial / "images").mkdir(parents=True)
-        records.write_json(path, header)
-    for unfinished in (partial / "images").glob(".*.partial"):  # a kill while writing left it
-        unfinished.unlink()
+        records.write_json(partial / "evaluation.json", header)
+    (partial / "images").mkdir(exist_ok=True)
+    for place in (partial, partial / "images"):
+        for unfinished in place.glob(".*.partial"):  # a kill while writing left it
+            unfinished.unlink()
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """An image that lies in its folder: the hash of its file, and why there is nothing to score, if so."""
+
+    sha256: str
+    problem: str | None
 
 
 class _Drawing:
@@ -120,8 +153,26 @@ class _Drawing:
     ) -> None:
         self.suite, self.painter, self.folder, self.engine = suite, painter, folder, engine
         self.batch, self.tick = batch, tick
-        there = {path.name for path in (folder / "images").iterdir()} if engine.is_main else set()
-        self.there: set[str] = engine.broadcast(there)
+        self.kept = self._look()
+
+    def _look(self) -> dict[str, _Kept]:
+        """What an earlier pass left, by name. What is damaged goes, and is drawn again. Processes share the work."""
+        images = self.folder / "images"
+        names = self.engine.broadcast(sorted(path.name for path in images.iterdir()) if self.engine.is_main else [])
+        mine: list[tuple[str, _Kept | None]] = []
+        for name in names[self.engine.rank :: self.engine.world_size]:
+            try:
+                data = pictures.load(images / name)
+                kept = _Kept(pictures.digest(data), problem_of(np.asarray(pictures.decode(data))))
+            except (FileNotFoundError, pictures.BadPicture):
+                mine.append((name, None))
+            else:
+                mine.append((name, kept))
+        seen = self.engine.gather_rows(mine)
+        if self.engine.is_main:
+            for damaged in (images / name for name, kept in seen if kept is None):
+                shutil.rmtree(damaged) if damaged.is_dir() else damaged.unlink(missing_ok=True)
+        return {name: kept for name, kept in seen if kept is not None}
 
     def prompt_set(self, prompts: PromptSet) -> list[dict[str, Any]]:
         """Rows of one prompt set. Processes take turns at whole batches, so that batches never depend on them."""
@@ -130,17 +181,16 @@ class _Drawing:
         mine: list[tuple[int, list[dict[str, Any]]]] = []
         for first in range(0, len(batches), self.engine.world_size):
             turn = batches[first : first + self.engine.world_size]
-            missing = [not all(self._file(prompts, one) in self.there for one in part) for part in turn]
+            missing = [not all(self._file(prompts, one) in self.kept for one in part) for part in turn]
             number = self.engine.rank
             if number < len(turn) and not missing[number]:
-                kept = [self._read(prompts, one) for one in turn[number]]
-                mine.append((first + number, self._rows(prompts, turn[number], kept)))
+                mine.append((first + number, self._rows(prompts, turn[number])))
             if any(missing):  # weights that are spread over processes draw with all of them or not at all
                 at = number if number < len(turn) and missing[number] else missing.index(True)
-                pictures = self._draw(prompts, turn[at])
+                drawn_now = self._draw(prompts, turn[at])
                 if at == number:
-                    self._keep(prompts, turn[at], pictures)
-                    mine.append((first + number, self._rows(prompts, turn[at], pictures)))
+                    self._keep(prompts, turn[at], drawn_now)
+                    mine.append((first + number, self._rows(prompts, turn[at])))
             self.tick(sum(map(len, turn)))
         return [row for _, rows in sorted(self.engine.gather_rows(mine), key=lambda part: part[0]) for row in rows]
 
@@ -153,22 +203,24 @@ class _Drawing:
     def _draw(self, prompts: PromptSet, batch: Sequence[Drawn]) -> Sequence[np.ndarray | None]:
         return self.painter.draw([prompt for prompt, _ in batch], [self._seed(prompts, one) for one in batch])
 
-    def _keep(self, prompts: PromptSet, batch: Sequence[Drawn], pictures: Sequence[np.ndarray | None]) -> None:
-        for one, picture in zip(batch, pictures, strict=True):
-            if picture is not None:
-                image, path = Image.fromarray(picture), self.folder / "images" / self._file(prompts, one)
-                records.write_with(path, lambda file, image=image: image.save(file, "PNG"))  # type: ignore[misc]
+    def _keep(self, prompts: PromptSet, batch: Sequence[Drawn], drawn: Sequence[np.ndarray | None]) -> None:
+        for one, picture in zip(batch, drawn, strict=True):
+            name = self._file(prompts, one)
+            if picture is None:
+                self.kept.pop(name, None)
+                continue
+            content = io.BytesIO()
+            Image.fromarray(picture).save(content, "PNG")
+            records.write_bytes(self.folder / "images" / name, content.getbuffer())
+            self.kept[name] = _Kept(pictures.digest(content.getvalue()), problem_of(picture))
 
-    def _read(self, prompts: PromptSet, drawn: Drawn) -> np.ndarray:
-        return read_picture(self.folder / "images" / self._file(prompts, drawn))
-
-    def _rows(
-        self, prompts: PromptSet, batch: Sequence[Drawn], pictures: Sequence[np.ndarray | None]
-    ) -> list[dict[str, Any]]:
-        return [
-            sample_row(
-                self.suite, prompts, one, f"images/{self._file(prompts, one)}", self._seed(prompts, one),
-                problem_of(picture),
-            )
-            for one, picture in zip(batch, pictures, strict=True)
-        ]  # fmt: skip
+    def _rows(self, prompts: PromptSet, batch: Sequence[Drawn]) -> list[dict[str, Any]]:
+        """Rows of images that are there; one that is not was no number."""
+        rows = []
+        for one in batch:
+            name = self._file(prompts, one)
+            kept = self.kept.get(name)
+            problem, sha256 = (kept.problem, kept.sha256) if kept else (NOT_A_NUMBER, None)
+            image = f"images/{name}"
+            rows.append(sample_row(self.suite, prompts, one, image, self._seed(prompts, one), problem, sha256))
+        return rows

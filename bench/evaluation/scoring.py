@@ -50,6 +50,8 @@ def score_suite(
         tick: called with the number of images that a metric has just scored.
     """
     path = folder / "samples.jsonl"
+    if engine.is_main:
+        records.clear_partials(folder)
     rows: list[Row] = list(records.read_rows(SampleLine, path))
     engine.barrier()  # every process has read what is written anew below
     shared = {asset for name in keep if name in metrics for asset in metrics[name].assets}
@@ -154,7 +156,7 @@ class _Scoring:
         if not records.inside(row["image"]):
             return f"the image {row['image']} lies outside the evaluation's folder"
         try:
-            return read_picture(self.folder / row["image"])
+            return read_picture(self.folder / row["image"], row.get("sha256"))
         except FileNotFoundError:
             return f"the image {row['image']} is not there"
         except OSError as error:

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from PIL import Image, ImageDraw, ImageFont
 
-from bench.errors import BenchError
+from bench import pictures
 from bench.records import BASE
 from bench.report import figure
 from bench.report.read import Evaluation, Job, Metric, Row, Sample, Study
@@ -160,7 +160,7 @@ def images_of(parts: Sequence[Part]) -> set[Path]:
         for lines, _, prompt in parts
         for line in lines
         for evaluation, repeat in line.tiles
-        if (path := _image(evaluation, prompt, repeat))
+        if (sample := _shown(evaluation, prompt, repeat)) and (path := sample.image)
     }
 
 
@@ -238,27 +238,34 @@ def _block(lines: Sequence[Line], columns: Sequence[str], prompt: Sample, tile: 
     return block
 
 
-def _image(evaluation: Evaluation | None, prompt: Sample, repeat: int) -> Path | None:
+def _shown(evaluation: Evaluation | None, prompt: Sample, repeat: int) -> Sample | None:
     key = (prompt.prompt_set, prompt.prompt_id, repeat)
     samples = evaluation.samples if evaluation else []
-    return next((s.image for s in samples if (s.prompt_set, s.prompt_id, s.repeat) == key), None)
+    return next((s for s in samples if (s.prompt_set, s.prompt_id, s.repeat) == key), None)
 
 
 def _tile(evaluation: Evaluation | None, prompt: Sample, repeat: int, size: int) -> Image.Image:
-    """The evaluation's image of a prompt, or a grey tile that says it is missing."""
-    path = _image(evaluation, prompt, repeat)
-    if path is None or not path.exists():
-        tile = Image.new("RGB", (size, size), TILE_GREY)
-        ImageDraw.Draw(tile).text((size / 2, size / 2), "missing", GREY, _font(12), anchor="mm")
-        return tile
+    """The evaluation's image of a prompt, or a grey tile that says in a word why there is none."""
+    sample = _shown(evaluation, prompt, repeat)
     try:
-        with Image.open(path) as file:
-            image = file.convert("RGB")
-    except (OSError, SyntaxError) as error:
-        raise BenchError(f"{path} is not a readable image ({error}); delete its evaluation and run again") from error
+        image = pictures.read(sample.image, sample.sha256) if sample and sample.image else None
+    except FileNotFoundError:
+        image = None
+    except pictures.AnotherPicture:
+        return _placeholder("exchanged", size)
+    except pictures.BadPicture:
+        return _placeholder("damaged", size)
+    if image is None:
+        return _placeholder("missing", size)
     # Small images are shown pixel for pixel, twice as large; photographs are scaled down smoothly.
     small = image.width <= size
     return image.resize((size, size), Image.Resampling.NEAREST if small else Image.Resampling.LANCZOS)
+
+
+def _placeholder(word: str, size: int) -> Image.Image:
+    tile = Image.new("RGB", (size, size), TILE_GREY)
+    ImageDraw.Draw(tile).text((size / 2, size / 2), word, GREY, _font(12), anchor="mm")
+    return tile
 
 
 @lru_cache

@@ -293,11 +293,16 @@ class StatusRecord(_Record):
 
 
 class EvaluationRecord(_Record):
-    """``evaluation.json``: when in the job an evaluation happened."""
+    """``evaluation.json``: when in the job an evaluation happened.
+
+    Of newer records it also says of which ``configuration`` the job was, and which ``weights`` were drawn.
+    """
 
     step: int
     fraction: float
     spent: dict[str, float]
+    configuration: str | None = None
+    weights: str | None = None
 
 
 class Score(_Part):
@@ -309,7 +314,10 @@ class Score(_Part):
 
 
 class SampleLine(_Record):
-    """A line of ``samples.jsonl`` as it is scored; a given image that is not there has no file."""
+    """A line of ``samples.jsonl`` as it is scored.
+
+    A given image that is not there has no file, and older records hold no ``sha256``.
+    """
 
     prompt_set: str
     prompt_id: str
@@ -317,6 +325,7 @@ class SampleLine(_Record):
     group: str
     repeat: int
     image: str | None = None
+    sha256: str | None = None
     scores: dict[str, Score] = Field(default_factory=dict)
 
 
@@ -342,15 +351,20 @@ class Sample:
     repeat: int
     image: Path | None
     scores: Mapping[str, Score]
+    sha256: str | None = None
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All samples of one checkpoint; ``fraction`` is the planned share of the budget, ``spent`` the real amount."""
+    """All samples of one checkpoint; ``fraction`` is the planned share of the budget, ``spent`` the real amount.
+
+    ``configuration`` is that of its job when it was drawn, where the record says it.
+    """
 
     fraction: float
     spent: Meter
     samples: list[Sample]
+    configuration: str | None = None
 
 
 @dataclass(frozen=True)
@@ -655,7 +669,9 @@ def _read_job(folder: Path, suite: Suite) -> Job:
     clock = {row["step"]: row for row in _rows(folder / "clock.jsonl", ("step", "seconds", "peak_memory"))}
     metered = _rows(folder / "meter.jsonl", ("step", "flops"))
     # A folder whose name begins with a dot was being written when its job was killed.
-    evaluations = [_read_evaluation(f, suite, clock) for f in folder.glob("evaluations/[!.]*/evaluation.json")]
+    found = sorted(folder.glob("evaluations/[!.]*/evaluation.json"))
+    evaluations = [_read_evaluation(f, suite, clock) for f in found]
+    _check_one_start(folder, found, evaluations)
     return Job(
         name=folder.name,
         method=record.method if record else method,
@@ -667,6 +683,19 @@ def _read_job(folder: Path, suite: Suite) -> Job:
         spent=_meter(metered[-1] if metered else {}, max(clock, default=0), clock),
         evaluations=sorted(evaluations, key=lambda e: e.fraction),
     )
+
+
+def _check_one_start(folder: Path, files: list[Path], evaluations: list[Evaluation]) -> None:
+    """BenchError if evaluations are not of the job that ``job.json`` names, or two of them are at one fraction."""
+    job = records.configuration(records.read_json(folder / "job.json")) if (folder / "job.json").exists() else None
+    seen: dict[float, Path] = {}
+    for file, evaluation in zip(files, evaluations, strict=True):
+        other = seen.setdefault(evaluation.fraction, file)
+        if evaluation.configuration not in (None, job) or other != file:
+            which = "another configuration than job.json's" if other == file else f"the fraction of {other.parent}, too"
+            raise BenchError(
+                f"{file.parent} is of {which}: an earlier start of the job left it; delete the one that is older"
+            )
 
 
 def identity(folder: str) -> tuple[str, str, int]:
@@ -699,8 +728,10 @@ def _read_evaluation(path: Path, suite: Suite, clock: Mapping[int, Mapping[str, 
         if key in samples:
             scores = {**samples[key].scores, **scores}
         image = path.parent / line.image if line.image else None
-        samples[key] = Sample(line.prompt_set, line.prompt_id, line.prompt, line.group, line.repeat, image, scores)
-    return Evaluation(record.fraction, _meter(record.spent, record.step, clock), list(samples.values()))
+        about = line.prompt_set, line.prompt_id, line.prompt, line.group, line.repeat
+        samples[key] = Sample(*about, image, scores, line.sha256)
+    spent = _meter(record.spent, record.step, clock)
+    return Evaluation(record.fraction, spent, list(samples.values()), record.configuration)
 
 
 def _meter(counts: Mapping[str, Any], step: int, clock: Mapping[int, Mapping[str, Any]]) -> Meter:

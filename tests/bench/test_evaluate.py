@@ -260,6 +260,31 @@ def test_each_pass_goes_on_where_it_was_stopped(run: Run, monkeypatch: pytest.Mo
     assert rows_of(folder) == rows_of(whole) and pictures(row(folder, "fake")) == pictures(row(whole, "fake"))
 
 
+@pytest.mark.parametrize("damage", [b"", b"no picture", None], ids=["empty", "other", "folder"])
+def test_a_damaged_image_that_a_stopped_pass_left_is_drawn_again(
+    run: Run, monkeypatch: pytest.MonkeyPatch, damage: bytes | None
+) -> None:
+    whole, _ = run("fake", name="whole", evaluation_batch=1)
+    drawn, ours = [], PolicyPainter.draw
+
+    def draw(self, prompts, seeds):
+        drawn.append(seeds)
+        if len(drawn) == 3:
+            raise KeyboardInterrupt
+        return ours(self, prompts, seeds)
+
+    monkeypatch.setattr(PolicyPainter, "draw", draw)
+    with pytest.raises(KeyboardInterrupt):
+        run("fake", name="stopped", evaluation_batch=1)
+    (path,) = (whole.with_name("stopped")).glob("**/some-0-0.png")
+    path.unlink()
+    path.mkdir() if damage is None else path.write_bytes(damage)
+    folder, failed = run("fake", name="stopped", evaluation_batch=1)
+    assert failed == {}
+    assert len(drawn) == 3 + 3  # the damaged one, and the two that were not there; the second image was kept
+    assert rows_of(folder) == rows_of(whole) and pictures(row(folder, "fake")) == pictures(row(whole, "fake"))
+
+
 def test_images_of_other_weights_are_not_taken_over(world: fakes.World, tmp_path: Path, tiny_pipeline: Path) -> None:
     """What a killed pass left behind is only kept under the same header."""
     conditions = Conditions(world.backbone, fakes.suite().texts())

@@ -152,3 +152,54 @@ def test_cutting_mends_a_last_line_that_lacks_only_its_end(tmp_path):
 def test_cutting_a_log_that_was_never_written_makes_none(tmp_path):
     Log(tmp_path / "log.jsonl").cut_after(3)
     assert not (tmp_path / "log.jsonl").exists()
+
+
+ROWS = [{"prompt_id": "0", "scores": {"clip": {"score": 0.25, "version": 1}}}, {"prompt_id": "ü", "scores": {}}]
+
+
+@pytest.mark.parametrize(
+    ("was", "now"),
+    [('"score": 0.25', '"score": 0.35'), ('"prompt_id": "0"', '"prompt_id": "1"'), ('"version": 1', '"version": 2')],
+)
+def test_a_line_that_was_changed_after_it_was_written_is_named(tmp_path, was, now):
+    path = tmp_path / "samples.jsonl"
+    records.write_lines(path, ROWS)
+    path.write_text(path.read_text().replace(was, now))
+    with pytest.raises(BenchError, match=r"samples\.jsonl:1 was changed after it was written.*`bench score`$") as error:
+        list(records.read_lines(path))
+    assert "\n" not in str(error.value)
+
+
+def test_any_flipped_bit_of_a_line_is_noticed(tmp_path):
+    """Whatever JSON it makes: what is read is what was written, without the last line where it lost its end."""
+    path = tmp_path / "samples.jsonl"
+    records.write_lines(path, ROWS)
+    whole, noticed = path.read_bytes(), 0
+    for place in range(len(whole)):
+        for bit in range(8):
+            damaged = bytearray(whole)
+            damaged[place] ^= 1 << bit
+            path.write_bytes(damaged)
+            try:
+                read = [{key: row[key] for key in ("prompt_id", "scores")} for row in records.read_lines(path)]
+            except BenchError:
+                noticed += 1
+            else:
+                assert read in (ROWS, ROWS[:1])
+    assert noticed > 7 * len(whole)
+
+
+def test_lines_of_older_releases_are_read_as_they_stand(tmp_path):
+    path = tmp_path / "samples.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    assert list(records.read_lines(path)) == ROWS
+
+
+def test_a_line_says_its_checksum(tmp_path):
+    """The first 16 digits of the SHA-256 of the canonical line without it, by another program."""
+    import hashlib
+
+    records.write_lines(tmp_path / "samples.jsonl", ROWS[:1])
+    line = (tmp_path / "samples.jsonl").read_text()
+    canonical = '{"prompt_id": "0", "scores": {"clip": {"score": 0.25, "version": 1}}}'
+    assert json.loads(line)["check"] == hashlib.sha256(canonical.encode()).hexdigest()[:16]

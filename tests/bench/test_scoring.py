@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import sys
@@ -262,6 +263,66 @@ def test_a_record_cannot_name_an_image_outside_its_folder(run: Run, tmp_path: Pa
     with pytest.raises(BenchError, match="an image outside the evaluation's folder"):
         read_study([folder])
     assert SampleRecord.model_validate(rows[2]).image == rows[2]["image"]
+
+
+def test_an_image_that_was_exchanged_under_its_name_is_not_scored(run: Run, tmp_path: Path) -> None:
+    """Neither one that was drawn here nor one from elsewhere, and scores that are there are not touched."""
+    all_pictures(tmp_path / "mine")
+    for folder, name in ((run("fake")[0], "some-0-1"), (run(tmp_path / "mine", name="mine")[0], "some-1-0")):
+        (image,) = folder.glob(f"**/images/{name}.png")
+        picture(image, 77)
+        score_run(folder, ("contrast",), QUIET)
+        cells = {Path(row["image"]).stem: row["scores"] for row in rows_of(folder)}
+        exchanged = f"the image {name}.png is another one than was recorded: its SHA-256 differs"
+        assert cells.pop(name)["contrast"] == {"version": 1, "error": exchanged}
+        assert len(cells) == 3 and all("score" in cell["contrast"] for cell in cells.values())
+        assert all("score" in row["scores"]["brightness"] for row in rows_of(folder))
+
+
+def test_the_hash_of_an_image_is_that_of_its_file(run: Run, tmp_path: Path) -> None:
+    all_pictures(tmp_path / "mine")
+    (tmp_path / "mine" / "some-0-0.png").write_bytes(b"no picture")
+    (tmp_path / "mine" / "some-0-1.png").unlink()
+    for folder in (run("fake")[0], run(tmp_path / "mine", name="mine")[0]):
+        (lines,) = folder.glob("**/samples.jsonl")
+        for row in rows_of(folder):
+            file = lines.with_name("images") / Path(row["image"]).name
+            assert row["sha256"] == (hashlib.sha256(file.read_bytes()).hexdigest() if file.exists() else None)
+
+
+def test_images_of_records_without_hashes_are_scored(run: Run) -> None:
+    folder, _ = run("fake")
+    (path,) = folder.glob("**/samples.jsonl")
+    old = [{key: value for key, value in row.items() if key != "sha256"} for row in records.read_lines(path)]
+    path.write_text("".join(records.dumps(row) + "\n" for row in old))
+    score_run(folder, ("contrast",), QUIET)
+    assert all("score" in row["scores"]["contrast"] for row in rows_of(folder))
+
+
+def test_a_score_that_was_changed_ends_whatever_reads_it_and_can_be_made_anew(run: Run, tmp_path: Path) -> None:
+    from bench.archive import pack
+    from bench.report import render_report
+
+    folder, _ = run("fake")
+    (path,) = folder.glob("**/samples.jsonl")
+    whole = path.read_text()
+    first, *others = whole.splitlines(keepends=True)
+    row = json.loads(first)
+    row["scores"]["brightness"]["score"] += 0.25
+    path.write_text("".join([records.dumps(row) + "\n", *others]))
+    readers = (
+        lambda: render_report([folder], tmp_path / "report"),
+        lambda: score_run(folder, (), QUIET),
+        lambda: pack(folder, tmp_path / "x.tar.xz"),
+    )
+    for read in readers:
+        with pytest.raises(BenchError, match=r"samples\.jsonl:1 was changed after it was written"):
+            read()
+    assert "was changed after it was written" in run("fake")[1]["fake"]
+    row.pop("check")
+    path.write_text("".join([records.dumps(row | {"scores": {}}) + "\n", *others]))
+    score_run(folder, (), QUIET)
+    assert path.read_text() == whole
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "", ".x"])

@@ -10,6 +10,7 @@ import pytest
 from pairs import BLUE, RED, bomb, encoded, noise
 from PIL import Image
 
+from bench import pictures as decoder
 from bench.corpus import BadPair
 from data_curation import pictures
 
@@ -70,7 +71,7 @@ def test_a_decompression_bomb_is_bad_and_warns_nobody():
 
 
 def test_the_limit_on_pixels_is_our_own(monkeypatch):
-    monkeypatch.setattr(pictures, "MAX_PIXELS", 399)
+    monkeypatch.setattr(decoder, "MAX_PIXELS", 399)
     with pytest.raises(BadPair, match="20 x 20 pixels, more than the 399 allowed"):
         pictures.decode(encoded(size=(20, 20)))
     assert pictures.decode(encoded(size=(19, 21)))
@@ -97,7 +98,7 @@ def test_a_palette_may_be_transparent_too():
 @pytest.mark.parametrize(("orientation", "size"), [(1, (30, 20)), (3, (30, 20)), (6, (20, 30)), (8, (20, 30))])
 def test_pictures_are_turned_as_the_camera_says(orientation, size):
     exif = Image.Exif()
-    exif[pictures.ORIENTATION] = orientation
+    exif[decoder.ORIENTATION] = orientation
     data = saved(Image.new("RGB", (30, 20), RED), "JPEG", exif=exif)
     assert pictures.decode(data).size == pictures.dimensions(data) == size
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
+import shutil
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from bench.errors import BenchError
+from bench import records
 from bench.report import render_report
 from bench.report.plots import TILE_GREY, samples_image
 from bench.report.read import read_study
@@ -123,7 +126,49 @@ def test_a_lost_image_shows_as_a_grey_tile(run: Any) -> None:
     assert grey(whole) == 0 and grey(lost) > 0.9 * 128 * 128
 
 
-def test_an_unreadable_image_ends_in_one_line(run: Any, tmp_path: Path) -> None:
-    (run.folder / "gamma--pretty--s0/evaluations/9/images/single-0-0.png").write_bytes(b"no picture")
-    with pytest.raises(BenchError, match="not a readable image"):
-        render_report([run.folder], tmp_path / "out")
+BROKEN = {
+    "no picture": b"no picture",
+    "nothing": b"",
+    "an EPS file": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n%%EOF\n",
+    "3.6 gigapixels": bytes.fromhex(
+        "89504e470d0a1a0a0000000d494844520000ea600000ea6008020000000fb0e215"  # the header of 60,000 x 60,000 px
+        "0000000949444154789c630000000100015eff7df90000000049454e44ae426082"
+    ),
+}
+
+
+@pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN)
+def test_a_damaged_image_costs_its_tile_and_nothing_else(run: Any, tmp_path: Path, content: bytes) -> None:
+    name = "gamma--pretty--s0/evaluations/9/images/single-0-0.png"
+    whole = {path.name: path.read_bytes() for path in render_report([run.folder], tmp_path / "whole")}
+    (run.folder / name).unlink()
+    missing = samples_image(read_study([run.folder]), "pretty")
+    (run.folder / name).write_bytes(content)
+    drawn = {path.name: path.read_bytes() for path in render_report([run.folder], tmp_path / "out")}
+    assert {name for name in whole if whole[name] != drawn[name]} == {"samples.png", "index.html"}
+    tiles = [np.asarray(Image.open(io.BytesIO(p or b"")).convert("RGB"), int) for p in (missing, drawn["samples.png"])]
+    differs = np.abs(tiles[0] - tiles[1]).max(2) > 0
+    assert 0 < differs.sum() < 64 * 16  # the word alone: it is grey as a lost one's tile, and says another word
+
+
+def test_a_folder_in_the_place_of_an_image_costs_its_tile(run: Any, tmp_path: Path) -> None:
+    path = run.folder / "gamma--pretty--s0/evaluations/9/images/single-0-0.png"
+    path.unlink()
+    path.mkdir()
+    assert (tmp_path / "out/samples.png") in render_report([run.folder], tmp_path / "out")
+
+
+def test_an_image_that_was_exchanged_is_not_shown(run: Any) -> None:
+    folder = run.folder / "gamma--pretty--s0/evaluations/9"
+    whole = samples_image(read_study([run.folder]), "pretty")
+    rows = list(records.read_lines(folder / "samples.jsonl"))
+    hashed = [row | {"sha256": hashlib.sha256((folder / row["image"]).read_bytes()).hexdigest()} for row in rows]
+    records.write_lines(folder / "samples.jsonl", hashed)
+    assert samples_image(read_study([run.folder]), "pretty") == whole
+    shutil.copyfile(folder / "images/single-1-0.png", folder / "images/single-0-0.png")
+    exchanged = samples_image(read_study([run.folder]), "pretty")
+    assert exchanged != whole
+    shutil.copyfile(folder / "images/two-1-0.png", folder / "images/single-0-0.png")
+    assert exchanged == samples_image(read_study([run.folder]), "pretty")
+    (folder / "images/single-0-0.png").write_bytes(b"no picture")
+    assert exchanged != samples_image(read_study([run.folder]), "pretty") != whole
