@@ -12,15 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from bench import records, registry
+from bench.backbone.family import read_json
 from bench.errors import BenchError
+from bench.lora_file import load_lora
 from bench.origin import Origin, read_origin
-from bench.weights import LORA, TRANSFORMER, find_weights
+from bench.weights import LORA, PEFT_CONFIG, PEFT_WEIGHTS, TRANSFORMER, find_weights
 
 if TYPE_CHECKING:
     import torch
 
 Kind = Literal["pipeline", "transformer", "lora", "images"]
-PEFT = ("adapter_config.json", "adapter_model.safetensors")
 SLUG = 60
 IMAGES = (".png", ".jpg", ".jpeg", ".webp")
 
@@ -77,9 +78,12 @@ class Subject:
         assert self.path is not None
         whole = hashlib.sha256()
         files = sorted(self.path.rglob("*.safetensors")) if self.path.is_dir() else [self.path]
-        for file in [*files, self.path.with_name(PEFT[0])] if self.path.name == PEFT[1] else files:
-            with file.open("rb") as content:
-                whole.update(hashlib.file_digest(content, "sha256").digest())
+        for file in [*files, self.path.with_name(PEFT_CONFIG)] if self.path.name == PEFT_WEIGHTS else files:
+            try:
+                with file.open("rb") as content:
+                    whole.update(hashlib.file_digest(content, "sha256").digest())
+            except OSError as error:
+                raise BenchError(f"{file} cannot be read ({error.strerror}); give another file") from error
         return whole.hexdigest()
 
 
@@ -119,6 +123,8 @@ def find_subject(what: str, *, backbone: str | None = None, revision: str | None
     """
     folder = Path(what).expanduser()
     if folder.is_file():
+        if folder.suffix == ".safetensors":  # kohya's tools give a LoRA any name
+            return Subject(what, "lora", folder, _needed(backbone, None, folder), revision)
         raise BenchError(f"{what} is a file; name the folder of a model or of images")
     if what in registry.table("backbones") or not folder.is_dir():
         return Subject(what, "pipeline", backbone=what, revision=revision)
@@ -131,16 +137,16 @@ def find_subject(what: str, *, backbone: str | None = None, revision: str | None
         return Subject(what, "pipeline", folder, what)
     if (folder / LORA).is_file():
         return Subject(what, "lora", folder / LORA, _needed(backbone, _peft_base(folder), folder), revision)
-    if all((folder / name).is_file() for name in PEFT):
-        return Subject(what, "lora", folder / PEFT[1], _needed(backbone, _peft_base(folder), folder), revision)
+    if (folder / PEFT_WEIGHTS).is_file():
+        return Subject(what, "lora", folder / PEFT_WEIGHTS, _needed(backbone, _peft_base(folder), folder), revision)
     for candidate in (folder / TRANSFORMER, folder):
         if _class_name(candidate) == "SD3Transformer2DModel":
             return Subject(what, "transformer", candidate, _needed(backbone, None, folder), revision)
     if (folder / "samples.jsonl").is_file() or any(path.suffix.lower() in IMAGES for path in folder.rglob("*")):
         return Subject(what, "images", folder)
     raise BenchError(
-        f"{what} holds no pipeline (model_index.json), no transformer (config.json), no LoRA ({LORA} or {PEFT[1]}), "
-        "no job (job.json) and no images"
+        f"{what} holds no pipeline (model_index.json), no transformer (config.json), "
+        f"no LoRA ({LORA} or {PEFT_WEIGHTS}), no job (job.json) and no images"
     )
 
 
@@ -162,8 +168,9 @@ def _needed(given: str | None, said: str | None, folder: Path) -> str:
 
 
 def _peft_base(folder: Path) -> str | None:
-    path = folder / PEFT[0]
-    return records.read_json(path).get("base_model_name_or_path") if path.is_file() else None
+    path = folder / PEFT_CONFIG
+    said = read_json(path, "").get("base_model_name_or_path") if path.is_file() else None
+    return said if isinstance(said, str) else None
 
 
 def _class_name(folder: Path) -> str | None:
@@ -187,47 +194,12 @@ def trained_transformer(subject: Subject, folder: Path, device: torch.device) ->
     if subject.kind == "transformer":
         assert subject.path is not None
         _same_architecture(subject.path, folder / TRANSFORMER)
-        try:
-            return loading.load_transformer(subject.path, torch.float32, device, part=None)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise BenchError(f"{subject.path} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
+        return loading.load_transformer(subject.path, torch.float32, device, part=None)
     transformer = loading.load_transformer(folder, torch.float32, device)
     if subject.kind == "lora":
         assert subject.path is not None
         load_lora(transformer, subject.path)
     return transformer
-
-
-def load_lora(transformer: Any, path: Path) -> None:
-    """Put an adapter on a transformer: diffusers' file, which holds its own rank and alpha, or PEFT's beside a config.
-
-    Raises:
-        BenchError: its layers or shapes are not this transformer's, or it changes a text encoder too.
-    """
-    from safetensors import SafetensorError, safe_open
-    from safetensors.torch import load_file
-
-    try:
-        if path.name == PEFT[1]:
-            from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
-
-            inject_adapter_in_model(LoraConfig.from_pretrained(str(path.parent)), transformer)
-            state = {key.removeprefix("base_model.model."): value for key, value in load_file(path).items()}
-            told = set_peft_model_state_dict(transformer, state)
-            if told.unexpected_keys or any("lora_" in key for key in told.missing_keys):
-                raise ValueError("its layers are others")
-        else:
-            with safe_open(path, "pt") as file:
-                others = {name.partition(".")[0] for name in file.keys()} - {TRANSFORMER}  # noqa: SIM118
-            if others:
-                raise ValueError(f"it changes {', '.join(sorted(others))}, and only a transformer is evaluated")
-            transformer.load_lora_adapter(str(path.parent), weight_name=path.name, prefix=TRANSFORMER)
-            if not getattr(transformer, "peft_config", None):
-                raise ValueError("it has no layer of a transformer")
-    except (OSError, TypeError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise BenchError(f"{path} is no LoRA for this transformer: {reason}") from error
-    transformer.eval()
 
 
 def _same_architecture(own: Path, backbone: Path) -> None:
@@ -240,7 +212,7 @@ def _same_architecture(own: Path, backbone: Path) -> None:
     parameters = inspect.signature(SD3Transformer2DModel.__init__).parameters.values()
     usual = {p.name: list(p.default) if isinstance(p.default, tuple) else p.default for p in parameters}
     ours, theirs = (
-        usual | {key: value for key, value in records.read_json(folder / "config.json").items() if key[:1] != "_"}
+        usual | {key: value for key, value in read_json(folder / "config.json", "").items() if key[:1] != "_"}
         for folder in (own, backbone)
     )
     differing = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))

@@ -19,6 +19,9 @@ TRANSFORMER = "transformer"
 LORA = "pytorch_lora_weights.safetensors"
 """The name under which ``load_lora_weights`` looks for an adapter in a folder."""
 
+PEFT_CONFIG, PEFT_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+"""The two files of an adapter that PEFT saved."""
+
 ADAPTER_KEY = "lora_adapter_metadata"
 """Where diffusers keeps the adapter's configuration in the file's header (``diffusers.loaders.lora_base``)."""
 

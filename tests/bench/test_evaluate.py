@@ -523,6 +523,30 @@ def test_a_damaged_lora_ends_in_one_line(run: Run, tmp_path: Path, tiny_pipeline
     assert len(failed) == 2
 
 
+def test_weights_that_cannot_be_used_cost_the_other_rows_nothing(run: Run, tmp_path: Path, tiny_pipeline: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    for name in ("lora", "kohya"):
+        save_weights(adapted(tiny_pipeline), tmp_path / name)
+    weights = load_file(tmp_path / "lora" / LORA)
+    half = {key: value for key, value in weights.items() if "0.attn.to_q.lora_B" not in key}
+    save_file(half, tmp_path / "lora" / LORA)
+    transformer(tiny_pipeline).save_pretrained(tmp_path / "part" / "transformer")
+    file = tmp_path / "part" / "transformer" / "diffusion_pytorch_model.safetensors"
+    save_file({key: value for key, value in load_file(file).items() if "proj_out" not in key}, file, {"format": "pt"})
+    (tmp_path / "peft").mkdir()
+    (tmp_path / "peft" / "adapter_config.json").write_text("[]")
+    (tmp_path / "peft" / "adapter_model.safetensors").write_bytes((tmp_path / "kohya" / LORA).read_bytes())
+    whole = (tmp_path / "kohya" / LORA).rename(tmp_path / "my-style.safetensors")
+    bad = [tmp_path / "lora", tmp_path / "part", tmp_path / "peft"]
+    folder, failed = run(*bad, whole, backbone=str(tiny_pipeline))
+    assert list(failed) == [str(path) for path in bad]
+    assert failed[str(bad[0])].endswith("it lacks lora_B.weight of transformer_blocks.0.attn.to_q")
+    assert "lack proj_out.bias, proj_out.weight;" in failed[str(bad[1])]
+    assert "adapter_config.json is damaged (no JSON object)" in failed[str(bad[2])]
+    assert len(pictures(row(folder, "my-style"))) == 4
+
+
 def test_a_name_stands_for_one_thing(run: Run, tmp_path: Path, tiny_pipeline: Path) -> None:
     for step in (0.1, 0.2):
         transformer(tiny_pipeline, step).save_pretrained(tmp_path / "tuned" / "transformer")
