@@ -17,6 +17,7 @@ from bench import plugins, records, registry
 from bench.budget import Budget
 from bench.config import ExperimentConfig, SubsetRule
 from bench.errors import BenchError
+from bench.origin import Origin
 from bench.own import Own
 from bench.progress import Progress
 from bench.prompt_file import suite_of
@@ -132,7 +133,8 @@ def run_experiment(
         for job in jobs:  # every configuration is checked before the first job spends anything
             given = recipes[job.method], data[job.subset], manifests[job.subset]
             _write_job(folder / job.name, _job_record(config, job, *given, suite))
-        records.write_json(folder / "config.json", config.model_dump(mode="json"))
+        origin = Origin(config.backbone, config.revision).record()
+        records.write_json(folder / "config.json", config.model_dump(mode="json") | origin)
     engine.barrier()
     failed = {}
     wanted = [job for job in jobs if only is None or job.name in only]

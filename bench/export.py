@@ -50,11 +50,11 @@ def export_job(
         BenchError: in one line, for anything that the user can mend.
     """
     study, weights = _read(job), find_weights(job)
-    source = read_origin(job.parent, study)
+    source = read_origin(job.parent)
     form: Form = "pipeline" if weights.kind == "transformer" and not transformer_only else weights.kind
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise BenchError(f"{out} is not an empty folder; give another one with --out")
-    folder = _backbone(source, backbone, study, needed=form == "pipeline", say=say)
+    folder = _backbone(source, backbone, needed=form == "pipeline", say=say)
     with _whole(out) as partial:
         if form == "lora":
             _adapter(weights.path, source, partial)
@@ -94,9 +94,7 @@ def _finished(read: Job, job: Path) -> None:
         raise BenchError(f"{job} is not finished ({read.status}{why}); the same `bench run` command goes on with it")
 
 
-def _backbone(
-    source: Origin, given: str | None, study: Study, *, needed: bool, say: Callable[[str], None]
-) -> Path | None:
+def _backbone(source: Origin, given: str | None, *, needed: bool, say: Callable[[str], None]) -> Path | None:
     """The folder of the backbone. Where its weights are ``needed``, they must be those that were trained."""
     if given is None and not needed:
         return source.folder_if_here()
@@ -111,11 +109,7 @@ def _backbone(
         ) from error
     if needed:
         say(f"comparing {folder} with the backbone that was trained")
-        if hub.fingerprint(folder) != study.experiment.backbone_hash:
-            raise BenchError(
-                f"{folder} is not the backbone that was trained (its files' hash is not "
-                f"{study.experiment.backbone_hash[:12]}…); give the right folder with --backbone"
-            )
+        source.check(hub.fingerprint(folder), folder)
     return folder
 
 

@@ -96,7 +96,7 @@ def write_card(job: Path) -> Path:
     line, where a record or the weights are missing or damaged.
     """
     study, weights = read_job(job), find_weights(job, check=False)  # only their kind is told
-    source = read_origin(job.parent, study)
+    source = read_origin(job.parent)
     path = job / "README.md"
     records.write_bytes(path, card(study, source, weights.kind, "weights", source.folder_if_here()).encode())
     return path

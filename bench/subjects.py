@@ -35,6 +35,7 @@ class Subject:
         kind: a whole pipeline; a transformer or a LoRA, which need a backbone; or images that are there already.
         path: of the weights or images; None for a pipeline by registered name or hub id.
         backbone, revision: the pipeline that a transformer or a LoRA belongs to, or the pipeline itself.
+        recorded: of a job or a base, the pipeline that its run started from.
     """
 
     what: str
@@ -42,6 +43,7 @@ class Subject:
     path: Path | None = None
     backbone: str | None = None
     revision: str | None = None
+    recorded: Origin | None = None
 
     @property
     def label(self) -> str:
@@ -57,7 +59,13 @@ class Subject:
     def origin(self) -> Origin:
         """Where its pipeline comes from."""
         assert self.backbone is not None
-        return Origin(self.backbone, self.revision)
+        said = self.recorded.said if self.recorded and self.recorded.name == self.backbone else None
+        return Origin(self.backbone, self.revision, said)
+
+    def check_backbone(self, fingerprint: str, folder: Path) -> None:
+        """BenchError if a job would be drawn on another pipeline than it was trained from."""
+        if self.recorded:
+            self.recorded.check(fingerprint, folder)
 
     def job(self) -> dict[str, Any] | None:
         """Of a job: its run, method, subset, seed and reward. None for anything else, the base of a run included."""
@@ -153,12 +161,14 @@ def find_subject(what: str, *, backbone: str | None = None, revision: str | None
 def _job(what: str, folder: Path, backbone: str | None, revision: str | None) -> Subject:
     from bench.report.read import read_job
 
+    source = read_origin(folder.parent)
+    own = revision if backbone else source.revision
     if folder.name == records.BASE:
-        config = records.read_json(folder.parent / "config.json")
-        return Subject(what, "pipeline", backbone=config["backbone"], revision=config.get("revision"))
-    weights, source = find_weights(folder), read_origin(folder.parent, read_job(folder))
+        return Subject(what, "pipeline", backbone=backbone or source.name, revision=own, recorded=source)
+    read_job(folder)  # that it is a job of its run
+    weights = find_weights(folder)
     kind: Kind = "lora" if weights.kind == "lora" else "transformer"
-    return Subject(what, kind, weights.path, backbone or source.name, revision if backbone else source.revision)
+    return Subject(what, kind, weights.path, backbone or source.name, own, recorded=source)
 
 
 def _needed(given: str | None, said: str | None, folder: Path) -> str:

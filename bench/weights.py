@@ -120,7 +120,7 @@ def with_adapter(plain: Any, adapted: Any) -> Any:
 
 
 def seal(folder: Path) -> None:
-    """Record the SHA-256 of every file of weights in ``<folder>.json``, so that what is read back is what was written."""
+    """Record the SHA-256 of every file of weights in ``<folder>.json``, which ``check_seal`` compares them with."""
     files = {path.relative_to(folder).as_posix(): _digest(path) for path in sorted(folder.rglob("*")) if path.is_file()}
     records.write_json(_seal_of(folder), {"v": records.VERSION, "files": files})
 
@@ -144,8 +144,8 @@ def check_seal(folder: Path) -> None:
             raise BenchError(f"{folder / name} is not there; delete its job's folder and run it again")
         if _digest(folder / name) != digest:
             raise BenchError(
-                f"{folder / name} is damaged (its content is not what the job wrote); delete its job's folder and run it "
-                "again"
+                f"{folder / name} is damaged (its content is not what the job wrote); delete its job's folder and run "
+                "it again"
             )
 
 

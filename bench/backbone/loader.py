@@ -115,8 +115,9 @@ def find(
     if name in registry.table("backbones"):
         spec = registry.load("backbones", name)
     else:
-        local = Path(name).is_dir()
-        spec = BackboneSpec(Path(name).resolve().name if local else name, name, 0, 0, "full", revision, offline)
+        local = Path(name).expanduser()
+        short = local.resolve().name if local.is_dir() else name
+        spec = BackboneSpec(short, name, 0, 0, "full", revision, offline)
     spec = replace(
         spec,
         resolution=resolution or spec.resolution,

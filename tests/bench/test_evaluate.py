@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from PIL import Image
 from trained import adapted, transformer
 
 from bench import records, registry, turns
+from bench.backbone import hub
 from bench.backbone.policy import Policy
 from bench.cli import main
 from bench.engine import Engine
@@ -162,6 +164,7 @@ def test_a_job_of_a_run_is_evaluated_on_the_backbone_it_was_trained_from(
     from fake_run import FakeRun
 
     fake = FakeRun(tmp_path / "demo")
+    fake.experiment["backbone_hash"] = hub.fingerprint(tiny_pipeline)
     fake.base()
     fake.job("full", 0.1)
     fake.write("config.json", {"backbone": str(tiny_pipeline), "revision": None})
@@ -171,6 +174,22 @@ def test_a_job_of_a_run_is_evaluated_on_the_backbone_it_was_trained_from(
     assert failed == {}
     assert pictures(row(folder, "full")) == drawn_by(transformer(tiny_pipeline, 0.2), world, tmp_path / "b")
     assert pictures(row(folder, "base")) == drawn_by(world.backbone.transformer(), world, tmp_path / "a")
+
+
+def test_a_job_is_not_drawn_on_another_backbone(run: Run, tiny_pipeline: Path, tmp_path: Path) -> None:
+    """The folder that was trained from holds another model now, or --backbone names another one."""
+    mine = Path(shutil.copytree(tiny_pipeline, tmp_path / "sd3"))
+    trained = trained_run(tmp_path / "demo", mine)
+    transformer(tiny_pipeline, 0.3).save_pretrained(mine / "transformer")
+    job, base = trained / "full--pretty--s0", trained / "base"
+    _, failed = run(job, base)
+    for line in failed.values():
+        assert re.fullmatch(r".*/sd3 is not the backbone that was trained \(its files' hash is not \w{12}…\); .*", line)
+    assert list(failed) == [str(job), str(base)]
+    _, failed = run(job, backbone=str(tiny_pipeline))
+    assert failed == {}
+    _, failed = run(job, backbone=str(mine), name="other")
+    assert "is not the backbone that was trained" in failed[str(job)]
 
 
 def test_images_of_ones_own_are_scored_and_what_is_not_there_is_said(run: Run, tmp_path: Path) -> None:
@@ -350,6 +369,7 @@ def trained_run(folder: Path, tiny_pipeline: Path) -> Path:
     from fake_run import FakeRun
 
     fake = FakeRun(folder)
+    fake.experiment["backbone_hash"] = hub.fingerprint(tiny_pipeline)
     fake.base()
     fake.write("config.json", {"backbone": str(tiny_pipeline), "revision": None})
     for seed in (0, 1):
