@@ -145,8 +145,11 @@ def run_experiment(
                 shared.evaluate_context(folder, name)
         for number, job in enumerate(wanted):
             with shared.owed(folder / job.name) as owed:
-                if owed and (reason := shared.run(job, recipes[job.method], data[job.subset], folder / job.name)):
+                reason = shared.run(job, recipes[job.method], data[job.subset], folder / job.name) if owed else None
+                if reason:
                     failed[job.name] = reason
+                else:
+                    shared.wind_up(folder / job.name)
             if job.subset not in {later.subset for later in wanted[number + 1 :]}:
                 data[job.subset].close()
     if preferences and not isinstance(preferences, str):
@@ -532,17 +535,20 @@ class _Shared:
                 raise
         else:
             self._status(folder, "finished")
-            if self.engine.is_main:
-                shutil.rmtree(folder / "stages", ignore_errors=True)  # what a resume of later stages started from
-                self._write_card(folder)
             return None
         self._status(folder, "failed", reason)
         self.progress.say(f"{plan.name} failed: {reason}")
         return reason
 
-    def _write_card(self, folder: Path) -> None:
+    def wind_up(self, folder: Path) -> None:
+        """What is left to do of a finished job, also where a kill came between its end and this."""
         from bench.model_card import write_card
 
+        if not self.engine.is_main:
+            return
+        shutil.rmtree(folder / "stages", ignore_errors=True)  # what a resume of later stages started from
+        if (folder / "README.md").exists():
+            return
         try:
             write_card(folder)
         except BenchError as error:  # the job is whole without it

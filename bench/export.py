@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench import records
 from bench.backbone import hub
 from bench.errors import BenchError, unknown
 from bench.model_card import Form, card
@@ -73,10 +72,8 @@ def export_job(
 def _read(job: Path) -> Study:
     """The job's study, if there is such a job and it is finished."""
     if (job / "experiment.json").is_file():
-        names = records.read_json(job / "experiment.json").get("jobs", [])
-        raise BenchError(
-            f"{job} is an experiment; name one of its jobs, e.g. {job / names[0] if names else 'none yet'}"
-        )
+        names = sorted(path.parent.name for path in job.glob("*--*--s*/job.json")) or ["<job>"]
+        raise BenchError(f"{job} is an experiment; name one of its jobs, e.g. {job / names[0]}")
     if not (job.parent / "experiment.json").is_file():
         raise BenchError(f"{job} is no job of an experiment; give runs/<experiment>/<job>")
     if job.name == BASE or job.name.startswith(f"{CONTEXT}--"):
@@ -122,9 +119,7 @@ def _whole(out: Path) -> Iterator[Path]:
     partial.mkdir(parents=True)
     try:
         yield partial
-        out.mkdir(exist_ok=True)
-        for path in sorted(partial.iterdir()):
-            path.rename(out / path.name)
+        partial.replace(out)  # one step of the file system, also onto an empty folder: a kill leaves all or nothing
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -180,7 +175,10 @@ def _adapter(file: Path, source: Origin, out: Path) -> None:
     from peft import LoraConfig
     from safetensors.torch import load_file, save_file
 
-    config = LoraConfig(**adapter_config(file))
+    try:
+        config = LoraConfig(**adapter_config(file))
+    except (TypeError, ValueError) as error:
+        raise BenchError(f"{file} holds a configuration that peft does not read ({error})") from error
     config.base_model_name_or_path = source.name if source.kind == "hub" else None
     shutil.copyfile(file, out / LORA)
     prefix = f"{TRANSFORMER}."

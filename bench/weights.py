@@ -179,7 +179,10 @@ def _found(folder: Path, job: Path) -> Weights:
         raise BenchError(f"{folder} holds no weights; delete {job} and run the same `bench run` command again")
     files = set((folder / TRANSFORMER).glob("*.safetensors"))
     for index in (folder / TRANSFORMER).glob("*.safetensors.index.json"):
-        files |= {index.with_name(name) for name in records.read_json(index)["weight_map"].values()}
+        shards = records.read_json(index)
+        if not isinstance(shards, dict) or not isinstance(shards.get("weight_map"), dict):
+            raise BenchError(f"{index} is damaged; delete {job} and run it again")
+        files |= {index.with_name(Path(str(name)).name) for name in shards["weight_map"].values()}
     if not files:
         raise BenchError(f"{folder / TRANSFORMER} holds no *.safetensors; delete {job} and run it again")
     for file in sorted(files):
@@ -193,7 +196,10 @@ def adapter_config(path: Path) -> dict[str, Any]:
     if text is None:
         raise BenchError(f"{path} does not say its rank and alpha; delete its job's folder and run it again")
     prefix = f"{TRANSFORMER}."
-    return {k.removeprefix(prefix): v for k, v in json.loads(text).items() if k.startswith(prefix)}
+    try:
+        return {k.removeprefix(prefix): v for k, v in json.loads(text).items() if k.startswith(prefix)}
+    except (AttributeError, ValueError) as error:
+        raise BenchError(f"{path} is damaged ({error}); delete its job's folder and run it again") from error
 
 
 def _header(path: Path) -> dict[str, str]:
