@@ -72,7 +72,7 @@ class Subject:
         path = Path(self.what).expanduser() / "job.json"
         if not path.is_file() or path.parent.name == records.BASE:
             return None
-        record = records.read_json(path)
+        record = read_json(path, "")
         keys = ("method", "subset", "seed", "reward")
         return {"run": path.absolute().parents[1].name, **{key: record.get(key) for key in keys}}
 
@@ -104,7 +104,7 @@ def expanded(given: Sequence[str]) -> tuple[list[str], list[str]]:
     chosen: dict[str, None] = {}
     for what in given:
         run = Path(what).expanduser()
-        jobs = records.read_json(run / "experiment.json")["jobs"] if (run / "experiment.json").is_file() else []
+        jobs = _jobs_of(run) if (run / "experiment.json").is_file() else []
         base = [records.BASE] if jobs and (run / records.BASE).is_dir() else []
         chosen |= dict.fromkeys(f"{what.rstrip('/')}/{name}" for name in (*base, *jobs))
         chosen |= {} if jobs else {what: None}
@@ -115,7 +115,19 @@ def expanded(given: Sequence[str]) -> tuple[list[str], list[str]]:
 def _beside_jobs(path: Path) -> bool:
     """Whether a path lies in a run and is neither its base nor a job: records, other rows, a launcher's files."""
     experiment = path.parent / "experiment.json"
-    return experiment.is_file() and path.name not in (records.BASE, *records.read_json(experiment)["jobs"])
+    return experiment.is_file() and path.name not in (records.BASE, *_jobs_of(path.parent))
+
+
+def _jobs_of(run: Path) -> list[str]:
+    """Folders of a run's jobs. BenchError where its record does not say them, or names what lies elsewhere."""
+    path = run / "experiment.json"
+    record = records.read_json(path)
+    jobs = record.get("jobs") if isinstance(record, dict) else None
+    if not isinstance(jobs, list) or not all(
+        isinstance(name, str) and records.inside(name) and Path(name).name == name for name in jobs
+    ):
+        raise BenchError(f"{path} is damaged (its jobs are no names); mend it, or run the experiment again")
+    return jobs
 
 
 def find_subject(what: str, *, backbone: str | None = None, revision: str | None = None) -> Subject:

@@ -567,6 +567,16 @@ def test_weights_that_cannot_be_used_cost_the_other_rows_nothing(run: Run, tmp_p
     assert len(pictures(row(folder, "my-style"))) == 4
 
 
+@pytest.mark.parametrize("record", [[], {}, {"jobs": 7}, {"jobs": [7]}, {"jobs": ["../../x--y--s0"]}, {"jobs": [".."]}])
+def test_a_run_whose_record_says_no_jobs_ends_in_one_line(run: Run, tmp_path: Path, record: Any) -> None:
+    trained = tmp_path / "demo"
+    trained.mkdir()
+    (trained / "experiment.json").write_text(json.dumps(record))
+    for what in (trained, trained / "base"):
+        with pytest.raises(BenchError, match=r"experiment\.json is damaged \(its jobs are no names\)"):
+            run(what)
+
+
 def test_a_name_stands_for_one_thing(run: Run, tmp_path: Path, tiny_pipeline: Path) -> None:
     for step in (0.1, 0.2):
         transformer(tiny_pipeline, step).save_pretrained(tmp_path / "tuned" / "transformer")
