@@ -261,7 +261,7 @@ class JobRun:
             for unfinished in self.folder.glob(".*.partial"):  # a kill while writing left it
                 if unfinished.is_file():
                     unfinished.unlink()
-        if self.job.engine.broadcast(self.job.engine.is_main and _is_damaged(path)):
+        if self.job.engine.broadcast(self.job.engine.is_main and is_damaged(path)):
             raise BenchError(f"{path} is damaged; delete it to start the job again")
         state = self._checkpoint(path) if path.exists() else None
         if state and state["stage"]:
@@ -295,10 +295,10 @@ class JobRun:
             self.job.save_trained(self.folder / "weights", merge=self._stage > 0)
 
 
-def _is_damaged(path: Path) -> bool:
+def is_damaged(path: Path) -> bool:
     """Whether a checkpoint is there that is not whole. torch writes a checksum with every tensor, and reads none.
 
-    It takes 0.8 s for each GB, once for all processes.
+    ``perf/README.md`` has the cost; one process pays it for all.
     """
     if not path.exists():
         return False

@@ -162,7 +162,7 @@ def find_weights(job: Path, *, check: bool = True) -> Weights:
     """What lies in a job's ``weights/``. BenchError where nothing does, a shard is missing or a file is damaged.
 
     Args:
-        check: read the files and compare them with what the job recorded: 2 s for each GB of weights.
+        check: read the files and compare them with what the job recorded (``perf/README.md`` has the cost).
     """
     folder = job / "weights"
     found = _found(folder, job)
