@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench import records
 from bench.errors import BenchError, named
-from bench.weights import ADAPTER_KEY, PEFT_CONFIG, PEFT_WEIGHTS, TRANSFORMER
+from bench.weights import ADAPTER_KEY, LORA, PEFT_CONFIG, PEFT_WEIGHTS, TRANSFORMER
 
 if TYPE_CHECKING:
     import torch
@@ -244,8 +244,7 @@ def _config(path: Path, metadata: Mapping[str, str]) -> LoraConfig | None:
     """PEFT's configuration of an adapter, whole: a key that PEFT here does not know could change the strength."""
     from peft import LoraConfig
 
-    beside = path.with_name(PEFT_CONFIG)
-    if path.name == PEFT_WEIGHTS:
+    if beside := config_beside(path):
         where, values = beside.name, records.read_json(beside)
     elif ADAPTER_KEY in metadata:
         where = f"its {ADAPTER_KEY}"
@@ -271,6 +270,19 @@ def _config(path: Path, metadata: Mapping[str, str]) -> LoraConfig | None:
         if not isinstance(number, int | float) or isinstance(number, bool) or not math.isfinite(number) or number == 0:
             raise ValueError(f"{where} does not say {key}, a finite number that is not 0")
     return LoraConfig(**values)
+
+
+def config_beside(path: Path) -> Path | None:
+    """The file beside an adapter that says its strength: of PEFT's, and of diffusers' that does not say it itself."""
+    from safetensors import safe_open
+
+    beside = path.with_name(PEFT_CONFIG)
+    if path.name == PEFT_WEIGHTS:
+        return beside
+    if path.name != LORA or not beside.is_file():
+        return None
+    with safe_open(path, "pt") as file:
+        return None if ADAPTER_KEY in (file.metadata() or {}) else beside
 
 
 def _own_config(file: LoraFile) -> LoraConfig:

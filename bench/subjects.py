@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from bench import records, registry
 from bench.backbone.family import read_json
 from bench.errors import BenchError
-from bench.lora_file import load_lora
+from bench.lora_file import config_beside, load_lora
 from bench.origin import Origin, read_origin
 from bench.weights import LORA, PEFT_CONFIG, PEFT_WEIGHTS, TRANSFORMER, find_weights
 
@@ -79,19 +79,27 @@ class Subject:
     def identity(self) -> str | None:
         """SHA-256 of the weights of a transformer or LoRA; None for a pipeline, whose backbone has its own.
 
-        PEFT's adapter has its strength in the configuration beside it, which is hashed too.
+        A configuration beside an adapter that says its strength is hashed too.
         """
         if self.kind not in ("transformer", "lora"):
             return None
         assert self.path is not None
-        whole = hashlib.sha256()
-        files = sorted(self.path.rglob("*.safetensors")) if self.path.is_dir() else [self.path]
-        for file in [*files, self.path.with_name(PEFT_CONFIG)] if self.path.name == PEFT_WEIGHTS else files:
-            try:
+        from safetensors import SafetensorError
+
+        whole, files = hashlib.sha256(), [self.path]
+        try:
+            if self.path.is_dir():
+                files = sorted(self.path.rglob("*.safetensors"))
+            elif self.kind == "lora" and (beside := config_beside(self.path)):
+                files.append(beside)
+            for file in files:
                 with file.open("rb") as content:
                     whole.update(hashlib.file_digest(content, "sha256").digest())
-            except OSError as error:
-                raise BenchError(f"{file} cannot be read ({error.strerror}); give another file") from error
+        except (OSError, SafetensorError) as error:
+            named = getattr(error, "filename", None) or self.path
+            raise BenchError(
+                f"{named} cannot be read ({getattr(error, 'strerror', error)}); give another one"
+            ) from error
         return whole.hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""A LoRA file is used whole, at its own strength, whatever its layout; or it is refused in a line that names the key."""
+"""A LoRA file is used whole, at its own strength, whatever its layout; or it is refused, and the key is named."""
 
 from __future__ import annotations
 
@@ -158,6 +158,19 @@ def test_a_peft_folder(tiny_pipeline: Path, tmp_path: Path) -> None:
     (tmp_path / PEFT_CONFIG).write_text(json.dumps(config(use_rslora=True)))
     root = {name: alpha * RANKS[name] ** 0.5 for name, alpha in ALPHAS.items()}  # alpha / sqrt(rank)
     check(tiny_pipeline, tmp_path / PEFT_WEIGHTS, root)
+
+
+def test_a_configuration_beside_a_file_of_diffusers_says_what_the_file_does_not(
+    tiny_pipeline: Path, tmp_path: Path
+) -> None:
+    given = keys(factors(transformer(tiny_pipeline)), *LAYOUTS["diffusers"][:2])
+    save_file(given, tmp_path / LORA)
+    (tmp_path / PEFT_CONFIG).write_text(json.dumps(config()))
+    check(tiny_pipeline, tmp_path / LORA, ALPHAS)
+    twice = {key: 2 * value for key, value in ALPHAS.items()}
+    about = json.dumps({f"transformer.{key}": value for key, value in config(alpha_pattern=twice).items()})
+    save_file(given, tmp_path / LORA, {"lora_adapter_metadata": about})
+    check(tiny_pipeline, tmp_path / LORA, twice)
 
 
 def test_dora_is_used(tiny_pipeline: Path, tmp_path: Path) -> None:
