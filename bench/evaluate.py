@@ -344,6 +344,7 @@ class _Rows:
             max_sequence_length=self.config.max_sequence_length,
             engine=self.engine,
         )
+        self.engine.main_first(lambda: self.subject.check_backbone(backbone.fingerprint, backbone.folder))
         if self.engine.is_main:
             for row in self.rows:
                 self._begin(

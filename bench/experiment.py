@@ -17,6 +17,7 @@ from bench import plugins, records, registry
 from bench.budget import Budget
 from bench.config import ExperimentConfig, SubsetRule
 from bench.errors import FULL, BenchError, of_path
+from bench.origin import Origin
 from bench.own import Own
 from bench.progress import Progress
 from bench.prompt_file import suite_of
@@ -132,7 +133,8 @@ def run_experiment(
         for job in jobs:  # every configuration is checked before the first job spends anything
             given = recipes[job.method], data[job.subset], manifests[job.subset]
             _write_job(folder / job.name, _job_record(config, job, *given, suite))
-        records.write_json(folder / "config.json", config.model_dump(mode="json"))
+        origin = Origin(config.backbone, config.revision).record()
+        records.write_json(folder / "config.json", config.model_dump(mode="json") | origin)
     engine.barrier()
     failed = {}
     wanted = [job for job in jobs if only is None or job.name in only]
@@ -143,8 +145,11 @@ def run_experiment(
                 shared.evaluate_context(folder, name)
         for number, job in enumerate(wanted):
             with shared.owed(folder / job.name) as owed:
-                if owed and (reason := shared.run(job, recipes[job.method], data[job.subset], folder / job.name)):
+                reason = shared.run(job, recipes[job.method], data[job.subset], folder / job.name) if owed else None
+                if reason:
                     failed[job.name] = reason
+                else:
+                    shared.wind_up(folder / job.name)
             if job.subset not in {later.subset for later in wanted[number + 1 :]}:
                 data[job.subset].close()
     if preferences and not isinstance(preferences, str):
@@ -570,17 +575,20 @@ class _Shared:
                 raise
         else:
             self._status(folder, "finished")
-            if self.engine.is_main:
-                shutil.rmtree(folder / "stages", ignore_errors=True)  # what a resume of later stages started from
-                self._write_card(folder)
             return None
         self._status(folder, "failed", reason)
         self.progress.say(f"{plan.name} failed: {reason}")
         return reason
 
-    def _write_card(self, folder: Path) -> None:
+    def wind_up(self, folder: Path) -> None:
+        """What is left to do of a finished job, also where a kill came between its end and this."""
         from bench.model_card import write_card
 
+        if not self.engine.is_main:
+            return
+        shutil.rmtree(folder / "stages", ignore_errors=True)  # what a resume of later stages started from
+        if (folder / "README.md").exists():
+            return
         try:
             write_card(folder)
         except BenchError as error:  # the job is whole without it

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench import records
 from bench.backbone import hub
 from bench.errors import BenchError, unknown
 from bench.model_card import Form, card
@@ -50,11 +49,11 @@ def export_job(
         BenchError: in one line, for anything that the user can mend.
     """
     study, weights = _read(job), find_weights(job)
-    source = read_origin(job.parent, study)
+    source = read_origin(job.parent)
     form: Form = "pipeline" if weights.kind == "transformer" and not transformer_only else weights.kind
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise BenchError(f"{out} is not an empty folder; give another one with --out")
-    folder = _backbone(source, backbone, study, needed=form == "pipeline", say=say)
+    folder = _backbone(source, backbone, needed=form == "pipeline", say=say)
     with _whole(out) as partial:
         if form == "lora":
             _adapter(weights.path, source, partial)
@@ -94,9 +93,7 @@ def _finished(read: Job, job: Path) -> None:
         raise BenchError(f"{job} is not finished ({read.status}{why}); the same `bench run` command goes on with it")
 
 
-def _backbone(
-    source: Origin, given: str | None, study: Study, *, needed: bool, say: Callable[[str], None]
-) -> Path | None:
+def _backbone(source: Origin, given: str | None, *, needed: bool, say: Callable[[str], None]) -> Path | None:
     """The folder of the backbone. Where its weights are ``needed``, they must be those that were trained."""
     if given is None and not needed:
         return source.folder_if_here()
@@ -111,11 +108,7 @@ def _backbone(
         ) from error
     if needed:
         say(f"comparing {folder} with the backbone that was trained")
-        if hub.fingerprint(folder) != study.experiment.backbone_hash:
-            raise BenchError(
-                f"{folder} is not the backbone that was trained (its files' hash is not "
-                f"{study.experiment.backbone_hash[:12]}…); give the right folder with --backbone"
-            )
+        source.check(hub.fingerprint(folder), folder)
     return folder
 
 
@@ -128,9 +121,7 @@ def _whole(out: Path) -> Iterator[Path]:
     partial.mkdir(parents=True)
     try:
         yield partial
-        out.mkdir(exist_ok=True)
-        for path in sorted(partial.iterdir()):
-            path.rename(out / path.name)
+        partial.replace(out)  # one step of the file system, also onto an empty folder: a kill leaves all or nothing
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -186,7 +177,10 @@ def _adapter(file: Path, source: Origin, out: Path) -> None:
     from peft import LoraConfig
     from safetensors.torch import load_file, save_file
 
-    config = LoraConfig(**adapter_config(file))
+    try:
+        config = LoraConfig(**adapter_config(file))
+    except (TypeError, ValueError) as error:
+        raise BenchError(f"{file} holds a configuration that peft does not read ({error})") from error
     config.base_model_name_or_path = source.name if source.kind == "hub" else None
     shutil.copyfile(file, out / LORA)
     prefix = f"{TRANSFORMER}."

@@ -20,7 +20,7 @@ from bench.backbone.policy import Policy
 from bench.batches import Pairs, Part, PreferencePairs, PromptBatch, Rows, Shape, deal_shares
 from bench.data import TrainingData
 from bench.engine import Compute, Engine, whole
-from bench.errors import JobFailure, Undeclared
+from bench.errors import BenchError, JobFailure, Undeclared
 from bench.feed import Feed
 from bench.flops import Cost, decode_cost, meta_twin, reference_cost, transformer_cost
 from bench.learner import Learner
@@ -28,7 +28,7 @@ from bench.meter import Meter
 from bench.reward import Reward
 from bench.rng import torch_generator
 from bench.suite import Prompt
-from bench.weights import save_weights, with_adapter
+from bench.weights import check_seal, save_weights, seal, unseal, with_adapter
 
 if TYPE_CHECKING:
     from diffusers import SD3Transformer2DModel
@@ -440,6 +440,8 @@ class Job:
     def restart(self, folder: Path) -> None:
         """Begin another stage: nothing trains yet, and the weights are what ``save_trained`` left in ``folder``."""
         self._started_from = folder
+        if damage := self.engine.broadcast(_damage(folder) if self.engine.is_main else None):
+            raise BenchError(damage)
         self._begin(self._start())
 
     def _start(self) -> SD3Transformer2DModel:
@@ -458,6 +460,8 @@ class Job:
             merge: of an adapter, leave the whole transformer that it makes, where otherwise it is left alone.
         """
         transformer, main = self.policy.transformer, self.engine.is_main
+        if main:
+            unseal(folder)
         if not getattr(transformer, "peft_config", None):
             state = whole(transformer.state_dict(), keep=main)
             if main:
@@ -466,6 +470,8 @@ class Job:
             save_weights(with_adapter(self._start(), transformer), folder)
         elif main:
             save_weights(transformer, folder)
+        if main:
+            seal(folder)
         self.engine.barrier()
 
     def close(self) -> None:
@@ -510,6 +516,15 @@ class Job:
         self._logged = {}
         self.meter.load(state["meter"])
         self._synced = self.meter.counts()
+
+
+def _damage(folder: Path) -> str | None:
+    """What is wrong with weights on disk, if anything is."""
+    try:
+        check_seal(folder)
+    except BenchError as error:
+        return str(error)
+    return None
 
 
 def _free(latents: Tensor, graph: bool, bare: bool) -> None:

@@ -96,8 +96,8 @@ def write_card(job: Path) -> Path:
     Call it when the weights and the last evaluation are written. Equal records give equal bytes. BenchError, in one
     line, where a record or the weights are missing or damaged.
     """
-    study, weights = read_job(job), find_weights(job)
-    source = read_origin(job.parent, study)
+    study, weights = read_job(job), find_weights(job, check=False)  # only their kind is told
+    source = read_origin(job.parent)
     path = job / "README.md"
     records.write_bytes(path, card(study, source, weights.kind, "weights", source.folder_if_here()).encode())
     return path

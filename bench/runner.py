@@ -10,6 +10,8 @@ import resource
 import signal
 import threading
 import time
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -266,6 +268,8 @@ class JobRun:
             for unfinished in self.folder.glob(".*.partial"):  # a kill while writing left it
                 if unfinished.is_file():
                     unfinished.unlink()
+        if self.job.engine.broadcast(self.job.engine.is_main and is_damaged(path)):
+            raise BenchError(f"{path} is damaged; delete it to start the job again")
         state = self._checkpoint(path) if path.exists() else None
         if state and state["stage"]:
             self.job.go_to(state["begun"])  # where the stage found the job, so that its setup draws what it drew then
@@ -296,6 +300,20 @@ class JobRun:
         with self.method.evaluation_weights(self.job):
             # An adapter on weights that no one else has would be of no use.
             self.job.save_trained(self.folder / "weights", merge=self._stage > 0)
+
+
+def is_damaged(path: Path) -> bool:
+    """Whether a checkpoint is there that is not whole. torch writes a checksum with every tensor, and reads none.
+
+    ``perf/README.md`` has the cost; one process pays it for all.
+    """
+    if not path.exists():
+        return False
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is not None
+    except (OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error):
+        return True
 
 
 def _out_of_memory(job: Job) -> str:

@@ -12,17 +12,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from bench import records, registry
+from bench.backbone.family import read_json
 from bench.errors import BenchError
+from bench.lora_file import config_beside, load_lora
 from bench.origin import Origin, read_origin
 from bench.pictures import SUFFIXES
-from bench.report.read import Experiment, JobRecord, RunConfig, read_job
-from bench.weights import LORA, TRANSFORMER, find_weights
+from bench.report.read import Experiment, JobRecord, read_job
+from bench.weights import LORA, PEFT_CONFIG, PEFT_WEIGHTS, TRANSFORMER, find_weights
 
 if TYPE_CHECKING:
     import torch
 
 Kind = Literal["pipeline", "transformer", "lora", "images"]
-PEFT = ("adapter_config.json", "adapter_model.safetensors")
 SLUG = 60
 
 
@@ -35,6 +36,7 @@ class Subject:
         kind: a whole pipeline; a transformer or a LoRA, which need a backbone; or images that are there already.
         path: of the weights or images; None for a pipeline by registered name or hub id.
         backbone, revision: the pipeline that a transformer or a LoRA belongs to, or the pipeline itself.
+        recorded: of a job or a base, the pipeline that its run started from.
     """
 
     what: str
@@ -42,6 +44,7 @@ class Subject:
     path: Path | None = None
     backbone: str | None = None
     revision: str | None = None
+    recorded: Origin | None = None
 
     @property
     def label(self) -> str:
@@ -57,7 +60,13 @@ class Subject:
     def origin(self) -> Origin:
         """Where its pipeline comes from."""
         assert self.backbone is not None
-        return Origin(self.backbone, self.revision)
+        said = self.recorded.said if self.recorded and self.recorded.name == self.backbone else None
+        return Origin(self.backbone, self.revision, said)
+
+    def check_backbone(self, fingerprint: str, folder: Path) -> None:
+        """BenchError if a job would be drawn on another pipeline than it was trained from."""
+        if self.recorded:
+            self.recorded.check(fingerprint, folder)
 
     def job(self) -> dict[str, Any] | None:
         """Of a job: its run, method, subset, seed and reward. None for anything else, the base of a run included."""
@@ -71,16 +80,27 @@ class Subject:
     def identity(self) -> str | None:
         """SHA-256 of the weights of a transformer or LoRA; None for a pipeline, whose backbone has its own.
 
-        PEFT's adapter has its strength in the configuration beside it, which is hashed too.
+        A configuration beside an adapter that says its strength is hashed too.
         """
         if self.kind not in ("transformer", "lora"):
             return None
         assert self.path is not None
-        whole = hashlib.sha256()
-        files = sorted(self.path.rglob("*.safetensors")) if self.path.is_dir() else [self.path]
-        for file in [*files, self.path.with_name(PEFT[0])] if self.path.name == PEFT[1] else files:
-            with file.open("rb") as content:
-                whole.update(hashlib.file_digest(content, "sha256").digest())
+        from safetensors import SafetensorError
+
+        whole, files = hashlib.sha256(), [self.path]
+        try:
+            if self.path.is_dir():
+                files = sorted(self.path.rglob("*.safetensors"))
+            elif self.kind == "lora" and (beside := config_beside(self.path)):
+                files.append(beside)
+            for file in files:
+                with file.open("rb") as content:
+                    whole.update(hashlib.file_digest(content, "sha256").digest())
+        except (OSError, SafetensorError) as error:
+            named = getattr(error, "filename", None) or self.path
+            raise BenchError(
+                f"{named} cannot be read ({getattr(error, 'strerror', error)}); give another one"
+            ) from error
         return whole.hexdigest()
 
 
@@ -124,6 +144,8 @@ def find_subject(what: str, *, backbone: str | None = None, revision: str | None
     """
     folder = Path(what).expanduser()
     if folder.is_file():
+        if folder.suffix == ".safetensors":  # kohya's tools give a LoRA any name
+            return Subject(what, "lora", folder, _needed(backbone, None, folder), revision)
         raise BenchError(f"{what} is a file; name the folder of a model or of images")
     if what in registry.table("backbones") or not folder.is_dir():
         return Subject(what, "pipeline", backbone=what, revision=revision)
@@ -136,26 +158,28 @@ def find_subject(what: str, *, backbone: str | None = None, revision: str | None
         return Subject(what, "pipeline", folder, what)
     if (folder / LORA).is_file():
         return Subject(what, "lora", folder / LORA, _needed(backbone, _peft_base(folder), folder), revision)
-    if all((folder / name).is_file() for name in PEFT):
-        return Subject(what, "lora", folder / PEFT[1], _needed(backbone, _peft_base(folder), folder), revision)
+    if (folder / PEFT_WEIGHTS).is_file():
+        return Subject(what, "lora", folder / PEFT_WEIGHTS, _needed(backbone, _peft_base(folder), folder), revision)
     for candidate in (folder / TRANSFORMER, folder):
         if _class_name(candidate) == "SD3Transformer2DModel":
             return Subject(what, "transformer", candidate, _needed(backbone, None, folder), revision)
     if (folder / "samples.jsonl").is_file() or any(path.suffix.lower() in SUFFIXES for path in folder.rglob("*")):
         return Subject(what, "images", folder)
     raise BenchError(
-        f"{what} holds no pipeline (model_index.json), no transformer (config.json), no LoRA ({LORA} or {PEFT[1]}), "
-        "no job (job.json) and no images"
+        f"{what} holds no pipeline (model_index.json), no transformer (config.json), "
+        f"no LoRA ({LORA} or {PEFT_WEIGHTS}), no job (job.json) and no images"
     )
 
 
 def _job(what: str, folder: Path, backbone: str | None, revision: str | None) -> Subject:
+    source = read_origin(folder.parent)
+    own = revision if backbone else source.revision
     if folder.name == records.BASE:
-        config = records.read_record(RunConfig, folder.parent / "config.json")
-        return Subject(what, "pipeline", backbone=config.backbone, revision=config.revision)
-    weights, source = find_weights(folder), read_origin(folder.parent, read_job(folder))
+        return Subject(what, "pipeline", backbone=backbone or source.name, revision=own, recorded=source)
+    read_job(folder)  # that it is a job of its run
+    weights = find_weights(folder)
     kind: Kind = "lora" if weights.kind == "lora" else "transformer"
-    return Subject(what, kind, weights.path, backbone or source.name, revision if backbone else source.revision)
+    return Subject(what, kind, weights.path, backbone or source.name, own, recorded=source)
 
 
 def _needed(given: str | None, said: str | None, folder: Path) -> str:
@@ -165,8 +189,9 @@ def _needed(given: str | None, said: str | None, folder: Path) -> str:
 
 
 def _peft_base(folder: Path) -> str | None:
-    path = folder / PEFT[0]
-    return records.read_json(path).get("base_model_name_or_path") if path.is_file() else None
+    path = folder / PEFT_CONFIG
+    said = read_json(path, "").get("base_model_name_or_path") if path.is_file() else None
+    return said if isinstance(said, str) else None
 
 
 def _class_name(folder: Path) -> str | None:
@@ -190,47 +215,12 @@ def trained_transformer(subject: Subject, folder: Path, device: torch.device) ->
     if subject.kind == "transformer":
         assert subject.path is not None
         _same_architecture(subject.path, folder / TRANSFORMER)
-        try:
-            return loading.load_transformer(subject.path, torch.float32, device, part=None)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise BenchError(f"{subject.path} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
+        return loading.load_transformer(subject.path, torch.float32, device, part=None)
     transformer = loading.load_transformer(folder, torch.float32, device)
     if subject.kind == "lora":
         assert subject.path is not None
         load_lora(transformer, subject.path)
     return transformer
-
-
-def load_lora(transformer: Any, path: Path) -> None:
-    """Put an adapter on a transformer: diffusers' file, which holds its own rank and alpha, or PEFT's beside a config.
-
-    Raises:
-        BenchError: its layers or shapes are not this transformer's, or it changes a text encoder too.
-    """
-    from safetensors import SafetensorError, safe_open
-    from safetensors.torch import load_file
-
-    try:
-        if path.name == PEFT[1]:
-            from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
-
-            inject_adapter_in_model(LoraConfig.from_pretrained(str(path.parent)), transformer)
-            state = {key.removeprefix("base_model.model."): value for key, value in load_file(path).items()}
-            told = set_peft_model_state_dict(transformer, state)
-            if told.unexpected_keys or any("lora_" in key for key in told.missing_keys):
-                raise ValueError("its layers are others")
-        else:
-            with safe_open(path, "pt") as file:
-                others = {name.partition(".")[0] for name in file.keys()} - {TRANSFORMER}  # noqa: SIM118
-            if others:
-                raise ValueError(f"it changes {', '.join(sorted(others))}, and only a transformer is evaluated")
-            transformer.load_lora_adapter(str(path.parent), weight_name=path.name, prefix=TRANSFORMER)
-            if not getattr(transformer, "peft_config", None):
-                raise ValueError("it has no layer of a transformer")
-    except (OSError, TypeError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise BenchError(f"{path} is no LoRA for this transformer: {reason}") from error
-    transformer.eval()
 
 
 def _same_architecture(own: Path, backbone: Path) -> None:
@@ -243,7 +233,7 @@ def _same_architecture(own: Path, backbone: Path) -> None:
     parameters = inspect.signature(SD3Transformer2DModel.__init__).parameters.values()
     usual = {p.name: list(p.default) if isinstance(p.default, tuple) else p.default for p in parameters}
     ours, theirs = (
-        usual | {key: value for key, value in records.read_json(folder / "config.json").items() if key[:1] != "_"}
+        usual | {key: value for key, value in read_json(folder / "config.json", "").items() if key[:1] != "_"}
         for folder in (own, backbone)
     )
     differing = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))

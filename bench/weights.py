@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +21,9 @@ if TYPE_CHECKING:
 TRANSFORMER = "transformer"
 LORA = "pytorch_lora_weights.safetensors"
 """The name under which ``load_lora_weights`` looks for an adapter in a folder."""
+
+PEFT_CONFIG, PEFT_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+"""The two files of an adapter that PEFT saved."""
 
 ADAPTER_KEY = "lora_adapter_metadata"
 """Where diffusers keeps the adapter's configuration in the file's header (``diffusers.loaders.lora_base``)."""
@@ -42,6 +48,27 @@ def save_weights(transformer: Any, folder: Path, state_dict: Mapping[str, torch.
         folder: the job's ``weights/``.
         state_dict: the whole state, where the module's own is spread over ranks.
     """
+    with _disk_watched(folder):
+        _save(transformer, folder, state_dict)
+
+
+@contextmanager
+def _disk_watched(folder: Path) -> Iterator[None]:
+    """Inside, a full disk is told as for any other file. safetensors says it in words, with the system's number."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        number = re.search(r"os error (\d+)", str(error))
+        if {getattr(error, "errno", None), number and int(number[1])} & {errno.ENOSPC, errno.EDQUOT}:
+            raise records.DiskFull(
+                f"the disk is full: could not write {folder}; free some space and run the same command"
+            ) from error
+        raise
+
+
+def _save(transformer: Any, folder: Path, state_dict: Mapping[str, torch.Tensor] | None) -> None:
     if getattr(transformer, "peft_config", None):
         _save_lora(transformer, folder, state_dict)
         return
@@ -92,9 +119,59 @@ def with_adapter(plain: Any, adapted: Any) -> Any:
     return plain
 
 
-def find_weights(job: Path) -> Weights:
-    """What lies in a job's ``weights/``. BenchError where nothing does, a shard is missing or a file is damaged."""
+def seal(folder: Path) -> None:
+    """Record the SHA-256 of every file of weights in ``<folder>.json``, which ``check_seal`` compares them with."""
+    files = {path.relative_to(folder).as_posix(): _digest(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+    records.write_json(_seal_of(folder), {"v": records.VERSION, "files": files})
+
+
+def unseal(folder: Path) -> None:
+    """Take the record away before the weights change: a kill between the two leaves weights without a record."""
+    _seal_of(folder).unlink(missing_ok=True)
+
+
+def check_seal(folder: Path) -> None:
+    """BenchError if a file of weights is not what was recorded. Weights of 0.4.0 and before have no record."""
+    path = _seal_of(folder)
+    if not path.exists():
+        return
+    recorded = records.read_json(path)
+    files = recorded.get("files") if isinstance(recorded, dict) else None
+    if not isinstance(files, dict) or not all(records.inside(name) for name in files):
+        raise BenchError(f"{path} is damaged; delete its job's folder and run it again")
+    for name, digest in files.items():
+        if not (folder / name).is_file():
+            raise BenchError(f"{folder / name} is not there; delete its job's folder and run it again")
+        if _digest(folder / name) != digest:
+            raise BenchError(
+                f"{folder / name} is damaged (its content is not what the job wrote); delete its job's folder and run "
+                "it again"
+            )
+
+
+def _seal_of(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.json")
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def find_weights(job: Path, *, check: bool = True) -> Weights:
+    """What lies in a job's ``weights/``. BenchError where nothing does, a shard is missing or a file is damaged.
+
+    Args:
+        check: read the files and compare them with what the job recorded (``perf/README.md`` has the cost).
+    """
     folder = job / "weights"
+    found = _found(folder, job)
+    if check:
+        check_seal(folder)
+    return found
+
+
+def _found(folder: Path, job: Path) -> Weights:
     if (folder / LORA).is_file():
         _header(folder / LORA)
         return Weights("lora", folder / LORA)
@@ -102,7 +179,10 @@ def find_weights(job: Path) -> Weights:
         raise BenchError(f"{folder} holds no weights; delete {job} and run the same `bench run` command again")
     files = set((folder / TRANSFORMER).glob("*.safetensors"))
     for index in (folder / TRANSFORMER).glob("*.safetensors.index.json"):
-        files |= {index.with_name(name) for name in records.read_json(index)["weight_map"].values()}
+        shards = records.read_json(index)
+        if not isinstance(shards, dict) or not isinstance(shards.get("weight_map"), dict):
+            raise BenchError(f"{index} is damaged; delete {job} and run it again")
+        files |= {index.with_name(Path(str(name)).name) for name in shards["weight_map"].values()}
     if not files:
         raise BenchError(f"{folder / TRANSFORMER} holds no *.safetensors; delete {job} and run it again")
     for file in sorted(files):
@@ -116,7 +196,10 @@ def adapter_config(path: Path) -> dict[str, Any]:
     if text is None:
         raise BenchError(f"{path} does not say its rank and alpha; delete its job's folder and run it again")
     prefix = f"{TRANSFORMER}."
-    return {k.removeprefix(prefix): v for k, v in json.loads(text).items() if k.startswith(prefix)}
+    try:
+        return {k.removeprefix(prefix): v for k, v in json.loads(text).items() if k.startswith(prefix)}
+    except (AttributeError, ValueError) as error:
+        raise BenchError(f"{path} is damaged ({error}); delete its job's folder and run it again") from error
 
 
 def _header(path: Path) -> dict[str, str]:

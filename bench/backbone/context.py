@@ -20,7 +20,7 @@ import torch
 
 from bench.backbone import hub
 from bench.backbone.family import DRAWN, FLUX, SD3, SDXL, Family, check_family, read_header, read_json, weight_files
-from bench.backbone.loading import check_dtype, release
+from bench.backbone.loading import check_dtype, load_pipeline, release
 from bench.errors import BenchError
 from bench.rng import torch_generator
 from bench.suite import Prompt
@@ -147,17 +147,12 @@ class ContextPipeline:
         return list((drawn * 255).round().astype(np.uint8))
 
     def _load(self) -> Any:
-        import diffusers
-
         from bench.backbone.loader import quiet
 
         quiet()
         # an invisible watermark would depend on whether an optional package is installed
-        options = {"add_watermarker": False} if self.family is SDXL else {}
-        kind = getattr(diffusers, self.family.pipeline)
-        pipeline = kind.from_pretrained(
-            self.folder, dtype=self.dtype, use_safetensors=True, local_files_only=True, **options
-        )
+        options: dict[str, Any] = {"add_watermarker": False} if self.family is SDXL else {}
+        pipeline = load_pipeline(self.folder, self.family, self.dtype, **options)
         pipeline.set_progress_bar_config(disable=True)
         if self.device.type == "cuda" and weight_bytes(self.folder, self.family, self.dtype) > SHARE * (
             torch.cuda.get_device_properties(self.device).total_memory

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -196,11 +197,23 @@ def check_family(folder: Path, families: Sequence[Family] = TRAINED) -> Family:
     configs = {part: _part(folder, index, part, wanted) for part, wanted in family.parts.items()}
     read_json(folder / "scheduler" / "scheduler_config.json", f"{folder} is incomplete")
     for tokenizer, encoder in family.tokenizers.items():
-        _check_tokenizer(folder, tokenizer, encoder, configs[encoder])
-    for left, a, right, b in family.agreements(configs):
+        with _typed(folder / tokenizer):
+            _check_tokenizer(folder, tokenizer, encoder, configs[encoder])
+    with _typed(folder):
+        agreements = list(family.agreements(configs))
+    for left, a, right, b in agreements:
         if a is None or a != b:
             raise BenchError(f"{folder}: its parts do not belong together: {left} is {a}, {right} is {b}")
     return family
+
+
+@contextmanager
+def _typed(what: Path) -> Iterator[None]:
+    """Inside, values of configs are used; one of another type than it should have is one line that names the part."""
+    try:
+        yield
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
+        raise BenchError(f"{what} is damaged ({error}); copy or download it again") from error
 
 
 def read_json(path: Path, otherwise: str) -> dict[str, Any]:
@@ -210,7 +223,7 @@ def read_json(path: Path, otherwise: str) -> dict[str, Any]:
     except (FileNotFoundError, NotADirectoryError) as error:
         name = path.name if path.name == "model_index.json" else f"{path.parent.name}/{path.name}"
         raise BenchError(f"{otherwise}: {name} is not there") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BenchError(f"{path} is damaged ({error}); copy or download it again") from error
     if not isinstance(content, dict):
         raise BenchError(f"{path} is damaged (no JSON object); copy or download it again")
@@ -226,8 +239,9 @@ def weight_files(folder: Path) -> list[Path]:
     for stem in STEMS:
         index, single = folder / f"{stem}.safetensors.index.json", folder / f"{stem}.safetensors"
         if index.exists():
-            shards = sorted(set(read_json(index, "").get("weight_map", {}).values()))
-            files = [folder / Path(shard).name for shard in shards]
+            with _typed(index):
+                shards = sorted(set(read_json(index, "").get("weight_map", {}).values()))
+                files = [folder / Path(shard).name for shard in shards]
         elif single.exists():
             files = [single]
         else:
@@ -283,8 +297,9 @@ def t5_tokens(folder: Path) -> int:
 
     SD3.5's takes 512, an exported tiny-sd3's the 12 that it was trained with.
     """
-    stated = _optional(folder / "tokenizer_3" / "tokenizer_config.json").get("model_max_length")
-    return min(T5_TOKENS, int(stated or T5_TOKENS))
+    with _typed(folder / "tokenizer_3"):
+        stated = _optional(folder / "tokenizer_3" / "tokenizer_config.json").get("model_max_length")
+        return min(T5_TOKENS, int(stated or T5_TOKENS))
 
 
 def _check_tokenizer(folder: Path, tokenizer: str, encoder: str, config: Mapping[str, Any]) -> None:

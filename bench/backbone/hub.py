@@ -105,10 +105,22 @@ def _content_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def is_path(name: str) -> bool:
+    """Whether a name is a path and no hub id, be it there or not.
+
+    ``runs/sd3`` could be both. It is a path where ``runs`` is a folder here: a mistyped path must never bring a
+    stranger's repository.
+    """
+    if name.startswith(("/", ".", "~")) or name.count("/") > 1:
+        return True
+    owner, slash, _ = name.partition("/")
+    return Path(name).exists() or bool(slash and Path(owner).is_dir())
+
+
 def _check_id(name: str) -> None:
     from bench import registry
 
-    if name.startswith(("/", ".", "~")) or name.count("/") > 1:
+    if is_path(name):
         raise BenchError(f"there is no folder {name}")
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
         raise BenchError(f"{name!r} is neither a folder nor a hub id (owner/name)")

@@ -115,8 +115,9 @@ def find(
     if name in registry.table("backbones"):
         spec = registry.load("backbones", name)
     else:
-        local = Path(name).is_dir()
-        spec = BackboneSpec(Path(name).resolve().name if local else name, name, 0, 0, "full", revision, offline)
+        local = Path(name).expanduser()
+        short = local.resolve().name if local.is_dir() else name
+        spec = BackboneSpec(short, name, 0, 0, "full", revision, offline)
     spec = replace(
         spec,
         resolution=resolution or spec.resolution,
@@ -202,7 +203,8 @@ class Backbone:
         self._vae: _Held[AutoencoderKL] = _Held(self.engine.device)
         self._encoders: _Held[StableDiffusion3Pipeline] = _Held(self.engine.device)
         self._encoding = threading.Lock()
-        side = self._config("transformer").get("sample_size", 64) * self._factor
+        with loading.opening(self.folder / "transformer"):
+            side = int(self._config("transformer").get("sample_size", 64)) * self._factor
         self.spec = replace(
             spec,
             resolution=spec.resolution or side,
@@ -220,7 +222,8 @@ class Backbone:
     @cached_property
     def _factor(self) -> int:
         """Pixels per latent."""
-        return int(2 ** (len(self._config("vae").get("block_out_channels", [0] * 4)) - 1))
+        with loading.opening(self.folder / "vae"):
+            return int(2 ** (len(self._config("vae").get("block_out_channels", [0] * 4)) - 1))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -237,7 +240,8 @@ class Backbone:
         """The pipeline's scheduler."""
         from diffusers import FlowMatchEulerDiscreteScheduler
 
-        return FlowMatchEulerDiscreteScheduler.from_pretrained(self.folder, subfolder="scheduler")
+        with loading.opening(self.folder / "scheduler"):
+            return FlowMatchEulerDiscreteScheduler.from_pretrained(self.folder, subfolder="scheduler")
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -246,7 +250,8 @@ class Backbone:
 
     @cached_property
     def _channels(self) -> int:
-        return int(self._config("vae")["latent_channels"])
+        with loading.opening(self.folder / "vae"):
+            return int(self._config("vae")["latent_channels"])
 
     def latent_shape_of(self, width: int, height: int) -> tuple[int, int, int]:
         """(C, H, W) of the latents of a picture."""

@@ -7,16 +7,21 @@ weights to float32 on the host first would take 9 GB more of host memory in ever
 from __future__ import annotations
 
 import gc
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from bench.backbone.family import read_header, weight_files
-from bench.errors import BenchError
+from bench.backbone.family import SD3, Family, read_header, read_json, weight_files
+from bench.errors import BenchError, some
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, SD3Transformer2DModel, StableDiffusion3Pipeline
+
+UNUSED = ("position_ids",)
+"""Ends of names of what older files hold and no model reads: a list of the positions 0, 1, 2, …"""
 
 STORED = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
@@ -41,12 +46,53 @@ def load_vae(folder: Path, dtype: torch.dtype, device: torch.device) -> Autoenco
 
 def load_text_pipeline(folder: Path, dtype: torch.dtype, device: torch.device) -> StableDiffusion3Pipeline:
     """An SD3 pipeline of tokenizers and text encoders alone, for its ``encode_prompt``."""
-    from diffusers import StableDiffusion3Pipeline
+    pipeline: StableDiffusion3Pipeline = load_pipeline(folder, SD3, dtype, without=("transformer", "vae")).to(device)
+    return pipeline
 
-    pipeline = StableDiffusion3Pipeline.from_pretrained(
-        folder, transformer=None, vae=None, dtype=dtype, use_safetensors=True, local_files_only=True
-    )
-    return pipeline.to(device)
+
+def load_pipeline(
+    folder: Path, family: Family, dtype: torch.dtype, *, without: Collection[str] = (), **options: Any
+) -> Any:
+    """A pipeline of diffusers on the CPU, each of its parts loaded whole.
+
+    Args:
+        without: parts that are left out.
+        options: of the pipeline itself.
+
+    Raises:
+        BenchError: one line that names the part that is damaged, or not all there.
+    """
+    import diffusers
+    import transformers
+
+    index, parts = read_json(folder / "model_index.json", ""), dict.fromkeys(without)
+    for part, name in family.parts.items():
+        if part not in without:
+            kind = getattr(transformers, name, None) or getattr(diffusers, name)
+            parts[part] = _whole(kind, folder, part, dtype)
+    for part in ("scheduler", *family.tokenizers):
+        with opening(folder / part):
+            library, name = index[part]
+            kind = getattr(diffusers if library == "diffusers" else transformers, name)
+            parts[part] = kind.from_pretrained(folder / part, local_files_only=True)
+    with opening(folder):
+        return getattr(diffusers, family.pipeline).from_pretrained(folder, **parts, local_files_only=True, **options)
+
+
+@contextmanager
+def opening(what: Path) -> Iterator[None]:
+    """Inside, a part of a pipeline is opened. Whatever its files bring about becomes one line that names it."""
+    usual = torch.get_default_dtype()
+    try:
+        yield
+    except (BenchError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # a stranger's configuration can raise anything in the library that reads it
+        lines = str(error).strip().splitlines()
+        reason = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+        raise BenchError(f"{what} cannot be loaded ({reason}); copy or download it again") from error
+    finally:
+        torch.set_default_dtype(usual)  # diffusers sets the weights' own, and leaves it so where loading fails
 
 
 def release(device: torch.device) -> None:
@@ -85,12 +131,60 @@ def check_dtype(dtype: torch.dtype, device: torch.device) -> None:
 def _load(kind: Any, folder: Path, part: str | None, dtype: torch.dtype, device: torch.device) -> Any:
     stored = _stored_dtype(folder / (part or ""))
     first = stored if stored is not None and stored.itemsize <= dtype.itemsize else dtype
-    model = kind.from_pretrained(folder, subfolder=part, dtype=first, use_safetensors=True, local_files_only=True)
+    model = _whole(kind, folder, part, first)
     torch.nn.Module.to(model, device)
     torch.nn.Module.to(
         model, dtype
     )  # after the move: diffusers' own ``to`` warns of modules to keep that are not there
     return model.eval()
+
+
+def _whole(kind: Any, folder: Path, part: str | None, dtype: torch.dtype) -> Any:
+    """A model with every tensor from its files. Both libraries complete one that lacks some with random numbers."""
+    where = folder / (part or "")
+    with opening(where), _silent():
+        model, found = kind.from_pretrained(
+            where,
+            dtype=dtype,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused below, by name
+        )
+        _check_whole(where, found)
+    return model
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Inside, the libraries do not draw tables of what they found: it is checked and told in one line."""
+    from diffusers.utils import logging as of_diffusers
+    from transformers.utils import logging as of_transformers
+
+    before = [(library, library.get_verbosity()) for library in (of_diffusers, of_transformers)]
+    for library, _ in before:
+        library.set_verbosity_error()
+    try:
+        yield
+    finally:
+        for library, verbosity in before:
+            library.set_verbosity(verbosity)
+
+
+def _check_whole(where: Path, found: Mapping[str, Any]) -> None:
+    """BenchError if loading left a tensor of the model or of its files unused."""
+    misshapen = sorted(
+        f"{name} ({'x'.join(map(str, there))}, not {'x'.join(map(str, here))})"
+        for name, there, here in found["mismatched_keys"]
+    )
+    other = {
+        "lack": sorted(found["missing_keys"]),
+        "hold, and the model does not have,": sorted(n for n in found["unexpected_keys"] if not n.endswith(UNUSED)),
+        "hold in another shape": misshapen,
+    }
+    for fault, names in other.items():
+        if names:
+            raise BenchError(f"the weights of {where} {fault} {some(names)}; copy or download them again")
 
 
 def _stored_dtype(folder: Path) -> torch.dtype | None:

@@ -156,6 +156,7 @@ class RunConfig(_Part):
     """``config.json`` of a run: of the settings that an experiment was given, those that are read again."""
 
     backbone: str = ""
+    backbone_kind: Literal["registered", "folder", "hub"] | None = None
     revision: str | None = None
 
 

@@ -527,7 +527,7 @@ def foreign(path: Path) -> None:
 
 def bit_flipped(path: Path) -> None:
     with safe_open(path, "pt") as file:
-        names = [name for name in file.keys() if f"{name}.crc32" in file.keys()]  # noqa: SIM118
+        names = [name for name in file.keys() if f"{name}.crc32" in file.keys() and name != "keys"]  # noqa: SIM118
     content = bytearray(path.read_bytes())
     length = int.from_bytes(content[:8], "little")
     start, _ = json.loads(content[8 : 8 + length])[names[0]]["data_offsets"]
@@ -535,7 +535,32 @@ def bit_flipped(path: Path) -> None:
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("harm", [cut_short, emptied, header_lost, foreign, bit_flipped])
+def keys_exchanged(path: Path) -> None:
+    """Two pairs, or two captions, have each other's rows; every row is whole."""
+    from safetensors.torch import load_file, save_file
+
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(path)
+    tensors["keys"][:2] = tensors["keys"][:2].flip(0)
+    save_file(tensors, path, metadata)
+
+
+def rows_exchanged(path: Path) -> None:
+    """The same the other way round: the rows change places, with their checksums, and the keys do not."""
+    from safetensors.torch import load_file, save_file
+
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(path)
+    for name in tensors.keys() - {"keys", "keys.crc32"}:
+        tensors[name][:2] = tensors[name][:2].flip(0)
+    save_file(tensors, path, metadata)
+
+
+@pytest.mark.parametrize(
+    "harm", [cut_short, emptied, header_lost, foreign, bit_flipped, keys_exchanged, rows_exchanged]
+)
 @pytest.mark.parametrize("kind", ["latents", "text"])
 def test_a_damaged_shard_is_named_and_encoded_again_once_deleted(harm, kind, backbone, corpus, tmp_path):
     whole = make(backbone, corpus, tmp_path / "whole")

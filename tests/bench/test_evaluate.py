@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from PIL import Image
 from trained import adapted, transformer
 
 from bench import records, registry, turns
+from bench.backbone import hub
 from bench.backbone.policy import Policy
 from bench.cli import main
 from bench.engine import Engine
@@ -162,6 +164,7 @@ def test_a_job_of_a_run_is_evaluated_on_the_backbone_it_was_trained_from(
     from fake_run import FakeRun
 
     fake = FakeRun(tmp_path / "demo")
+    fake.experiment["backbone_hash"] = hub.fingerprint(tiny_pipeline)
     fake.base()
     fake.job("full", 0.1)
     fake.write("config.json", {"backbone": str(tiny_pipeline), "revision": None})
@@ -171,6 +174,22 @@ def test_a_job_of_a_run_is_evaluated_on_the_backbone_it_was_trained_from(
     assert failed == {}
     assert pictures(row(folder, "full")) == drawn_by(transformer(tiny_pipeline, 0.2), world, tmp_path / "b")
     assert pictures(row(folder, "base")) == drawn_by(world.backbone.transformer(), world, tmp_path / "a")
+
+
+def test_a_job_is_not_drawn_on_another_backbone(run: Run, tiny_pipeline: Path, tmp_path: Path) -> None:
+    """The folder that was trained from holds another model now, or --backbone names another one."""
+    mine = Path(shutil.copytree(tiny_pipeline, tmp_path / "sd3"))
+    trained = trained_run(tmp_path / "demo", mine)
+    transformer(tiny_pipeline, 0.3).save_pretrained(mine / "transformer")
+    job, base = trained / "full--pretty--s0", trained / "base"
+    _, failed = run(job, base)
+    for line in failed.values():
+        assert re.fullmatch(r".*/sd3 is not the backbone that was trained \(its files' hash is not \w{12}…\); .*", line)
+    assert list(failed) == [str(job), str(base)]
+    _, failed = run(job, backbone=str(tiny_pipeline))
+    assert failed == {}
+    _, failed = run(job, backbone=str(mine), name="other")
+    assert "is not the backbone that was trained" in failed[str(job)]
 
 
 def test_images_of_ones_own_are_scored_and_what_is_not_there_is_said(run: Run, tmp_path: Path) -> None:
@@ -375,6 +394,7 @@ def trained_run(folder: Path, tiny_pipeline: Path) -> Path:
     from fake_run import FakeRun
 
     fake = FakeRun(folder)
+    fake.experiment["backbone_hash"] = hub.fingerprint(tiny_pipeline)
     fake.base()
     fake.write("config.json", {"backbone": str(tiny_pipeline), "revision": None})
     for seed in (0, 1):
@@ -546,6 +566,40 @@ def test_a_damaged_lora_ends_in_one_line(run: Run, tmp_path: Path, tiny_pipeline
     _, failed = run(tmp_path / "lora", tmp_path / "cut", backbone=str(tiny_pipeline))
     assert all(" is no LoRA for this transformer: " in line and "\n" not in line for line in failed.values())
     assert len(failed) == 2
+
+
+def test_weights_that_cannot_be_used_cost_the_other_rows_nothing(run: Run, tmp_path: Path, tiny_pipeline: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    for name in ("lora", "kohya"):
+        save_weights(adapted(tiny_pipeline), tmp_path / name)
+    weights = load_file(tmp_path / "lora" / LORA)
+    half = {key: value for key, value in weights.items() if "0.attn.to_q.lora_B" not in key}
+    save_file(half, tmp_path / "lora" / LORA)
+    transformer(tiny_pipeline).save_pretrained(tmp_path / "part" / "transformer")
+    file = tmp_path / "part" / "transformer" / "diffusion_pytorch_model.safetensors"
+    save_file({key: value for key, value in load_file(file).items() if "proj_out" not in key}, file, {"format": "pt"})
+    (tmp_path / "peft").mkdir()
+    (tmp_path / "peft" / "adapter_config.json").write_text("[]")
+    (tmp_path / "peft" / "adapter_model.safetensors").write_bytes((tmp_path / "kohya" / LORA).read_bytes())
+    whole = (tmp_path / "kohya" / LORA).rename(tmp_path / "my-style.safetensors")
+    bad = [tmp_path / "lora", tmp_path / "part", tmp_path / "peft"]
+    folder, failed = run(*bad, whole, backbone=str(tiny_pipeline))
+    assert list(failed) == [str(path) for path in bad]
+    assert failed[str(bad[0])].endswith("it lacks lora_B.weight of transformer_blocks.0.attn.to_q")
+    assert "lack proj_out.bias, proj_out.weight;" in failed[str(bad[1])]
+    assert "adapter_config.json is damaged (no JSON object)" in failed[str(bad[2])]
+    assert len(pictures(row(folder, "my-style"))) == 4
+
+
+@pytest.mark.parametrize("record", [[], {}, {"jobs": 7}, {"jobs": [7]}, {"jobs": ["../../x--y--s0"]}, {"jobs": [".."]}])
+def test_a_run_whose_record_says_no_jobs_ends_in_one_line(run: Run, tmp_path: Path, record: Any) -> None:
+    trained = tmp_path / "demo"
+    trained.mkdir()
+    (trained / "experiment.json").write_text(json.dumps(record))
+    for what in (trained, trained / "base"):
+        with pytest.raises(BenchError, match=r"experiment\.json is damaged \(its jobs are no names\)"):
+            run(what)
 
 
 def test_a_name_stands_for_one_thing(run: Run, tmp_path: Path, tiny_pipeline: Path) -> None:

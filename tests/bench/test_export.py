@@ -9,6 +9,9 @@ import json
 import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -240,6 +243,106 @@ def test_what_cannot_be_exported_ends_in_one_line(run: FakeRun, tmp_path: Path, 
     *_, line = done.output.splitlines()
     assert line.startswith("bench: ") and re.search(says, line)
     assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".*.partial"))
+
+
+def rewritten(file: str, change: Callable[[Any], Any]) -> Callable[[Path], Any]:
+    def rewrite(job: Path) -> None:
+        path = job / file
+        path.write_text(json.dumps(change(json.loads(path.read_text()) if path.exists() else None)))
+
+    return rewrite
+
+
+def without(key: str) -> Callable[[dict[str, Any]], Any]:
+    return lambda record: {name: value for name, value in record.items() if name != key}
+
+
+def with_metadata(text: str) -> Callable[[Path], Any]:
+    def rewrite(job: Path) -> None:
+        from safetensors.torch import load_file, save_file
+
+        save_file(load_file(job / "weights" / LORA), job / "weights" / LORA, {"lora_adapter_metadata": text})
+
+    return rewrite
+
+
+INDEX = "weights/transformer/diffusion_pytorch_model.safetensors.index.json"
+LACKING: dict[str, tuple[str, Callable[[Path], Any], str]] = {
+    "experiment a list": ("full", rewritten("../experiment.json", lambda record: []), "experiment.json"),
+    "experiment without its jobs": ("full", rewritten("../experiment.json", without("jobs")), "experiment.json.*jobs"),
+    "without its suite": ("full", rewritten("../experiment.json", without("suite")), "experiment.json.*suite"),
+    "config a list": ("full", rewritten("../config.json", lambda record: []), "config.json is damaged"),
+    "job without its config": ("full", rewritten("job.json", without("config")), "job.json.*config"),
+    "job a list": ("full", rewritten("job.json", lambda record: []), "job.json"),
+    "no status": ("full", rewritten("status.json", without("status")), "status.json.*status"),
+    "index a list": ("full", rewritten(INDEX, lambda record: []), "index.json is damaged"),
+    "index without its map": ("full", rewritten(INDEX, lambda record: {}), "index.json is damaged"),
+    "adapter's configuration no JSON": ("lora", with_metadata("{"), f"{LORA} is damaged"),
+    "adapter's configuration a list": ("lora", with_metadata("[]"), f"{LORA} is damaged"),
+    "adapter's configuration strange": ("lora", with_metadata('{"transformer.no_key": 1}'), "peft does not read"),
+    "record of weights a list": ("full", rewritten("weights.json", lambda record: []), "weights.json is damaged"),
+    "record of weights elsewhere": (
+        "full",
+        rewritten("weights.json", lambda record: {"files": {"../job.json": ""}}),
+        "weights.json is damaged",
+    ),
+    "weights of another time": (
+        "full",
+        rewritten("weights.json", lambda record: {"files": {"transformer/config.json": "0" * 64}}),
+        "transformer/config.json is damaged",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", LACKING)
+def test_a_record_that_lacks_something_ends_in_one_line(run: FakeRun, tmp_path: Path, case: str) -> None:
+    name, spoil, says = LACKING[case]
+    job = run.folder / f"{name}--pretty--s0"
+    spoil(job)
+    with pytest.raises(BenchError, match=says) as caught:
+        export_job(job, tmp_path / "out")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".*.partial"))
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+
+from bench.export import export_job
+
+job, out, last = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+moves = 0
+
+
+def killing(move):
+    def moved(self, target):
+        global moves
+        moves += 1
+        if moves == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return move(self, target)
+    return moved
+
+
+Path.rename, Path.replace = killing(Path.rename), killing(Path.replace)
+export_job(job, out)
+"""
+
+
+@pytest.mark.parametrize("last", [1, 2])
+def test_an_export_that_was_killed_is_made_by_the_same_command(full: Path, tmp_path: Path, last: int) -> None:
+    """Killed at the first move of what it made, or at the second if it needs one."""
+    export_job(full, tmp_path / "whole")
+    out = tmp_path / "out"
+    done = subprocess.run([sys.executable, "-c", KILLED, full, out, str(last)], check=False)
+    assert done.returncode == (-signal.SIGKILL if last == 1 else 0)
+    assert out.exists() == (last == 2)
+    if last == 1:
+        export_job(full, out)
+    assert files(out) == files(tmp_path / "whole")
+    assert all((out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes() for name in files(out))
+    assert not list(tmp_path.glob(".*.partial"))
 
 
 def test_a_lost_shard_is_named(full: Path, tiny_pipeline: Path, tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -10,9 +12,11 @@ import pipelines
 import pytest
 import torch
 
-from bench.backbone import loading
+from bench.backbone import loader, loading
+from bench.backbone.context import ContextPipeline
 from bench.backbone.loading import check_dtype, load_text_pipeline, load_transformer, load_vae
 from bench.errors import BenchError
+from bench.suite import Prompt
 
 CPU = torch.device("cpu")
 
@@ -129,3 +133,132 @@ def test_another_device_without_bfloat16(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(loading.torch, "ones", ones)
     with pytest.raises(BenchError, match=r"^mps does not compute in bfloat16; use --dtype float32$"):
         check_dtype(torch.bfloat16, torch.device("mps"))
+
+
+# -- all of the weights, or a line -------------------------------------------------------------------------------------
+
+
+def _edited(folder: Path, part: str, edit: Callable[[dict[str, torch.Tensor]], object]) -> None:
+    """Rewrite a part's weights as one file."""
+    from safetensors.torch import load_file, save_file
+
+    files = sorted((folder / part).glob("*.safetensors"))
+    weights = {name: value for file in files for name, value in load_file(file).items()}
+    edit(weights)
+    for file in (folder / part).glob("*.safetensors*"):
+        file.unlink()
+    stem = "model" if part.startswith("text_encoder") else "diffusion_pytorch_model"
+    save_file(weights, folder / part / f"{stem}.safetensors", {"format": "pt"})
+
+
+def _load(folder: Path, part: str) -> object:
+    if part.startswith("text_encoder"):
+        return load_text_pipeline(folder, torch.float32, CPU)
+    return (load_transformer if part == "transformer" else load_vae)(folder, torch.float32, CPU)
+
+
+PARTS = {
+    "transformer": "transformer_blocks.0.attn.to_q.weight",
+    "vae": "decoder.conv_in.weight",
+    "text_encoder": "text_model.final_layer_norm.weight",
+    "text_encoder_2": "text_projection.weight",
+    "text_encoder_3": "encoder.final_layer_norm.weight",
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_that_lacks_a_tensor_is_refused(folder: Path, tmp_path: Path, part: str) -> None:
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    _edited(copy, part, lambda weights: weights.pop(PARTS[part]))
+    with pytest.raises(BenchError, match=f"copy/{part} lack {PARTS[part]}; copy or download them again"):
+        _load(copy, part)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_with_a_tensor_too_many_is_refused(folder: Path, tmp_path: Path, part: str) -> None:
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    _edited(copy, part, lambda weights: weights.update({"encoder.of_another.weight": torch.ones(2)}))
+    with pytest.raises(BenchError, match=f"copy/{part} hold, and the model does not have, encoder.of_another.weight;"):
+        _load(copy, part)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_with_a_tensor_of_another_shape_is_refused(folder: Path, tmp_path: Path, part: str) -> None:
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    _edited(copy, part, lambda weights: weights.update({PARTS[part]: torch.ones(3, dtype=torch.bfloat16)}))
+    with pytest.raises(BenchError, match=f"copy/{part} .*{PARTS[part]}") as caught:
+        _load(copy, part)
+    assert "\n" not in str(caught.value)
+
+
+def test_many_names_are_shortened(folder: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    lost = []
+
+    def half(weights: dict[str, torch.Tensor]) -> None:
+        for name in sorted(weights)[::2]:
+            lost.append(name)
+            del weights[name]
+
+    _edited(copy, "text_encoder", half)
+    with pytest.raises(BenchError, match=f"lack {lost[0]}, {lost[1]}, {lost[2]} and {len(lost) - 3} more;"):
+        load_text_pipeline(copy, torch.float32, CPU)
+
+
+@pytest.mark.parametrize("kept", ["shared.weight", "encoder.embed_tokens.weight"])
+def test_t5s_one_table_has_two_names_and_old_clips_have_positions(folder: Path, tmp_path: Path, kept: str) -> None:
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+
+    def renamed(weights: dict[str, torch.Tensor]) -> None:
+        found = [weights.pop(name) for name in ("shared.weight", "encoder.embed_tokens.weight") if name in weights]
+        weights[kept] = found[0]
+
+    _edited(copy, "text_encoder_3", renamed)
+    positions = {"text_model.embeddings.position_ids": torch.arange(12)[None]}
+    _edited(copy, "text_encoder", lambda weights: weights.update(positions))
+    for one, two in zip(
+        load_text_pipeline(copy, torch.float32, CPU).text_encoder_3.state_dict().items(),
+        load_text_pipeline(folder, torch.float32, CPU).text_encoder_3.state_dict().items(),
+        strict=True,
+    ):
+        assert one[0] == two[0] and torch.equal(one[1], two[1])
+
+
+BROKEN = {
+    "scheduler/scheduler_config.json": '{"num_train_timesteps": "many"}',
+    "tokenizer/vocab.json": "[1, 2]",
+    "tokenizer_2/tokenizer_config.json": "[]",
+    "tokenizer_3/tokenizer.json": '{"model": []}',
+    "text_encoder/config.json": '{"hidden_size": "wide"}',
+    "text_encoder_3/config.json": '{"d_model": []}',
+    "transformer/config.json": '{"num_layers": "two"}',
+    "vae/config.json": '{"block_out_channels": 7}',
+}
+
+
+@pytest.mark.parametrize("file", BROKEN)
+def test_a_broken_part_of_a_pipeline_is_named(folder: Path, tmp_path: Path, file: str) -> None:
+    """From opening the backbone to using each of its parts."""
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    content = json.loads((copy / file).read_text())
+    broken = json.loads(BROKEN[file])
+    both = isinstance(content, dict) and isinstance(broken, dict)
+    (copy / file).write_text(json.dumps({**content, **broken} if both else broken))
+    with pytest.raises(BenchError, match=rf"copy.*\b{file.split('/')[0]}\b") as caught:
+        backbone = loader.find(str(copy))
+        backbone.scheduler()
+        backbone.transformer()
+        backbone.encode_prompts(["a"])
+        with backbone.vae_loaded():
+            pass
+    assert "\n" not in str(caught.value)
+    assert torch.get_default_dtype() == torch.float32  # what comes after computes as before
+
+
+@pytest.mark.parametrize("title", ["FLUX.1", "SDXL"])
+def test_a_context_row_is_loaded_whole_too(tmp_path: Path, title: str) -> None:
+    copy = pipelines.MAKERS[title](tmp_path / "copy")
+    _edited(copy, "text_encoder", lambda weights: weights.pop(next(n for n in weights if "final_layer_norm.w" in n)))
+    pipeline = ContextPipeline(str(copy), device=CPU, dtype=torch.float32, steps=1)
+    with pytest.raises(BenchError, match=r"copy/text_encoder lack .*final_layer_norm.weight"):
+        pipeline.draw([Prompt("0", "a red circle")], [0])

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import fakes
@@ -16,6 +17,7 @@ import pytest
 import torch
 from fakes import Brightness
 from filelock import FileLock
+from safetensors import SafetensorError
 
 from bench import evaluation, records, registry, runner, turns
 from bench.backbone import loading
@@ -505,6 +507,68 @@ def test_a_damaged_checkpoint_ends_in_one_line(world, tmp_path):
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(BenchError, match=r"checkpoint\.pt is damaged; delete it to start the job again"):
         job_run(world, tmp_path).run()
+
+
+def flip(path: Path, place: int) -> None:
+    """Turn one bit of a file over."""
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1
+    path.write_bytes(data)
+
+
+def test_a_flipped_bit_in_a_checkpoint_is_told(world, tmp_path):
+    """In the values of any tensor, the optimizer's and the average's among them, and in what says where they belong."""
+    job_run(world, tmp_path, "flow_grpo").run()
+    path = tmp_path / "checkpoint.pt"
+    whole = path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        members = [(archive.read(info), info) for info in archive.infolist() if info.file_size]
+    places = [whole.index(content, info.header_offset + 30) + len(content) // 2 for content, info in members]
+    assert len(places) > 20
+    for place in places[:: len(places) // 12]:
+        path.write_bytes(whole)
+        flip(path, place)
+        with pytest.raises(BenchError, match=r"checkpoint\.pt is damaged; delete it to start the job again"):
+            job_run(world, tmp_path, "flow_grpo").run()
+    path.write_bytes(whole)
+    job_run(world, tmp_path, "flow_grpo").run()
+
+
+@pytest.mark.parametrize("name", ["sft", "flow_grpo"])
+def test_a_flipped_bit_in_weights_is_told(world, tmp_path, name):
+    job_run(world, tmp_path, name).run()
+    file = next((tmp_path / "weights").rglob("*.safetensors"))
+    find_weights(tmp_path)
+    flip(file, file.stat().st_size - 100)
+    with pytest.raises(BenchError, match=f"{file.name} is damaged .its content is not what the job wrote"):
+        find_weights(tmp_path)
+    file.unlink()
+    with pytest.raises(BenchError, match=r"is not there; delete its job's folder|holds no"):
+        find_weights(tmp_path)
+
+
+def test_a_flipped_bit_in_weights_that_a_stage_hands_on_is_told(world, tmp_path):
+    job_run(world, tmp_path, "sft+flow_grpo").run()
+    (file,) = (tmp_path / "stages" / "1").rglob("*.safetensors")
+    flip(file, file.stat().st_size - 100)
+    with pytest.raises(BenchError, match=r"stages/1/transformer/.*safetensors is damaged"):
+        job_run(world, tmp_path, "sft+flow_grpo").run()
+
+
+def test_a_full_disk_under_the_weights_is_told(world, tmp_path, monkeypatch):
+    """safetensors says it in words of its own."""
+
+    def full(*arguments, **options):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    import huggingface_hub
+    import safetensors.torch
+
+    monkeypatch.setattr(huggingface_hub, "save_torch_state_dict", full)
+    monkeypatch.setattr(safetensors.torch, "save_file", full)
+    for name in ("sft", "flow_grpo"):
+        with pytest.raises(records.DiskFull, match=f"the disk is full: could not write {tmp_path / name / 'weights'};"):
+            job_run(world, tmp_path / name, name).run()
 
 
 def test_a_checkpoint_of_a_release_without_stages_ends_in_one_line(world, tmp_path):

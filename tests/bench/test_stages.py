@@ -232,6 +232,19 @@ def test_a_pipeline_s_model_card_names_its_stages_and_what_was_spent(finished):
     assert f"trained by {SPLIT} on the subset half" in card and "transformer=transformer" in card
 
 
+def test_a_kill_between_the_end_of_a_job_and_its_card_costs_nothing(experiment):
+    changes = dict(methods=(SPLIT,), subsets=("half",))
+    job = job_of(experiment(**changes), SPLIT)
+    card = (job / "README.md").read_bytes()
+    assert not (job / "stages").exists()
+    (job / "README.md").unlink()
+    (job / "stages/1/transformer").mkdir(parents=True)
+    (job / "stages/1/transformer/config.json").write_text("{}")
+    experiment(**changes)
+    assert (job / "README.md").read_bytes() == card
+    assert not (job / "stages").exists()
+
+
 def test_an_exported_pipeline_is_a_whole_transformer(finished, tmp_path, tiny_pipeline, world):
     job = job_of(finished, SPLIT)
     export_job(job, tmp_path / "out", backbone=str(tiny_pipeline))
