@@ -171,6 +171,7 @@ class JobRun:
     def _step(self) -> None:
         job, before, start = self.job, self.job.meter.spent(self.budget.currency), time.monotonic()
         self.method.step(job)
+        job.engine.settle()
         scalars = job.finish_step(time.monotonic() - start, peak_memory())
         self._taken += 1
         spent = job.meter.spent(self.budget.currency)
@@ -252,6 +253,7 @@ class JobRun:
         state = whole(state, keep=self.job.engine.is_main)
         if self.job.engine.is_main:
             records.write_with(self.folder / "checkpoint.pt", lambda file: torch.save(state, file))
+        self.job.engine.barrier()  # the others' next step would count the time that the file takes
 
     def _resume(self) -> None:
         path = self.folder / "checkpoint.pt"
