@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.bound import bound
 from bench.errors import BenchError
 from bench.launch import ends
 from bench.launch.command import worker_command, write_config
@@ -102,6 +103,8 @@ def evaluate_in_processes(
 def run_processes(command: Sequence[str], processes: int, grace: int) -> End:
     """Run a command as ranks 0 to ``processes - 1`` of one group; when one fails the others are stopped.
 
+    None outlives this process, not even when it is killed.
+
     Args:
         grace: seconds that the processes have to end after a signal to this one was passed on to them.
     """
@@ -109,6 +112,7 @@ def run_processes(command: Sequence[str], processes: int, grace: int) -> End:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+    entry, *arguments = bound(command)
     # As many threads as there are cores would be that many for each process; torchrun, too, bounds them.
     os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // processes, 1)))
     with tempfile.TemporaryDirectory() as logs, _none_left(grace), _signals_kept(), _silent():
@@ -125,7 +129,7 @@ def run_processes(command: Sequence[str], processes: int, grace: int) -> End:
             shutdown_timeout=grace,
         )
         try:
-            elastic_launch(agent, command[0])(*command[1:])
+            elastic_launch(agent, entry)(*arguments)
         except ChildFailedError as error:
             return first_end(error.failures)
         except SignalException:

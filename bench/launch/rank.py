@@ -20,6 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from bench.bound import bound
 from bench.launch import ends
 from bench.launch.command import launch_folder
 from bench.launch.signals import STOP_SIGNALS
@@ -115,7 +116,7 @@ def _run(command: tuple[str, ...]) -> int:
     _asked = False
     signal.signal(signal.SIGTERM, _stop)  # submitit's handler ignores it
     # On this machine Ctrl-C reaches everything in the terminal's session; the worker is to hear of it once, from here.
-    _running = subprocess.Popen(command, start_new_session=os.environ.get("SUBMITIT_EXECUTOR") == "local")
+    _running = subprocess.Popen(bound(command), start_new_session=os.environ.get("SUBMITIT_EXECUTOR") == "local")
     # Not Popen.wait: it holds a lock, which ``checkpoint``, called from a signal's handler, would wait for in vain.
     os.waitid(os.P_PID, _running.pid, os.WEXITED | os.WNOWAIT)
     code = _running.wait()
