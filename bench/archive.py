@@ -5,13 +5,13 @@ from __future__ import annotations
 import io
 import lzma
 import tarfile
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from bench import records
 from bench.errors import BenchError
+from bench.files import scratch
 
 SUFFIX = ".tar.xz"
 KEPT = ("*/job.json", "*/status.json", "*/meter.jsonl", "*/clock.jsonl", "*/train.jsonl", "*/evaluations/[!.]*/*.json*")
@@ -50,7 +50,7 @@ def unpacked(runs: Sequence[Path]) -> Iterator[list[Path]]:
 
 
 def _folder(archive: Path, stack: ExitStack) -> Path:
-    target = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-records-")))
+    target = stack.enter_context(scratch())
     try:
         with tarfile.open(archive, "r:xz") as file:
             file.extractall(target, filter="data")  # nothing outside the folder, no links out of it

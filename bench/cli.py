@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,28 @@ import click
 
 from bench import registry
 from bench.errors import BenchError
+from bench.launch import signals
 
 PATH = click.Path(path_type=Path)
 
 
-class _OneLineErrors(click.Group):
+class _Stoppable(click.Group):
+    """Turns Ctrl-C and the signals that ask to stop into one line, in every command, and status 128 + the signal's."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            with signals.stoppable():
+                return super().invoke(ctx)
+        except KeyboardInterrupt:
+            pass
+        except Exception as error:  # libraries make errors of their own of a stop, as when it comes during an import
+            if signals.heard() is None or isinstance(error, (BenchError, click.ClickException, click.exceptions.Exit)):
+                raise
+        click.echo("bench: stopped; everything recorded is kept, and the same command resumes", err=True)
+        ctx.exit(128 + (signals.heard() or signal.SIGINT))
+
+
+class _OneLineErrors(_Stoppable):
     """Turns errors that the user can mend into one line and exit status 1."""
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -25,9 +43,6 @@ class _OneLineErrors(click.Group):
         except BenchError as error:
             click.echo(f"bench: {error}", err=True)
             ctx.exit(1)
-        except KeyboardInterrupt:
-            click.echo("bench: stopped; everything recorded is kept, and the same command resumes", err=True)
-            ctx.exit(130)
         except OSError as error:
             if error.errno != 28:
                 raise

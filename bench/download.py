@@ -66,18 +66,22 @@ def fetch(
     pooch.get_logger().setLevel("WARNING")
     lock.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(lock):
-        whole = len(sha256) == WHOLE_SHA256
-        if not whole and target.exists():  # pooch cannot check the beginning of a hash
-            if hash_of(target).startswith(sha256):
-                return
-            target.unlink()
-        pooch.create(
-            path=target.parent,
-            base_url="",
-            registry={target.name: f"sha256:{sha256}" if whole else None},
-            urls={target.name: url},
-            retry_if_failed=RETRIES,
-        ).fetch(target.name, downloader=Resuming(target, sha256, size, what, headers or {}))
+        if target.exists() and hash_of(target).startswith(sha256):
+            return
+        # A kill leaves a temporary file of pooch's. It lies in a folder of this file's own, which is emptied first.
+        desk = target.with_name(f".{target.name}.fetch")
+        shutil.rmtree(desk, ignore_errors=True)
+        try:
+            pooch.create(
+                path=desk,
+                base_url="",
+                registry={target.name: f"sha256:{sha256}" if len(sha256) == WHOLE_SHA256 else None},
+                urls={target.name: url},
+                retry_if_failed=RETRIES,
+            ).fetch(target.name, downloader=Resuming(target, sha256, size, what, headers or {}))
+            (desk / target.name).replace(target)
+        finally:
+            shutil.rmtree(desk, ignore_errors=True)
 
 
 def hash_of(path: Path) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from bench import records, registry
+from bench import files, records, registry
 from bench.errors import BenchError, unknown
 from bench.experiment import DRAWN_UNTRAINED, NOT_TRAINED, Outcome, Workspace, untrained_header, untrained_record
 from bench.progress import Progress
@@ -82,6 +82,8 @@ def evaluate(
     engine = engine or Engine.from_environment(dtype=config.dtype)
     folder = workspace.runs / config.run_name
     with turn(folder, EXPERIMENT, engine, progress.say):
+        if engine.is_main:
+            files.sweep_below(folder)
         suite, metrics, chosen = _open_run(folder, config, engine)
     failed = {}
     given, left_out = expanded(config.what)
@@ -354,6 +356,7 @@ def score_run(run: Path, names: Sequence[str], progress: Progress) -> None:
     if not (run / "experiment.json").is_file():
         raise BenchError(f"{run} is no run (it has no experiment.json); give a folder of runs/")
     with turn(run, EXPERIMENT, engine := Engine(), progress.say):
+        files.sweep_below(run)
         _score_run(run, names, progress, engine)
 
 

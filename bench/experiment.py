@@ -13,7 +13,7 @@ from itertools import pairwise, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench import plugins, records, registry
+from bench import files, plugins, records, registry
 from bench.budget import Budget
 from bench.config import ExperimentConfig, SubsetRule
 from bench.errors import BenchError
@@ -116,6 +116,7 @@ def run_experiment(
     folder, jobs = workspace.runs / config.run_name, plans(config)
     with turn(folder, EXPERIMENT, engine, progress.say):
         if engine.is_main:
+            files.sweep_below(folder)
             _write_experiment(folder, config, suite, backbone, metrics, jobs)
 
     data, manifests = _prepare(config, workspace, progress, engine, backbone, suite, metrics)

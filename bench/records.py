@@ -5,12 +5,11 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import os
-import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import IO, Any, Final
 
+from bench import files
 from bench.errors import BenchError
 
 VERSION = 1
@@ -52,16 +51,11 @@ def _disk_full(path: Path) -> DiskFull:
 
 def write_with(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Write a file whole or not at all, through ``write(file)``. A full disk ends in one line, the old file stays."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.partial")
     try:
-        with partial.open("wb") as file:
+        with files.unfinished(path.parent, path.name) as file:
             write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+            files.keep(file, path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         if error.errno == errno.ENOSPC:
             raise _disk_full(path) from error
         raise

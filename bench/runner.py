@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from bench import records
+from bench import files, records
 from bench.budget import Budget
 from bench.engine import spread, whole
 from bench.errors import BenchError, JobFailure
@@ -258,9 +258,7 @@ class JobRun:
     def _resume(self) -> None:
         path = self.folder / "checkpoint.pt"
         if self.job.engine.is_main:
-            for unfinished in self.folder.glob(".*.partial"):  # a kill while writing left it
-                if unfinished.is_file():
-                    unfinished.unlink()
+            files.sweep(self.folder)
         state = self._checkpoint(path) if path.exists() else None
         if state and state["stage"]:
             self.job.go_to(state["begun"])  # where the stage found the job, so that its setup draws what it drew then

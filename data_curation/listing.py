@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from bench import records
+from bench import files, records
 from bench.corpus import Problem
 
 BATCH = 4096
@@ -80,36 +79,34 @@ def write_listing(folder: Path, identity: Mapping[str, Any], rows: Iterable[Row 
         identity: what else makes the corpus what it is (loader, resolution, …).
         rows: pairs and problems in the corpus's order; a pair without a caption becomes a problem here.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f".{uuid.uuid4().hex}.partial"
     hashed = hashlib.sha256(records.dumps(identity).encode())
     problems: list[Problem] = []
     batch: list[dict[str, Any]] = []
     try:
-        with partial.open("wb") as file, pa.ipc.new_file(file, SCHEMA) as writer:
-            for row in rows:
-                if isinstance(row, Row) and (reason := _caption_problem(row)):
-                    row = Problem(row.name, reason)
-                if isinstance(row, Problem):
-                    problems.append(row)
-                    continue
-                values = vars(row) | {"caption": row.caption.strip(), "tags": json.dumps(row.tags) if row.tags else ""}
-                hashed.update(records.dumps(values).encode())
-                batch.append(values)
-                if len(batch) == BATCH:
-                    writer.write_batch(pa.RecordBatch.from_pylist(batch, SCHEMA))
-                    batch.clear()
-            writer.write_batch(pa.RecordBatch.from_pylist(batch, SCHEMA))
-        path = folder / f"{hashed.hexdigest()[:16]}.arrow"
-        if not path.exists():
-            partial.replace(path)
+        with files.unfinished(folder, "listing") as file:
+            with pa.ipc.new_file(file, SCHEMA) as writer:
+                for row in rows:
+                    if isinstance(row, Row) and (reason := _caption_problem(row)):
+                        row = Problem(row.name, reason)
+                    if isinstance(row, Problem):
+                        problems.append(row)
+                        continue
+                    tags = json.dumps(row.tags) if row.tags else ""
+                    values = vars(row) | {"caption": row.caption.strip(), "tags": tags}
+                    hashed.update(records.dumps(values).encode())
+                    batch.append(values)
+                    if len(batch) == BATCH:
+                        writer.write_batch(pa.RecordBatch.from_pylist(batch, SCHEMA))
+                        batch.clear()
+                writer.write_batch(pa.RecordBatch.from_pylist(batch, SCHEMA))
+            path = folder / f"{hashed.hexdigest()[:16]}.arrow"
+            if not path.exists():
+                files.keep(file, path)
     except OSError as error:
         if error.errno == errno.ENOSPC:
             message = f"the disk is full: could not write the listing in {folder}; free some space and run again"
             raise records.DiskFull(message) from error
         raise
-    finally:
-        partial.unlink(missing_ok=True)
     return Listing(path, hashed.hexdigest(), problems)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from bench import records
+from bench import files, records
 from bench.engine import Engine
 from bench.evaluation.painters import Painter
 from bench.suite import Prompt, PromptSet, Suite
@@ -110,8 +110,7 @@ def _begin(partial: Path, header: dict[str, Any]) -> None:
         shutil.rmtree(partial, ignore_errors=True)
         (partial / "images").mkdir(parents=True)
         records.write_json(path, header)
-    for unfinished in (partial / "images").glob(".*.partial"):  # a kill while writing left it
-        unfinished.unlink()
+    files.sweep(partial / "images")
 
 
 class _Drawing:

@@ -6,7 +6,6 @@ import contextlib
 import logging
 import os
 import signal
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from bench.bound import bound
 from bench.errors import BenchError
+from bench.files import scratch
 from bench.launch import ends
 from bench.launch.command import worker_command, write_config
 from bench.launch.settings import LaunchSettings
+from bench.launch.signals import note
 
 if TYPE_CHECKING:
     from bench.config import ExperimentConfig
@@ -115,7 +116,7 @@ def run_processes(command: Sequence[str], processes: int, grace: int) -> End:
     entry, *arguments = bound(command)
     # As many threads as there are cores would be that many for each process; torchrun, too, bounds them.
     os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // processes, 1)))
-    with tempfile.TemporaryDirectory() as logs, _none_left(grace), _signals_kept(), _silent():
+    with scratch() as logs, _none_left(grace), _signals_kept(), _silent():
         agent = LaunchConfig(
             min_nodes=1,
             max_nodes=1,
@@ -125,14 +126,15 @@ def run_processes(command: Sequence[str], processes: int, grace: int) -> End:
             rdzv_endpoint="127.0.0.1:0",
             local_addr="127.0.0.1",
             max_restarts=0,
-            logs_specs=DefaultLogsSpecs(log_dir=logs),
+            logs_specs=DefaultLogsSpecs(log_dir=str(logs)),
             shutdown_timeout=grace,
         )
         try:
             elastic_launch(agent, entry)(*arguments)
         except ChildFailedError as error:
             return first_end(error.failures)
-        except SignalException:
+        except SignalException as told:
+            note(told.sigval)
             return End(ends.INTERRUPTED)
     return End(ends.FINE)
 

@@ -13,7 +13,6 @@ import secrets
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from types import FrameType
 from typing import Any
 
 from bench.bound import bound
+from bench.files import scratch
 from bench.launch import ends
 from bench.launch.command import launch_folder
 from bench.launch.signals import STOP_SIGNALS
@@ -85,8 +85,8 @@ class Rank:
 
     def _work(self, rank: int, *, several: bool) -> tuple[int, str]:
         """Run the worker: its exit code, and why it died if it did."""
-        with tempfile.TemporaryDirectory() as scratch:
-            said = Path(scratch) / "error.json"
+        with scratch() as folder:
+            said = folder / "error.json"
             os.environ["TORCHELASTIC_ERROR_FILE"] = str(said)
             if several:
                 _join_group()

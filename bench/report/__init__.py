@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench import records
+from bench import files, records
 
 if TYPE_CHECKING:
     from bench.report.read import Study
@@ -113,7 +113,8 @@ def render_published(out: Path) -> list[Path]:
     return _write(alone.files(), out)
 
 
-def _write(files: Mapping[str, str | bytes], out: Path) -> list[Path]:
-    for name, content in files.items():
+def _write(contents: Mapping[str, str | bytes], out: Path) -> list[Path]:
+    files.sweep(out)
+    for name, content in contents.items():
         records.write_bytes(out / name, content.encode() if isinstance(content, str) else content)
-    return [out / name for name in files]
+    return [out / name for name in contents]
