@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from bench import files, records, registry
-from bench.errors import BenchError, unknown
+from bench.errors import BenchError, stop_if_lost, unknown
 from bench.experiment import DRAWN_UNTRAINED, NOT_TRAINED, Outcome, Workspace, untrained_header, untrained_record
 from bench.progress import Progress
 from bench.settings import read_values, validated
@@ -96,7 +96,10 @@ def evaluate(
             _Rows(config, suite, engine, progress, folder, subject).run(scored)
         except records.DiskFull:
             raise
-        except BenchError as error:
+        except Exception as error:
+            stop_if_lost(error)
+            if not isinstance(error, BenchError):
+                raise
             if engine.world_size > 1:  # the others may be inside a collective and cannot know
                 raise BenchError(f"{what}: {error}") from error
             progress.say(f"{what}: {error}")

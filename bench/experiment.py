@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from bench import files, plugins, records, registry
 from bench.budget import Budget
 from bench.config import ExperimentConfig, SubsetRule
-from bench.errors import BenchError
+from bench.errors import BenchError, DeviceLost, device_lost, stop_if_lost
 from bench.own import Own
 from bench.progress import Progress
 from bench.prompt_file import suite_of
@@ -136,7 +136,7 @@ def run_experiment(
         records.write_json(folder / "config.json", config.model_dump(mode="json"))
     engine.barrier()
     failed = {}
-    wanted = [job for job in jobs if only is None or job.name in only]
+    wanted = engine.broadcast(_in_turn(folder, [job for job in jobs if only is None or job.name in only]))
     with progress.experiment(len(wanted), config.evaluations):
         if only is None or records.BASE in only:
             shared.evaluate_base(folder)
@@ -153,11 +153,20 @@ def run_experiment(
     return Outcome(folder, failed)
 
 
+def _in_turn(folder: Path, jobs: list[Plan]) -> list[Plan]:
+    """Jobs in the order in which to run them: those that have failed before come last, for they may do so again, and
+    one that loses the device keeps those behind it from running."""
+    from bench.runner import read_status
+
+    return sorted(jobs, key=lambda job: read_status(folder / job.name)["status"] == "failed")
+
+
 def _prepare_metric(metric: Any, progress: Progress, *, vital: bool) -> None:
     """See that a metric can score before anything is spent. One that only evaluates can score later as well."""
     try:
         metric.prepare()
     except Exception as error:  # a package that does not import is no reason to stop either
+        stop_if_lost(error)
         if vital:
             raise
         reason = str(error) if isinstance(error, BenchError) else f"{type(error).__name__}: {error}"
@@ -529,6 +538,12 @@ class _Shared:
             if self.engine.world_size > 1:  # the others wait for this process and cannot know; the launcher ends them
                 self._status(folder, "failed", reason, force=True)
                 raise
+            if device_lost(error):
+                self._status(folder, "failed", reason)
+                raise DeviceLost(
+                    f"{plan.name} failed, and its process has lost the device: {reason}; the same command goes on with "
+                    "the other jobs"
+                ) from error
         else:
             self._status(folder, "finished")
             if self.engine.is_main:
@@ -556,7 +571,7 @@ class _Shared:
     def _run(self, plan: Plan, recipe: Recipe, data: TrainingData, folder: Path) -> None:
         from bench.errors import JobFailure
         from bench.job import Job
-        from bench.runner import JobRun
+        from bench.runner import JobRun, release_memory
         from bench.trackers import tracking
 
         needs, reward = recipe.needs, reward_metric(self.config, plan, recipe.needs, self.suite)
@@ -564,6 +579,7 @@ class _Shared:
             raise JobFailure(f"it needs a reward with a gradient, and {reward} has none; give another with --reward")
         if needs.preference_pairs and self.lacking:
             raise JobFailure(self.lacking)
+        release_memory()  # an earlier job's model, before there is another
         job = Job(
             backbone=self.backbone,
             null=self.null,

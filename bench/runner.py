@@ -233,7 +233,7 @@ class JobRun:
         with job.unmetered(), self.method.evaluation_weights(job), torch.no_grad():
             painter = self.evaluator.painter(job.policy)
             self.evaluator.run(painter, self.folder / "evaluations" / str(job.step), header=header, tick=self.tick)
-        release_memory()
+        reset_peak_memory()
 
     # -- state -----------------------------------------------------------------------------------------------------
 
@@ -330,10 +330,10 @@ def _stop_between_steps() -> Iterator[Callable[[], bool]]:
 
 
 def reset_peak_memory() -> None:
-    """Start a new peak, so that a job's figure does not hold an earlier job's."""
+    """Start a new peak from what is in use, so that a job's figure holds neither an earlier job nor an evaluation."""
+    release_memory()  # first, or the peak would begin with what is about to be freed
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-    release_memory()
     with contextlib.suppress(OSError):  # not Linux: the peak is then the process's
         Path("/proc/self/clear_refs").write_text("5")
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from bench import records
 from bench.engine import Engine
-from bench.errors import BenchError, Missing
+from bench.errors import BenchError, Missing, stop_if_lost
 from bench.evaluation.drawing import read_picture
 from bench.metric import Metric, checked
 from bench.suite import Prompt, Suite
@@ -116,6 +116,7 @@ class _Scoring:
         except BenchError as error:
             return str(error)
         except Exception as error:
+            stop_if_lost(error)
             return _told(error)
         return None
 
@@ -166,7 +167,8 @@ def score_each(metric: Metric, images: Sequence[np.ndarray], prompts: Sequence[P
         return []
     try:
         values = checked(metric.score(images, prompts), len(images))
-    except Exception:
+    except Exception as error:
+        stop_if_lost(error)
         return [_score_one(metric, image, prompt) for image, prompt in zip(images, prompts, strict=True)]
     return [_cell(metric, value) for value in values]
 
@@ -176,6 +178,7 @@ def score_prompt(metric: Metric, images: Sequence[np.ndarray], prompts: Sequence
     try:
         values = checked(metric.score(images, prompts), len(images))
     except Exception as error:
+        stop_if_lost(error)
         return [error_cell(metric, _told(error))] * len(images)
     if np.isfinite(values).all() and (values != values[0]).any():
         return [error_cell(metric, "different numbers for the images of a prompt")] * len(images)
@@ -191,6 +194,7 @@ def _score_one(metric: Metric, image: np.ndarray, prompt: Prompt) -> Cell:
     try:
         (value,) = checked(metric.score([image], [prompt]), 1)
     except Exception as error:
+        stop_if_lost(error)
         return error_cell(metric, _told(error))
     return _cell(metric, value)
 
