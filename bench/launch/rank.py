@@ -13,6 +13,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,10 @@ _LAST_WORD, _OTHERS_WORD = 2.0, 1.0
 it; and that such a rank waits for the word of one that was killed."""
 
 
+_LOOK = 1.0
+"""Seconds between two looks at the command that a rank works for."""
+
+
 class RankFailed(Exception):
     """This rank's worker did not do what it was started for; the cluster is to count the job as failed."""
 
@@ -43,12 +48,14 @@ class Rank:
         folder: the experiment's run folder.
         names: the jobs that the worker runs; none: what comes before the jobs.
         token: of this submission alone, where a cluster may use a job's number again.
+        launcher: process that submits. On this machine, where no cluster keeps a job, the worker stops when it is gone.
     """
 
     command: tuple[str, ...]
     folder: Path
     names: tuple[str, ...] = ()
     token: str = field(default_factory=lambda: secrets.token_hex(6))
+    launcher: int = field(default_factory=os.getpid)
 
     @property
     def word(self) -> Path:
@@ -62,6 +69,8 @@ class Rank:
 
         place = submitit.JobEnvironment()
         since = time.time()
+        if os.environ.get("SUBMITIT_EXECUTOR") == "local":
+            threading.Thread(target=_follow, args=(self.launcher,), daemon=True).start()
         code, reason = self._work(place.global_rank, several=place.num_tasks > 1)
         match code:
             case ends.FINE:
@@ -141,6 +150,19 @@ def _stop(number: int = 0, frame: FrameType | None = None) -> None:
     if _running is not None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(_running.pid, signal.SIGTERM)
+
+
+def _follow(launcher: int) -> None:
+    """Stop the worker once the command that it works for is gone. One that was killed cannot pass that on."""
+    import psutil
+
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(launcher)
+        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+            time.sleep(_LOOK)
+    while True:  # the worker may not have been started yet
+        _stop()
+        time.sleep(_LOOK)
 
 
 def _join_group() -> None:

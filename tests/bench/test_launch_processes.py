@@ -161,6 +161,25 @@ def test_processes_that_were_started_end_with_a_launcher_that_is_killed(start: s
     process.stdout.close()
 
 
+def test_the_local_clusters_workers_stop_with_a_command_that_is_killed(tmp_path: Path) -> None:
+    worker = "import os, pathlib, time; pathlib.Path('pid').write_text(f'{os.getpid()} '); time.sleep(600)"
+    code = (
+        "import sys, time; from pathlib import Path\n"
+        "from bench.launch.queues import LocalQueue, LaunchSettings; from bench.launch.rank import Rank\n"
+        "queue = LocalQueue(Path('logs'), LaunchSettings(cluster='local'))\n"
+        f"[job] = queue.submit([Rank((sys.executable, '-S', '-c', {worker!r}), Path('run'))], 'x')\n"
+        "queue.states([job]); time.sleep(600)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path)
+    pid = tmp_path / "pid"
+    wait_until(lambda: pid.exists() and pid.read_text().endswith(" "))
+    started = int(pid.read_text())
+    assert lives(started)
+    process.kill()
+    process.wait()
+    wait_until(lambda: not lives(started))
+
+
 def test_a_process_whose_launcher_is_gone_before_it_starts_ends_at_once() -> None:
     code = "import os; from bench.bound import die_with; die_with(os.getpid()); print('still here')"
     done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
