@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import lzma
 import tarfile
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import IO, Any, cast
 
 from bench import records
 from bench.errors import FULL, BenchError, of_path
+from bench.files import scratch
 
 SUFFIX = ".tar.xz"
 KEPT = ("*/job.json", "*/status.json", "*/meter.jsonl", "*/clock.jsonl", "*/train.jsonl", "*/evaluations/[!.]*/*.json*")
@@ -86,7 +86,7 @@ def unpacked(runs: Sequence[Path]) -> Iterator[list[Path]]:
 
 
 def _folder(archive: Path, stack: ExitStack) -> Path:
-    target = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-records-")))
+    target = stack.enter_context(scratch())
     try:
         with (
             archive.open("rb") as packed,

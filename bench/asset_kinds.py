@@ -6,7 +6,6 @@ files go on where a download broke off (``bench.download``).
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from abc import ABC, abstractmethod
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from bench import download
+from bench import download, files
 from bench.errors import BenchError, concerns_a_path, of_path
 
 
@@ -288,15 +287,13 @@ class HubModel(Asset):
             self.check(whole[0])
         except Differs as error:
             raise BenchError(f"{whole[0]} is not the asset {self.name}: {error}; nothing was copied") from error
-        partial = self.home(cache).with_name(f".{self.name}.{os.getpid()}.partial")
-        try:
+        home = self.home(cache)
+        with files.unfinished_folder(home) as copy:
             for file, sha256 in self.files.items():
                 assert sha256 is not None  # checked above, file by file
-                _copy_file(whole[0] / file, partial / file, sha256)
-            shutil.rmtree(self.home(cache), ignore_errors=True)
-            partial.rename(self.home(cache))
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+                _copy_file(whole[0] / file, copy / file, sha256)
+            shutil.rmtree(home, ignore_errors=True)
+            copy.rename(home)
 
 
 def _another(asset: Asset, source: str, sha256: str) -> BenchError:
@@ -317,14 +314,12 @@ def _unreachable(asset: Asset, error: Exception) -> BenchError:
 
 def _copy_file(source: Path, target: Path, sha256: str) -> None:
     """Copy and check the copy, so that ``target`` appears only whole."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    try:
-        shutil.copyfile(source, partial)
-        check_file(partial, sha256)
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
+    with files.unfinished(target.parent, target.name) as partial:
+        with source.open("rb") as content:
+            shutil.copyfileobj(content, partial)
+        partial.flush()
+        check_file(Path(partial.name), sha256)
+        files.keep(partial, target)
 
 
 def _listed(file: Path) -> str | None:

@@ -1,7 +1,8 @@
 """Batches, and how their rows are cut into micro-batches and dealt to processes.
 
-Rows are positions in a step's global batch. Cutting comes first and dealing second, so that what is computed depends on
-the size of micro-batches alone, and not on how many processes there are.
+Rows are positions in a step's global batch. Of rows that any process can hold, cutting comes first and dealing second,
+so that what is computed depends on the size of micro-batches alone, and not on how many processes there are. Rows that
+lie on a process already are cut there; the sum over them is the same up to rounding.
 """
 
 from __future__ import annotations
@@ -132,15 +133,17 @@ def deal(parts: list[Tensor], rank: int, world_size: int) -> list[Part]:
 def deal_shares(rows: Tensor, shares: tuple[tuple[int, int], ...], size: int, rank: int) -> list[Part]:
     """The micro-batches of a process that holds the rows of its share, as positions in the share.
 
+    Neighbours go together, and all micro-batches of a share but the last are full, whichever rows are visited.
+
     Args:
-        rows: global rows to visit, the same on every process.
+        rows: global rows to visit, each once, the same on every process.
         shares: (first, end) row of each process.
-        size: rows of a micro-batch at most; row r belongs to micro-batch ``r // size``.
+        size: rows of a micro-batch at most.
     """
     dealt = []
     for first, end in shares:
-        own = rows[(rows >= first) & (rows < end)]
-        dealt.append([own[own // size == number] - first for number in (own // size).unique()])
+        own = rows[(rows >= first) & (rows < end)] - first
+        dealt.append([own[part.sort().values] for part in own.argsort().split(size)] if len(own) else [])
     most = max(map(len, dealt))
     missing = most - len(dealt[rank])
     return [Part(part) for part in dealt[rank]] + [Part(torch.zeros(1, dtype=torch.long), padding=True)] * missing

@@ -6,6 +6,7 @@ import errno
 import math
 import os
 import re
+import signal
 import stat
 import sys
 from pathlib import Path
@@ -24,6 +25,7 @@ from bench.bounds import (
 )
 from bench.environment import check_environment
 from bench.errors import BenchError, concerns_a_path, of_path, one_line, shortened, shown
+from bench.launch import signals
 
 
 class _Place(click.Path):
@@ -79,7 +81,23 @@ def _say(text: object) -> None:
     click.echo(shown(str(text), keep="\n\t"))
 
 
-class _OneLineErrors(click.Group):
+class _Stoppable(click.Group):
+    """Turns Ctrl-C and the signals that ask to stop into one line, in every command, and status 128 + the signal's."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            with signals.stoppable():
+                return super().invoke(ctx)
+        except KeyboardInterrupt:
+            pass
+        except Exception as error:  # libraries make errors of their own of a stop, as when it comes during an import
+            if signals.heard() is None or isinstance(error, (BenchError, click.ClickException, click.exceptions.Exit)):
+                raise
+        click.echo("bench: stopped; everything recorded is kept, and the same command resumes", err=True)
+        ctx.exit(128 + (signals.heard() or signal.SIGINT))
+
+
+class _OneLineErrors(_Stoppable):
     """Turns errors that the user can mend into one line and exit status 1."""
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -90,9 +108,6 @@ class _OneLineErrors(click.Group):
         except click.UsageError as error:
             error.message = one_line(error.message)
             raise
-        except KeyboardInterrupt:
-            click.echo("bench: stopped; everything recorded is kept, and the same command resumes", err=True)
-            ctx.exit(130)
         except OSError as error:
             if not concerns_a_path(error):
                 raise

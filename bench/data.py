@@ -103,15 +103,16 @@ class Prefetch(Generic[K, T]):
 
     Args:
         read: from a key (compared with ``==``) to what it names.
+        thread: one thread to read on, which ``close`` ends; None: a thread of its own.
 
     Attributes:
         waited: seconds that ``get`` kept its caller waiting so far.
     """
 
-    def __init__(self, read: Callable[[K], T]) -> None:
+    def __init__(self, read: Callable[[K], T], thread: ThreadPoolExecutor | None = None) -> None:
         self.waited = 0.0
         self._read = read
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
+        self._worker = thread or ThreadPoolExecutor(1, thread_name_prefix="prefetch")
         self._coming: tuple[K, Future[T]] | None = None
 
     def get(self, key: K, next_key: K | None = None) -> T:

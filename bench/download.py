@@ -70,17 +70,22 @@ def fetch(
     pooch.get_logger().setLevel("WARNING")
     lock.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(lock):
-        if target.exists():  # checked here, as the content of an arrival is: pooch's errors do not tell what failed
-            if hash_of(target).startswith(sha256):
-                return
-            target.unlink()
-        pooch.create(
-            path=target.parent,
-            base_url="",
-            registry={target.name: None},
-            urls={target.name: url},
-            retry_if_failed=RETRIES,
-        ).fetch(target.name, downloader=Resuming(target, sha256, size, what, headers or {}))
+        if target.exists() and hash_of(target).startswith(sha256):
+            return  # checked here, as the content of an arrival is: pooch's errors do not tell what failed
+        # A kill leaves a temporary file of pooch's. It lies in a folder of this file's own, which is emptied first.
+        desk = target.with_name(f".{target.name}.fetch")
+        shutil.rmtree(desk, ignore_errors=True)
+        try:
+            pooch.create(
+                path=desk,
+                base_url="",
+                registry={target.name: None},
+                urls={target.name: url},
+                retry_if_failed=RETRIES,
+            ).fetch(target.name, downloader=Resuming(target, sha256, size, what, headers or {}))
+            (desk / target.name).replace(target)
+        finally:
+            shutil.rmtree(desk, ignore_errors=True)
 
 
 def hash_of(path: Path) -> str:

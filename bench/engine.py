@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
@@ -25,6 +27,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Sharding = Literal["ddp", "fsdp"]
+PATIENCE = timedelta(days=1)
+"""How long a process waits for another: rank 0 may fetch 34 GB, list a corpus or write 27 GB meanwhile. NCCL's ten
+minutes are too short for that, and who died is noticed sooner: by the launcher, and by connections that close."""
+
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
@@ -54,7 +60,7 @@ class Engine:
 
     Attributes:
         rank, world_size: this process's number and how many share the work.
-        device: where tensors live.
+        device: where tensors live. A GPU has its number, which calls on another thread need: ``cuda`` is ``cuda:0``.
         dtype: of matrix products; weights that train and targets stay float32.
         sharding: ``ddp`` keeps the whole model on each device; ``fsdp`` spreads weights, gradients and optimizer
             states of a full fine-tune (an adapter is small enough to be kept whole).
@@ -68,11 +74,16 @@ class Engine:
         sharding: Sharding = "ddp",
         accelerator: Accelerator | None = None,
     ) -> None:
-        self.device, self.dtype, self.sharding = torch.device(device), dtype, sharding
+        self.device, self.dtype, self.sharding = _numbered(torch.device(device)), dtype, sharding
         self._accelerator = accelerator
         self._unshared = 0
+        self._waiting: Any = None
         self.rank = accelerator.process_index if accelerator else 0
         self.world_size = accelerator.num_processes if accelerator else 1
+        if self._together:
+            # Processes wait for each other, and tell each other what they found, over connections of the CPU: there
+            # the patience does not hang on how the group was made, and a process that dies closes its connections.
+            self._waiting = torch.distributed.new_group(backend="gloo", timeout=PATIENCE)
 
     @classmethod
     def from_environment(cls, *, dtype: str = "auto", sharding: Sharding = "ddp") -> Engine:
@@ -82,12 +93,13 @@ class Engine:
             dtype: ``auto`` (bfloat16 on CUDA, float32 elsewhere), ``bfloat16`` or ``float32``.
         """
         check_group()
-        from accelerate import Accelerator, DistributedDataParallelKwargs
+        from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 
         # SD3's only buffer, the position table, never changes; sharing it would be a collective in every first forward.
         replication = DistributedDataParallelKwargs(broadcast_buffers=False)
+        group = InitProcessGroupKwargs(timeout=PATIENCE)
         try:
-            accelerator = Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=[replication])
+            accelerator = Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=[replication, group])
         except (KeyError, ValueError) as error:  # of its own variables, whose words it holds against its lists
             told = ", ".join(sorted(name for name in os.environ if name.startswith(("ACCELERATE_", "FSDP_"))))
             raise BenchError(
@@ -122,8 +134,7 @@ class Engine:
     def barrier(self) -> None:
         """Wait until every process is here."""
         if self._together:
-            assert self._accelerator is not None
-            self._accelerator.wait_for_everyone()
+            torch.distributed.barrier(group=self._waiting)
 
     def sum(self, values: Tensor) -> Tensor:
         """Sum over processes, the same on each. Integers stay exact."""
@@ -137,19 +148,17 @@ class Engine:
         """Rank 0's value."""
         if not self._together:
             return value
-        from accelerate.utils import broadcast_object_list
-
         held = [value]
-        broadcast_object_list(held)
+        torch.distributed.broadcast_object_list(held, src=0, group=self._waiting)
         return held[0]
 
     def gather_rows(self, rows: list[T]) -> list[T]:
         """Every process's list, one after the other in rank order."""
         if not self._together:
             return rows
-        from accelerate.utils import gather_object
-
-        return list(gather_object(rows))
+        everyone: list[Any] = [None] * self.world_size
+        torch.distributed.all_gather_object(everyone, rows, group=self._waiting)
+        return [row for theirs in everyone for row in theirs]
 
     def fail_together(self, problem: str | None, error: Callable[[str], Exception]) -> None:
         """Raise on every process if there is a problem on one, so that none waits for another that has left."""
@@ -165,6 +174,19 @@ class Engine:
         if self.is_main:
             self.barrier()
         return result
+
+    # -- threads and time --------------------------------------------------------------------------------------------
+
+    def thread(self, name: str) -> ThreadPoolExecutor:
+        """One thread that computes on this engine's device; a new thread would begin on the first GPU."""
+        if self.device.type == "cuda":
+            return ThreadPoolExecutor(1, name, torch.cuda.set_device, (self.device,))
+        return ThreadPoolExecutor(1, name)
+
+    def settle(self) -> None:
+        """Wait until the device has done all that it was told: a clock that is read before counts too little."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
 
     # -- the model that trains ---------------------------------------------------------------------------------------
 
@@ -214,6 +236,10 @@ class Engine:
         finally:
             self._unshared -= 1
             _share_gradients(module, self._unshared == 0)
+
+
+def _numbered(device: torch.device) -> torch.device:
+    return torch.device("cuda", 0) if device.type == "cuda" and device.index is None else device
 
 
 def _share_gradients(module: Any, share: bool) -> None:

@@ -66,6 +66,10 @@ class Missing(BenchError):
         self.asset = asset
 
 
+class DeviceLost(BenchError):
+    """The device takes no more work from this process, whatever it is asked for. Nothing else may be tried in it."""
+
+
 class JobFailure(Exception):
     """The method did something that ends this job and no other: the reason goes into its status."""
 
@@ -84,6 +88,31 @@ def some(names: Iterable[object], most: int = 8) -> str:
 def in_brief(error: Exception) -> str:
     """What another library says, on one line that stays readable."""
     return shortened(one_line(str(error)) or type(error).__name__, 200)
+
+
+def device_lost(error: BaseException | None) -> bool:
+    """Whether an error, or one that it came of, is CUDA's and leaves the process without its device.
+
+    All of CUDA's errors but a lack of memory do: after an assert or a wild address in a kernel every later call fails.
+    """
+    while error is not None:
+        said = str(error)
+        ours = type(error).__name__ == "AcceleratorError" or "CUDA error" in said
+        if isinstance(error, DeviceLost) or (ours and isinstance(error, RuntimeError) and "out of memory" not in said):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def stop_if_lost(error: BaseException) -> None:
+    """Raise DeviceLost where ``device_lost``. For those who otherwise go on with something else after an error."""
+    if device_lost(error):
+        if isinstance(error, DeviceLost):
+            raise error
+        said = " ".join(str(error).split())
+        raise DeviceLost(
+            f"the device is lost ({type(error).__name__}: {said}); run the same command again, in a new process"
+        ) from error
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> BenchError:

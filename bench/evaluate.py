@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from bench import records, registry
+from bench import files, records, registry
 from bench.bounds import LARGEST_SCALE, LONGEST_NAME, MOST_IMAGES, MOST_SCALES, MOST_T5_TOKENS
-from bench.errors import BenchError, concerns_a_path, of_path, unknown
+from bench.errors import BenchError, concerns_a_path, of_path, stop_if_lost, unknown
 from bench.experiment import DRAWN_UNTRAINED, NOT_TRAINED, Outcome, Workspace, untrained_header, untrained_record
 from bench.progress import Progress
 from bench.settings import Settings, read_values, validated
@@ -89,6 +89,8 @@ def evaluate(
     engine = engine or Engine.from_environment(dtype=config.dtype)
     folder = workspace.runs / config.run_name
     with turn(folder, EXPERIMENT, engine, progress.say):
+        if engine.is_main:
+            files.sweep_below(folder)
         suite, metrics, chosen = _open_run(folder, config, engine)
     failed = {}
     given, left_out = expanded(config.what)
@@ -101,10 +103,14 @@ def evaluate(
             _Rows(config, suite, engine, progress, folder, subject).run(scored)
         except records.DiskFull:
             raise
-        except (BenchError, OSError) as fault:
-            if isinstance(fault, OSError) and not concerns_a_path(fault):
+        except Exception as fault:
+            stop_if_lost(fault)
+            if isinstance(fault, OSError) and concerns_a_path(fault):
+                error: Exception = of_path(fault)
+            else:
+                error = fault
+            if not isinstance(error, BenchError):
                 raise
-            error = of_path(fault) if isinstance(fault, OSError) else fault
             if isinstance(error, records.DiskFull):
                 raise error from fault
             if engine.world_size > 1:  # the others may be inside a collective and cannot know
@@ -385,6 +391,7 @@ def score_run(run: Path, names: Sequence[str], progress: Progress) -> None:
     if not (run / "experiment.json").is_file():
         raise BenchError(f"{run} is no run (it has no experiment.json); give a folder of runs/")
     with turn(run, EXPERIMENT, engine := Engine(), progress.say):
+        files.sweep_below(run)
         _score_run(run, names, progress, engine)
 
 

@@ -13,10 +13,10 @@ from itertools import pairwise, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench import plugins, records, registry
+from bench import files, plugins, records, registry
 from bench.budget import Budget
 from bench.config import ExperimentConfig, SubsetRule
-from bench.errors import FULL, BenchError, of_path
+from bench.errors import FULL, BenchError, DeviceLost, device_lost, of_path, stop_if_lost
 from bench.origin import Origin
 from bench.own import Own
 from bench.progress import Progress
@@ -117,6 +117,7 @@ def run_experiment(
     folder, jobs = workspace.runs / config.run_name, plans(config)
     with turn(folder, EXPERIMENT, engine, progress.say):
         if engine.is_main:
+            files.sweep_below(folder)
             _write_experiment(folder, config, suite, backbone, metrics, jobs)
 
     data, manifests = _prepare(config, workspace, progress, engine, backbone, suite, metrics)
@@ -137,7 +138,7 @@ def run_experiment(
         records.write_json(folder / "config.json", config.model_dump(mode="json") | origin)
     engine.barrier()
     failed = {}
-    wanted = [job for job in jobs if only is None or job.name in only]
+    wanted = engine.broadcast(_in_turn(folder, [job for job in jobs if only is None or job.name in only]))
     with progress.experiment(len(wanted), config.evaluations):
         if only is None or records.BASE in only:
             shared.evaluate_base(folder)
@@ -157,11 +158,20 @@ def run_experiment(
     return Outcome(folder, failed)
 
 
+def _in_turn(folder: Path, jobs: list[Plan]) -> list[Plan]:
+    """Jobs in the order in which to run them: those that have failed before come last, for they may do so again, and
+    one that loses the device keeps those behind it from running."""
+    from bench.runner import read_status
+
+    return sorted(jobs, key=lambda job: read_status(folder / job.name)["status"] == "failed")
+
+
 def _prepare_metric(metric: Any, progress: Progress, *, vital: bool) -> None:
     """See that a metric can score before anything is spent. One that only evaluates can score later as well."""
     try:
         metric.prepare()
     except Exception as error:  # a package that does not import is no reason to stop either
+        stop_if_lost(error)
         if vital:
             raise
         reason = str(error) if isinstance(error, BenchError) else f"{type(error).__name__}: {error}"
@@ -573,6 +583,12 @@ class _Shared:
             if self.engine.world_size > 1:  # the others wait for this process and cannot know; the launcher ends them
                 self._status(folder, "failed", reason, force=True)
                 raise
+            if device_lost(error):
+                self._status(folder, "failed", reason)
+                raise DeviceLost(
+                    f"{plan.name} failed, and its process has lost the device: {reason}; the same command goes on with "
+                    "the other jobs"
+                ) from error
         else:
             self._status(folder, "finished")
             return None
@@ -603,7 +619,7 @@ class _Shared:
     def _run(self, plan: Plan, recipe: Recipe, data: TrainingData, folder: Path) -> None:
         from bench.errors import JobFailure
         from bench.job import Job
-        from bench.runner import JobRun
+        from bench.runner import JobRun, release_memory
         from bench.trackers import tracking
 
         needs, reward = recipe.needs, reward_metric(self.config, plan, recipe.needs, self.suite)
@@ -611,6 +627,7 @@ class _Shared:
             raise JobFailure(f"it needs a reward with a gradient, and {reward} has none; give another with --reward")
         if needs.preference_pairs and self.lacking:
             raise JobFailure(self.lacking)
+        release_memory()  # an earlier job's model, before there is another
         job = Job(
             backbone=self.backbone,
             null=self.null,

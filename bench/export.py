@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from bench import records
 from bench.backbone import hub
 from bench.errors import BenchError, unknown
 from bench.model_card import Form, card

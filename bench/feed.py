@@ -13,6 +13,7 @@ from torch import Tensor
 from bench.backbone.loader import TextCondition
 from bench.batches import Part, cut, deal
 from bench.data import Prefetch, TrainingData
+from bench.engine import Engine
 from bench.rng import numpy_generator
 
 
@@ -36,19 +37,19 @@ class Feed:
 
     Args:
         seed: of the job; every process shuffles alike.
-        rank, world_size: this process's number, and how many share a batch.
+        engine: this process's: its number, how many share a batch, and the device of the thread that reads ahead.
 
     Attributes:
         data: what may be read at present.
         cursors: rows that each stream has read so far, over all epochs.
     """
 
-    def __init__(self, data: TrainingData, seed: int, rank: int, world_size: int) -> None:
+    def __init__(self, data: TrainingData, seed: int, engine: Engine) -> None:
         self.data = data
         self.cursors = {"pairs": 0, "prompts": 0, "preferences": 0}
-        self._seed, self._rank, self._world_size = seed, rank, world_size
+        self._seed, self._rank, self._world_size = seed, engine.rank, engine.world_size
         self._order: tuple[str, int, Tensor] | None = None
-        self._prefetch = Prefetch(self._read)
+        self._prefetch = Prefetch(self._read, engine.thread("prefetch"))
 
     @property
     def waited(self) -> float:

@@ -71,7 +71,7 @@ class Job:
         self.meter = Meter()
         self.latent_shape: Shape = backbone.latent_shape
         self._backbone, self._null = backbone, null
-        self._given, self._feed = data, Feed(data, seed, self.engine.rank, self.engine.world_size)
+        self._given, self._feed = data, Feed(data, seed, self.engine)
         self._scored = self._reward = Reward(reward, self.engine) if reward else None
         self._traced = True  # whether the reward may be asked for its gradient
         self._started_from: Path | None = None

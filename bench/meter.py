@@ -21,7 +21,7 @@ class Meter:
         reward_calls: images scored by the method's reward.
         pairs: training pairs read.
         seconds: device-seconds of training (wall time of every process added up), evaluation excluded.
-        peak_memory: bytes, of the process with most; device memory on CUDA, resident set on CPU.
+        peak_memory: bytes, of the process with most, evaluation excluded; device memory on CUDA, resident set on CPU.
     """
 
     flops: int = 0

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import math
-import os
-import platform
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePath
-from typing import IO, Any, Final, NoReturn, TypeVar
+from typing import IO, Any, Final, NoReturn, TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
 
+from bench import files
 from bench.errors import FULL, BenchError, of_path
 from bench.errors import DiskFull as DiskFull  # a public name of this module
 
@@ -73,14 +70,19 @@ def _disk_full(path: Path) -> DiskFull:
     return DiskFull(f"the disk is full: could not write {path}; free some space and run the same command")
 
 
-class _Watched(io.FileIO):
+class _Watched:
     """A file that remembers why a write failed: libraries that write through it report something else."""
 
-    failed: OSError | None = None
+    def __init__(self, file: IO[bytes]) -> None:
+        self.failed: OSError | None = None
+        self._file = file
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
 
     def write(self, data: Any) -> int:
         try:
-            return super().write(data)
+            return self._file.write(data)
         except OSError as error:
             self.failed = error
             raise
@@ -93,49 +95,23 @@ def write_with(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         DiskFull: the disk, or the user's share of it, is full.
         OSError: the file cannot be written for another reason; it names ``path``.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.partial")
-    raw: _Watched | None = None
+    failed: OSError | None = None
     try:
-        with _Watched(partial, "w") as raw, io.BufferedWriter(raw) as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        with files.unfinished(path.parent, path.name) as file:
+            watched = _Watched(file)
+            try:
+                write(cast(IO[bytes], watched))
+            finally:
+                failed = watched.failed
+            files.keep(file, path)
     except BaseException as error:
-        partial.unlink(missing_ok=True)
-        cause = error if isinstance(error, OSError) else raw.failed if raw else None
+        cause = error if isinstance(error, OSError) else failed
         if cause is None:
             raise
         if cause.errno in FULL:
             raise _disk_full(path) from error
         cause.filename = str(path)
         raise cause from (error if cause is not error else None)
-
-
-def clear_partials(folder: Path) -> None:
-    """Delete what ``write_with`` had begun to write in a folder when its process was killed.
-
-    What a living process of this machine writes stays, and what was begun elsewhere less than a day ago.
-    """
-    for path in folder.glob(".*.partial"):
-        begun, _, process = path.name.removesuffix(".partial").rpartition(".")
-        try:
-            here = begun.endswith(f".{platform.node()}") and process.isdigit()
-            if path.is_file() and not (_lives(int(process)) if here else time.time() - path.stat().st_mtime < 86_400):
-                path.unlink()
-        except FileNotFoundError:  # its writer has finished meanwhile
-            continue
-
-
-def _lives(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        pass
-    return True
 
 
 def write_bytes(path: Path, data: bytes | memoryview) -> None:

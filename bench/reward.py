@@ -33,10 +33,9 @@ class Reward:
 
     def later(self, images: np.ndarray, prompts: Sequence[Prompt]) -> Callable[[], Tensor]:
         """A call that waits for the scores (N,) of images; every process must make it."""
-        device = self._engine.device
-        if device.type == "cuda":  # preparing pictures and reading signs are the CPU's work
+        if self._engine.device.type == "cuda":  # preparing pictures and reading signs are the CPU's work
             if self._thread is None:
-                self._thread = ThreadPoolExecutor(1, "reward", torch.cuda.set_device, (device,))
+                self._thread = self._engine.thread("reward")
             scored: Future[Any] = self._thread.submit(self.metric.score, list(images), prompts)
         else:
             scored = Future()

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from bench import records
+from bench import files, records
 from bench.budget import Budget
 from bench.engine import digest_of, spread, whole
 from bench.errors import BenchError, JobFailure
@@ -176,6 +176,7 @@ class JobRun:
     def _step(self) -> None:
         job, before, start = self.job, self.job.meter.spent(self.budget.currency), time.monotonic()
         self.method.step(job)
+        job.engine.settle()
         scalars = job.finish_step(time.monotonic() - start, peak_memory())
         self._taken += 1
         spent = job.meter.spent(self.budget.currency)
@@ -241,7 +242,7 @@ class JobRun:
             weights = digest_of(job.policy.transformer, job.engine)
             header |= {"configuration": self.configuration, "weights": weights}
             self.evaluator.run(self.evaluator.painter(job.policy), folder, header=header, tick=self.tick)
-        release_memory()
+        reset_peak_memory()
 
     # -- state -----------------------------------------------------------------------------------------------------
 
@@ -261,13 +262,12 @@ class JobRun:
         state = whole(state, keep=self.job.engine.is_main)
         if self.job.engine.is_main:
             records.write_with(self.folder / "checkpoint.pt", lambda file: torch.save(state, file))
+        self.job.engine.barrier()  # the others' next step would count the time that the file takes
 
     def _resume(self) -> None:
         path = self.folder / "checkpoint.pt"
         if self.job.engine.is_main:
-            for unfinished in self.folder.glob(".*.partial"):  # a kill while writing left it
-                if unfinished.is_file():
-                    unfinished.unlink()
+            files.sweep(self.folder)
         if self.job.engine.broadcast(self.job.engine.is_main and is_damaged(path)):
             raise BenchError(f"{path} is damaged; delete it to start the job again")
         state = self._checkpoint(path) if path.exists() else None
@@ -355,10 +355,10 @@ def _stop_between_steps() -> Iterator[Callable[[], bool]]:
 
 
 def reset_peak_memory() -> None:
-    """Start a new peak, so that a job's figure does not hold an earlier job's."""
+    """Start a new peak from what is in use, so that a job's figure holds neither an earlier job nor an evaluation."""
+    release_memory()  # first, or the peak would begin with what is about to be freed
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-    release_memory()
     with contextlib.suppress(OSError):  # not Linux: the peak is then the process's
         Path("/proc/self/clear_refs").write_text("5")
 

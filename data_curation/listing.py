@@ -8,7 +8,6 @@ import json
 import os
 import string
 import tempfile
-import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from bench import records
+from bench import files, records
 from bench.corpus import Problem
 from bench.errors import BenchError, shown
 
@@ -87,40 +86,38 @@ def write_listing(folder: Path, identity: Mapping[str, Any], rows: Iterable[Row 
         identity: what else makes the corpus what it is (loader, resolution, …).
         rows: pairs and problems in the corpus's order; a pair without a caption becomes a problem here.
     """
-    partial = _place(folder) / f".{uuid.uuid4().hex}.partial"
     hashed = hashlib.sha256(records.dumps(identity).encode())
     problems: list[Problem] = []
     batch: list[dict[str, Any]] = []
     try:
-        with partial.open("wb") as file, pa.ipc.new_file(file, SCHEMA) as writer:
-            for row in rows:
-                if isinstance(row, Row) and (reason := _caption_problem(row)):
-                    row = Problem(row.name, reason)
-                if isinstance(row, Problem):
-                    problems.append(Problem(shown(row.item), shown(row.reason)))
-                    continue
-                tags = json.dumps(row.tags) if row.tags else ""
-                values = vars(row) | {"caption": _trimmed(row.caption), "tags": tags}
-                hashed.update(records.dumps(values).encode())
-                batch.append(values)
-                if len(batch) == BATCH:
-                    writer.write_batch(pa.RecordBatch.from_pylist(batch, SCHEMA))
-                    batch.clear()
-            writer.write_batch(pa.RecordBatch.from_pylist(batch, SCHEMA))
-        path = folder / f"{hashed.hexdigest()[:16]}.arrow"
-        if not path.exists():
-            if partial.parent != folder:
-                raise BenchError(
-                    f"{folder} may not be written, and the cache does not hold the listing; make it writable"
-                )
-            partial.replace(path)
+        with files.unfinished(_place(folder), "listing") as file:
+            with pa.ipc.new_file(file, SCHEMA) as writer:
+                for row in rows:
+                    if isinstance(row, Row) and (reason := _caption_problem(row)):
+                        row = Problem(row.name, reason)
+                    if isinstance(row, Problem):
+                        problems.append(Problem(shown(row.item), shown(row.reason)))
+                        continue
+                    tags = json.dumps(row.tags) if row.tags else ""
+                    values = vars(row) | {"caption": _trimmed(row.caption), "tags": tags}
+                    hashed.update(records.dumps(values).encode())
+                    batch.append(values)
+                    if len(batch) == BATCH:
+                        writer.write_batch(pa.RecordBatch.from_pylist(batch, SCHEMA))
+                        batch.clear()
+                writer.write_batch(pa.RecordBatch.from_pylist(batch, SCHEMA))
+            path = folder / f"{hashed.hexdigest()[:16]}.arrow"
+            if not path.exists():
+                if Path(file.name).parent != folder:
+                    raise BenchError(
+                        f"{folder} may not be written, and the cache does not hold the listing; make it writable"
+                    )
+                files.keep(file, path)
     except OSError as error:
         if error.errno == errno.ENOSPC:
             message = f"the disk is full: could not write the listing in {folder}; free some space and run again"
             raise records.DiskFull(message) from error
         raise
-    finally:
-        partial.unlink(missing_ok=True)
     return Listing(path, hashed.hexdigest(), problems)
 
 

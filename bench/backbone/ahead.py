@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -30,7 +30,7 @@ class AheadText:
 
     def __init__(self, backbone: Backbone, texts: Sequence[str], dtype: torch.dtype, *, batches: int = 4) -> None:
         self._backbone, self._texts, self._dtype, self._batches = backbone, texts, dtype, batches
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="text-ahead")
+        self._worker = backbone.engine.thread("text-ahead")
         self._encoders = ExitStack()  # entered here and not by the worker: two threads cannot load models at once
         self._encoders.enter_context(backbone.text_encoders())
         self._lock = threading.Lock()

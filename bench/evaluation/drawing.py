@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from bench import pictures, records
+from bench import files, pictures, records
 from bench.engine import Engine
 from bench.evaluation.painters import Painter
 from bench.suite import Prompt, PromptSet, Suite
@@ -134,9 +134,7 @@ def _begin(partial: Path, header: dict[str, Any]) -> None:
         shutil.rmtree(partial, ignore_errors=True)
         records.write_json(partial / "evaluation.json", header)
     (partial / "images").mkdir(exist_ok=True)
-    for place in (partial, partial / "images"):
-        for unfinished in place.glob(".*.partial"):  # a kill while writing left it
-            unfinished.unlink()
+    files.sweep(partial, partial / "images")
 
 
 @dataclass(frozen=True)

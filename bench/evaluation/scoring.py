@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from bench import records
+from bench import files, records
 from bench.engine import Engine
-from bench.errors import BenchError, Missing
+from bench.errors import BenchError, Missing, stop_if_lost
 from bench.evaluation.drawing import read_picture
 from bench.metric import Metric, checked
 from bench.report.read import SampleLine
@@ -51,7 +51,7 @@ def score_suite(
     """
     path = folder / "samples.jsonl"
     if engine.is_main:
-        records.clear_partials(folder)
+        files.sweep(folder)
     rows: list[Row] = list(records.read_rows(SampleLine, path))
     engine.barrier()  # every process has read what is written anew below
     shared = {asset for name in keep if name in metrics for asset in metrics[name].assets}
@@ -119,6 +119,7 @@ class _Scoring:
         except BenchError as error:
             return str(error)
         except Exception as error:
+            stop_if_lost(error)
             return _told(error)
         return None
 
@@ -169,7 +170,8 @@ def score_each(metric: Metric, images: Sequence[np.ndarray], prompts: Sequence[P
         return []
     try:
         values = checked(metric.score(images, prompts), len(images))
-    except Exception:
+    except Exception as error:
+        stop_if_lost(error)
         return [_score_one(metric, image, prompt) for image, prompt in zip(images, prompts, strict=True)]
     return [_cell(metric, value) for value in values]
 
@@ -179,6 +181,7 @@ def score_prompt(metric: Metric, images: Sequence[np.ndarray], prompts: Sequence
     try:
         values = checked(metric.score(images, prompts), len(images))
     except Exception as error:
+        stop_if_lost(error)
         return [error_cell(metric, _told(error))] * len(images)
     if np.isfinite(values).all() and (values != values[0]).any():
         return [error_cell(metric, "different numbers for the images of a prompt")] * len(images)
@@ -194,6 +197,7 @@ def _score_one(metric: Metric, image: np.ndarray, prompt: Prompt) -> Cell:
     try:
         (value,) = checked(metric.score([image], [prompt]), 1)
     except Exception as error:
+        stop_if_lost(error)
         return error_cell(metric, _told(error))
     return _cell(metric, value)
 

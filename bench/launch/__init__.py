@@ -8,11 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bench.errors import unknown
-from bench.launch.settings import LaunchSettings
 
 if TYPE_CHECKING:
     from bench.config import ExperimentConfig
     from bench.experiment import Outcome, Workspace
+    from bench.launch.settings import LaunchSettings
     from bench.progress import Progress
 
 LAUNCHERS = ("local", "accelerate", "slurm")

@@ -14,7 +14,11 @@ if TYPE_CHECKING:
     from bench.evaluate import EvaluationConfig
     from bench.experiment import Workspace
 
-WORKER: tuple[str, ...] = (sys.executable, "-m", "bench.worker")
+SAFE = "-P"
+"""Python's option that keeps the current folder out of where modules are looked for. A file ``random.py`` there would
+be imported in place of the library's, and run."""
+
+WORKER: tuple[str, ...] = (sys.executable, SAFE, "-m", "bench.worker")
 
 
 def launch_folder(folder: Path) -> Path:

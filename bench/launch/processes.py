@@ -6,18 +6,20 @@ import contextlib
 import logging
 import os
 import signal
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.bound import bound
 from bench.bounds import MOST_ON_CPU
 from bench.errors import BenchError
+from bench.files import scratch
 from bench.launch import ends
 from bench.launch.command import worker_command, write_config
 from bench.launch.settings import LaunchSettings
+from bench.launch.signals import note
 
 if TYPE_CHECKING:
     from bench.config import ExperimentConfig
@@ -103,6 +105,8 @@ def evaluate_in_processes(
 def run_processes(command: Sequence[str], processes: int, grace: int) -> End:
     """Run a command as ranks 0 to ``processes - 1`` of one group; when one fails the others are stopped.
 
+    None outlives this process, not even when it is killed.
+
     Args:
         grace: seconds that the processes have to end after a signal to this one was passed on to them.
     """
@@ -110,9 +114,10 @@ def run_processes(command: Sequence[str], processes: int, grace: int) -> End:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+    entry, *arguments = bound(command)
     # As many threads as there are cores would be that many for each process; torchrun, too, bounds them.
     os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // processes, 1)))
-    with tempfile.TemporaryDirectory() as logs, _none_left(grace), _signals_kept(), _silent():
+    with scratch() as logs, _none_left(grace), _signals_kept(), _silent():
         agent = LaunchConfig(
             min_nodes=1,
             max_nodes=1,
@@ -122,14 +127,15 @@ def run_processes(command: Sequence[str], processes: int, grace: int) -> End:
             rdzv_endpoint="127.0.0.1:0",
             local_addr="127.0.0.1",
             max_restarts=0,
-            logs_specs=DefaultLogsSpecs(log_dir=logs),
+            logs_specs=DefaultLogsSpecs(log_dir=str(logs)),
             shutdown_timeout=grace,
         )
         try:
-            elastic_launch(agent, command[0])(*command[1:])
+            elastic_launch(agent, entry)(*arguments)
         except ChildFailedError as error:
             return first_end(error.failures)
-        except SignalException:
+        except SignalException as told:
+            note(told.sigval)
             return End(ends.INTERRUPTED)
     return End(ends.FINE)
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import re
+import shlex
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from bench.errors import BenchError
+from bench.launch.command import SAFE
 from bench.launch.rank import Rank
 from bench.launch.settings import LaunchSettings
 
@@ -19,6 +23,9 @@ ENDED_BADLY = {"BOOT_FAIL", "CANCELLED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT
 OVER = ENDED_BADLY | {"COMPLETED", "GONE"}
 """States from which a job does not return. GONE is ours: the queue does not know it any more."""
 
+
+_PYTHON = f"{shlex.quote(sys.executable)} {SAFE}"
+"""How a process of a Slurm job starts."""
 
 _ERROR = "sbatch: error: "
 
@@ -50,7 +57,7 @@ class SlurmQueue:
         from submitit.core.utils import FailedJobError, FailedSubmissionError
 
         try:
-            executor = submitit.SlurmExecutor(self._folder, max_num_timeout=self._settings.time_outs)
+            executor = submitit.SlurmExecutor(self._folder, max_num_timeout=self._settings.time_outs, python=_PYTHON)
             executor.update_parameters(**sbatch_parameters(self._settings, name, after))
             with contextlib.redirect_stderr(io.StringIO()):  # submitit prints what it also raises
                 jobs = executor.submit_array(ranks)
@@ -159,7 +166,8 @@ class LocalQueue:
             signal.SIGINT, signal.SIG_IGN
         )  # inherited: Ctrl-C is for this process, which passes it on
         try:
-            return self._executor.submit(rank)
+            with _safe_path():
+                return self._executor.submit(rank)
         finally:
             signal.signal(signal.SIGINT, usual)
 
@@ -177,6 +185,20 @@ class LocalQueue:
         for process in self._started.values():
             process._process.wait()
         return "the running jobs were stopped; the same command resumes them"
+
+
+@contextlib.contextmanager
+def _safe_path() -> Iterator[None]:
+    """Python processes that are started meanwhile, and theirs, import nothing from the current folder."""
+    usual = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        if usual is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = usual
 
 
 def _succeeded(job: Any) -> bool:

@@ -13,13 +13,15 @@ import secrets
 import signal
 import subprocess
 import sys
-import tempfile
+import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from bench.bound import bound
+from bench.files import scratch
 from bench.launch import ends
 from bench.launch.command import launch_folder
 from bench.launch.signals import STOP_SIGNALS
@@ -27,6 +29,10 @@ from bench.launch.signals import STOP_SIGNALS
 _LAST_WORD, _OTHERS_WORD = 2.0, 1.0
 """Seconds that a rank whose worker was killed waits before it marks the job, after those that lost their connection to
 it; and that such a rank waits for the word of one that was killed."""
+
+
+_LOOK = 1.0
+"""Seconds between two looks at the command that a rank works for."""
 
 
 class RankFailed(Exception):
@@ -42,12 +48,14 @@ class Rank:
         folder: the experiment's run folder.
         names: the jobs that the worker runs; none: what comes before the jobs.
         token: of this submission alone, where a cluster may use a job's number again.
+        launcher: process that submits. On this machine, where no cluster keeps a job, the worker stops when it is gone.
     """
 
     command: tuple[str, ...]
     folder: Path
     names: tuple[str, ...] = ()
     token: str = field(default_factory=lambda: secrets.token_hex(6))
+    launcher: int = field(default_factory=os.getpid)
 
     @property
     def word(self) -> Path:
@@ -61,6 +69,8 @@ class Rank:
 
         place = submitit.JobEnvironment()
         since = time.time()
+        if os.environ.get("SUBMITIT_EXECUTOR") == "local":
+            threading.Thread(target=_follow, args=(self.launcher,), daemon=True).start()
         code, reason = self._work(place.global_rank, several=place.num_tasks > 1)
         match code:
             case ends.FINE:
@@ -84,8 +94,8 @@ class Rank:
 
     def _work(self, rank: int, *, several: bool) -> tuple[int, str]:
         """Run the worker: its exit code, and why it died if it did."""
-        with tempfile.TemporaryDirectory() as scratch:
-            said = Path(scratch) / "error.json"
+        with scratch() as folder:
+            said = folder / "error.json"
             os.environ["TORCHELASTIC_ERROR_FILE"] = str(said)
             if several:
                 _join_group()
@@ -115,7 +125,7 @@ def _run(command: tuple[str, ...]) -> int:
     _asked = False
     signal.signal(signal.SIGTERM, _stop)  # submitit's handler ignores it
     # On this machine Ctrl-C reaches everything in the terminal's session; the worker is to hear of it once, from here.
-    _running = subprocess.Popen(command, start_new_session=os.environ.get("SUBMITIT_EXECUTOR") == "local")
+    _running = subprocess.Popen(bound(command), start_new_session=os.environ.get("SUBMITIT_EXECUTOR") == "local")
     # Not Popen.wait: it holds a lock, which ``checkpoint``, called from a signal's handler, would wait for in vain.
     os.waitid(os.P_PID, _running.pid, os.WEXITED | os.WNOWAIT)
     code = _running.wait()
@@ -140,6 +150,19 @@ def _stop(number: int = 0, frame: FrameType | None = None) -> None:
     if _running is not None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(_running.pid, signal.SIGTERM)
+
+
+def _follow(launcher: int) -> None:
+    """Stop the worker once the command that it works for is gone. One that was killed cannot pass that on."""
+    import psutil
+
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(launcher)
+        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+            time.sleep(_LOOK)
+    while True:  # the worker may not have been started yet
+        _stop()
+        time.sleep(_LOOK)
 
 
 def _join_group() -> None:

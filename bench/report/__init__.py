@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench import records
+from bench import files, records
 from bench.errors import shown
 
 if TYPE_CHECKING:
@@ -114,9 +114,10 @@ def render_published(out: Path) -> list[Path]:
     return _write(alone.files(), out)
 
 
-def _write(files: Mapping[str, str | bytes], out: Path) -> list[Path]:
-    for name, content in files.items():
+def _write(contents: Mapping[str, str | bytes], out: Path) -> list[Path]:
+    files.sweep(out)
+    for name, content in contents.items():
         # Names and prompts are a stranger's: a terminal that shows a report must not obey them.
         data = shown(content, keep="\n\t").encode() if isinstance(content, str) else content
         records.write_bytes(out / name, data)
-    return [out / name for name in files]
+    return [out / name for name in contents]

@@ -12,6 +12,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from bench.bound import die_with
 from bench.corpus import Corpus
 from bench.records import digest
 from bench.rng import numpy_generator
@@ -70,7 +71,8 @@ def render_corpus(
     unfinished = target / f".images.{os.getpid()}.npy"
     images = np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.uint8, shape=(size, SIZE, SIZE, 3))
     rows: list[dict[str, object]] = []
-    with ProcessPoolExecutor(max_workers=min(os.cpu_count() or 1, len(stops))) as pool:
+    workers = min(os.cpu_count() or 1, len(stops))
+    with ProcessPoolExecutor(workers, initializer=die_with, initargs=(os.getpid(),)) as pool:
         for start, stop, (pixels, chunk) in zip(
             starts, stops, pool.map(partial(_render_chunk, draw, seed), starts, stops), strict=True
         ):

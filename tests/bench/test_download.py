@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import subprocess
+import sys
 import threading
 from collections import namedtuple
 from collections.abc import Iterator
@@ -14,6 +16,7 @@ import file_server
 import pytest
 import requests
 from file_server import FileServer, Served
+from launching import wait_until
 
 from bench import download
 from bench.errors import BenchError
@@ -87,6 +90,25 @@ def test_a_later_command_goes_on_with_what_an_earlier_one_left(server: FileServe
     bring(server, target)
     assert target.read_bytes() == CONTENT
     assert ranges(server)[-1] == "bytes=5120-"
+
+
+def test_a_download_that_was_killed_leaves_nothing_after_the_next(server: FileServer, target: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from bench import download\n"
+        "url, target, sha256, size = sys.argv[1:]\n"
+        "lock = Path(target).parent / '.locks' / 'file.lock'\n"
+        "download.fetch(url, Path(target), sha256, int(size), what='the file', lock=lock)"
+    )
+    given = [server.url("/file"), str(target), SHA256, str(len(CONTENT))]
+    server.wait.clear()
+    process = subprocess.Popen([sys.executable, "-c", code, *given])
+    wait_until(lambda: bool(server.asked))
+    process.kill()
+    process.wait()
+    server.wait.set()
+    bring(server, target)
+    assert target.read_bytes() == CONTENT
+    assert sorted(path.name for path in target.parent.iterdir()) == [".locks", "file.bin"]
 
 
 def test_a_server_that_brings_nothing_is_given_up(

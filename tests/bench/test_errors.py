@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from bench.errors import BenchError, unknown
+import pytest
+import torch
+
+from bench.errors import BenchError, DeviceLost, JobFailure, device_lost, stop_if_lost, unknown
 
 
 def test_the_nearest_name_is_proposed():
@@ -19,3 +22,48 @@ def test_any_iterable_of_names_will_do_and_the_message_is_one_line():
     message = str(unknown("key", "bath_size", iter({"batch_size": 1, "lr": 2})))
     assert message == "unknown key 'bath_size'; did you mean 'batch_size'?"
     assert "\n" not in message
+
+
+class AcceleratorError(RuntimeError):
+    """As torch calls it since 2.8."""
+
+
+def caused(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
+ASSERT = RuntimeError("CUDA error: device-side assert triggered\nCUDA kernel errors might be reported later")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ASSERT,
+        AcceleratorError("CUDA error: an illegal memory access was encountered"),
+        AcceleratorError("whatever it says"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasGemmEx(...)`"),
+        caused(JobFailure("the method broke"), ASSERT),
+        DeviceLost("the device is lost"),
+    ],
+)
+def test_an_error_of_cuda_loses_the_device(error: Exception) -> None:
+    assert device_lost(error)
+    with pytest.raises(DeviceLost) as stopped:
+        stop_if_lost(error)
+    assert "\n" not in str(stopped.value)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        AcceleratorError("CUDA error: out of memory"),
+        RuntimeError("the size of tensor a (3) must match"),
+        ValueError("CUDA error: said by something else"),
+        BenchError("no such file"),
+    ],
+)
+def test_no_other_error_does(error: Exception) -> None:
+    assert not device_lost(error)
+    stop_if_lost(error)

@@ -10,8 +10,9 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
-from launching import CONFIG, SFT, SOAR, Stubbed, once
+from launching import CONFIG, SFT, SOAR, Stubbed, once, wait_until
 
 from bench.errors import BenchError
 from bench.launch import ends, launch
@@ -126,6 +127,80 @@ def test_a_process_that_does_not_end_is_killed(tmp_path: Path) -> None:
     assert process.stdout is not None and process.stdout.readline() == "up\n"
     process.send_signal(signal.SIGTERM)
     assert process.communicate(timeout=60)[0] == f"{ends.INTERRUPTED}\n"
+
+
+SLEEPER = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
+
+
+def lives(pid: int) -> bool:
+    """Whether a process is there that has not ended; one that nobody has waited for yet is not."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        "from bench.launch.processes import run_processes; run_processes(command, 2, 1)",
+        "from bench.launch import rank; rank.Rank(command, Path())._work(0, several=False)",
+    ],
+    ids=["ranks of accelerate", "a worker of a cluster job"],
+)
+def test_processes_that_were_started_end_with_a_launcher_that_is_killed(start: str) -> None:
+    code = f"import sys; from pathlib import Path; command = (sys.executable, '-S', '-c', {SLEEPER!r}); {start}"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    many = 2 if "run_processes" in start else 1
+    started = [int(process.stdout.readline()) for _ in range(many)]
+    assert all(map(lives, started))
+    process.kill()
+    wait_until(lambda: not any(map(lives, started)))
+    process.wait()
+    process.stdout.close()
+
+
+def test_the_local_clusters_workers_stop_with_a_command_that_is_killed(tmp_path: Path) -> None:
+    worker = "import os, pathlib, time; pathlib.Path('pid').write_text(f'{os.getpid()} '); time.sleep(600)"
+    code = (
+        "import sys, time; from pathlib import Path\n"
+        "from bench.launch.queues import LocalQueue, LaunchSettings; from bench.launch.rank import Rank\n"
+        "queue = LocalQueue(Path('logs'), LaunchSettings(cluster='local'))\n"
+        f"[job] = queue.submit([Rank((sys.executable, '-S', '-c', {worker!r}), Path('run'))], 'x')\n"
+        "queue.states([job]); time.sleep(600)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path)
+    pid = tmp_path / "pid"
+    wait_until(lambda: pid.exists() and pid.read_text().endswith(" "))
+    started = int(pid.read_text())
+    assert lives(started)
+    process.kill()
+    process.wait()
+    wait_until(lambda: not lives(started))
+
+
+def test_a_process_whose_launcher_is_gone_before_it_starts_ends_at_once() -> None:
+    code = "import os; from bench.bound import die_with; die_with(os.getpid()); print('still here')"
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stdout) == (-signal.SIGKILL, "")
+
+
+def test_where_the_system_does_not_tell_a_process_of_its_parents_death_it_is_watched() -> None:
+    code = (
+        "import os, subprocess, sys, time\n"
+        "child = 'import os, sys, time; sys.platform = \"other\"; from bench.bound import die_with;'\n"
+        "child += 'die_with(os.getppid()); print(os.getpid(), flush=True); time.sleep(600)'\n"
+        "subprocess.run([sys.executable, '-c', child])"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    started = int(process.stdout.readline())
+    assert lives(started)
+    process.kill()
+    process.wait()
+    wait_until(lambda: not lives(started))
+    process.stdout.close()
 
 
 def test_a_process_that_was_being_started_when_a_signal_came_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner, Result
+from launching import wait_until
 
 from bench import engine, experiment, worker
 from bench.config import ExperimentConfig
@@ -17,7 +20,10 @@ from bench.errors import BenchError, JobFailure
 from bench.evaluate import EvaluationConfig
 from bench.experiment import Outcome, Workspace
 from bench.launch import ends
-from bench.launch.command import worker_command, write_config
+from bench.launch.command import WORKER, worker_command, write_config
+from bench.launch.queues import LocalQueue
+from bench.launch.rank import Rank
+from bench.launch.settings import LaunchSettings
 from bench.launch.signals import STOP_SIGNALS, stop_signals
 from bench.records import DiskFull
 from bench.runner import OutOfMemory
@@ -145,3 +151,23 @@ def test_an_evaluation_that_could_not_be_had_says_so_to_the_launcher(
     assert done.exit_code == ends.BROKEN
     line = json.loads((tmp_path / "error.json").read_text())["message"]
     assert line.startswith("tiny-sd33: unknown backbone") and "did you mean 'tiny-sd3'?" in line
+
+
+@pytest.mark.parametrize("kind", ["the worker", "submitit's local cluster"])
+def test_what_a_launcher_starts_imports_nothing_from_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    for name in ("random", "click", "submitit"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'was-run')!r}, 'w'); raise SystemExit(7)")
+    monkeypatch.chdir(tmp_path)
+    match kind:
+        case "the worker":
+            done = subprocess.run([*WORKER, "--help"], capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr
+            assert "as one process of a group" in done.stdout
+        case _:
+            queue = LocalQueue(tmp_path / "logs", LaunchSettings(cluster="local"))
+            [job] = queue.submit([Rank((sys.executable, "-c", "import random"), tmp_path)], "x")
+            wait_until(lambda: queue.states([job])[job] in ("COMPLETED", "FAILED"))
+            assert queue.states([job])[job] == "COMPLETED"
+    assert not (tmp_path / "was-run").exists()

@@ -23,7 +23,7 @@ from trained import adapted, transformer
 
 from bench import records, registry
 from bench.engine import Engine
-from bench.errors import BenchError, Missing
+from bench.errors import BenchError, DeviceLost, Missing
 from bench.evaluate import EvaluationConfig, evaluate, score_run
 from bench.evaluation import Conditions, PolicyPainter, score_suite
 from bench.evaluation.drawing import read_picture
@@ -348,6 +348,37 @@ def test_out_of_memory_ends_in_one_line(run: Run, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(PolicyPainter, "draw", draw)
     _, failed = run("fake", evaluation_batch=7)
     assert "draw fewer images together with --evaluation-batch (now 7)" in failed["fake"]
+
+
+@pytest.mark.parametrize("where", ["score", "prepare"])
+def test_no_metric_goes_on_without_its_device(run: Run, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    def broken(*given: Any) -> Any:
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    monkeypatch.setattr(Brightness, where, broken)
+    with pytest.raises(DeviceLost, match="device-side assert triggered"):
+        run("fake")
+
+
+@pytest.mark.parametrize("score", [score_each, score_prompt])
+def test_no_cell_says_that_the_device_was_lost(monkeypatch: pytest.MonkeyPatch, score: Any) -> None:
+    def broken(*given: Any) -> Any:
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    monkeypatch.setattr(Contrast, "score", broken)
+    with pytest.raises(DeviceLost):
+        score(Contrast(), [np.zeros((4, 4, 3), np.uint8)] * 2, [Prompt("0", "x")] * 2)
+
+
+def test_a_device_that_is_lost_while_images_are_drawn_stops_the_other_rows(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def draw(self: Any, prompts: Any, seeds: Any) -> Any:
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    monkeypatch.setattr(PolicyPainter, "draw", draw)
+    with pytest.raises(DeviceLost, match="run the same command again"):
+        run("fake")
 
 
 def test_a_metric_that_breaks_while_it_is_prepared_stops_no_run_that_only_evaluates(
