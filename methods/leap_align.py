@@ -77,7 +77,7 @@ class LeapAlign(PostTrainingMethod):
         rewards = []
         for part in job.parts(batch):
             share = batch[part]
-            x0, distance = self._sample(job, share, k, j)
+            x0, distance = self.sample(job, share, k, j)
             reward = job.differentiable_reward(job.decode_with_gradient(x0), share.prompts)
             regret = -reward if c.reward_ceiling is None else torch.relu(c.reward_ceiling - reward)
             job.accumulate((regret / distance).sum(), len(share))
@@ -92,7 +92,7 @@ class LeapAlign(PostTrainingMethod):
             )
         job.update()
 
-    def _sample(self, job: Job, share: PromptBatch, k: int, j: int) -> tuple[Tensor, Tensor]:
+    def sample(self, job: Job, share: PromptBatch, k: int, j: int) -> tuple[Tensor, Tensor]:
         """Clean latents (N, C, H, W) with the gradient of the leaps, and the sum of their distances (N,)."""
         c, sigmas = self.config, flow.sampling_levels(self.config.sampling_steps, job.policy.shift).to(job.device)
         x, distance = job.noise(share, "start"), torch.zeros(len(share), device=job.device)

@@ -78,12 +78,12 @@ class ReflexFlow(PostTrainingMethod):
             drift: Tensor | float = 0.0
             weight: Tensor | float = 1.0
             if c.anti_drift_weight or c.frequency_alpha:
-                drift, weight = self._simulate(job, pairs, z, z1, sigma, velocity)
+                drift, weight = self.simulate(job, pairs, z, z1, sigma, velocity)
             base = flow.velocity_error(velocity, z1 - pairs.latents, weight).sum()
             job.accumulate(base + c.anti_drift_weight * drift, len(pairs))
         job.update()
 
-    def _simulate(
+    def simulate(
         self, job: Job, pairs: Pairs, z: Tensor, z1: Tensor, sigma: Tensor, velocity: Tensor
     ) -> tuple[Tensor, Tensor | float]:
         """Sum of L_ADR after a simulated step, and the weights (N, C, H, W) that the bias there gives, or 1."""

@@ -43,7 +43,7 @@ def words(text: str) -> set[str]:
 @pytest.fixture(scope="module")
 def training() -> list[S.Prompt]:
     """Every prompt that a training scene can have."""
-    return [p for prompts in S.TrainingPrompts()._prompts.values() for p in prompts]
+    return [p for prompts in S.TrainingPrompts().prompts.values() for p in prompts]
 
 
 @pytest.fixture(scope="module")

@@ -40,7 +40,7 @@ def test_the_gradient_is_that_of_two_leaps(world, k, j, nested):
     share = job.prompts(3)
     noise = wide(job.noise(share, "start"))
     job.policy = policy = Linear()
-    x0, distance = method._sample(job, share, k, j)
+    x0, distance = method.sample(job, share, k, j)
 
     s, a = levels(5), 0.7
     x = [noise]
@@ -63,7 +63,7 @@ def test_what_it_rewards_is_what_the_sampler_draws(world, monkeypatch):
     job, method = prepare(world, "leap_align", prompts=3, sampling_steps=4, guidance_scale=2.0)
     share = job.prompts(3)
     calls = record(job.policy, "guided_velocity", monkeypatch)
-    x0, _ = method._sample(job, share, 1, 2)
+    x0, _ = method.sample(job, share, 1, 2)
     assert [float(arguments[1]) for arguments, _ in calls] == pytest.approx([1, 0.9, 0.75, 0.5])
     plain, s = job.noise(share, "start"), levels(4)
     for i in range(4):
@@ -87,7 +87,7 @@ def test_the_average_has_the_releases_constant_decay(world):
 @pytest.mark.parametrize("ceiling", [0.55, None, 0.531])
 def test_the_loss_is_the_regret_over_the_distance(world, monkeypatch, ceiling):
     job, method = prepare(world, "leap_align", **SETTINGS, reward_ceiling=ceiling)
-    scores, sampled = record(job, "differentiable_reward", monkeypatch), record(method, "_sample", monkeypatch)
+    scores, sampled = record(job, "differentiable_reward", monkeypatch), record(method, "sample", monkeypatch)
     (log,) = advance(job, method, 1)
     reward, distance = wide(scores[0][1]), wide(sampled[0][1][1])
     regret = -reward if ceiling is None else np.maximum(ceiling - reward, 0)
