@@ -1,4 +1,4 @@
-"""How much compute a job may spend, in one of three currencies."""
+"""How much compute a job may spend, in one of four currencies."""
 
 from __future__ import annotations
 

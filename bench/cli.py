@@ -611,7 +611,7 @@ def curate(corpus: str, names: tuple[str, ...], suite: str, cache: Path, **setti
 @click.argument("kind", required=False)
 @click.option("--config", "method", help="Show the settings of a method, or of a .py file's, with their sources.")
 def list_(kind: str | None, method: str | None) -> None:
-    """Methods, subsets, suites, metrics, corpora and backbones, a line each; or all of one KIND.
+    """Methods, subsets, suites, metrics, corpora and backbones, with a summary of each; or all of one KIND.
 
     \b
         bench list
@@ -627,7 +627,8 @@ def list_(kind: str | None, method: str | None) -> None:
         cls = plugins.load(method)
         for name, field in cls.Config.model_fields.items():
             tiny = f" (on tiny-sd3: {cls.embedded[name]!r})" if name in cls.embedded else ""
-            _say(f"{method}.{name} = {field.default!r}{tiny}  {field.description or ''}".rstrip())
+            text = f"{method}.{name} = {field.default!r}{tiny}  {field.description or ''}".rstrip()
+            _say(listing.folded(text, "    "))
         return
     for line in listing.everything() if kind is None else listing.one(kind):
         _say(line)

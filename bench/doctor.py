@@ -11,6 +11,8 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
+from bench import registry
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -37,7 +39,7 @@ def examine() -> list[Finding]:
     findings += [_package(Requirement(name), hint) for name, hint in OPTIONAL.items()]
     if importlib.util.find_spec("torch"):
         findings += _devices()
-    findings += [_shadowed(name) for name in ("methods", "benchmarks", "data_curation")]
+    findings += [_folder(name) for name in ("methods", "benchmarks", "data_curation")]
     weights = Path(__file__).parent / "backbone" / "tiny_sd3" / "transformer"
     findings.append(
         Finding("tiny-sd3", weights.exists(), "shipped weights found" if weights.exists() else "run `bench pretrain`")
@@ -77,9 +79,9 @@ def _devices() -> list[Finding]:
     return found
 
 
-def _shadowed(folder: str) -> Finding:
-    spec, ours = importlib.util.find_spec(folder), Path(__file__).parents[1]
-    origin = Path(spec.origin).parents[1] if spec and spec.origin else None
-    if origin == ours:
-        return Finding(folder, True, f"imports from {ours}")
-    return Finding(folder, False, f"another package of this name comes first, uninstall it: {origin}")
+def _folder(name: str) -> Finding:
+    if other := registry.shadow(name):
+        return Finding(name, False, f"another package of this name comes first, uninstall it: {other.parents[1]}")
+    if (found := registry.find(name)) is None:
+        return Finding(name, False, f"this project's folder is not there: {INSTALL}")
+    return Finding(name, True, f"imports from {found.parents[1]}")

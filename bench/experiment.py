@@ -112,7 +112,7 @@ def run_experiment(
     roles = {registry.load("subsets", name).role for name in config.subsets} - {None}
     vital = rewards | {suite.roles[role] for role in roles}
     for name in sorted(metrics, key=lambda name: name in vital):  # last, since the others may free what they share
-        _prepare_metric(metrics[name], progress, vital=name in vital)
+        prepare_metric(metrics[name], progress, vital=name in vital)
     check_trackers(config.trackers)
     folder, jobs = workspace.runs / config.run_name, plans(config)
     with turn(folder, EXPERIMENT, engine, progress.say):
@@ -123,7 +123,7 @@ def run_experiment(
     data, manifests = _prepare(config, workspace, progress, engine, backbone, suite, metrics)
     preferences: Preferences | str | None = None
     if any(recipe.needs.preference_pairs for recipe in recipes.values()):
-        preferences = _preferences(config, workspace, progress, engine, backbone, suite, metrics)
+        preferences = prepare_preferences(config, workspace, progress, engine, backbone, suite, metrics)
         if not isinstance(preferences, str):
             data = {name: replace(each, preferences=preferences) for name, each in data.items()}
     compute = Compute(**{field.name: getattr(config, field.name) for field in fields(Compute)})
@@ -166,7 +166,7 @@ def _in_turn(folder: Path, jobs: list[Plan]) -> list[Plan]:
     return sorted(jobs, key=lambda job: read_status(folder / job.name)["status"] == "failed")
 
 
-def _prepare_metric(metric: Any, progress: Progress, *, vital: bool) -> None:
+def prepare_metric(metric: Any, progress: Progress, *, vital: bool) -> None:
     """See that a metric can score before anything is spent. One that only evaluates can score later as well."""
     try:
         metric.prepare()
@@ -236,7 +236,7 @@ def _encoded(
         )
 
 
-def _preferences(
+def prepare_preferences(
     config: ExperimentConfig,
     workspace: Workspace,
     progress: Progress,

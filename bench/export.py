@@ -57,7 +57,7 @@ def export_job(
     folder = _backbone(source, backbone, needed=form == "pipeline", say=say)
     with _whole(out) as partial:
         if form == "lora":
-            _adapter(weights.path, source, partial)
+            write_adapter(weights.path, source, partial)
             say(f"{LORA}: the adapter for diffusers; adapter_config.json, adapter_model.safetensors: the same for PEFT")
         else:
             _place(sorted(weights.path.iterdir()), weights.path, partial / TRANSFORMER, TRANSFORMER, say)
@@ -173,7 +173,7 @@ def _copy(source: Path, target: Path) -> None:
     shutil.copyfile(source, target)
 
 
-def _adapter(file: Path, source: Origin, out: Path) -> None:
+def write_adapter(file: Path, source: Origin, out: Path) -> None:
     """A LoRA for diffusers as it is, and for PEFT under the names that PEFT gives."""
     from peft import LoraConfig
     from safetensors.torch import load_file, save_file

@@ -103,7 +103,8 @@ class Job:
         """Train every parameter of the transformer, in float32.
 
         Args:
-            optimizer: lr, betas, weight_decay, max_grad_norm, ema_decay and ema_every: ``AdamWConfig.adamw()``.
+            optimizer: ``AdamWConfig.adamw()``: lr, betas, weight_decay, max_grad_norm, ema_decay, ema_every and
+                ema_warmup. The last three may be left out.
         """
         self.policy.transformer.requires_grad_(True)
         self._start_training(shard=True, **optimizer)

@@ -24,8 +24,9 @@ class Learner:
         parameters: what trains, in a fixed order.
         lr, betas, weight_decay: AdamW's.
         max_grad_norm: gradients are clipped to this norm.
-        ema_decay: of the weights' moving average, at most; 0 keeps none.
+        ema_decay: of the weights' moving average; 0 keeps none.
         ema_every: updates between two steps of the average.
+        ema_warmup: the decay after n updates is at most (1 + n) / (10 + n); else it is ``ema_decay`` from the first on.
         adam_8bit: AdamW of bitsandbytes, with states in 8 bits.
     """
 
@@ -40,6 +41,7 @@ class Learner:
         max_grad_norm: float,
         ema_decay: float = 0.0,
         ema_every: int = 1,
+        ema_warmup: bool = True,
         adam_8bit: bool = False,
     ) -> None:
         self.parameters = parameters
@@ -49,7 +51,7 @@ class Learner:
         self.ema = [p.detach().clone() for p in parameters] if ema_decay else None
         self._engine = engine
         self._max_grad_norm = max_grad_norm
-        self._ema_decay, self._ema_every = ema_decay, ema_every
+        self._ema_decay, self._ema_every, self._ema_warmup = ema_decay, ema_every, ema_warmup
         self._steps = 0
 
     def take_items(self) -> float:
@@ -70,8 +72,8 @@ class Learner:
         self.optimizer.zero_grad(set_to_none=True)
         self._steps += 1
         if self.ema is not None and self._steps % self._ema_every == 0:
-            decay = min(self._ema_decay, (1 + self._steps) / (10 + self._steps))
-            flow.ema_update(self.ema, self.parameters, decay)
+            limit = (1 + self._steps) / (10 + self._steps) if self._ema_warmup else 1.0
+            flow.ema_update(self.ema, self.parameters, min(self._ema_decay, limit))
 
     def averaged(self) -> AbstractContextManager[None]:
         """Context with the moving average in place, if there is one; else nothing."""

@@ -1,25 +1,30 @@
-"""What ``bench list`` prints. Code is read and not imported, so that it stays instant."""
+"""What ``bench list`` prints, folded to the terminal. Code is read and not imported, so that it stays instant."""
 
 from __future__ import annotations
 
+import shutil
+import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from bench import measured, registry
 from bench.errors import unknown
 
+NARROWEST = 24
+"""Columns that a text keeps beside the names, however narrow the terminal is."""
+
 KINDS = ("methods", "subsets", "suites", "metrics", "corpora", "backbones")
 
 
 def everything() -> Iterator[str]:
-    """A line for each name of every kind."""
+    """The names of every kind, each with its summary."""
     for kind in KINDS:
         yield f"{kind}:"
         yield from (_line(kind, name, registry.summary(kind, name)) for name in registry.table(kind))
 
 
 def one(kind: str) -> Iterator[str]:
-    """A line for each name of a kind; of methods also their papers, what they must be given, and measured costs.
+    """The names of a kind with their summaries; of methods also papers, what they must be given, and measured costs.
 
     Raises:
         BenchError: an unknown kind.
@@ -32,17 +37,31 @@ def one(kind: str) -> Iterator[str]:
         if kind == "methods":
             declared = registry.declared(kind, name)
             paper = declared.get("traits", {}).get("paper", "paper not read")
-            yield _line(kind, "", f"{paper} | {_needs(declared)} | {_cost(costs, name)}")
+            yield _line(kind, "", paper, _needs(declared), _cost(costs, name))
     if costs:
         commits = ", ".join(commit[:7] + commit[40:] for commit in costs["commits"])
-        yield (
+        yield folded(
             f"Costs are those of the run {costs['run']}: FLOPs are means over its jobs, times are of the fastest "
             f"({costs['backbone']}, its settings, {costs['machine']}, commit {commits})."
         )
 
 
-def _line(kind: str, name: str, text: str) -> str:
-    return f"  {name:<{max(map(len, registry.table(kind)))}}  {text}"
+def folded(text: str, indent: str = "") -> str:
+    """A text in lines that fit the terminal, or 80 columns where there is none; ``indent`` begins all but the first."""
+    width = max(shutil.get_terminal_size().columns, len(indent) + NARROWEST)
+    return textwrap.fill(
+        text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False, replace_whitespace=False
+    )
+
+
+def _line(kind: str, name: str, *parts: str) -> str:
+    """A name and what is said of it. Parts that do not fit one line have lines of their own."""
+    start = f"  {name:<{max(map(len, registry.table(kind)))}}  "
+    one = start + " | ".join(parts)
+    if "\n" not in folded(one):
+        return one
+    indent = " " * len(start)
+    return "\n".join(folded((indent if number else start) + part, indent) for number, part in enumerate(parts))
 
 
 def _needs(declared: Mapping[str, Mapping[str, Any]]) -> str:
@@ -58,4 +77,4 @@ def _cost(costs: Mapping[str, Any] | None, name: str) -> str:
         return "cost per step not measured"
     relative = costs["methods"][name]["relative"]
     flops, seconds = relative["flops_per_step"], relative["seconds_per_step"]
-    return f"a step costs {flops:.3g} x the FLOPs and takes {seconds:.3g} x the time of {costs['reference']}'s"
+    return f"a step: {flops:.3g} x the FLOPs and {seconds:.3g} x the time of {costs['reference']}'s"

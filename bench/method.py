@@ -47,9 +47,12 @@ class AdamWConfig(MethodConfig):
     weight_decay: float = Field(1e-2, ge=0, description="released command")
     max_grad_norm: float = Field(1.0, gt=0, description="released command")
     ema_decay: float = Field(
-        0.0, ge=0, lt=1, description="cap of min(decay, (1 + n) / (10 + n)) of the weights evaluated; 0: no average"
+        0.0, ge=0, lt=1, description="of the average of the weights, which is what is evaluated; 0: no average"
     )
     ema_every: int = Field(1, gt=0, description="updates between EMA steps")
+    ema_warmup: bool = Field(
+        True, description="after n updates the EMA's decay is min(ema_decay, (1 + n) / (10 + n)); off: ema_decay"
+    )
 
     def adamw(self) -> dict[str, Any]:
         """Arguments for ``job.train_full`` and ``job.train_lora``."""

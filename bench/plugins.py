@@ -92,7 +92,7 @@ def register(path: Path) -> str:
         if _is_installed(name, source):
             return name
         raise BenchError(f"{path} would be named {name!r}, and that is another method; rename the file")
-    module = _execute(path, source)
+    module = execute(path, source)
     method = _only_method(module, path)
     _FILES[name] = file
     registry.add("methods", name, f"{module.__name__}:{method.__name__}")
@@ -166,7 +166,7 @@ def one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 
-def _execute(path: Path, source: bytes) -> ModuleType:
+def execute(path: Path, source: bytes) -> ModuleType:
     """Import a file from the very bytes that were hashed; no bytecode is left beside it."""
     name = f"bench_plugin_{path.stem}"
     spec = ModuleSpec(name, None, origin=str(path))

@@ -126,7 +126,8 @@ def load(kind: str, name: str) -> Any:
     try:
         return getattr(importlib.import_module(module_name), attribute)
     except (Exception, SystemExit) as error:  # whatever a stranger's module raises
-        hint = _shadow(module_name)
+        other = shadow(module_name)
+        hint = f"; another package named {other.parent.name!r} shadows this project's folder: {other}" if other else ""
         what = str(error) if isinstance(error, (ImportError, AttributeError)) else f"{type(error).__name__}: {error}"
         raise BenchError(f"{kind}/{name} ({module_name}:{attribute}) does not load: {what}{hint}") from error
 
@@ -140,14 +141,12 @@ def find(module_name: str) -> Path | None:
     return Path(spec.origin) if spec is not None and spec.has_location and spec.origin else None
 
 
-def _shadow(module_name: str) -> str:
-    """A hint when one of the harness's top-level folders is shadowed by another package of the same name."""
+def shadow(module_name: str) -> Path | None:
+    """The file of another package that Python finds before this project's folder of the same name; None if none is."""
     top, ours = find(module_name.partition(".")[0]), find("bench")
-    if top is None or ours is None or not (ours.parents[1] / top.parent.name).is_dir():
-        return ""
-    if top.parents[1] != ours.parents[1]:
-        return f"; another package named {top.parent.name!r} shadows this project's folder: {top}"
-    return ""
+    if top is None or ours is None or top.parents[1] == ours.parents[1]:
+        return None
+    return top if (ours.parents[1] / top.parent.name).is_dir() else None
 
 
 @cache

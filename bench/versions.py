@@ -8,7 +8,10 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
-PACKAGES = ("torch", "diffusers", "transformers", "peft", "accelerate", "numpy", "pillow", "rapidocr-onnxruntime")
+PACKAGES = (
+    *("torch", "torchvision", "diffusers", "transformers", "tokenizers", "peft", "accelerate", "numpy", "pillow"),
+    *("scipy", "open_clip_torch", "rapidocr-onnxruntime", "onnxruntime", "opencv-python"),
+)
 
 
 @cache

@@ -57,7 +57,7 @@ class BlipReward:
         try:
             weights = torch.load(path, map_location="cpu", weights_only=True)
             with torch.device("meta"):
-                model = _Reward(*_sizes(weights))
+                model = _Reward(*sizes_of(weights))
             model.load_state_dict(_renamed(weights), assign=True)
         except inference.UNREAD as error:
             raise BenchError(f"{path} is no checkpoint of ImageReward: {inference.why_unread(error)}") from error
@@ -138,7 +138,7 @@ class _Reward(nn.Module):
         return features[:, 0]
 
 
-def _sizes(weights: Mapping[str, Tensor]) -> tuple[Any, Any]:
+def sizes_of(weights: Mapping[str, Tensor]) -> tuple[Any, Any]:
     """Configurations of the two encoders that fit these weights. KeyError where one is absent."""
     from transformers.models.blip.configuration_blip import BlipTextConfig, BlipVisionConfig
 

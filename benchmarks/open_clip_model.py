@@ -34,7 +34,7 @@ class OpenClip:
 
         try:
             weights = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
-            sizes = _sizes(weights)
+            sizes = sizes_of(weights)
             with torch.device("meta"):
                 model: Any = open_clip.CLIP(**sizes)
             model.load_state_dict(weights, assign=True)
@@ -89,7 +89,7 @@ class OpenClip:
         return count(lambda: twin.encode_image(picture))
 
 
-def _sizes(weights: Mapping[str, Tensor]) -> dict[str, Any]:
+def sizes_of(weights: Mapping[str, Tensor]) -> dict[str, Any]:
     """Arguments of ``open_clip.CLIP`` that fit these weights. KeyError where one is absent."""
     patches = weights["visual.conv1.weight"]
     text = weights["token_embedding.weight"]

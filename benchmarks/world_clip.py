@@ -21,7 +21,8 @@ FOLDER = Path(__file__).parent / "world_clip_weights"
 
 
 @cache
-def _model() -> CLIPModel:
+def model() -> CLIPModel:
+    """The judge of the embedded world, loaded once and frozen."""
     from transformers import CLIPModel
 
     quiet()
@@ -45,19 +46,19 @@ def aesthetic_head() -> tuple[torch.Tensor, torch.Tensor]:
 def embed_images(images: Sequence[np.ndarray]) -> torch.Tensor:
     """L2-normalised embeddings (N, 96) of uint8 (64, 64, 3) pictures, in batches of 128."""
     parts = [np.stack(images[i : i + 128]) for i in range(0, len(images), 128)]
-    return torch.cat([image_embeds(_model(), part) for part in parts])
+    return torch.cat([image_embeds(model(), part) for part in parts])
 
 
 def embed_pixels(pixels: torch.Tensor) -> torch.Tensor:
     """L2-normalised embeddings (N, 96) of pictures (N, 3, 64, 64) in [0, 1], with a gradient to them."""
-    return pixel_embeds(_model(), 2 * pixels.cpu() - 1)
+    return pixel_embeds(model(), 2 * pixels.cpu() - 1)
 
 
 @torch.no_grad()
 def embed_texts(texts: Sequence[str]) -> torch.Tensor:
     """L2-normalised embeddings (N, 96) of texts."""
     ids = _tokenizer()(list(texts), padding="max_length", max_length=MAX_TOKENS, truncation=True, return_tensors="pt")
-    embeds = _model().get_text_features(input_ids=ids.input_ids)
+    embeds = model().get_text_features(input_ids=ids.input_ids)
     embeds = getattr(embeds, "pooler_output", embeds)
     return torch.nn.functional.normalize(embeds, dim=-1)
 
@@ -67,7 +68,7 @@ def vision_flops() -> float:
     """FLOPs of embedding one picture."""
     from bench.flops import count, meta_twin
 
-    twin = meta_twin(_model())
-    side = _model().config.vision_config.image_size
+    twin = meta_twin(model())
+    side = model().config.vision_config.image_size
     pixels = torch.empty(1, 3, side, side, device="meta")
     return count(lambda: twin.get_image_features(pixel_values=pixels))  # type: ignore[operator]

@@ -99,11 +99,11 @@ class DiffusionNFT(PostTrainingMethod):
         job.log("reward_std", rewards.std())
         order = torch.randperm(len(good), generator=job.rng("order"))
         for rows in order.tensor_split(min(c.updates, len(order))):
-            self._update(job, batch, clean, good[batch.rows], rows)
+            self.update(job, batch, clean, good[batch.rows], rows)
         decay = min(max(self.taken - c.old_flat, 0) * c.old_rate, c.old_limit)
         flow.ema_update(self.old, job.parameters, decay)
 
-    def _update(self, job: Job, batch: PromptBatch, clean: Tensor, good: Tensor, rows: Tensor) -> None:
+    def update(self, job: Job, batch: PromptBatch, clean: Tensor, good: Tensor, rows: Tensor) -> None:
         """One optimizer update on the samples in ``rows``; ``clean`` and ``good`` are this process's."""
         c, sigmas = self.config, job.policy.sigmas(self.config.sampling_steps)
         for part in job.parts(batch, rows):

@@ -67,7 +67,7 @@ class DPO(PostTrainingMethod):
         c = self.config
         if c.pairs_from == "data":
             for pairs in job.preference_pairs(c.batch_size):
-                self._learn(job, pairs, pairs.winners, pairs.losers, pairs.text)
+                self.learn(job, pairs, pairs.winners, pairs.losers, pairs.text)
             job.update()
             return
         batch = draw_groups(job, c.batch_size, c.group_size)
@@ -84,10 +84,10 @@ class DPO(PostTrainingMethod):
             for part in job.parts(batch, winners):
                 share = batch[part]
                 other = part + to_loser[share.rows // c.group_size].to(part.device)  # a group stays on one process
-                self._learn(job, share, latents[part], latents[other], share.text, f"-{number}")
+                self.learn(job, share, latents[part], latents[other], share.text, f"-{number}")
             job.update()
 
-    def _learn(
+    def learn(
         self, job: Job, rows: Rows, winners: Tensor, losers: Tensor, text: TextCondition, stream: str = ""
     ) -> None:
         """The loss on a micro-batch of pairs, with one noise and level for both pictures of a pair."""

@@ -87,7 +87,7 @@ class FlowGRPO(PostTrainingMethod):
         c = self.config
         sigmas = job.policy.sigmas(c.sampling_steps)
         by = Transitions(c.sde_kind, c.noise_level, c.guard, sigmas, c.guidance_scale)
-        batch, trained = draw_groups(job, c.prompts, c.group_size), self._trained(job)
+        batch, trained = draw_groups(job, c.prompts, c.group_size), self.trained_steps(job)
         paths, rewards = sample_paths(
             job, batch, by, trained=trained, shared_by=c.group_size if c.window else None,
             keep_unconditional=c.guidance_scale != 1 and c.detach_unconditional,
@@ -100,9 +100,9 @@ class FlowGRPO(PostTrainingMethod):
         order = kept[torch.randperm(len(kept), generator=job.rng("order"))]
         for update, rows in enumerate(order.tensor_split(min(c.updates, max(len(order), 1)))):
             if len(rows):
-                self._update(job, batch, by, paths, advantages[batch.rows], rows, on_policy=update == 0)
+                self.update(job, batch, by, paths, advantages[batch.rows], rows, on_policy=update == 0)
 
-    def _trained(self, job: Job) -> range:
+    def trained_steps(self, job: Job) -> range:
         """Sampling steps that this iteration trains."""
         steps, length = self.config.sampling_steps, self.config.window
         if not length:
@@ -112,7 +112,7 @@ class FlowGRPO(PostTrainingMethod):
         job.log("window", first)
         return range(first, first + length)
 
-    def _update(
+    def update(
         self, job: Job, batch: PromptBatch, by: Transitions, paths: Paths, advantages: Tensor, rows: Tensor,
         *, on_policy: bool,
     ) -> None:  # fmt: skip

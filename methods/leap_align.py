@@ -2,7 +2,8 @@
 
 An image is sampled by the ODE without gradient but for two of its steps, k and the less noisy j. Their velocities make
 two leaps, from x_k to x_j and from x_j to x_0, which stand in for the steps between: each leap's end has the value of
-the real latents and the gradient of the leap. Formulas in ``docs/protocol.md``.
+the real latents and the gradient of the leap. The sampler's levels are the release's, which are not those of an
+evaluation. Formulas in ``docs/protocol.md``.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ class LeapAlignConfig(AdamWConfig):
     lr: float = Field(1e-5, gt=0, description="AdamW, constant")
     weight_decay: float = Field(1e-4, ge=0, description="FlowBP's, as the learning rate")
     ema_decay: float = Field(0.995, ge=0, lt=1, description="EMA weights are evaluated")
+    ema_warmup: bool = Field(False, description="the release's decay is constant from the first update on")
 
     @field_validator("reward_ceiling", mode="before")
     @classmethod
@@ -75,7 +77,7 @@ class LeapAlign(PostTrainingMethod):
         rewards = []
         for part in job.parts(batch):
             share = batch[part]
-            x0, distance = self._sample(job, share, k, j)
+            x0, distance = self.sample(job, share, k, j)
             reward = job.differentiable_reward(job.decode_with_gradient(x0), share.prompts)
             regret = -reward if c.reward_ceiling is None else torch.relu(c.reward_ceiling - reward)
             job.accumulate((regret / distance).sum(), len(share))
@@ -90,9 +92,9 @@ class LeapAlign(PostTrainingMethod):
             )
         job.update()
 
-    def _sample(self, job: Job, share: PromptBatch, k: int, j: int) -> tuple[Tensor, Tensor]:
+    def sample(self, job: Job, share: PromptBatch, k: int, j: int) -> tuple[Tensor, Tensor]:
         """Clean latents (N, C, H, W) with the gradient of the leaps, and the sum of their distances (N,)."""
-        c, sigmas = self.config, job.policy.sigmas(self.config.sampling_steps)
+        c, sigmas = self.config, flow.sampling_levels(self.config.sampling_steps, job.policy.shift).to(job.device)
         x, distance = job.noise(share, "start"), torch.zeros(len(share), device=job.device)
         leap = x
         for i in range(c.sampling_steps):

@@ -14,7 +14,8 @@ In this project's notation (sigma = 1 - t, and velocities point from data to noi
 The paper's text was not at hand, so no equation numbers are given. The above follows its abstract; the overview figure
 of its later version, DEFAR (arXiv 2606.28226, same authors; wuliwuliy/DEFAR @ f11bc11), which shows 2 to 4; what others
 write of DEFAR's Algorithm 1 (the draw of sigma', the norms); and SimpleTuner @ bc8e6ab, which says that its beta1 is
-the paper's. This project's reading are the density of sigma (supervised fine-tuning's) and w: SimpleTuner has
+the paper's. SimpleTuner takes the base loss at the biased state, where it stands here at ``z_sigma`` as in 4. This
+project's reading are the density of sigma (supervised fine-tuning's) and w: SimpleTuner has
 ``1 + alpha delta / |delta|_1``. Here the sign is dropped, since it depends on which way velocities point; the mean
 takes the sum's place, since with SD3.5's 65,536 latents w would be 1; and w has mean 1 (``flow.bias_weight``).
 """
@@ -77,12 +78,12 @@ class ReflexFlow(PostTrainingMethod):
             drift: Tensor | float = 0.0
             weight: Tensor | float = 1.0
             if c.anti_drift_weight or c.frequency_alpha:
-                drift, weight = self._simulate(job, pairs, z, z1, sigma, velocity)
+                drift, weight = self.simulate(job, pairs, z, z1, sigma, velocity)
             base = flow.velocity_error(velocity, z1 - pairs.latents, weight).sum()
             job.accumulate(base + c.anti_drift_weight * drift, len(pairs))
         job.update()
 
-    def _simulate(
+    def simulate(
         self, job: Job, pairs: Pairs, z: Tensor, z1: Tensor, sigma: Tensor, velocity: Tensor
     ) -> tuple[Tensor, Tensor | float]:
         """Sum of L_ADR after a simulated step, and the weights (N, C, H, W) that the bias there gives, or 1."""

@@ -72,7 +72,7 @@ class SOAR(PostTrainingMethod):
                 job.accumulate(base, len(pairs))  # frees the base loss's graph before a larger one is built
             if self.config.aux_weight:
                 job.log("base_loss", base, len(pairs))
-                self._correct(job, pairs, *self._auxiliary(job, pairs, z, z1, u, velocity.detach()))
+                self._correct(job, pairs, *self.auxiliary(job, pairs, z, z1, u, velocity.detach()))
         job.update()
 
     def _correct(self, job: Job, pairs: Pairs, states: Tensor, levels: Tensor, rows: Tensor) -> None:
@@ -87,7 +87,7 @@ class SOAR(PostTrainingMethod):
             job.log("correction_loss", errors.sum(), len(piece))  # unweighted, so that weightings can be compared
 
     @torch.no_grad()
-    def _auxiliary(
+    def auxiliary(
         self, job: Job, pairs: Pairs, z: Tensor, z1: Tensor, u: Tensor, velocity: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Re-noised off-trajectory states (M, C, H, W), their noise levels (M,), and the pair each comes from (M,).

@@ -130,7 +130,7 @@ class ContextPipeline:
 
     def _draw(self, texts: list[str], seeds: Sequence[int]) -> list[np.ndarray]:
         if self._pipeline is None:
-            self._pipeline = self._load()
+            self._pipeline = self.load()
         length = self.settings.max_sequence_length
         drawn = self._pipeline(
             prompt=texts,
@@ -146,7 +146,8 @@ class ContextPipeline:
             raise BenchError(f"{self.name} drew a picture that is not a number in {self.dtype}; use --dtype float32")
         return list((drawn * 255).round().astype(np.uint8))
 
-    def _load(self) -> Any:
+    def load(self) -> Any:
+        """The pipeline of diffusers, on its device."""
         from bench.backbone.loader import quiet
 
         quiet()

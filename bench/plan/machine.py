@@ -39,7 +39,7 @@ def missing(
         *_backbone(config, architecture),
         *_corpus(config),
         *_packages(config),
-        *_assets(metrics, workspace.cache),
+        *missing_assets(metrics, workspace.cache),
         *_space(workspace, disk),
     ]
 
@@ -89,7 +89,8 @@ def _here(name: str) -> bool:
     return True
 
 
-def _assets(metrics: Sequence[str], cache: Path) -> Iterator[str]:
+def missing_assets(metrics: Sequence[str], cache: Path) -> Iterator[str]:
+    """One line on the files that metrics need and that are not here, if any are."""
     from bench import assets
 
     needed = dict.fromkeys(asset for name in metrics for asset in registry.load("metrics", name).assets)

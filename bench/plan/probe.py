@@ -166,7 +166,7 @@ def _run(method: PostTrainingMethod, micro_batch: int | None, limit: int | None)
 
 
 def _job(backbone: Any, compute: Compute, engine: Engine) -> Job:
-    """The one place that knows how a job is made."""
+    """A job on stand-in data, for counting what a method does. Real jobs are made in ``bench/experiment.py``."""
     text = TextCondition(torch.zeros(PAIRS, 1, WIDTH), torch.zeros(PAIRS, WIDTH))
     data = TrainingData(
         latents=torch.zeros(PAIRS, *LATENTS),

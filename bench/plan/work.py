@@ -99,7 +99,7 @@ class Work:
             reward = reward_metric(config, job, made.needs, self.suite) if self.suite else None
             scoring = self._metric_flops.get(reward, 0.0) if reward else 0.0
             flops = [stage.flops(scoring) for stage in stages]
-            taken = self._steps(flops, [stage.step.updates for stage in stages], ends)
+            taken = self.steps_within(flops, [stage.step.updates for stage in stages], ends)
             if len(taken) > 1 and 0 in taken:
                 name = made.stages[taken.index(0)].name
                 return JobPlan(job.name, problem=f"its share of the budget pays for no step of {name}; see --set split")
@@ -139,7 +139,7 @@ class Work:
         state = (4 + (2 if config.adam_8bit else 8)) * trained.trained + trained.copies
         return _Stage(step, model, graph, training, state, 4 * trained.trained)
 
-    def _steps(self, flops: Sequence[int], updates: Sequence[int], ends: Sequence[float]) -> list[int]:
+    def steps_within(self, flops: Sequence[int], updates: Sequence[int], ends: Sequence[float]) -> list[int]:
         """Iterations of each stage; it stops before the one that would overshoot its end, and the next goes on from it.
 
         Args:

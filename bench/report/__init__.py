@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,20 @@ from bench.errors import shown
 if TYPE_CHECKING:
     from bench.report.read import Study
 
-__all__ = ["render_published", "render_report", "shown_images"]
+__all__ = ["is_of_a_report", "render_published", "render_report", "shown_images"]
+
+_NAMES = {
+    *("index.html", "main_results.md", "main_results.csv", "main_results.tex", "paradigms.md"),
+    *("compute.md", "compute.csv", "differences.md", "differences.csv", "published.md", "published.csv"),
+    *("training_dynamics.png", "training_dynamics.svg", "training_dynamics.csv"),
+    *("guidance.md", "guidance.csv", "guidance.png", "guidance.svg"),
+}
+_SAMPLES = re.compile(r"samples(-guidance)?(-[^/]+)?\.png")
+
+
+def is_of_a_report(name: str) -> bool:
+    """Whether a report may leave a file of this name: ``samples-<subset>.png`` and the like, or a fixed name."""
+    return name in _NAMES or _SAMPLES.fullmatch(name) is not None
 
 
 def render_report(runs: list[Path], out: Path, published: bool | None = None) -> list[Path]:
@@ -20,7 +34,8 @@ def render_report(runs: list[Path], out: Path, published: bool | None = None) ->
 
     Several runs are merged; BenchError where they are not comparable or a record is damaged. Equal records give equal
     bytes: nothing here depends on the time, the machine or what ``out`` held before. Where nothing was trained there
-    are neither dynamics nor paradigms nor costs.
+    are neither dynamics nor paradigms nor costs. Files that an older report left in ``out`` and this one has not are
+    removed (``is_of_a_report``); others stay.
 
     Args:
         runs: run folders, or archives of ``bench archive``.
@@ -31,7 +46,11 @@ def render_report(runs: list[Path], out: Path, published: bool | None = None) ->
     from bench.report.read import read_study  # here: a training process never plots
 
     with unpacked(runs) as folders:
-        return _write(_files(read_study(folders), published), out)
+        written = _write(_files(read_study(folders), published), out)
+    for path in out.iterdir():
+        if path not in written and path.is_file() and is_of_a_report(path.name):
+            path.unlink()
+    return written
 
 
 def _files(study: Study, published: bool | None) -> dict[str, str | bytes]:

@@ -9,7 +9,7 @@ from itertools import combinations
 from bench.report.read import Metric, Study
 from bench.report.stats import Interval, difference, make_cell
 from bench.report.tables import MainCell, MainRow, Section, difference_text, head
-from bench.report.text import Grid
+from bench.report.text import Grid, listed
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,10 @@ class Differences:
 
 
 def differences(study: Study, sections: Sequence[Section]) -> Differences | None:
-    """None with fewer than two methods. ▲ better, ▼ worse where the interval excludes zero; † as in the main table."""
+    """None with fewer than two methods. ▲ better, ▼ worse where the interval excludes zero; † as in the main table.
+
+    A difference to a row of one seed gets neither.
+    """
     grids = [(section.subset, _grid(study, *_methods(section))) for section in sections if len(_methods(section)) > 1]
     return Differences(grids, _notes(study, sections)) if grids else None
 
@@ -38,9 +41,15 @@ def _grid(study: Study, first: MainRow, *others: MainRow) -> Grid:
 
 def _notes(study: Study, sections: Sequence[Section]) -> list[str]:
     pairs = sum(1 for _ in _pairs(sections))
+    alone = dict.fromkeys(row.name for section in sections for row in _methods(section) if not row.seeds_known)
+    judged = any(one.seeds_known and other.seeds_known for _, one, other in _pairs(sections))
+    unknown = (
+        f"Seed variance unknown for {listed([*alone])}, of one seed: no difference to it is called better or worse."
+    )
     return [
-        "The paired difference of two methods on the same prompts and noise, with its 95 % interval; ▲ better, ▼ "
-        "worse, where that interval excludes zero.",
+        "The paired difference of two methods on the same prompts and noise, with its 95 % interval"
+        + ("; ▲ better, ▼ worse, where that interval excludes zero." if judged else "."),
+        *([unknown] if alone else []),
         f"differences.csv has {'the one pair' if pairs == 1 else f'all {pairs} pairs'} of methods. One in twenty such "
         "intervals excludes zero by chance alone.",
         *_luck(told_apart(study)),
@@ -108,7 +117,8 @@ def _text(one: MainCell, other: MainCell) -> str:
     mark = " †" if one.trained_on or other.trained_on else ""
     if found is None:
         return "–" + mark
-    return f"{difference_text(one.metric, found)}{mark or _verdict(one.metric, found)}"
+    verdict = _verdict(one.metric, found) if one.judged and other.judged else ""
+    return f"{difference_text(one.metric, found)}{mark or verdict}"
 
 
 def _verdict(metric: Metric, found: Interval) -> str:

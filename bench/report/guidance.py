@@ -52,6 +52,13 @@ class Swept:
         """Trainings that it pools."""
         return max(map(len, self.jobs.values()))
 
+    def judged(self, scale: float) -> bool:
+        """Whether a difference may be called better or worse: of one training, seed variance is unknown.
+
+        What was not trained here is no training of a method, but a model by itself.
+        """
+        return not self.subset or len(self.jobs.get(scale, ())) > 1
+
     @property
     def backbone(self) -> str | None:
         """Hash of the pipeline that it is, or that it was trained from."""
@@ -172,7 +179,9 @@ def _mark_best(made: Sweep) -> list[Swept]:
         for metric in (m for m in made.metrics if m.ranked):
             for scale in made.scales:
                 at = (metric.name, scale)
-                estimates = [None if m.reward == metric.name else m.cells[at].cell.estimate for m in models]
+                estimates = [
+                    m.cells[at].cell.estimate if m.judged(scale) and m.reward != metric.name else None for m in models
+                ]
                 winner = clear_best(estimates, metric.higher_is_better)
                 if winner is not None:
                     best.add((models[winner].name, subset, *at))
@@ -208,20 +217,20 @@ def grids(made: Sweep, best: str) -> list[Grid]:
             rows = [
                 [model.name + (" †" if model.reward == metric.name else "")]
                 + ([str(model.seeds) if model.subset else "–"] if several else [])
-                + [_text(metric, model.cells[metric.name, scale], best) for scale in made.scales]
+                + [_text(metric, model, scale, best) for scale in made.scales]
                 for model in made.of(subset)
             ]
             tables.append(Grid([first, *(["Seeds"] if several else []), *scales], rows))
     return tables
 
 
-def _text(metric: Metric, c: SweptCell, best: str) -> str:
+def _text(metric: Metric, model: Swept, scale: float, best: str) -> str:
+    c = model.cells[metric.name, scale]
     if c.cell.estimate is None:
         return c.cell.gap if c.cell.total else "–"
     value = metric.text(c.cell.estimate.mean)
-    return (
-        f"{best.format(value) if c.best else value} {interval_text(metric, c.cell.estimate)}{_mark(metric, c.to_base)}"
-    )
+    mark = _mark(metric, c.to_base) if model.judged(scale) else ""
+    return f"{best.format(value) if c.best else value} {interval_text(metric, c.cell.estimate)}{mark}"
 
 
 def _mark(metric: Metric, to_base: Interval | None) -> str:
@@ -235,18 +244,24 @@ def _mark(metric: Metric, to_base: Interval | None) -> str:
 
 def notes(study: Study, made: Sweep) -> list[str]:
     """Sentences under the tables; marks that do not occur are not explained."""
-    cells = [c for model in made.models for c in model.cells.values()]
+    cells = [(model.judged(scale), c) for model in made.models for (_, scale), c in model.cells.items()]
+    alone = [model.name for model in made.models if not all(map(model.judged, model.jobs))]
     several = any(model.seeds > 1 for model in made.models)
     lines = [
         f"Mean with its 95 % interval, {AND_SEEDS if several else PROMPTS_ALONE}.",
         f"The suite's own scale is {made.own:g}: the numbers of other tables were drawn with that one.",
     ]
-    if any(c.to_base and c.to_base.excludes_zero for c in cells):
+    if alone:
+        lines.append(
+            f"Seed variance unknown for {listed([*dict.fromkeys(alone)])}: with one seed, an interval does not cover "
+            "how much a second training run would differ. There it is not ranked, and no difference of it is marked."
+        )
+    if any(judged and c.to_base and c.to_base.excludes_zero for judged, c in cells):
         lines.append(
             "▲ better or ▼ worse than the base at the same scale, and ↑ higher or ↓ lower where neither is better: the "
             "95 % interval of the paired difference excludes zero."
         )
-    if any(c.best for c in cells):
+    if any(c.best for _, c in cells):
         lines.append(
             "Bold (★ on the page) is the best at its scale where the 95 % interval of the paired difference to the "
             "runner-up excludes zero. Scales are not ranked against each other."

@@ -60,7 +60,8 @@ TEMPLATE = """{% extends "document" %}
 <ul class="notes">
 {%- for note in notes %}<li>{{ note }}</li>{% endfor %}
 <li>Below each value: its interval, on a scale shared by the column; {% if based -%}
-the paired difference to the base with its 95 % interval, ▲ better, ▼ worse, where that interval excludes zero;
+the paired difference to the base with its 95 % interval
+{%- if judged %}, ▲ better, ▼ worse, where that interval excludes zero{% endif %};
 {% endif %}how many of the images owed are scored.</li></ul>
 {% endif %}
 {%- if differing %}
@@ -175,6 +176,7 @@ def page(
         tabled=study.tabled,
         swept=swept and _swept(study, swept),
         based=study.base is not None,
+        judged=any(c.judged and c.to_base for section in sections for row in section.rows for c in row.cells),
         row_headers=tables.row_headers(study),
         parts=tables.columns(study),
         published=published,
@@ -254,7 +256,7 @@ def _change(c: MainCell) -> dict[str, str]:
     if c.to_base is None:
         return {}
     shown = {"change": c.metric.text(c.to_base.mean, "+"), "within": tables.interval_text(c.metric, c.to_base, "+")}
-    if not c.to_base.excludes_zero or not c.metric.ranked:
+    if not (c.to_base.excludes_zero and c.metric.ranked and c.judged):
         return shown
     better = (c.to_base.mean > 0) == c.metric.higher_is_better
     return shown | {

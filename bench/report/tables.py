@@ -24,13 +24,17 @@ WIDEST = 8
 
 @dataclass(frozen=True)
 class MainCell:
-    """A metric of a row. ``to_base`` is the paired difference; ``trained_on`` keeps it out of the ranking."""
+    """A metric of a row. ``to_base`` is the paired difference; ``trained_on`` keeps it out of the ranking.
+
+    ``judged`` says that its difference may be called better or worse.
+    """
 
     metric: Metric
     cell: Cell
     to_base: Interval | None
     trained_on: bool
     best: bool = False
+    judged: bool = True
 
 
 Cells = Mapping[str, Cell]
@@ -62,6 +66,11 @@ class MainRow:
     def short(self) -> bool:
         """Whether the row was compared at less than equal compute."""
         return self.share is not None and self.share < FULL_SHARE
+
+    @property
+    def seeds_known(self) -> bool:
+        """Whether it is known how much another training would differ. Only a method's row is of trainings."""
+        return self.kind != "method" or self.seeds > 1
 
     @property
     def seeds_text(self) -> str:
@@ -156,7 +165,9 @@ def settings_text(values: Mapping[str, Any]) -> str:
 def _method_row(study: Study, row: Row, against: Cells) -> MainRow:
     # Pooled seeds are only as comparable as the one that used least.
     share = min(study.share(job.spent) for job in row.jobs)
-    return MainRow(row.method, row.subset, len(row.jobs), share, _cells(study, row, study.fractions[-1], against))
+    cells = _cells(study, row, study.fractions[-1], against)
+    made = MainRow(row.method, row.subset, len(row.jobs), share, cells)
+    return made if made.seeds_known else replace(made, cells=[replace(c, judged=False) for c in cells])
 
 
 def _cells(study: Study, row: Row, fraction: float, against: Cells) -> list[MainCell]:
@@ -170,9 +181,13 @@ def _cells(study: Study, row: Row, fraction: float, against: Cells) -> list[Main
 
 
 def _mark_best(rows: list[MainRow]) -> list[MainRow]:
+    """The clear best of each column, among the rows that compare: of several seeds, at equal compute."""
     winners = []
     for column in zip(*(row.cells for row in rows), strict=True):
-        ranked = [c.cell.estimate if c.metric.ranked and not c.trained_on else None for c in column]
+        ranked = [
+            c.cell.estimate if c.metric.ranked and c.judged and not (c.trained_on or row.short) else None
+            for row, c in zip(rows, column, strict=True)
+        ]
         winners.append(clear_best(ranked, column[0].metric.higher_is_better))
     return [
         replace(row, cells=[replace(c, best=winners[j] == i) for j, c in enumerate(row.cells)])
@@ -192,6 +207,8 @@ def notes(study: Study, sections: Sequence[Section]) -> list[str]:
     """Sentences under the main table; marks that do not occur are not explained."""
     rows = [row for section in sections for row in section.rows]
     lines = interval_notes(study, rows)
+    if any(not row.seeds_known for row in rows):
+        lines.append("A row with one seed is not ranked, and no difference of it is called better or worse.")
     lines.append(
         f"Bold marks the best of a column{', the base included,' if study.start else ''} only where the 95 % interval "
         "of its paired difference to the runner-up excludes zero."
@@ -239,11 +256,15 @@ def interval_notes(study: Study, rows: Sequence[MainRow]) -> list[str]:
     """Sentences on what the intervals of ``rows`` cover."""
     grouped = [m.label for m in study.metrics if m.grouped]
     several = max((row.seeds for row in rows), default=1) > 1
+    alone = dict.fromkeys(row.name for row in rows if not row.seeds_known)
     lines = [f"Each cell is the mean with its 95 % interval, {AND_SEEDS if several else PROMPTS_ALONE}."]
     if grouped:
         lines.append(f"{listed(grouped)}: the mean of the groups' means, prompts resampled within each group.")
-    if not several and any(row.kind == "method" for row in rows):
-        lines.append("With one seed per row, intervals do not cover how much a second training run would differ.")
+    if alone:
+        lines.append(
+            f"Seed variance unknown for {listed([*alone])}: with one seed, an interval does not cover how much a "
+            "second training run would differ."
+        )
     return lines
 
 
@@ -251,7 +272,8 @@ def gap_notes(rows: Sequence[MainRow]) -> list[str]:
     """Sentences on what ``rows`` lack: compute, or scores, and why."""
     lines = []
     if any(row.short for row in rows):
-        lines.append(f"‡ Used less than {percent(FULL_SHARE)} of the budget, so it is not compared at equal compute.")
+        less = f"‡ Used less than {percent(FULL_SHARE)} of the budget"
+        lines.append(f"{less}, so it is not compared at equal compute, and not ranked.")
     if any(c.cell.estimate is None for row in rows for c in row.cells):
         lines.append("missing n/N, failed n/N: only n of the N images owed are scored, so no mean is taken.")
     return lines + gaps.lines((row.name, c.metric.label, c.cell) for row in rows for c in row.cells)

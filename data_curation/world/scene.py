@@ -143,10 +143,10 @@ class TrainingPrompts:
     def __init__(self) -> None:
         self._tags = tuple(TASK_WEIGHTS)
         self._weights = np.array([TASK_WEIGHTS[tag] for tag in self._tags])
-        self._prompts = {tag: [p for p in all_prompts(tag) if not p.held_out] for tag in self._tags}
+        self.prompts = {tag: [p for p in all_prompts(tag) if not p.held_out] for tag in self._tags}
 
     def draw(self, rng: np.random.Generator) -> Prompt:
-        prompts = self._prompts[self._tags[rng.choice(len(self._tags), p=self._weights)]]
+        prompts = self.prompts[self._tags[rng.choice(len(self._tags), p=self._weights)]]
         return prompts[rng.integers(len(prompts))]
 
 

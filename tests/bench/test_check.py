@@ -309,7 +309,7 @@ SEVERAL = ("torch's generator", "a seed of its own", "state not restored", "stat
 
 def checked(folder, source: str):
     """Findings on a plugin, by promise."""
-    module = plugins._execute(write(folder, source), source.encode())
+    module = plugins.execute(write(folder, source), source.encode())
     return {finding.promise: finding for finding in check_method(module.Plain)}
 
 

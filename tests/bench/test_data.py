@@ -88,17 +88,23 @@ def test_another_key_than_announced_is_read_all_the_same():
 
 
 def test_waiting_is_counted_and_reading_ahead_is_not(clock):
+    elsewhere, done = threading.Event(), threading.Event()
+
     def read(key):
+        if key == 2:
+            elsewhere.wait(60)
         clock.now += 5
+        if key == 2:
+            done.set()
         return key
 
     prefetch = Prefetch(read)
     prefetch.get(1)
     assert prefetch.waited == 5  # nothing announced it
-    prefetch.get(1)
+    prefetch.get(1, 2)
     assert prefetch.waited == 10
-    prefetch._coming = 2, prefetch._worker.submit(read, 2)
-    prefetch._coming[1].result()  # read while the caller was elsewhere
+    elsewhere.set()
+    assert done.wait(60)  # read while the caller was elsewhere
     prefetch.get(2)
     assert prefetch.waited == 10
     prefetch.close()
@@ -122,8 +128,8 @@ def test_an_error_is_raised_for_its_own_key_and_the_next_is_fine(clock):
 def test_closing_leaves_no_thread():
     prefetch = Prefetch(str)
     prefetch.get(1, 2)
-    assert any(thread.name.startswith("prefetch") for thread in prefetch._worker._threads)
-    threads = list(prefetch._worker._threads)
+    threads = [thread for thread in threading.enumerate() if thread.name.startswith("prefetch")]
+    assert threads
     prefetch.close()
     assert not any(thread.is_alive() for thread in threads)
 

@@ -30,7 +30,7 @@ from bench.errors import BenchError, Missing
 from bench.evaluate import EvaluationConfig, evaluate, score_run
 from bench.evaluation import Conditions, PolicyPainter, draw_suite, drawing, score_suite, scoring
 from bench.experiment import Workspace
-from bench.export import _adapter
+from bench.export import write_adapter
 from bench.metric import Metric
 from bench.origin import Origin
 from bench.progress import Progress
@@ -139,7 +139,7 @@ def test_a_pipeline_a_fine_tune_and_both_forms_of_a_lora(
     transformer(tiny_pipeline, 0.2).save_pretrained(tmp_path / "tuned" / "transformer")
     save_weights(adapted(tiny_pipeline), tmp_path / "lora")
     (tmp_path / "peft").mkdir()
-    _adapter(tmp_path / "lora" / LORA, Origin(str(tiny_pipeline)), tmp_path / "peft")
+    write_adapter(tmp_path / "lora" / LORA, Origin(str(tiny_pipeline)), tmp_path / "peft")
     (tmp_path / "peft" / LORA).unlink()
     subjects = [tiny_pipeline, tmp_path / "tuned", tmp_path / "lora", tmp_path / "peft"]
     folder, failed = run(*subjects, backbone=str(tiny_pipeline))
@@ -249,28 +249,28 @@ def test_generating_and_scoring_apart_leave_what_both_leave_together(run: Run) -
 
 def test_each_pass_goes_on_where_it_was_stopped(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, _ = run("fake", name="whole", evaluation_batch=1)
-    drawn, kept = [], drawing._Drawing._draw
+    drawn, kept = [], PolicyPainter.draw
 
-    def draw(self, prompts, batch):
-        drawn.append(batch)
+    def draw(self, prompts, seeds):
+        drawn.append(seeds)
         if len(drawn) == 3:
             raise KeyboardInterrupt
-        return kept(self, prompts, batch)
+        return kept(self, prompts, seeds)
 
-    monkeypatch.setattr(drawing._Drawing, "_draw", draw)
+    monkeypatch.setattr(PolicyPainter, "draw", draw)
     monkeypatch.setattr(scoring, "BATCH", 1)
     monkeypatch.setattr(scoring, "UNITS", 1)
     with pytest.raises(KeyboardInterrupt):
         run("fake", name="stopped", evaluation_batch=1)
-    scored, unit = [], scoring._Scoring._unit
+    scored, judge = [], Brightness.score
 
-    def score(self, rows):
-        scored.append(rows)
+    def score(self, images, prompts):
+        scored.append(images)
         if len(scored) == 3:
             raise KeyboardInterrupt
-        return unit(self, rows)
+        return judge(self, images, prompts)
 
-    monkeypatch.setattr(scoring._Scoring, "_unit", score)
+    monkeypatch.setattr(Brightness, "score", score)
     with pytest.raises(KeyboardInterrupt):
         run("fake", name="stopped", evaluation_batch=1)
     assert len(drawn) == 5  # two were kept: only the third and the fourth are drawn now

@@ -77,7 +77,7 @@ def test_what_two_processes_find_wrong_alike_ends_the_jobs_that_need_it_alone(wo
     workspace, suite = Workspace(tmp_path / "cache", tmp_path / "runs"), fakes.suite()
     with fakes.registered(world.backbone):
         quiet = Progress(quiet=True)
-        told = experiments._preferences(config, workspace, quiet, OneOfTwo(), world.backbone, suite, {})
+        told = experiments.prepare_preferences(config, workspace, quiet, OneOfTwo(), world.backbone, suite, {})
     assert isinstance(told, str) and "\n" not in told
     assert ("different prompts" if captions else "no preference pairs go with the corpus fake") in told
 

@@ -16,6 +16,7 @@ from bench.batches import PreferencePairs
 from bench.errors import BenchError, JobFailure
 from bench.flops import Cost, decode_cost, meta_twin, transformer_cost
 from bench.job import Job
+from bench.method import Needs
 from bench.suite import Prompt
 
 PAIRS = 12
@@ -306,12 +307,16 @@ def test_a_forward_of_the_reference_costs_no_adapter(lora, world):
     assert job.meter.flops == 2 * adapted["flops"] + 3 * cost.forward and job.meter.reference_forwards == 3
 
 
-def test_decoding_and_rewards_are_charged(job):
+class Costly(Brightness):
+    flops_per_image = 1000.0
+
+
+def test_decoding_and_rewards_are_charged(world):
+    job = world.job(reward=Costly())
     images = job.decode(job.noise(rows(3), "x"))
     decoding = job.meter.flops
     assert images.shape == (3, 16, 16, 3) and images.dtype == np.uint8
     assert job.meter.images == 3 and decoding > 0
-    job._reward.metric.flops_per_image = 1000.0
     scores = job.reward(images, [Prompt("0", "x")] * 3)
     assert job.meter.reward_calls == 3 and job.meter.flops == decoding + 3000
     np.testing.assert_allclose(scores.numpy(), images.reshape(3, -1).mean(1) / 255, rtol=1e-6)
@@ -324,10 +329,10 @@ def test_decoding_costs_the_same_per_image_however_many(job):
     assert job.meter.flops == 6 * one
 
 
-def decoding(job: Job) -> Cost:
+def decoding(world) -> Cost:
     """What decoding one picture and its gradient cost, counted apart."""
-    with job._backbone.vae_loaded() as vae:
-        return decode_cost(meta_twin(vae), job.latent_shape)
+    with world.backbone.vae_loaded() as vae:
+        return decode_cost(meta_twin(vae), world.backbone.latent_shape)
 
 
 def test_pictures_with_a_gradient_are_the_decoded_ones_to_rounding(job):
@@ -354,8 +359,8 @@ def test_the_gradient_of_decoded_pictures_is_that_of_finite_differences(job):
     assert float((ahead - behind) / 2e-2) == pytest.approx(float(gradient.norm()), rel=2e-3)
 
 
-def test_decoding_with_a_gradient_is_charged_with_its_backward(job):
-    cost, latents = decoding(job), job.noise(rows(3), "x")
+def test_decoding_with_a_gradient_is_charged_with_its_backward(job, world):
+    cost, latents = decoding(world), job.noise(rows(3), "x")
     job.decode_with_gradient(latents)
     assert (job.meter.images, job.meter.flops) == (3, 3 * (cost.forward + cost.backward))
     with torch.no_grad():
@@ -367,8 +372,8 @@ def test_decoding_with_a_gradient_is_charged_with_its_backward(job):
     assert cost.backward > 0 and cost.forward > 0 and (job.meter.forwards, job.meter.backwards) == (0, 0)
 
 
-def test_a_differentiable_reward_is_charged_twice_and_without_a_graph_once(job):
-    job._reward.metric.flops_per_image = 1000.0
+def test_a_differentiable_reward_is_charged_twice_and_without_a_graph_once(world):
+    job = world.job(reward=Costly())
     pixels, prompts = torch.full((3, 3, 16, 16), 0.25, requires_grad=True), [Prompt("0", "x")] * 3
     scores = job.differentiable_reward(pixels, prompts)
     assert scores.tolist() == [0.25] * 3
@@ -563,14 +568,14 @@ def test_a_broken_differentiable_reward_fails_the_job(world, scores, message):
 
 def test_a_method_that_declared_no_differentiable_reward_gets_none(world):
     job = world.job()
-    job._reward = None
+    job.grant(Needs(reward=True))
     with pytest.raises(JobFailure, match=r"did not declare needs\.differentiable_reward"):
         job.differentiable_reward(torch.zeros(1, 3, 16, 16), [Prompt("0", "x")])
 
 
 def test_a_method_that_declared_no_reward_gets_none(world):
     job = world.job()
-    job._reward = None
+    job.grant(Needs(prompts=True))
     with pytest.raises(JobFailure, match=r"did not declare needs\.reward"):
         job.reward(np.zeros((1, 16, 16, 3), np.uint8), [Prompt("0", "x")])
 

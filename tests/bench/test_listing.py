@@ -20,6 +20,12 @@ NOT_MEASURED = "cost per step not measured"
 
 
 @pytest.fixture(autouse=True)
+def wide(monkeypatch) -> None:
+    """A terminal in which no line is folded, unless a test has another."""
+    monkeypatch.setenv("COLUMNS", "1000")
+
+
+@pytest.fixture(autouse=True)
 def kept(tmp_path, monkeypatch) -> Path:
     """No costs are kept unless a test writes them here."""
     monkeypatch.setattr(measured, "PATH", tmp_path / "kept" / "measured.json")
@@ -115,6 +121,32 @@ def test_an_unknown_kind_ends_in_one_line():
     assert (result.exit_code, result.output) == (1, "bench: unknown kind 'method'; did you mean 'methods'?\n")
 
 
+# -- narrow terminals --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arguments", [[], *([kind] for kind in listing.KINDS), ["--config", "leap_align"]])
+@pytest.mark.parametrize("columns", [None, 60, 120])
+def test_no_line_is_wider_than_the_terminal_and_none_loses_a_word(monkeypatch, run, kept, arguments, columns):
+    records.write_json(kept, measured.measure(run.folder, "sft", "2-core CPU"))
+    whole = CliRunner().invoke(main, ["list", *arguments]).output
+    monkeypatch.delenv("COLUMNS") if columns is None else monkeypatch.setenv("COLUMNS", str(columns))
+    shown = CliRunner().invoke(main, ["list", *arguments]).output
+    assert max(map(len, shown.splitlines())) <= (columns or 80)
+    assert shown.replace("|", "").split() == whole.replace("|", "").split()
+
+
+def test_what_is_said_of_a_method_stands_below_each_other_on_80_columns(monkeypatch, run, kept):
+    records.write_json(kept, measured.measure(run.folder, "sft", "2-core CPU"))
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = CliRunner().invoke(main, ["list", "methods"]).output.splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith("  soar "))
+    column = lines[start].index("SOAR:")
+    assert [line[column:] for line in lines[start + 2 : start + 5]] == [
+        "arXiv 2604.12617", "needs pairs", "a step: 4 x the FLOPs and 1 x the time of sft's",
+    ]  # fmt: skip
+    assert {line[:column].strip() for line in lines[start + 1 : start + 5]} == {""}
+
+
 # -- costs -------------------------------------------------------------------------------------------------------------
 
 
@@ -173,7 +205,7 @@ def test_a_finished_job_that_lost_its_meter_ends_in_one_line(run):
 def test_measured_costs_are_listed_with_the_run_that_they_come_from(run, kept):
     records.write_json(kept, measured.measure(run.folder, "sft", "2-core CPU"))
     shown = listed()
-    assert shown["soar"][-1] == "a step costs 4 x the FLOPs and takes 1 x the time of sft's"
+    assert shown["soar"][-1] == "a step: 4 x the FLOPs and 1 x the time of sft's"
     assert shown["dpo"][-1] == NOT_MEASURED
     last = CliRunner().invoke(main, ["list", "methods"]).output.splitlines()[-1]
     assert last == (

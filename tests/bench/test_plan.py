@@ -143,7 +143,7 @@ def test_an_evaluation_on_the_paper_s_suite_is_counted_where_its_prompts_are(abs
     assert it.images == images == 4230
     assert sampling < it.evaluation_flops < 1.02 * sampling  # decoding and judges cost little
     assert it.evaluation_flops == pytest.approx(0.84e18, rel=0.01)  # docs/paper-experiments.md
-    (line,) = machine._assets(it.metrics, tmp_path)
+    (line,) = machine.missing_assets(it.metrics, tmp_path)
     for name in ("pickscore_v1", "clip_vit_h14_processor", "hpsv2_1", "bert_vocabulary", "lpips_heads"):
         assert name in line.partition("run `bench assets fetch ")[2]
 
@@ -405,7 +405,7 @@ def test_a_row_that_cannot_be_planned_leaves_the_others(absent, monkeypatch, tmp
 )
 def test_every_currency_buys_steps(tmp_path, budget, steps):
     it = work.Work(config(tmp_path, budget=budget), tmp_path, Assumptions(peak=2e6, utilisation=0.5))
-    assert it._steps([100_000], [2], [1.0]) == [steps]
+    assert it.steps_within([100_000], [2], [1.0]) == [steps]
 
 
 def test_a_backbone_that_nobody_knows_is_one_line(absent, tmp_path):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import registry
+from bench import doctor, registry
 from bench.errors import BenchError
 
 ENTRIES = [(kind, name) for kind, entries in registry.BUILT_IN.items() for name in entries]
@@ -116,9 +116,18 @@ def test_a_shadowed_folder_is_named(tmp_path, monkeypatch):
     try:
         with pytest.raises(BenchError, match=r"another package named 'benchmarks' shadows this project's folder: .+"):
             registry.load("suites", "smoke")
+        assert registry.shadow("benchmarks.suites.smoke") == package / "__init__.py"
+        (examined,) = (finding for finding in doctor.examine() if finding.what == "benchmarks")
+        assert not examined.ok and examined.detail.endswith(f"uninstall it: {tmp_path}")
     finally:
         for name in [name for name in sys.modules if name.partition(".")[0] == "benchmarks"]:
             del sys.modules[name]
+
+
+def test_nothing_is_shadowed_here():
+    assert [registry.shadow(name) for name in ("methods", "benchmarks", "data_curation", "json", "no_such")] == [
+        None
+    ] * 5
 
 
 def test_no_method_is_named_outside_its_own_file_and_the_registry():

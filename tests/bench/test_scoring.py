@@ -28,8 +28,8 @@ from bench.evaluate import EvaluationConfig, evaluate, score_run
 from bench.evaluation import Conditions, PolicyPainter, score_suite
 from bench.evaluation.drawing import read_picture
 from bench.evaluation.scoring import score_each, score_prompt
-from bench.experiment import Workspace, _prepare_metric
-from bench.export import _adapter
+from bench.experiment import Workspace, prepare_metric
+from bench.export import write_adapter
 from bench.metric import Metric
 from bench.origin import Origin
 from bench.progress import Progress
@@ -128,7 +128,7 @@ def test_pefts_alpha_is_part_of_what_was_evaluated(run: Run, tmp_path: Path, tin
     save_weights(adapted(tiny_pipeline), tmp_path / "lora")
     peft = tmp_path / "peft"
     peft.mkdir()
-    _adapter(tmp_path / "lora" / LORA, Origin(str(tiny_pipeline)), peft)
+    write_adapter(tmp_path / "lora" / LORA, Origin(str(tiny_pipeline)), peft)
     (peft / LORA).unlink(missing_ok=True)
     _, failed = run(peft, backbone=str(tiny_pipeline))
     assert failed == {}
@@ -388,10 +388,10 @@ def test_a_metric_that_breaks_while_it_is_prepared_stops_no_run_that_only_evalua
         raise ImportError("no module named engine")
 
     monkeypatch.setattr(Brightness, "prepare", prepare)
-    _prepare_metric(Brightness(), Progress(), vital=False)
+    prepare_metric(Brightness(), Progress(), vital=False)
     assert "brightness: ImportError: no module named engine; its column stays open" in capsys.readouterr().err
     with pytest.raises(ImportError):
-        _prepare_metric(Brightness(), Progress(), vital=True)
+        prepare_metric(Brightness(), Progress(), vital=True)
 
 
 @pytest.mark.parametrize("per_prompt", [False, True])

@@ -100,19 +100,19 @@ def test_the_real_sizes_are_read_from_the_weights() -> None:
     """ViT-H-14 on the meta device: what is read of its weights builds the same again."""
     import open_clip
 
-    from benchmarks.open_clip_model import _sizes
+    from benchmarks.open_clip_model import sizes_of
 
     config = open_clip.get_model_config("ViT-H-14")
     with torch.device("meta"):
         real = open_clip.CLIP(**config)
-        again = open_clip.CLIP(**_sizes(real.state_dict()))
+        again = open_clip.CLIP(**sizes_of(real.state_dict()))
     assert {k: v.shape for k, v in again.state_dict().items()} == {k: v.shape for k, v in real.state_dict().items()}
     assert again.visual.transformer.resblocks[0].attn.num_heads == 16
     assert again.transformer.resblocks[0].attn.num_heads == 16
 
 
 def test_its_gradient() -> None:
-    check_gradient(metric("hpsv2"), near=1e-6)
+    assert check_gradient(metric("hpsv2"), near=1e-6) == 0  # of the pictures beside it
 
 
 def test_scores_depend_neither_on_the_batch_nor_on_autocast_nor_on_the_shape_beside() -> None:

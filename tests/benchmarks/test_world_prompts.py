@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -42,7 +43,7 @@ def words(text: str) -> set[str]:
 @pytest.fixture(scope="module")
 def training() -> list[S.Prompt]:
     """Every prompt that a training scene can have."""
-    return [p for prompts in S.TrainingPrompts()._prompts.values() for p in prompts]
+    return [p for prompts in S.TrainingPrompts().prompts.values() for p in prompts]
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +59,15 @@ def test_prompts_of_a_task_have_different_texts():
     for tag in TAGS:
         texts = [p.text for p in S.all_prompts(tag)]
         assert len(set(texts)) == len(texts)
+
+
+def test_the_page_says_how_many_prompts_each_task_has():
+    page = (Path(__file__).parents[2] / "docs" / "embedded-world.md").read_text(encoding="utf-8")
+    for tag in TAGS:
+        prompts = list(S.all_prompts(tag))
+        row = next(line for line in page.splitlines() if line.startswith(f"| `{tag}` |"))
+        counts = [int(cell.replace(",", "")) for cell in row.split("|")[3:5]]
+        assert counts == [len(prompts), sum(prompt.held_out for prompt in prompts)], tag
 
 
 def test_every_test_prompt_is_held_out_and_no_training_prompt_is(training, testing):

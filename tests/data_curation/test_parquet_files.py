@@ -91,14 +91,16 @@ def test_a_path_instead_of_bytes_is_not_followed(tmp_path):
 
 def test_a_row_group_is_read_once_while_it_is_needed(tmp_path, monkeypatch):
     corpus = opened(parquet(tmp_path / "x.parquet", table(IMAGES * 4, CAPTIONS * 4), rows=3))
-    read, groups = [], corpus._groups
-    load = parquet_files._Groups._read
+    read, load = [], pq.ParquetFile.read_row_group
     monkeypatch.setattr(
-        parquet_files._Groups, "_read", lambda self, path, group: read.append(group) or load(self, path, group)
+        pq.ParquetFile, "read_row_group", lambda self, group, **how: read.append(group) or load(self, group, **how)
     )
     for index in range(12):
         assert color(corpus.image(index)) == list(COLORS)[index % 3]
-    assert read == [0, 1, 2, 3] and len(groups._kept) == parquet_files.GROUPS
+    assert read == [0, 1, 2, 3]
+    for group in reversed(range(4)):  # the groups read last are kept, and no others
+        corpus.image(3 * group)
+    assert read == [0, 1, 2, 3, *reversed(range(4 - parquet_files.GROUPS))]
 
 
 def test_workers_may_get_a_corpus_by_pickle(tmp_path):

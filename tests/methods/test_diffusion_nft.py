@@ -203,7 +203,7 @@ def test_where_nothing_is_better_nothing_is_learnt_but_for_rounding(world, monke
 @pytest.mark.parametrize("updates", [1, 2])
 def test_every_image_trains_once_whatever_its_reward(world, monkeypatch, updates):
     job, method = prepare(world, "diffusion_nft", updates=updates)
-    calls = record(method, "_update", monkeypatch)
+    calls = record(method, "update", monkeypatch)
     advance(job, method, 1)
     rows = [arguments[4] for arguments, _ in calls]
     assert len(rows) == updates and sorted(torch.cat(rows).tolist()) == list(range(6))

@@ -73,7 +73,7 @@ def test_pairs_of_the_reference_are_best_and_worst_of_a_group(world, monkeypatch
     job, method = prepare(world, "dpo", pairs_from="reference", batch_size=2, group_size=4, sampling_steps=2)
     advance(job, method, 2)
     decoded, rewards = record(job, "sample", monkeypatch), record(job, "gather", monkeypatch)
-    learned = record(method, "_learn", monkeypatch)
+    learned = record(method, "learn", monkeypatch)
     advance(job, method, 1)
     groups, latents = rewards[0][1].view(2, 4), decoded[0][1]
     best, worst = groups.argmax(1), groups.argmin(1)
@@ -91,7 +91,8 @@ def test_pairs_of_the_reference_are_drawn_without_the_adapter_and_charged(world,
         advance(job, small("dpo"), trained)  # the adapter moves
         job.step = 7  # the same noise
         spy = record(job, "sample", monkeypatch)
-        job._feed.cursors["prompts"] = 0
+        at = job.position()
+        job.go_to(at | {"cursors": at["cursors"] | {"prompts": 0}})  # the same prompts
         before = job.meter.counts()
         advance(job, method, 1)
         drawn.append(spy[0][1])

@@ -61,7 +61,7 @@ def sampled(world, **overrides):
     by = Transitions(c.sde_kind, c.noise_level, c.guard, job.policy.sigmas(c.sampling_steps), c.guidance_scale)
     batch = job.prompts(c.prompts, repeat=c.group_size)
     paths, _ = sample_paths(
-        job, batch, by, trained=method._trained(job), shared_by=c.group_size if c.window else None,
+        job, batch, by, trained=method.trained_steps(job), shared_by=c.group_size if c.window else None,
         keep_unconditional=c.guidance_scale != 1 and c.detach_unconditional,
     )  # fmt: skip
     return job, method, batch, by, paths
@@ -69,7 +69,7 @@ def sampled(world, **overrides):
 
 def update(job, method, *arguments, **options) -> dict[str, float]:
     """One update and what it logged."""
-    method._update(job, *arguments, **options)
+    method.update(job, *arguments, **options)
     return job.finish_step(seconds=0, memory=0)
 
 
@@ -106,7 +106,7 @@ def test_paths_are_stochastic_and_hold_what_is_trained(world, monkeypatch, varia
     job, method = prepare(world, "flow_grpo", **VARIANTS[variant])
     noises, calls = record(job, "noise", monkeypatch), record(job.policy, "branches", monkeypatch)
     decodes, sampling = record(job, "decode", monkeypatch), record(flow_grpo, "sample_paths", monkeypatch)
-    monkeypatch.setattr(method, "_update", lambda *_, **__: None)
+    monkeypatch.setattr(method, "update", lambda *_, **__: None)
     advance(job, method, 1)
     paths, c, sigmas = sampling[0][1][0], method.config, wide(job.policy.sigmas(3))
     assert paths.steps == range(2) and len(calls) == 3
@@ -130,8 +130,8 @@ def test_outside_the_window_the_path_is_the_odes_and_before_it_the_groups(world,
     job, method = prepare(world, "flow_grpo", **VARIANTS[variant] | {"sampling_steps": 5, "window": 2})
     calls, noises = record(job.policy, "branches", monkeypatch), record(job, "noise", monkeypatch)
     decodes, sampling = record(job, "decode", monkeypatch), record(flow_grpo, "sample_paths", monkeypatch)
-    monkeypatch.setattr(method, "_trained", lambda job: range(first, first + 2))
-    monkeypatch.setattr(method, "_update", lambda *_, **__: None)
+    monkeypatch.setattr(method, "trained_steps", lambda job: range(first, first + 2))
+    monkeypatch.setattr(method, "update", lambda *_, **__: None)
     advance(job, method, 1)
     paths, c, sigmas = sampling[0][1][0], method.config, wide(job.policy.sigmas(5))
     assert paths.latents.shape == (6, 3, 4, 4, 4) and paths.memory.shape == (6, 2)
@@ -164,8 +164,8 @@ def test_windows_start_in_the_first_half_and_leave_out_the_last_step(world, step
     job, method = prepare(world, "flow_grpo", sampling_steps=steps, window=window)
     seen = set()
     for job.step in range(100):
-        trained = method._trained(job)
-        assert len(trained) == window and trained == method._trained(job)
+        trained = method.trained_steps(job)
+        assert len(trained) == window and trained == method.trained_steps(job)
         seen.add(trained.start)
     assert seen == set(starts)
 
@@ -278,7 +278,7 @@ def test_the_unconditional_branch_is_detached_unless_asked(world, monkeypatch):
         assert (paths.unconditional is not None) == detached
         known = paths.unconditional if detached else known  # of the same seed
         monkeypatch.setattr(job, "update", lambda: None)
-        method._update(job, batch, by, paths, torch.ones(6), torch.arange(6), on_policy=True)
+        method.update(job, batch, by, paths, torch.ones(6), torch.arange(6), on_policy=True)
         grads[detached] = torch.cat([p.grad.flatten().double() for p in job.parameters])
     job, method, batch, by, paths = sampled(world, detach_unconditional=False)
     frozen = iter(known.unbind(1))
@@ -289,7 +289,7 @@ def test_the_unconditional_branch_is_detached_unless_asked(world, monkeypatch):
         lambda z, sigma, text, w, **_: flow.guide(next(frozen), job.policy.velocity(z, sigma, text), w),
     )
     method.config = method.config.model_copy(update={"kl_weight": 0.0})
-    method._update(job, batch, by, paths, torch.ones(6), torch.arange(6), on_policy=True)
+    method.update(job, batch, by, paths, torch.ones(6), torch.arange(6), on_policy=True)
     expected = torch.cat([p.grad.flatten().double() for p in job.parameters])
     assert (grads[True] - expected).norm() < 1e-4 * expected.norm()
     assert (grads[False] - expected).norm() > 0.1 * expected.norm()
@@ -325,7 +325,7 @@ def rewarded(world, scores: list[float], **overrides):
 
 def test_updates_share_the_samples_that_have_an_advantage(world, monkeypatch):
     job, method = rewarded(world, [0.5, 0.5, 0.5, 0.1, 0.2, 0.9])  # the first prompt's group has nothing to teach
-    updates = record(method, "_update", monkeypatch)
+    updates = record(method, "update", monkeypatch)
     (log,) = advance(job, method, 1)
     of = [arguments[5].tolist() for arguments, _ in updates]
     assert sorted(of[0] + of[1]) == [3, 4, 5] and len(of) == 2 and log["kept"] == 3.0
@@ -422,7 +422,7 @@ def test_the_window_costs_its_steps_and_one_way_to_it_per_prompt(world, monkeypa
         small("flow_grpo", **FAST | {"sampling_steps": 6, "window": 2}),
     )
     method.setup(job)
-    monkeypatch.setattr(method, "_trained", lambda job: range(first, first + 2))
+    monkeypatch.setattr(method, "trained_steps", lambda job: range(first, first + 2))
     (log,) = advance(job, method, 1)
     prompts, samples, trained = 2, 6, 2
     assert log["kept"] == job.meter.images == samples

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from fakes import advance, small
+from fakes import advance, small, weights
 from observed import prepare, record, wide
 
 from bench.config import read_experiment
@@ -15,15 +15,19 @@ from bench.stages import recipe
 SETTINGS = {"prompts": 3, "sampling_steps": 5, "guidance_scale": 1.0}
 
 
+def levels(steps: int) -> np.ndarray:
+    """The release's: 1, 1 - 1/steps, ..., 1/steps after the shift of 3, and 0."""
+    times = np.array([(steps - i) / steps for i in range(steps)])
+    return np.append(3 * times / (1 + 2 * times), 0.0)
+
+
 class Linear:
     """A policy whose velocity is ``a z``, so that gradients can be written down."""
 
-    def __init__(self, sigmas: torch.Tensor) -> None:
-        self.a = torch.tensor(0.7, requires_grad=True)
-        self._sigmas = sigmas
+    shift = 3.0
 
-    def sigmas(self, steps: int) -> torch.Tensor:
-        return self._sigmas
+    def __init__(self) -> None:
+        self.a = torch.tensor(0.7, requires_grad=True)
 
     def guided_velocity(self, z, sigma, text, guidance_scale, *, detach_unconditional):
         return self.a * z
@@ -35,11 +39,10 @@ def test_the_gradient_is_that_of_two_leaps(world, k, j, nested):
     job, method = prepare(world, "leap_align", **SETTINGS, nested=nested)
     share = job.prompts(3)
     noise = wide(job.noise(share, "start"))
-    sigmas = job.policy.sigmas(5)
-    job.policy = policy = Linear(sigmas)
-    x0, distance = method._sample(job, share, k, j)
+    job.policy = policy = Linear()
+    x0, distance = method.sample(job, share, k, j)
 
-    s, a = wide(sigmas), 0.7
+    s, a = levels(5), 0.7
     x = [noise]
     for i in range(5):
         x.append(x[-1] + (s[i + 1] - s[i]) * a * x[-1])
@@ -59,16 +62,32 @@ def test_the_gradient_is_that_of_two_leaps(world, k, j, nested):
 def test_what_it_rewards_is_what_the_sampler_draws(world, monkeypatch):
     job, method = prepare(world, "leap_align", prompts=3, sampling_steps=4, guidance_scale=2.0)
     share = job.prompts(3)
-    plain = job.sample(job.noise(share, "start"), share.text, steps=4, guidance_scale=2.0)
-    x0, _ = method._sample(job, share, 1, 2)
+    calls = record(job.policy, "guided_velocity", monkeypatch)
+    x0, _ = method.sample(job, share, 1, 2)
+    assert [float(arguments[1]) for arguments, _ in calls] == pytest.approx([1, 0.9, 0.75, 0.5])
+    plain, s = job.noise(share, "start"), levels(4)
+    for i in range(4):
+        velocity = job.policy.guided_velocity(plain, s[i], share.text, 2.0).detach()
+        plain = plain + (s[i + 1] - s[i]) * velocity
     torch.testing.assert_close(x0.detach(), plain, rtol=1e-5, atol=1e-6)
     assert x0.requires_grad
+
+
+def test_the_average_has_the_releases_constant_decay(world):
+    """With a warm-up, the first update would leave 2/11 of the start, where it is .995 here."""
+    job, method = prepare(world, "leap_align", **SETTINGS, lr=1e-2, reward_ceiling=None)
+    expected = [wide(w) for w in weights(job)]
+    for _ in range(3):
+        advance(job, method, 1)
+        expected = [0.995 * e + 0.005 * wide(w) for e, w in zip(expected, weights(job), strict=True)]
+    for value, held in zip(expected, job.learner.ema, strict=True):
+        np.testing.assert_allclose(wide(held), value, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("ceiling", [0.55, None, 0.531])
 def test_the_loss_is_the_regret_over_the_distance(world, monkeypatch, ceiling):
     job, method = prepare(world, "leap_align", **SETTINGS, reward_ceiling=ceiling)
-    scores, sampled = record(job, "differentiable_reward", monkeypatch), record(method, "_sample", monkeypatch)
+    scores, sampled = record(job, "differentiable_reward", monkeypatch), record(method, "sample", monkeypatch)
     (log,) = advance(job, method, 1)
     reward, distance = wide(scores[0][1]), wide(sampled[0][1][1])
     regret = -reward if ceiling is None else np.maximum(ceiling - reward, 0)

@@ -189,7 +189,7 @@ def test_every_auxiliary_level_is_a_draw_of_its_own_and_uniform(world):
     job, method = prepare(world, "soar", batch_size=12, aux_points=400)
     pairs, u = take(job, 12), torch.full((12,), 0.5)
     z1 = job.noise(pairs, "noise")
-    _, levels, of = method._auxiliary(job, pairs, pairs.latents, z1, u, torch.zeros_like(z1))
+    _, levels, of = method.auxiliary(job, pairs, pairs.latents, z1, u, torch.zeros_like(z1))
     low = float(flow.shift_time(torch.tensor(0.5 - 1 / 40), 3.0))
     share = (levels.double() - low) / (1 - low)
     assert len(share.unique()) > 4700 and torch.equal(of.bincount(), torch.full((12,), 400))
@@ -215,7 +215,7 @@ def test_without_deviation_the_correction_is_the_base_target(world, monkeypatch,
     z0, z1 = pairs.latents, job.noise(pairs, "noise")
     monkeypatch.setattr(job.policy, "unconditional_velocity", lambda z, sigma: z1 - z0)
     z = flow.interpolate(z0, z1, flow.shift_time(u, 3.0))
-    states, levels, of = method._auxiliary(job, pairs, z, z1, u, z1 - z0)
+    states, levels, of = method.auxiliary(job, pairs, z, z1, u, z1 - z0)
     target = (wide(states) - wide(z0[of])) / column(wide(levels))
     # float32 states of size 4 carry 2e-7 of rounding, which the division by sigma'' magnifies
     error = np.abs(target - wide((z1 - z0)[of])) * column(wide(levels))
@@ -233,7 +233,7 @@ def test_deviations_shrink_with_the_re_noising_and_vanish_at_sigma_one(world, mo
         monkeypatch.setattr(
             job, "uniform", lambda batch, stream, *shape, draw=draw: torch.full((len(batch), *shape), draw)
         )
-        states, levels, _ = method._auxiliary(job, pairs, flow.interpolate(z0, z1, sigma), z1, u, wrong)
+        states, levels, _ = method.auxiliary(job, pairs, flow.interpolate(z0, z1, sigma), z1, u, wrong)
         deviation = wide(flow.interpolate(z0, z1, sigma)) + column(wide(after - sigma)) * wide(wrong)
         deviation -= wide(flow.interpolate(z0, z1, after))
         ideal = (1 - column(wide(levels))) * wide(z0) + column(wide(levels)) * wide(z1)
@@ -247,5 +247,5 @@ def test_soar_never_divides_by_a_vanishing_level(world):
     z1 = job.noise(pairs, "noise")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(job, "uniform", lambda batch, stream, *shape: torch.zeros(len(batch), *shape))
-        states, levels, _ = method._auxiliary(job, pairs, pairs.latents, z1, u, z1)
+        states, levels, _ = method.auxiliary(job, pairs, pairs.latents, z1, u, z1)
     assert (levels > 0).all() and torch.isfinite(states / flow.per_sample(levels, states)).all()

@@ -89,6 +89,6 @@ def test_a_model_that_is_right_everywhere_drifts_nowhere_and_weighs_all_alike(wo
     z1 = job.noise(pairs, "noise")
     truth, sigma = z1 - pairs.latents, torch.tensor([0.2, 0.5, 0.9, 1.0])
     monkeypatch.setattr(job.policy, "velocity", lambda z, sigma, text: truth)
-    drift, weight = method._simulate(job, pairs, flow.interpolate(pairs.latents, z1, sigma), z1, sigma, truth)
+    drift, weight = method.simulate(job, pairs, flow.interpolate(pairs.latents, z1, sigma), z1, sigma, truth)
     # float32 states of size 4 carry 2e-7 of rounding; the lowest simulated level magnifies its square
     assert float(drift) < 1e-8 and torch.equal(weight, torch.ones_like(z1))

@@ -22,7 +22,7 @@ WEIGHTS = {
 def test_the_correction_is_weighted_by_its_own_levels(world, monkeypatch, kind):
     job, method = prepare(world, "soar", aux_weighting=kind, aux_knee=0.7, aux_weight=0.5, aux_points=3)
     noises, calls = record(job, "noise", monkeypatch), record(job.policy, "velocity", monkeypatch)
-    auxiliary = record(method, "_auxiliary", monkeypatch)
+    auxiliary = record(method, "auxiliary", monkeypatch)
     (log,) = advance(job, method, 1)
     pairs, z1 = noises[0][0][0], wide(noises[0][1])
     base = ((wide(calls[0][1]) - (z1 - wide(pairs.latents))) ** 2).mean((1, 2, 3))

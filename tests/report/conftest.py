@@ -29,3 +29,14 @@ def run(make_run: Callable[..., FakeRun]) -> FakeRun:
     fake.job("beta_long", 0.15)
     fake.job("gamma", 0.30, reward="style", share=0.95)
     return fake
+
+
+@pytest.fixture
+def ranked(make_run: Callable[..., FakeRun]) -> FakeRun:
+    """As ``run``, but with two seeds of each method, and all of them at equal compute: rows that are ranked."""
+    fake = make_run("ranked")
+    for seed in (0, 1):
+        fake.job("alpha", 0.05, seed=seed)
+        fake.job("beta_long", 0.15, seed=seed)
+        fake.job("gamma", 0.30, seed=seed, reward="style")
+    return fake

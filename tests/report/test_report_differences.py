@@ -38,8 +38,9 @@ def test_every_pair_is_there_with_its_paired_interval(sections):
         assert row["excludes_zero"] == str(int(expected.excludes_zero))
 
 
-def test_the_table_holds_every_method_against_the_first_and_ranks_no_reward(sections):
-    study, (section,) = sections
+def test_the_table_holds_every_method_against_the_first_and_ranks_no_reward(ranked):
+    study = read_study([ranked.folder])
+    (section,) = main_sections(study)
     [(subset, grid)] = differences.differences(study, [section]).grids
     assert subset == section.subset and grid.headers[0] == "Minus alpha"
     assert [row[0] for row in grid.rows] == ["beta_long", "gamma"]
@@ -51,6 +52,17 @@ def test_the_table_holds_every_method_against_the_first_and_ranks_no_reward(sect
             elif metric.ranked:
                 better = (found.mean > 0) == metric.higher_is_better
                 assert text.endswith("▲" if better else "▼") == found.excludes_zero
+
+
+def test_a_difference_to_a_row_of_one_seed_is_not_called_better_or_worse(ranked):
+    ranked.job("lone", 0.9)
+    study = read_study([ranked.folder])
+    found = differences.differences(study, main_sections(study))
+    [(_, grid)] = found.grids
+    texts = {row[0]: row[1:] for row in grid.rows}
+    assert texts["lone"][0].startswith("+0.8") and not any(mark in str(texts["lone"]) for mark in "▲▼")
+    assert all(text.endswith("▲") for text in texts["beta_long"])
+    assert "Seed variance unknown for lone on pretty, of one seed" in found.notes[1]
 
 
 def test_one_method_alone_differs_from_none(make_run, tmp_path):

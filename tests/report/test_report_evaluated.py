@@ -121,7 +121,8 @@ def test_rows_of_one_label_are_shown_under_their_folders_names(tmp_path: Path) -
     assert "identity 1" in note and "identity 2" in note
 
 
-def test_beside_jobs_evaluated_rows_follow_the_context_and_are_not_ranked(run: FakeRun) -> None:
+def test_beside_jobs_evaluated_rows_follow_the_context_and_are_not_ranked(ranked: FakeRun) -> None:
+    run = ranked
     run.context("flux", "FLUX.1", 0.4)
     run.evaluated("a", None, 0.5, kind="lora", sampler=SUITE)
     text = main(run)

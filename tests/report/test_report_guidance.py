@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ FILES = {"guidance.md", "guidance.csv", "guidance.png", "guidance.svg", "samples
 
 @pytest.fixture
 def swept(tmp_path: Path) -> FakeRun:
-    """The base and two methods, one of them with two seeds, at three scales; the suite's is 3."""
+    """The base and two methods of two seeds at three scales; the suite's is 3."""
     run = FakeRun(tmp_path / "swept")
     for key in ("corpus", "budget", "fractions"):
         del run.experiment[key]
@@ -31,7 +32,7 @@ def swept(tmp_path: Path) -> FakeRun:
         run.swept("base", scale, -0.1 / scale)
         for seed in (0, 1):
             run.swept(f"alpha--pretty--s{seed}", scale, 0.25 - 0.4 / scale, method="alpha", seed=seed)
-        run.swept("beta--pretty--s0", scale, 0.1 - 0.1 / scale, method="beta", reward="style")
+            run.swept(f"beta--pretty--s{seed}", scale, 0.1 - 0.1 / scale, method="beta", seed=seed, reward="style")
     return run
 
 
@@ -91,6 +92,26 @@ def test_a_drift_is_neither_better_nor_worse(swept: FakeRun) -> None:
     swept.save()
     found = table(swept, "Aesthetic")
     assert "**" not in str(found) and [cell[-1] for cell in found["alpha"]] == ["2", "↓", "↑", "↑"]
+
+
+def test_a_method_of_one_seed_gets_no_mark(swept: FakeRun) -> None:
+    """Not even where it tops a column; the others are ranked without it."""
+    for scale in SCALES:
+        swept.swept("lone--pretty--s0", scale, 0.9, method="lone")
+    found = table(swept, "ClipScore")
+    assert not any(mark in str(found["lone"]) for mark in ("**", "▲", "▼"))
+    assert ["**" in cell for cell in found["alpha"]] == [False, False, True, True]
+    assert [line(swept, "lone", "clip", scale)["best"] for scale in SCALES] == ["0"] * 3
+    study = read_study([swept.folder])
+    (note,) = (text for text in guidance.notes(study, guidance.sweep(study)) if "Seed variance unknown" in text)
+    assert note.startswith("Seed variance unknown for lone:")
+
+
+def test_seeds_are_counted_at_each_scale(swept: FakeRun) -> None:
+    shutil.rmtree(swept.folder / "evaluated--alpha--pretty--s1--cfg3")
+    found = table(swept, "ClipScore")["alpha"]
+    assert [cell[-1] for cell in found] == ["2", "▼", "]", "▲"]
+    assert ["**" in cell for cell in found] == [False, False, False, True]
 
 
 def test_a_report_of_a_sweep_alone(swept: FakeRun, tmp_path: Path) -> None:

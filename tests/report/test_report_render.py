@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from bench import records
-from bench.report import render_report
+from bench.report import is_of_a_report, render_report
 from bench.report.plots import TILE_GREY, samples_image
 from bench.report.read import read_study
 
@@ -43,6 +43,31 @@ def test_rendering_twice_gives_identical_files(run: Any, tmp_path: Path) -> None
     assert {path.name for path in first} == FILES == {path.name for path in one.iterdir()}
     for a, b in zip(first, second, strict=True):
         assert a.read_bytes() == b.read_bytes(), a.name
+
+
+def test_a_report_removes_what_an_older_one_left_and_nothing_else(make_run: Any, tmp_path: Path) -> None:
+    out, two, one = tmp_path / "out", make_run("two"), make_run("one")
+    for subset in ("pretty", "matching"):
+        for method in ("alpha", "beta"):
+            two.job(method, 0.1, subset=subset)
+    one.job("alpha", 0.1)
+    older = {path.name for path in render_report([two.folder], out, published=True)}
+    assert {"samples-matching.png", "differences.md", "differences.csv", "published.md"} <= older
+    strangers = {"notes.md", "records.tar.xz", "samples.txt", "my-samples.png", "main_results.md.bak"}
+    for name in strangers:
+        (out / name).write_text("not a report's", encoding="utf-8")
+    (out / "samples-kept.png").mkdir()
+    written = {path.name for path in render_report([one.folder], out)}
+    assert {path.name for path in out.iterdir()} == written | strangers | {"samples-kept.png"}
+
+
+def test_a_report_knows_every_file_that_it_may_leave() -> None:
+    reports = Path(__file__).parents[2] / "reports"
+    committed = {
+        path.name for folder in reports.iterdir() for path in folder.glob("*") if (folder / "index.html").exists()
+    }
+    assert committed - {"records.tar.xz"} and all(map(is_of_a_report, committed - {"records.tar.xz"}))
+    assert is_of_a_report("samples-guidance-high_clipscore.png") and not is_of_a_report("records.tar.xz")
 
 
 def test_the_report_does_not_touch_the_run(run: Any, tmp_path: Path) -> None:

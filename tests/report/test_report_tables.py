@@ -27,8 +27,8 @@ def main(run: Any) -> str:
     return tables.main_markdown(study, tables.main_sections(study))
 
 
-def test_the_trained_reward_is_marked_and_not_ranked(run: Any) -> None:
-    text = main(run)
+def test_the_trained_reward_is_marked_and_not_ranked(ranked: Any) -> None:
+    text = main(ranked)
     geneval, ocr, clip, style = line_of(text, "gamma")[3:]
     assert all(cell.startswith("**") for cell in (geneval, ocr, clip))
     assert style.endswith("†") and "**" not in style
@@ -38,15 +38,55 @@ def test_the_trained_reward_is_marked_and_not_ranked(run: Any) -> None:
 
 def test_nothing_is_bold_without_a_clear_difference(make_run: Callable[..., Any]) -> None:
     run = make_run()
-    run.job("alpha", 0.0001)
-    run.job("beta", 0.0)
+    for seed in (0, 1):
+        run.job("alpha", 0.0001, seed=seed)
+        run.job("beta", 0.0, seed=seed)
     assert "**" not in main(run)
 
 
 def test_the_base_can_be_best(make_run: Callable[..., Any]) -> None:
     run = make_run()
-    run.job("alpha", -0.2)
+    for seed in (0, 1):
+        run.job("alpha", -0.2, seed=seed)
     assert all(cell.startswith("**") for cell in line_of(main(run), "base")[3:])
+
+
+def test_with_one_seed_nothing_is_called_better_or_best(run: Any, tmp_path: Path) -> None:
+    """The rows differ by far more than their intervals, which say nothing of a second training."""
+    paths = render_report([run.folder], tmp_path / "out")
+    for path in (path for path in paths if path.suffix in (".md", ".csv", ".tex", ".html")):
+        text = path.read_text().replace('content: " ★"', "")
+        assert not any(mark in text for mark in "▲▼★"), path.name
+    text = (tmp_path / "out/main_results.md").read_text()
+    assert "**" not in text and r"\textbf" not in (tmp_path / "out/main_results.tex").read_text()
+    rows = list(csv.DictReader((tmp_path / "out/main_results.csv").open()))
+    assert {row[f"{name}_best"] for row in rows for name in ("geneval", "ocr", "clip", "style")} == {"0"}
+    page = (tmp_path / "out/index.html").read_text()
+    assert "value best" not in page and "chip better" not in page and "chip worse" not in page
+    for name in ("main_results.md", "main_results.tex", "index.html"):
+        told = (tmp_path / "out" / name).read_text().replace(r"\_", "_")
+        assert "Seed variance unknown for alpha on pretty, beta_long on pretty and gamma on pretty" in told, name
+
+
+def test_a_row_of_one_seed_stands_beside_the_ranking(ranked: Any, tmp_path: Path) -> None:
+    ranked.job("lone", 0.9)
+    render_report([ranked.folder], tmp_path / "out")
+    text = (tmp_path / "out/main_results.md").read_text()
+    assert "**" not in "".join(line_of(text, "lone"))
+    assert line_of(text, "gamma")[3].startswith("**")
+    assert "Seed variance unknown for lone on pretty:" in text
+    page = (tmp_path / "out/index.html").read_text().split('class="main"')[1].split("</table>")[0]
+    lines = re.findall(r'<tr class="method">(.*?)</tr>', page, re.S)
+    assert [line.count("▲") for line in lines] == [4, 4, 4, 0]
+
+
+def test_a_row_that_used_less_of_its_budget_is_not_the_best(ranked: Any) -> None:
+    for seed in (0, 1):
+        ranked.job("delta", 0.6, seed=seed, share=0.95 if seed else 0.998)
+    text = main(ranked)
+    assert line_of(text, "delta")[2] == "95.0 % ‡" and "**" not in "".join(line_of(text, "delta"))
+    assert all(cell.startswith("**") for cell in line_of(text, "gamma")[3:6])
+    assert "not compared at equal compute, and not ranked" in text
 
 
 def test_a_short_row_is_flagged(run: Any) -> None:
@@ -67,7 +107,8 @@ def test_unfinished_jobs_print_how_much_is_there(make_run: Callable[..., Any]) -
     run = make_run()
     run.job("alpha", 0.1, fractions=[0.333], status="failed", reason="NaN")
     run.job("beta", 0.1, fractions=[0.333], status="interrupted")
-    run.job("gamma", 0.1, status="failed", reason="disk")  # its last evaluation is complete all the same
+    for seed in (0, 1):
+        run.job("gamma", 0.1, seed=seed, status="failed", reason="disk")  # its last evaluation is complete all the same
     text = main(run)
     assert line_of(text, "alpha")[3] == "failed 0/48"
     assert line_of(text, "beta")[3] == "missing 0/48"
@@ -83,14 +124,14 @@ def test_the_base_is_repeated_in_every_subset(make_run: Callable[..., Any]) -> N
     assert text.index("## Subset: pretty") < text.index("## Subset: matching")
 
 
-def test_the_csv_holds_numbers(run: Any) -> None:
-    study = read_study([run.folder])
+def test_the_csv_holds_numbers(ranked: Any) -> None:
+    study = read_study([ranked.folder])
     rows = list(csv.DictReader(io.StringIO(tables.main_csv(study, tables.main_sections(study)))))
     assert [row["method"] for row in rows] == ["base", "alpha", "beta_long", "gamma"]
     base, _, beta, gamma = rows
     assert float(beta["geneval_minus_base"]) == pytest.approx(float(beta["geneval_mean"]) - float(base["geneval_mean"]))
     assert float(beta["ocr_low"]) < float(beta["ocr_mean"]) < float(beta["ocr_high"])
-    assert (beta["ocr_n"], beta["ocr_N"], base["ocr_minus_base"]) == ("12", "12", "")
+    assert (beta["ocr_n"], beta["ocr_N"], base["ocr_minus_base"]) == ("24", "24", "")
     assert (gamma["style_trained_on"], gamma["style_best"], gamma["clip_best"]) == ("1", "0", "1")
 
 
@@ -199,8 +240,9 @@ SETTINGS = {"steps": 50, "guidance_scale": 3.5, "resolution": 1024, "fingerprint
 def a_run_with_context(make_run: Callable[..., Any]) -> Any:
     """Two methods, and two other models that would top every column if they were ranked."""
     run = make_run()
-    run.job("alpha", 0.0)
-    run.job("beta", 0.1)
+    for seed in (0, 1):
+        run.job("alpha", 0.0, seed=seed)
+        run.job("beta", 0.1, seed=seed)
     run.context("sd-xl", "SD-XL | <b>", 0.5, steps=30)
     run.context("flux", "FLUX.1 & 50%", 0.4, **SETTINGS)
     return run
