@@ -8,10 +8,11 @@ from pathlib import Path, PurePosixPath
 
 from bench.corpus import BadPair, Problem
 from bench.errors import BenchError, some
+from bench.pictures import FORMATS
 from data_curation.file_corpus import FileCorpus
 from data_curation.listing import Row
 from data_curation.paths import Inside, as_on_disk, files_in, one_spelling
-from bench.pictures import FORMATS
+from data_curation.pictures import MAGIC, SUFFIXES, UNREAD
 from data_curation.tables import FILE_NAME, read_table, tags_of, text_of
 
 TABLES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
