@@ -15,11 +15,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from bench.corpus import BadPair, Corpus, Problem
-from bench.errors import BenchError
+from bench.errors import BenchError, shown
 from data_curation import pictures
 from data_curation.buckets import nearest
 from data_curation.contents import Contents
-from data_curation.listing import BATCH, Row, printable, write_listing
+from data_curation.listing import BATCH, Row, write_listing
 
 
 class FileCorpus(Corpus):
@@ -40,7 +40,7 @@ class FileCorpus(Corpus):
     """One line for the error that lists what is accepted."""
 
     def __init__(self, path: Path, cache: Path, resolution: int, *, aspect_buckets: bool = False) -> None:
-        self.name = printable(Path(os.path.abspath(path)).name or str(path))  # noqa: PTH100 - a link keeps its name
+        self.name = shown(Path(os.path.abspath(path)).name or str(path))  # noqa: PTH100 - a link keeps its name
         self._resolution, self._aspect_buckets = resolution, aspect_buckets
         identity = {"layout": type(self).__name__, "resolution": resolution, "aspect_buckets": aspect_buckets}
         with Contents(cache / "corpora" / "contents.sqlite") as contents:
