@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import errno
+import filecmp
 import hashlib
 import json
+import os
 import string
+import tempfile
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +19,7 @@ import pyarrow as pa
 
 from bench import records
 from bench.corpus import Problem
+from bench.errors import BenchError, shown
 
 BATCH = 4096
 """Rows written at once, and so the most that are held while a corpus is listed."""
@@ -84,8 +88,8 @@ def write_listing(folder: Path, identity: Mapping[str, Any], rows: Iterable[Row 
         identity: what else makes the corpus what it is (loader, resolution, …).
         rows: pairs and problems in the corpus's order; a pair without a caption becomes a problem here.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f".{uuid.uuid4().hex}.partial"
+    writable = _writable(folder)
+    partial = (folder if writable else Path(tempfile.gettempdir())) / f".{uuid.uuid4().hex}.partial"
     hashed = hashlib.sha256(records.dumps(identity).encode())
     problems: list[Problem] = []
     batch: list[dict[str, Any]] = []
@@ -95,7 +99,7 @@ def write_listing(folder: Path, identity: Mapping[str, Any], rows: Iterable[Row 
                 if isinstance(row, Row) and (reason := _caption_problem(row)):
                     row = Problem(row.name, reason)
                 if isinstance(row, Problem):
-                    problems.append(Problem(printable(row.item), printable(row.reason)))
+                    problems.append(Problem(shown(row.item), shown(row.reason)))
                     continue
                 tags = json.dumps(row.tags) if row.tags else ""
                 values = vars(row) | {"caption": _trimmed(row.caption), "tags": tags}
@@ -106,8 +110,10 @@ def write_listing(folder: Path, identity: Mapping[str, Any], rows: Iterable[Row 
                     batch.clear()
             writer.write_batch(pa.RecordBatch.from_pylist(batch, SCHEMA))
         path = folder / f"{hashed.hexdigest()[:16]}.arrow"
-        if not path.exists():
-            partial.replace(path)
+        if writable:
+            partial.replace(path)  # also one that is there: nobody has looked whether it is still whole
+        elif not (path.exists() and filecmp.cmp(partial, path, shallow=False)):
+            raise BenchError(f"{path} is not there and cannot be written; put the cache elsewhere with --cache")
     except OSError as error:
         if error.errno == errno.ENOSPC:
             message = f"the disk is full: could not write the listing in {folder}; free some space and run again"
@@ -118,16 +124,15 @@ def write_listing(folder: Path, identity: Mapping[str, Any], rows: Iterable[Row 
     return Listing(path, hashed.hexdigest(), problems)
 
 
-def printable(text: str) -> str:
-    """A text that can be shown and written: bytes that are no UTF-8 and control characters are escaped."""
-    escaped = text.encode("utf-8", "surrogateescape" if _from_bytes(text) else "backslashreplace")
-    shown = escaped.decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() or c == " " else c.encode("unicode_escape").decode() for c in shown)
-
-
-def _from_bytes(text: str) -> bool:
-    """Whether half characters, if there are any, stand for bytes of a file name."""
-    return not any("\ud800" <= c <= "\udfff" and not "\udc80" <= c <= "\udcff" for c in text)
+def _writable(folder: Path) -> bool:
+    """Whether files can be put into a folder, which is made. A filled cache that cannot be written does for reading."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+        return False
+    return os.access(folder, os.W_OK)
 
 
 def _trimmed(caption: str) -> str:

@@ -12,9 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bench.corpus import BadPair, Problem
+from bench.errors import shown
 from data_curation import columns
 from data_curation.file_corpus import FileCorpus
-from data_curation.listing import Row, printable
+from data_curation.listing import Row
 from data_curation.paths import files_of
 from data_curation.tables import open_parquet
 
@@ -60,7 +61,7 @@ class ParquetFiles(FileCorpus):
         return self._paths
 
     def _identity(self) -> dict[str, Any]:
-        return {"names": [printable(self._label(path)) for path in self._paths], "image": self._image}
+        return {"names": [shown(self._label(path)) for path in self._paths], "image": self._image}
 
     def _label(self, path: Path) -> str:
         return path.relative_to(self._root).as_posix()

@@ -206,7 +206,7 @@ def _json(member: _Member) -> dict[str, Any]:
     try:
         row = json.loads(_text(member))
     except (ValueError, RecursionError) as error:
-        raise BadPair(f"its {member.name} is no JSON ({one_line(error)})") from error
+        raise BadPair(f"its {member.name} is no JSON ({one_line(str(error))})") from error
     if not isinstance(row, dict):
         raise BadPair(f"its {member.name} is no JSON object")
     return row

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.corpus import BadPair, Problem
+from bench.errors import shown
 from data_curation.file_corpus import FileCorpus
-from data_curation.listing import Row, printable
+from data_curation.listing import Row
 from data_curation.paths import files_of
 from data_curation.pictures import limited
 from data_curation.tar_index import Sample, tar_index
@@ -45,7 +46,7 @@ class WebDataset(FileCorpus):
         return self._tars
 
     def _identity(self) -> dict[str, Any]:
-        return {"names": [printable(self._label(tar)) for tar in self._tars]}
+        return {"names": [shown(self._label(tar)) for tar in self._tars]}
 
     def _label(self, tar: Path) -> str:
         return tar.relative_to(self._root).as_posix()

@@ -247,15 +247,15 @@ def test_a_row_of_many_columns_names_a_few(folder):
 def test_pictures_of_other_formats_and_halves_of_pairs_are_counted(tmp_path):
     folder = tmp_path / "in"
     picture(folder / "a.png").with_suffix(".txt").write_text("a")
-    for form in ("tiff", "gif"):
+    for form in ("ppm", "jp2"):
         Image.new("RGB", (8, 8)).save(folder / f"b.{form}")
     (folder / "c.HEIC").write_bytes(b"x")
     (folder / "photo").write_bytes(encoded(form="JPEG"))
     (folder / "alone.txt").write_text("a caption")
     (folder / "notes.md").write_text("no picture")
     found = problems(opened(folder))
-    assert set(found) == {"b.tiff", "b.gif", "c.HEIC", "photo", "alone.txt"}
-    assert "its format (.tiff) is none that is read: JPEG, PNG" in found["b.tiff"]
+    assert set(found) == {"b.ppm", "b.jp2", "c.HEIC", "photo", "alone.txt"}
+    assert "its format (.ppm) is none that is read: " in found["b.ppm"]
     assert found["alone.txt"] == "a caption without a picture"
 
 
@@ -267,10 +267,10 @@ def test_avif_is_read(tmp_path):
 
 
 def test_pictures_that_no_row_names_are_counted(folder):
-    for name in ("more.png", "sub/other.jpg", "old.gif"):
+    for name in ("more.png", "sub/other.jpg", "old.jp2"):
         picture(folder / name)
     assert with_row(folder) == dict.fromkeys(
-        ["more.png", "sub/other.jpg", "old.gif"], "no row of metadata.jsonl names it"
+        ["more.png", "sub/other.jpg", "old.jp2"], "no row of metadata.jsonl names it"
     )
 
 

@@ -143,12 +143,12 @@ def test_members_may_be_named_from_the_folder_they_lie_in(tmp_path):
 
 
 def test_pictures_of_other_formats_and_compressed_tars_are_counted(tmp_path):
-    members = {"1.png": encoded(), "1.txt": b"one", "2.tiff": b"x", "2.txt": b"two"}
+    members = {"1.png": encoded(), "1.txt": b"one", "2.heic": b"x", "2.txt": b"two"}
     tar(tmp_path / "in" / "x.tar", members)
     (tmp_path / "in" / "y.tar.gz").write_bytes(b"x")
     found = problems(opened(tmp_path / "in"))
     assert found == {
-        "x.tar/2.tiff": "its format (.tiff) is none that is read",
+        "x.tar/2.heic": "its format (.heic) is none that is read",
         "x.tar/2": "it has no picture",
         "y.tar.gz": "a compressed tar; unpack it to a .tar",
     }
