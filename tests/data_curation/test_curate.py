@@ -156,9 +156,7 @@ def test_a_score_that_was_changed_is_noticed(corpus, tmp_path):
     path = score_parts(tmp_path)[1]
     frame = pd.read_parquet(path)
     frame.assign(score=[9.0, *frame["score"][1:]]).to_parquet(path, index=False)
-    with pytest.raises(
-        BenchError, match=r"part-000000004\.parquet is damaged .*delete it and its pairs"
-    ):
+    with pytest.raises(BenchError, match=r"part-000000004\.parquet is damaged .*delete it and its pairs"):
         curate.cut(corpus, RULE, Given(), tmp_path)
 
 

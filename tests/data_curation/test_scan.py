@@ -140,9 +140,7 @@ def test_two_values_exchanged_are_noticed(corpus, tmp_path, column, keep):
     metadata = pq.read_schema(path).metadata
     table = pa.Table.from_pandas(exchange(pd.read_parquet(path), column), scan.SCHEMA, preserve_index=False)
     pq.write_table(table.replace_schema_metadata(metadata if keep else None), path)
-    with pytest.raises(
-        BenchError, match=r"part-000000000\.parquet is damaged .*delete it and its pairs"
-    ):
+    with pytest.raises(BenchError, match=r"part-000000000\.parquet is damaged .*delete it and its pairs"):
         scan.usable(corpus, tmp_path)
 
 
