@@ -27,7 +27,7 @@ def read_values(
     values: dict[str, Any] = {}
     if path is not None:
         try:
-            values = tomllib.loads(path.read_text(encoding="utf-8"))
+            values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
         except FileNotFoundError as error:
             raise BenchError(f"the {file} {path} is not there") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -58,7 +58,7 @@ def read_tuned(path: Path) -> Tuned:
     """Read such a file. BenchError: one line for one that is not there or is none."""
     try:
         data = path.read_bytes()
-        values = tomllib.loads(data.decode())
+        values = tomllib.loads(data.decode("utf-8-sig"))
     except OSError as error:
         raise BenchError(
             f"the tuned settings {path} cannot be read ({error.strerror}); `bench tune` writes them"

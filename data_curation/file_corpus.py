@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import os
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -40,7 +39,7 @@ class FileCorpus(Corpus):
     """One line for the error that lists what is accepted."""
 
     def __init__(self, path: Path, cache: Path, resolution: int, *, aspect_buckets: bool = False) -> None:
-        self.name = shown(Path(os.path.abspath(path)).name or str(path))  # noqa: PTH100 - a link keeps its name
+        self.name = shown(path.name if path.name not in ("", "..") else path.resolve().name or str(path))
         self._resolution, self._aspect_buckets = resolution, aspect_buckets
         identity = {"layout": type(self).__name__, "resolution": resolution, "aspect_buckets": aspect_buckets}
         with Contents(cache / "corpora" / "contents.sqlite") as contents:

@@ -7,7 +7,6 @@ import filecmp
 import hashlib
 import json
 import os
-import string
 import tempfile
 import uuid
 from collections.abc import Iterable, Mapping
@@ -20,6 +19,7 @@ import pyarrow as pa
 from bench import records
 from bench.corpus import Problem
 from bench.errors import BenchError, shown
+from bench.spelling import trimmed
 
 BATCH = 4096
 """Rows written at once, and so the most that are held while a corpus is listed."""
@@ -102,7 +102,7 @@ def write_listing(folder: Path, identity: Mapping[str, Any], rows: Iterable[Row 
                     problems.append(Problem(shown(row.item), shown(row.reason)))
                     continue
                 tags = json.dumps(row.tags) if row.tags else ""
-                values = vars(row) | {"caption": _trimmed(row.caption), "tags": tags}
+                values = vars(row) | {"caption": trimmed(row.caption), "tags": tags}
                 hashed.update(records.dumps(values).encode())
                 batch.append(values)
                 if len(batch) == BATCH:
@@ -135,15 +135,10 @@ def _writable(folder: Path) -> bool:
     return os.access(folder, os.W_OK)
 
 
-def _trimmed(caption: str) -> str:
-    """A caption without white space and byte-order marks around it, which mean nothing there."""
-    return caption.strip(f"\ufeff{string.whitespace}").strip()
-
-
 def _caption_problem(row: Row) -> str | None:
     if not isinstance(row.caption, str):
         return "its caption is no text"
-    if not _trimmed(row.caption):
+    if not trimmed(row.caption):
         return "its caption is empty"
     try:
         row.caption.encode()
