@@ -123,15 +123,15 @@ class FileCorpus(Corpus):
     def _with_contents(self, rows: Iterator[Row | Problem], contents: Contents) -> Iterator[Row | Problem]:
         """The rows with what their pictures hold, as far as a picture is a file of its own."""
         while batch := list(itertools.islice(rows, BATCH)):
-            files: dict[int, Path] = {}
+            files: dict[int, tuple[Row, Path]] = {}
             for number, row in enumerate(batch):
                 try:
                     if isinstance(row, Row) and (path := self._picture_file(row)):
-                        files[number] = path
+                        files[number] = row, path
                 except BadPair as problem:
-                    batch[number] = Problem(row.name, str(problem))
-            for number, found in zip(files, contents.of(list(files.values())), strict=True):
-                row = batch[number]
+                    batch[number] = Problem(row.name if isinstance(row, Row) else row.item, str(problem))
+            hashes = contents.of([path for _, path in files.values()])
+            for (number, (row, _)), found in zip(files.items(), hashes, strict=True):
                 if isinstance(found, OSError):
                     batch[number] = Problem(row.name, f"its file cannot be opened ({type(found).__name__})")
                 else:
