@@ -119,7 +119,7 @@ class HYSOAR(FileCorpus):
         return next((name for name in names if os.path.lexists(self._files.root / name)), names[0])
 
     def _picture_file(self, row: Row) -> Path:
-        return self._files.path(row.name)
+        return self._files.root / row.name
 
     def _data(self, index: int) -> bytes:
         name = self.label(index)

@@ -74,7 +74,7 @@ def files_of(path: Path, suffix: str) -> tuple[list[Path], list[Problem]]:
 
 def one_spelling(name: str) -> str:
     """A name with each letter and its accents in one character (NFC), as names are compared."""
-    return unicodedata.normalize("NFC", name)
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 def as_on_disk(folder: Path, name: str) -> Path:
