@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import Any
 
 import pyarrow as pa
 
-from bench.corpus import BadPair, Problem
+from bench.corpus import BadPair
 from bench.errors import BenchError, some
 from data_curation.listing import Row
 from data_curation.paths import one_spelling
 from data_curation.pictures import limited
-from data_curation.tables import tags_of
+from data_curation.tables import rows_of, tags_of
 
 IMAGES = ("image", "jpg", "jpeg", "png", "webp", "img", "picture")
 CAPTIONS = ("caption", "text", "caption_en", "prompt")
@@ -56,19 +55,11 @@ def light(schema: pa.Schema, caption: str) -> list[str]:
     ]
 
 
-def rows(batch: pa.RecordBatch, caption: str, label: str, source: int, first: int) -> Iterator[Row | Problem]:
+def rows(batch: pa.RecordBatch, caption: str, label: str, source: int, first: int) -> Iterator[Row]:
     """Rows of a batch of light columns, the first of which is row ``first`` of its file."""
-    try:
-        listed: list[dict[str, Any]] = batch.to_pylist()
-    except UnicodeDecodeError:  # of one row, which then is the one without it
-        listed = [_decoded(batch, number) for number in range(batch.num_rows)]
-    for number, row in enumerate(listed, first):
-        name = f"{label}:{number}"
-        if caption in row:
-            tags = {one_spelling(key): value for key, value in tags_of(row, (caption,)).items()}
-            yield Row(name, row[caption], tags=tags, source=source, offset=number)
-        else:
-            yield Problem(name, "its caption is no valid Unicode; save it as UTF-8")
+    for number, row in enumerate(rows_of(batch), first):
+        tags = {one_spelling(name): value for name, value in tags_of(row, (caption,)).items()}
+        yield Row(f"{label}:{number}", row[caption], tags=tags, source=source, offset=number)
 
 
 def encoded(cell: pa.Scalar) -> bytes:
@@ -84,15 +75,6 @@ def encoded(cell: pa.Scalar) -> bytes:
         raise BadPair("its picture is missing")
     limited(value.as_buffer().size)
     return bytes(value.as_py())
-
-
-def _decoded(batch: pa.RecordBatch, number: int) -> dict[str, Any]:
-    """The values of a row that are valid Unicode, or no text at all."""
-    row = {}
-    for name, column in zip(batch.schema.names, batch.columns, strict=True):
-        with suppress(UnicodeDecodeError):
-            row[name] = column[number].as_py()
-    return row
 
 
 def _is_plain(kind: pa.DataType) -> bool:

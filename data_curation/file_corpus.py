@@ -17,7 +17,7 @@ from bench.corpus import BadPair, Corpus, Problem
 from bench.errors import BenchError, shown
 from data_curation import pictures
 from data_curation.buckets import nearest
-from data_curation.contents import Contents
+from data_curation.contents import Contents, seen_of
 from data_curation.listing import BATCH, Row, write_listing
 
 
@@ -44,6 +44,7 @@ class FileCorpus(Corpus):
         identity = {"layout": type(self).__name__, "resolution": resolution, "aspect_buckets": aspect_buckets}
         with Contents(cache / "corpora" / "contents.sqlite") as contents:
             self._hashes = self._hashed(contents, self._whole_files())
+            self._seen = [seen_of(path.stat()) for path in self._whole_files()]
             identity |= {"files": self._hashes} | self._identity()
             rows = self._with_contents(self._rows(), contents)
             self._listing = write_listing(cache / "corpora" / "listings", identity, rows)
@@ -102,6 +103,10 @@ class FileCorpus(Corpus):
         return self._key(index, self._data(index))
 
     def read(self, index: int) -> tuple[np.ndarray, str]:
+        if files := self._whole_files():
+            source = self._listing.get("source", index)
+            if seen_of(files[source].stat()) != self._seen[source]:
+                raise BenchError(f"{files[source]} was changed meanwhile; run the same command again")
         data = self._data(index)
         return self._picture(index, data), self._key(index, data)
 

@@ -104,6 +104,15 @@ def test_a_picture_changed_while_the_corpus_is_open_ends_in_one_line(tmp_path):
         corpus.read(0)
 
 
+@pytest.mark.parametrize("layout", ["tar", "parquet", "saved"])
+def test_a_file_of_pictures_changed_while_the_corpus_is_open_ends_in_one_line(tmp_path, layout):
+    corpus = open_corpus(str(LAYOUTS[layout](tmp_path / "in", RED)), tmp_path / "cache", 16)
+    (file,) = (found for found in (tmp_path / "in").rglob("*") if found.suffix in (".tar", ".parquet", ".arrow"))
+    os.utime(file, (0, 0))
+    with pytest.raises(BenchError, match=rf"{file.name} was changed meanwhile; run the same command again"):
+        corpus.read(0)
+
+
 # -- the hashes themselves ---------------------------------------------------------------------------------------------
 
 

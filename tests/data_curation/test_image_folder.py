@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pairs import BLUE, RED, bomb, encoded, lines, noise, problems
 from PIL import Image
@@ -115,6 +117,29 @@ def test_a_table_that_is_no_parquet_file_ends_in_one_line(folder):
     (folder / "metadata.jsonl").rename(folder / "metadata.parquet")
     with pytest.raises(BenchError, match=r"metadata\.parquet is no whole Parquet file"):
         opened(folder)
+
+
+def test_a_damaged_table_in_parquet_ends_in_one_line(folder):
+    (folder / "metadata.jsonl").unlink()
+    path = folder / "metadata.parquet"
+    pd.DataFrame([row("good.png")] * 50).to_parquet(path)
+    column = pq.ParquetFile(path).metadata.row_group(0).column(1)
+    start = column.dictionary_page_offset or column.data_page_offset
+    data = bytearray(path.read_bytes())
+    data[start : start + column.total_compressed_size] = b"\xff" * column.total_compressed_size
+    path.write_bytes(data)
+    with pytest.raises(BenchError, match=r"metadata\.parquet is damaged after row 0; write it again"):
+        opened(folder)
+
+
+def test_a_text_of_broken_utf8_in_a_parquet_table_costs_its_own_row(folder):
+    (folder / "metadata.jsonl").unlink()
+    raw = pa.array([b"fine", b"caf\xe9"], pa.binary())
+    texts = pa.Array.from_buffers(pa.string(), 2, raw.buffers())
+    pq.write_table(pa.table({"file_name": ["good.png", "good.png"], "text": texts}), folder / "metadata.parquet")
+    corpus = opened(folder)
+    assert captions(corpus) == {"good.png": "fine"}
+    assert problems(corpus) == {"good.png": "its caption is no valid Unicode; save it as UTF-8"}
 
 
 def test_a_table_without_the_columns_ends_in_one_line(folder):
