@@ -135,6 +135,6 @@ def _empty(caption: Any) -> bool:
 
 def _tables(path: Path) -> list[Path]:
     if not path.is_dir():
-        return [path] if path.suffix.lower() == ".jsonl" else []
+        return [path] if path.suffix.lower() == ".jsonl" and path.is_file() else []
     found = (inner for inner in path.iterdir() if inner.suffix.lower() == ".jsonl" and not left_over(inner.name))
     return sorted(inner for inner in found if inner.is_file())

@@ -62,7 +62,7 @@ def files_in(folder: Path) -> Iterator[Path | Problem]:
 def files_of(path: Path, suffix: str) -> tuple[list[Path], list[Problem]]:
     """The files of a suffix in a folder or below, sorted; a file itself, if it has the suffix. And what hides some."""
     if not path.is_dir():
-        return ([path] if path.suffix.lower() == suffix else []), []
+        return ([path] if path.suffix.lower() == suffix and path.is_file() else []), []  # a pipe is waited for for ever
     paths, problems = [], []
     for found in files_in(path):
         if isinstance(found, Problem):

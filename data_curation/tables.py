@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -41,6 +42,9 @@ def read_table(path: Path) -> Iterator[TableRow]:
 
     A line that is no row comes as None, or as the reason why it is none. Names of columns are in one spelling.
     """
+    with path.open("rb") as file:
+        if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            raise BenchError(f"{path} is UTF-16; save it as UTF-8")
     readers = {".jsonl": read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet}
     for where, row in readers[path.suffix](path):
         if isinstance(row, Mapping):

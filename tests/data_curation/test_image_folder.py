@@ -254,6 +254,14 @@ def test_columns_without_a_name_at_the_end_hide_no_comma(folder):
     assert "the header has 2 (file_name, text)" in problems(corpus)["metadata.csv:2"]
 
 
+@pytest.mark.parametrize("name", ["metadata.csv", "metadata.jsonl"])
+def test_a_table_in_utf16_ends_in_one_line(folder, name):
+    (folder / "metadata.jsonl").unlink()
+    (folder / name).write_text("file_name,text\ngood.png,x\n", encoding="utf-16")
+    with pytest.raises(BenchError, match=r"metadata\.\w+ is UTF-16; save it as UTF-8"):
+        opened(folder)
+
+
 def test_two_columns_of_one_name_end_in_one_line(folder):
     with pytest.raises(BenchError, match=r"metadata\.csv has two columns 'text'; rename one of them"):
         csv_of(folder, "file_name,text,text\na.png,a,b\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 from fakes import FakeCorpus
@@ -99,6 +100,15 @@ def test_what_cannot_be_read_is_told_what_can(tmp_path, name):
     ) as caught:
         open_corpus(str(path), tmp_path, 16)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["x.tar", "x.jsonl", "x.parquet", "in/x.tar", "in/x.jsonl", "in/a.png"])
+def test_a_pipe_is_not_waited_for(tmp_path, name):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    os.mkfifo(tmp_path / name)
+    path = tmp_path / name.partition("/")[0]
+    with pytest.raises(BenchError, match=r"is no corpus that can be read|holds no usable image-caption pair"):
+        open_corpus(str(path), tmp_path / "cache", 16)
 
 
 def test_a_layouts_name_asks_for_a_path(tmp_path):
