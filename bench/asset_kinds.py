@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 
 from bench import download
-from bench.errors import BenchError, some
+from bench.errors import BenchError
 
 
 class Differs(Exception):
@@ -284,7 +284,7 @@ class HubModel(Asset):
         named = (folder, folder / self.name, folder / self.repo.partition("/")[2])
         whole = [place for place in named if all((place / file).is_file() for file in self.files)]
         if not whole:
-            raise BenchError(f"{folder} does not hold the files of {self.repo}: {some(self.files)}")
+            raise BenchError(f"{folder} does not hold the files of {self.repo}: {', '.join(self.files)}")
         try:
             self.check(whole[0])
         except Differs as error:
