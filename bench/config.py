@@ -33,6 +33,7 @@ from bench.settings import (
     read_values,
     validated,
 )
+from bench.spelling import CorpusName
 from bench.tuned import Tuned, check_tuned, read_tuned
 
 Seed = Annotated[int, Field(ge=-LARGEST_INTEGER, le=LARGEST_INTEGER)]
@@ -79,7 +80,7 @@ class ExperimentConfig(Settings):
     max_sequence_length: int | None = Field(
         None, gt=0, le=MOST_T5_TOKENS, description="T5 tokens; default: the backbone's, 256 for SD3.5"
     )
-    corpus: str = Field("world", description="registered name or path")
+    corpus: CorpusName = Field("world", description="registered name or path")
     aspect_buckets: bool = Field(False, description="keep aspect ratios in buckets instead of cropping squares")
     text_cache_limit: str = Field("100GB", description="above this, captions are encoded ahead instead of cached")
     reward: str = Field("", description="metric that rewards; default: the one a subset was cut by, else aesthetic")
@@ -107,7 +108,9 @@ class ExperimentConfig(Settings):
     )
     pipeline: dict[str, PipelineRule] = Field({}, description="per row of several stages, such as `a+b`: its split")
     subset: dict[str, SubsetRule] = Field({}, description="per subset: threshold or quantile")
-    preferences: str = Field("", description="corpus of preference pairs; default: the one that goes with the corpus")
+    preferences: CorpusName = Field(
+        "", description="corpus of preference pairs; default: the one that goes with the corpus"
+    )
     tuned: Tuned | None = Field(None, description="file that `bench tune` left; what it holds lies under the tables")
 
     @field_validator("methods", "subsets")

@@ -56,9 +56,9 @@ class Corpus(ABC):
     @property
     @abstractmethod
     def fingerprint(self) -> str:
-        """Hash of the listing (names, byte sizes, captions, resolution, buckets); scans and scores are keyed by it.
+        """Hash of all that the corpus is: names, captions, tags, what each picture's file holds, resolution, buckets.
 
-        It reads no picture, so a picture exchanged for another of the same length does not show in it.
+        Scans, scores and cuts are keyed by it, so it must be another one where any picture is another one.
         """
 
     def size(self, index: int) -> tuple[int, int]:

@@ -85,11 +85,6 @@ def some(names: Iterable[object], most: int = 8) -> str:
     return ", ".join(shown if more < 2 else [*shown[:most], f"and {more} more"])
 
 
-def in_brief(error: Exception) -> str:
-    """What another library says, on one line that stays readable."""
-    return shortened(one_line(str(error)) or type(error).__name__, 200)
-
-
 def device_lost(error: BaseException | None) -> bool:
     """Whether an error, or one that it came of, is CUDA's and leaves the process without its device.
 

@@ -21,6 +21,7 @@ from bench.origin import Origin
 from bench.own import Own
 from bench.progress import Progress
 from bench.prompt_file import suite_of
+from bench.spelling import same_corpus
 from bench.stages import Recipe, recipe
 from bench.turns import EXPERIMENT, turn
 from bench.versions import git_state, versions
@@ -334,6 +335,8 @@ def _write_experiment(
         old = records.read_raw(Experiment, path)
         earlier = old.pop("jobs", [])
         fixed["suite"] = with_added(fixed["suite"], old["suite"])
+        if same_corpus(str(old.get("corpus")), config.corpus):
+            fixed["corpus"] = old["corpus"]
         _refuse_another(folder, old, fixed, fixed)
         names = merged(earlier, names)
     records.write_json(path, fixed | {"jobs": names})

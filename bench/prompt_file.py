@@ -10,6 +10,7 @@ from bench import registry
 from bench.config import ExperimentConfig
 from bench.errors import BenchError
 from bench.rng import derive_seed
+from bench.spelling import lines_of
 from bench.suite import Prompt, PromptSet, Suite
 
 
@@ -29,9 +30,11 @@ def with_prompts(suite: Suite, path: Path) -> Suite:
     """
     try:
         data = path.read_bytes()
-        texts = [line.strip() for line in data.decode().splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
+        texts = lines_of(data)
+    except OSError as error:
         raise BenchError(f"the prompts {path} cannot be read: {error}") from error
+    except UnicodeDecodeError as error:
+        raise BenchError(f"the prompts {path} cannot be read: {error}; save the file as UTF-8") from error
     if not texts or len(set(texts)) < len(texts):
         twice = next((text for i, text in enumerate(texts) if text in texts[:i]), None)
         raise BenchError(f"{path} holds {f'{twice!r} twice' if twice else 'no prompt'}; it takes one prompt a line")

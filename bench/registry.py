@@ -204,6 +204,6 @@ def _source(module_name: str) -> ast.Module | None:
     """A module's syntax tree; None where there is none to read."""
     path = find(module_name)
     try:
-        return ast.parse(path.read_text(encoding="utf-8")) if path else None
-    except (OSError, SyntaxError, UnicodeDecodeError):
+        return ast.parse(path.read_bytes()) if path else None  # of bytes, which may begin with a byte-order mark
+    except (OSError, SyntaxError, ValueError):
         return None

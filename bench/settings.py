@@ -65,7 +65,7 @@ def read_values(
 def read_toml(data: str | bytes, what: str) -> dict[str, Any]:
     """The values of a TOML text. BenchError, which ``what`` begins, for what is none, or nests too deep to be read."""
     try:
-        return tomllib.loads(data.decode() if isinstance(data, bytes) else data)
+        return tomllib.loads(data.decode("utf-8-sig") if isinstance(data, bytes) else data)
     except RecursionError as error:
         raise BenchError(f"{what} nested more than {DEEPEST_SETTING} deep, which no setting is") from error
     except ValueError as error:

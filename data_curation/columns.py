@@ -8,10 +8,11 @@ from typing import Any
 import pyarrow as pa
 
 from bench.corpus import BadPair
-from bench.errors import BenchError
+from bench.errors import BenchError, some
 from data_curation.listing import Row
+from data_curation.paths import one_spelling
 from data_curation.pictures import limited
-from data_curation.tables import tags_of
+from data_curation.tables import rows_of, tags_of
 
 IMAGES = ("image", "jpg", "jpeg", "png", "webp", "img", "picture")
 CAPTIONS = ("caption", "text", "caption_en", "prompt")
@@ -26,12 +27,16 @@ def choose(schema: pa.Schema, image: str, caption: str, where: str) -> tuple[str
     """
     chosen = []
     for what, named, known in (("image", image, IMAGES), ("caption", caption, CAPTIONS)):
-        column = named or next((name for name in known if name in schema.names), "")
-        if column not in schema.names:
+        wanted = (named,) if named else known
+        spelled = {one_spelling(name): name for name in reversed(schema.names)}
+        column = next((spelled[one_spelling(want)] for want in wanted if one_spelling(want) in spelled), None)
+        if column is None:
             raise BenchError(
                 f"{where} has no column of {what}s{f' named {named!r}' if named else ''}; "
-                f"name one of its columns ({', '.join(schema.names)}) with ?{what}=COLUMN after the path"
+                f"name one of its columns ({some(schema.names)}) with ?{what}=COLUMN after the path"
             )
+        if schema.names.count(column) > 1:
+            raise BenchError(f"{where} has two columns {column!r}; rename one of them")
         chosen.append(column)
     if not _holds_pictures(schema.field(chosen[0]).type):
         raise BenchError(
@@ -43,14 +48,18 @@ def choose(schema: pa.Schema, image: str, caption: str, where: str) -> tuple[str
 
 def light(schema: pa.Schema, caption: str) -> list[str]:
     """The columns that a listing needs: the caption, and every column of plain values for tags."""
-    plain = (pa.types.is_string, pa.types.is_large_string, pa.types.is_integer, pa.types.is_floating)
-    return [field.name for field in schema if field.name == caption or any(test(field.type) for test in plain)]
+    return [
+        field.name
+        for field in schema
+        if field.name == caption or (_is_plain(field.type) and schema.names.count(field.name) == 1)
+    ]
 
 
 def rows(batch: pa.RecordBatch, caption: str, label: str, source: int, first: int) -> Iterator[Row]:
     """Rows of a batch of light columns, the first of which is row ``first`` of its file."""
-    for number, row in enumerate(batch.to_pylist(), first):
-        yield Row(f"{label}:{number}", row[caption], tags=tags_of(row, (caption,)), source=source, offset=number)
+    for number, row in enumerate(rows_of(batch), first):
+        tags = {one_spelling(name): value for name, value in tags_of(row, (caption,)).items()}
+        yield Row(f"{label}:{number}", row[caption], tags=tags, source=source, offset=number)
 
 
 def encoded(cell: pa.Scalar) -> bytes:
@@ -68,7 +77,27 @@ def encoded(cell: pa.Scalar) -> bytes:
     return bytes(value.as_py())
 
 
+def _is_plain(kind: pa.DataType) -> bool:
+    """Whether values of a type can be tags."""
+    if pa.types.is_dictionary(kind):
+        return _is_plain(kind.value_type)
+    return kind == pa.uuid() or any(test(kind) for test in _PLAIN)
+
+
+_PLAIN = (
+    pa.types.is_string,
+    pa.types.is_large_string,
+    pa.types.is_string_view,
+    pa.types.is_integer,
+    pa.types.is_floating,
+    pa.types.is_boolean,
+    pa.types.is_decimal,
+    pa.types.is_temporal,
+)
+
+
 def _holds_pictures(kind: pa.DataType) -> bool:
     if pa.types.is_struct(kind):
         return "bytes" in {field.name for field in kind} and _holds_pictures(kind.field("bytes").type)
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+    tests = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary)
+    return any(test(kind) for test in tests)

@@ -84,7 +84,7 @@ class Contents:
 
     def _known(self, path: Path) -> str | OSError | None:
         try:
-            seen = _seen(path.stat())
+            seen = seen_of(path.stat())
         except (FileNotFoundError, PermissionError) as error:
             return error
         name = os.fsencode(path.absolute())
@@ -130,11 +130,12 @@ def _hash(path: Path) -> tuple[str | OSError, str]:
             after = os.fstat(file.fileno())
     except (FileNotFoundError, PermissionError) as error:
         return error, ""
-    settled = time.time() - max(before.st_mtime, before.st_ctime) >= SETTLED and _seen(before) == _seen(after)
-    return digest, _seen(before) if settled else ""
+    settled = time.time() - max(before.st_mtime, before.st_ctime) >= SETTLED and seen_of(before) == seen_of(after)
+    return digest, seen_of(before) if settled else ""
 
 
-def _seen(found: os.stat_result) -> str:
+def seen_of(found: os.stat_result) -> str:
+    """By what a file is known again."""
     return f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns} {found.st_ino}"
 
 

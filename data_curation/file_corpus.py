@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import os
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -18,7 +17,7 @@ from bench.corpus import BadPair, Corpus, Problem
 from bench.errors import BenchError, shown
 from data_curation import pictures
 from data_curation.buckets import nearest
-from data_curation.contents import Contents
+from data_curation.contents import Contents, seen_of
 from data_curation.listing import BATCH, Row, write_listing
 
 
@@ -40,11 +39,12 @@ class FileCorpus(Corpus):
     """One line for the error that lists what is accepted."""
 
     def __init__(self, path: Path, cache: Path, resolution: int, *, aspect_buckets: bool = False) -> None:
-        self.name = shown(Path(os.path.abspath(path)).name or str(path))  # noqa: PTH100 - a link keeps its name
+        self.name = shown(path.name if path.name not in ("", "..") else path.resolve().name or str(path))
         self._resolution, self._aspect_buckets = resolution, aspect_buckets
         identity = {"layout": type(self).__name__, "resolution": resolution, "aspect_buckets": aspect_buckets}
         with Contents(cache / "corpora" / "contents.sqlite") as contents:
             self._hashes = self._hashed(contents, self._whole_files())
+            self._seen = [seen_of(path.stat()) for path in self._whole_files()]
             identity |= {"files": self._hashes} | self._identity()
             rows = self._with_contents(self._rows(), contents)
             self._listing = write_listing(cache / "corpora" / "listings", identity, rows)
@@ -103,6 +103,10 @@ class FileCorpus(Corpus):
         return self._key(index, self._data(index))
 
     def read(self, index: int) -> tuple[np.ndarray, str]:
+        if files := self._whole_files():
+            source = self._listing.get("source", index)
+            if seen_of(files[source].stat()) != self._seen[source]:
+                raise BenchError(f"{files[source]} was changed meanwhile; run the same command again")
         data = self._data(index)
         return self._picture(index, data), self._key(index, data)
 
@@ -124,15 +128,15 @@ class FileCorpus(Corpus):
     def _with_contents(self, rows: Iterator[Row | Problem], contents: Contents) -> Iterator[Row | Problem]:
         """The rows with what their pictures hold, as far as a picture is a file of its own."""
         while batch := list(itertools.islice(rows, BATCH)):
-            files: dict[int, Path] = {}
+            files: dict[int, tuple[Row, Path]] = {}
             for number, row in enumerate(batch):
                 try:
                     if isinstance(row, Row) and (path := self._picture_file(row)):
-                        files[number] = path
+                        files[number] = row, path
                 except BadPair as problem:
-                    batch[number] = Problem(row.name, str(problem))
-            for number, found in zip(files, contents.of(list(files.values())), strict=True):
-                row = batch[number]
+                    batch[number] = Problem(row.name if isinstance(row, Row) else row.item, str(problem))
+            hashes = contents.of([path for _, path in files.values()])
+            for (number, (row, _)), found in zip(files.items(), hashes, strict=True):
                 if isinstance(found, OSError):
                     batch[number] = Problem(row.name, f"its file cannot be opened ({type(found).__name__})")
                 else:

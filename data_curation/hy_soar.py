@@ -119,7 +119,7 @@ class HYSOAR(FileCorpus):
         return next((name for name in names if os.path.lexists(self._files.root / name)), names[0])
 
     def _picture_file(self, row: Row) -> Path:
-        return self._files.path(row.name)
+        return self._files.root / row.name
 
     def _data(self, index: int) -> bytes:
         name = self.label(index)
@@ -135,6 +135,6 @@ def _empty(caption: Any) -> bool:
 
 def _tables(path: Path) -> list[Path]:
     if not path.is_dir():
-        return [path] if path.suffix.lower() == ".jsonl" else []
+        return [path] if path.suffix.lower() == ".jsonl" and path.is_file() else []
     found = (inner for inner in path.iterdir() if inner.suffix.lower() == ".jsonl" and not left_over(inner.name))
     return sorted(inner for inner in found if inner.is_file())

@@ -68,9 +68,9 @@ class ImageFolder(FileCorpus):
                 named.add(_plain(row[FILE_NAME]))
                 yield self._row(row[FILE_NAME], row[self._caption], tags)
         for found in files_in(self._files.root) if named else ():  # else it is the table that is at fault
-            if isinstance(found, Path) and found.suffix.lower() in (*SUFFIXES, *UNREAD) and found.is_file():
+            if isinstance(found, Path) and found.suffix.lower() in (*SUFFIXES, *UNREAD):
                 name = self._name(found)
-                if _plain(name) not in named:
+                if one_spelling(name) not in named and found.is_file():
                     yield Problem(name, f"no row of {table.name} names it")
 
     def _beside(self) -> Iterator[Row | Problem]:
@@ -106,7 +106,7 @@ class ImageFolder(FileCorpus):
         return f"; it has {some(row)}{name}"
 
     def _name(self, path: Path) -> str:
-        return path.relative_to(self._files.root).as_posix()
+        return os.fspath(path)[len(os.fspath(self._files.root)) + 1 :]
 
     def _row(self, name: str, caption: object, tags: dict[str, str]) -> Row | Problem:
         try:
@@ -125,7 +125,7 @@ class ImageFolder(FileCorpus):
         return text_of(data, PurePosixPath(name).name)
 
     def _picture_file(self, row: Row) -> Path:
-        return self._files.path(row.name)
+        return as_on_disk(self._files.root, row.name)
 
     def _data(self, index: int) -> bytes:
         return self._files.read(self.label(index))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import errno
+import filecmp
 import hashlib
 import json
 import os
-import string
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +18,7 @@ import pyarrow as pa
 from bench import files, records
 from bench.corpus import Problem
 from bench.errors import BenchError, shown
+from bench.spelling import trimmed
 
 BATCH = 4096
 """Rows written at once, and so the most that are held while a corpus is listed."""
@@ -86,11 +87,13 @@ def write_listing(folder: Path, identity: Mapping[str, Any], rows: Iterable[Row 
         identity: what else makes the corpus what it is (loader, resolution, …).
         rows: pairs and problems in the corpus's order; a pair without a caption becomes a problem here.
     """
+    writable = _writable(folder)
+    place = folder if writable else Path(tempfile.gettempdir())
     hashed = hashlib.sha256(records.dumps(identity).encode())
     problems: list[Problem] = []
     batch: list[dict[str, Any]] = []
     try:
-        with files.unfinished(_place(folder), "listing") as file:
+        with files.unfinished(place, "listing") as file:
             with pa.ipc.new_file(file, SCHEMA) as writer:
                 for row in rows:
                     if isinstance(row, Row) and (reason := _caption_problem(row)):
@@ -99,20 +102,19 @@ def write_listing(folder: Path, identity: Mapping[str, Any], rows: Iterable[Row 
                         problems.append(Problem(shown(row.item), shown(row.reason)))
                         continue
                     tags = json.dumps(row.tags) if row.tags else ""
-                    values = vars(row) | {"caption": _trimmed(row.caption), "tags": tags}
+                    values = vars(row) | {"caption": trimmed(row.caption), "tags": tags}
                     hashed.update(records.dumps(values).encode())
                     batch.append(values)
                     if len(batch) == BATCH:
                         writer.write_batch(pa.RecordBatch.from_pylist(batch, SCHEMA))
                         batch.clear()
                 writer.write_batch(pa.RecordBatch.from_pylist(batch, SCHEMA))
+            file.flush()
             path = folder / f"{hashed.hexdigest()[:16]}.arrow"
-            if not path.exists():
-                if Path(file.name).parent != folder:
-                    raise BenchError(
-                        f"{folder} may not be written, and the cache does not hold the listing; make it writable"
-                    )
-                files.keep(file, path)
+            if writable:
+                files.keep(file, path)  # also in place of one that is there: nobody has looked whether it is whole
+            elif not (path.exists() and filecmp.cmp(file.name, path, shallow=False)):
+                raise BenchError(f"{path} is not there and cannot be written; put the cache elsewhere with --cache")
     except OSError as error:
         if error.errno == errno.ENOSPC:
             message = f"the disk is full: could not write the listing in {folder}; free some space and run again"
@@ -121,30 +123,21 @@ def write_listing(folder: Path, identity: Mapping[str, Any], rows: Iterable[Row 
     return Listing(path, hashed.hexdigest(), problems)
 
 
-def _trimmed(caption: str) -> str:
-    """A caption without white space and byte-order marks around it, which mean nothing there."""
-    return caption.strip(f"\ufeff{string.whitespace}").strip()
-
-
-def _place(folder: Path) -> Path:
-    """Where a listing is written first: its own folder, or where that is read-only a temporary one.
-
-    A filled cache that is read-only holds the listing already; it has to be made to know which one that is.
-    """
+def _writable(folder: Path) -> bool:
+    """Whether files can be put into a folder, which is made. A filled cache that cannot be written does for reading."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        writable = os.access(folder, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
-    except OSError:
-        if not folder.is_dir():
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
             raise
-        writable = False
-    return folder if writable else Path(tempfile.gettempdir())
+        return False
+    return os.access(folder, os.W_OK)
 
 
 def _caption_problem(row: Row) -> str | None:
     if not isinstance(row.caption, str):
         return "its caption is no text"
-    if not _trimmed(row.caption):
+    if not trimmed(row.caption):
         return "its caption is empty"
     try:
         row.caption.encode()

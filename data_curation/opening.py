@@ -8,8 +8,9 @@ from urllib.parse import parse_qsl
 
 from bench import registry
 from bench.corpus import Corpus
-from bench.errors import BenchError, unknown
+from bench.errors import BenchError, one_line, shown, unknown
 from data_curation.file_corpus import FileCorpus
+from data_curation.paths import as_on_disk
 
 LAYOUTS = ("hy_soar", "saved_dataset", "folder", "webdataset", "parquet")
 """Registered loaders in the order in which they are asked; the most particular ones come first."""
@@ -36,8 +37,12 @@ def open_corpus(name: str, cache: Path, resolution: int, aspect_buckets: bool = 
                 "choose another corpus or resolution"
             )
         return opened
-    path, settings = _split(name)
-    if not path.exists():
+    try:
+        path, settings = _split(name)
+        there = path.exists()
+    except (OSError, ValueError) as error:
+        raise BenchError(f"the corpus {shown(name)} cannot be looked at ({one_line(str(error))})") from error
+    if not there:
         raise unknown("corpus (or path)", str(path), registry.table("corpora"))
     loaders: list[type[FileCorpus]] = [registry.load("corpora", layout) for layout in LAYOUTS]
     loader = next((loader for loader in loaders if loader.accepts(path)), None)
@@ -61,7 +66,16 @@ def _named(name: str, cache: Path) -> Corpus:
 
 
 def _split(name: str) -> tuple[Path, dict[str, str]]:
-    if Path(name).exists():
-        return Path(name), {}
-    path, _, settings = name.partition("?")
-    return Path(path), dict(parse_qsl(settings, keep_blank_values=True))
+    """A path and the settings after it: the longest path that is there, since a path may have question marks too."""
+    cuts = [len(name), *(number for number in reversed(range(len(name))) if name[number] == "?")]
+    for cut in cuts:
+        path = _spelled(name[:cut])
+        if name[:cut] and path.exists():
+            settings = name[cut + 1 :].replace("+", "%2B")  # a plus is one, as in C++; only forms make it a space
+            return path, dict(parse_qsl(settings, keep_blank_values=True))
+    return Path(name.partition("?")[0]), {}
+
+
+def _spelled(name: str) -> Path:
+    path = Path(name)
+    return as_on_disk(Path(path.anchor), str(path.relative_to(path.anchor)))

@@ -17,7 +17,7 @@ from data_curation import columns
 from data_curation.file_corpus import FileCorpus
 from data_curation.listing import Row
 from data_curation.paths import files_of
-from data_curation.tables import open_parquet
+from data_curation.tables import open_parquet, reraise_disk_trouble
 
 GROUPS = 2
 """Row groups kept in memory: the current one, and one more where a batch crosses a border."""
@@ -76,7 +76,7 @@ class ParquetFiles(FileCorpus):
                         yield from columns.rows(batch, self._caption, self._label(path), source, number)
                         number += batch.num_rows
                 except (pa.ArrowException, OSError) as error:
-                    _reraise_disk_trouble(error)
+                    reraise_disk_trouble(error)
                     yield Problem(self._label(path), f"damaged after row {number}; the rest is lost")
         yield from self._hidden
 
@@ -120,14 +120,8 @@ class _Groups:
             with pq.ParquetFile(path) as file:
                 return file.read_row_group(group, columns=[self._column]).column(self._column)
         except (pa.ArrowException, OSError) as error:
-            _reraise_disk_trouble(error)
+            reraise_disk_trouble(error)
             raise BadPair(f"row group {group} of {path.name} cannot be read ({type(error).__name__})") from error
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _Groups, (self._column,)
-
-
-def _reraise_disk_trouble(error: Exception) -> None:
-    """Let through what the system reported; Arrow raises OSError for damaged data too, without an errno."""
-    if isinstance(error, OSError) and error.errno is not None:
-        raise error

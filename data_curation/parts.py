@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from bench.errors import BenchError, in_brief
+from bench.errors import BenchError, one_line
 from data_curation import sealed
 
 PART = 512
@@ -55,7 +55,7 @@ class Parts:
             except FileNotFoundError as error:
                 raise BenchError(f"{path} is not there; let every shard finish, then run this again") from error
             except (pa.ArrowException, OSError, ValueError, LookupError) as error:
-                raise BenchError(f"{path} is damaged ({in_brief(error)}); {again}") from error
+                raise BenchError(f"{path} is damaged ({one_line(str(error))}); {again}") from error
             if table.num_rows != rows:
                 raise BenchError(f"{path} has {table.num_rows} rows instead of {rows}; {again}")
             tables.append(table)

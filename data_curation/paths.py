@@ -62,7 +62,7 @@ def files_in(folder: Path) -> Iterator[Path | Problem]:
 def files_of(path: Path, suffix: str) -> tuple[list[Path], list[Problem]]:
     """The files of a suffix in a folder or below, sorted; a file itself, if it has the suffix. And what hides some."""
     if not path.is_dir():
-        return ([path] if path.suffix.lower() == suffix else []), []
+        return ([path] if path.suffix.lower() == suffix and path.is_file() else []), []  # a pipe is waited for for ever
     paths, problems = [], []
     for found in files_in(path):
         if isinstance(found, Problem):
@@ -74,7 +74,7 @@ def files_of(path: Path, suffix: str) -> tuple[list[Path], list[Problem]]:
 
 def one_spelling(name: str) -> str:
     """A name with each letter and its accents in one character (NFC), as names are compared."""
-    return unicodedata.normalize("NFC", name)
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 def as_on_disk(folder: Path, name: str) -> Path:

@@ -7,15 +7,17 @@ Any layout that keeps tags will do: a folder with ``metadata.jsonl`` of lines
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor
 
 from bench.corpus import BadPair, Corpus, Manifest
-from bench.errors import BenchError
+from bench.errors import BenchError, some
+from data_curation.tables import TAG_LENGTH
 
-PREFERRED = {"1": True, "true": True, "0": False, "false": False}
+PREFERRED = {"true": True, "false": False}
+"""Words for whether a picture was preferred; the numbers 1 and 0 say the same, written in any way."""
 
 
 def pair_up(corpus: Corpus, manifest: Manifest, say: Callable[[str], None] = lambda line: None) -> Tensor:
@@ -30,12 +32,9 @@ def pair_up(corpus: Corpus, manifest: Manifest, say: Callable[[str], None] = lam
     rows: dict[str, list[tuple[bool, int]]] = defaultdict(list)
     for index, position in _positions(corpus, manifest):
         tags = corpus.tags(index)
-        preferred = PREFERRED.get(tags.get("preferred", "").lower())
+        preferred = _preferred(tags.get("preferred", ""))
         if "pair" not in tags or preferred is None:
-            raise BenchError(
-                f"{corpus.label(index)} of {corpus.name} is no half of a preference pair: it needs the columns `pair` "
-                "(the same in both pictures) and `preferred` (1 or 0)"
-            )
+            raise BenchError(f"{corpus.label(index)} of {corpus.name} is no half of a preference pair: {_lacks(tags)}")
         rows[tags["pair"]].append((preferred, position))
     pairs, torn, ties = [], 0, 0
     for name, halves in rows.items():
@@ -56,6 +55,26 @@ def pair_up(corpus: Corpus, manifest: Manifest, say: Callable[[str], None] = lam
     if not pairs:
         raise BenchError(f"{corpus.name} holds no preference pair")
     return torch.tensor(pairs)
+
+
+def _preferred(text: str) -> bool | None:
+    """What the tag says: 1, 1.0, True, …; None for anything else."""
+    word = text.strip().lower()
+    if word in PREFERRED:
+        return PREFERRED[word]
+    try:
+        return {1.0: True, 0.0: False}.get(float(word))
+    except ValueError:
+        return None
+
+
+def _lacks(tags: Mapping[str, str]) -> str:
+    if {"pair", "preferred"} <= set(tags):
+        return f"its `preferred` is {tags['preferred']!r}, and must be 1 or 0, or true or false"
+    return (
+        f"it needs the columns `pair` (the same in both pictures, at most {TAG_LENGTH} characters) and `preferred` "
+        f"(1 or 0, or true or false), and has {some(tags) or 'none'}"
+    )
 
 
 def _positions(corpus: Corpus, manifest: Manifest) -> Iterator[tuple[int, int]]:

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from pydantic import BaseModel, Field, ValidationError
 
 from bench import records
 from bench.corpus import Problem
-from bench.errors import BenchError, unknown
+from bench.errors import BenchError, shown, unknown
 from data_curation import columns
 from data_curation.file_corpus import FileCorpus
 from data_curation.listing import Row
+from data_curation.paths import Inside, as_on_disk
 
 
 class SavedDataset(FileCorpus):
@@ -50,8 +52,11 @@ class SavedDataset(FileCorpus):
     def accepts(cls, path: Path) -> bool:
         return (path / "state.json").is_file() or (path / "dataset_dict.json").is_file()
 
+    def _whole_files(self) -> list[Path]:
+        return self._paths
+
     def _identity(self) -> dict[str, Any]:
-        return {"files": [[path.name, path.stat().st_size] for path in self._paths], "image": self._image}
+        return {"names": [shown(path.name) for path in self._paths], "image": self._image}
 
     def _rows(self) -> Iterator[Row | Problem]:
         for source, path in enumerate(self._paths):
@@ -66,32 +71,82 @@ class SavedDataset(FileCorpus):
         return columns.encoded(table.column(self._image)[self._listing.get("offset", index)])
 
 
+class _File(BaseModel):
+    filename: str = Field(min_length=1)
+
+
+class _State(BaseModel):
+    """What ``state.json`` says that matters here."""
+
+    files: list[_File] = Field(alias="_data_files")
+    selections: list[Any] | None = Field(None, alias="_indices_files")
+    old_selections: list[Any] | None = Field(None, alias="_indices_data_files")
+
+
+class _Splits(BaseModel):
+    """What ``dataset_dict.json`` says."""
+
+    splits: list[str] = Field(min_length=1)
+
+
 def _streams(folder: Path, split: str) -> list[Path]:
     """The folder's Arrow files, which ``state.json`` lists; names that leave the folder are refused."""
+    again = "save the dataset again"
     if (folder / "dataset_dict.json").is_file():
-        splits = records.read_json(folder / "dataset_dict.json")["splits"]
+        splits = _said(folder / "dataset_dict.json", _Splits, "splits").splits
         chosen = splits[0] if len(splits) == 1 else split
         if chosen not in splits:
             raise unknown("split", chosen, splits)
-        folder = folder / Path(chosen).name
-    try:
-        names = [file["filename"] for file in records.read_json(folder / "state.json")["_data_files"]]
-    except (KeyError, TypeError) as error:
-        raise BenchError(f"{folder / 'state.json'} lists no data files; save the dataset again") from error
-    paths = [folder / name for name in names]
-    for path in paths:
-        if not path.resolve().is_relative_to(folder.resolve()):
-            raise BenchError(f"{folder / 'state.json'} names {path.name}, which lies outside the folder")
+        if chosen in ("", ".", "..") or "/" in chosen or "\0" in chosen:
+            raise BenchError(
+                f"{folder / 'dataset_dict.json'} has the split {chosen!r}, which no folder can be; {again}"
+            )
+        folder = as_on_disk(folder, chosen)
+    state = folder / "state.json"
+    said = _said(state, _State, "data files")
+    if said.selections or said.old_selections:
+        raise BenchError(f"{folder} is a selection of rows ({state.name} lists indices); flatten_indices() and {again}")
+    inside = Inside(folder)
+    paths = []
+    for file in said.files:
+        name = file.filename
+        if "\0" in name or not inside.holds(folder / name):
+            raise BenchError(f"{state} names {Path(name).name!r}, which lies outside the folder")
+        path = as_on_disk(folder, name)
         if not path.is_file():
-            raise BenchError(f"{path} is not there, although {folder / 'state.json'} lists it; save the dataset again")
+            raise BenchError(f"{path} is not there, although {state} lists it; {again}")
+        paths.append(path)
     if not paths:
         raise BenchError(f"{folder} holds no usable image-caption pair")
     return paths
 
 
-@lru_cache(256)
-def _stream(path: Path) -> pa.Table:
+def _said(path: Path, model: type[Any], what: str) -> Any:
+    """What a JSON file of the dataset says; a file that is no such one ends in one line."""
     try:
-        return pa.ipc.open_stream(pa.memory_map(str(path))).read_all()
-    except (pa.ArrowInvalid, OSError) as error:
+        return model.model_validate(records.read_json(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise BenchError(
+            f"{path} lists no {what} ({f'{where}: ' if where else ''}{first['msg']}); save the dataset again"
+        ) from error
+
+
+def _stream(path: Path) -> pa.Table:
+    found = path.stat()
+    return _opened(path, found.st_size, found.st_mtime_ns, found.st_ino)
+
+
+@lru_cache(256)
+def _opened(path: Path, *version: int) -> pa.Table:
+    """A stream, checked from end to end of what stands beside the pictures: Arrow itself follows any offset."""
+    try:
+        table = pa.ipc.open_stream(pa.memory_map(str(path))).read_all()
+        for column in table.columns:
+            raw = {pa.string(): pa.binary(), pa.large_string(): pa.large_binary()}.get(column.type)
+            column = column.cast(raw) if raw else column  # a text that is no UTF-8 costs its own row only
+            column.validate(full=True)
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise BenchError(f"{path} is cut short or damaged ({type(error).__name__}); save the dataset again") from error
+    return table

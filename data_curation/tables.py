@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -41,6 +42,9 @@ def read_table(path: Path) -> Iterator[TableRow]:
 
     A line that is no row comes as None, or as the reason why it is none. Names of columns are in one spelling.
     """
+    with path.open("rb") as file:
+        if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            raise BenchError(f"{path} is UTF-16; save it as UTF-8")
     readers = {".jsonl": read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet}
     for where, row in readers[path.suffix](path):
         if isinstance(row, Mapping):
@@ -148,12 +152,41 @@ def _is_row(line: str, names: int, width: int) -> bool:
 
 
 def _read_parquet(path: Path) -> Iterator[tuple[str, Mapping[str, Any] | None]]:
+    number = 0
     with open_parquet(path) as file:
-        number = 0
-        for batch in file.iter_batches(batch_size=1024):
-            for row in batch.to_pylist():
-                yield f"{path.name}:{number}", row
-                number += 1
+        try:
+            for batch in file.iter_batches(batch_size=1024):
+                for row in rows_of(batch):
+                    yield f"{path.name}:{number}", row
+                    number += 1
+        except (pa.ArrowException, OSError) as error:
+            reraise_disk_trouble(error)
+            raise BenchError(f"{path} is damaged after row {number}; write it again") from error
+
+
+def rows_of(batch: pa.RecordBatch) -> list[dict[str, Any]]:
+    """The rows of a batch. A text that is no UTF-8 is one with half characters in it, and costs its own row."""
+    try:
+        rows: list[dict[str, Any]] = batch.to_pylist()
+    except UnicodeDecodeError:
+        columns = zip(batch.schema.names, batch.columns, strict=True)
+        cells = {name: [_value(cell) for cell in column] for name, column in columns}
+        rows = [{name: cells[name][number] for name in cells} for number in range(batch.num_rows)]
+    return rows
+
+
+def _value(cell: pa.Scalar) -> Any:
+    try:
+        return cell.as_py()
+    except UnicodeDecodeError:
+        text = pa.types.is_string(cell.type) or pa.types.is_large_string(cell.type)
+        return bytes(cell.as_buffer()).decode("utf-8", "surrogateescape") if text else None
+
+
+def reraise_disk_trouble(error: Exception) -> None:
+    """Let through what the system reported; Arrow raises OSError for damaged data too, without an errno."""
+    if isinstance(error, OSError) and error.errno is not None:
+        raise error
 
 
 def text_of(data: bytes, name: str) -> str:
@@ -169,8 +202,7 @@ def open_parquet(path: Path) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(path)
     except (pa.ArrowException, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
+        reraise_disk_trouble(error)
         raise BenchError(f"{path} is no whole Parquet file; fetch it again or take it out of the folder") from error
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from bench.corpus import BadPair, Problem
-from bench.errors import BenchError, in_brief, some
+from bench.errors import BenchError, one_line, some
 from data_curation import sealed
 from data_curation.paths import left_over, one_spelling
 from data_curation.pictures import SUFFIXES, UNREAD
@@ -122,6 +122,9 @@ def _halves(file: Any, size: int, problems: list[Problem]) -> Iterator[_Member]:
             if not member.isreg():
                 problems.append(Problem(member.name, "it is a link, not a file"))
                 continue
+            if member.issparse():  # its bytes do not lie in a row
+                problems.append(Problem(member.name, "it is stored with holes; write the tar without --sparse"))
+                continue
             stem[0] = one_spelling(f"{folder}/{stem[0]}" if folder else stem[0])
             half = _Member(member.name, KINDS[suffix], tuple(map(one_spelling, stem)), _cut(stem), member.offset_data,
                            member.size)  # fmt: skip
@@ -206,7 +209,7 @@ def _json(member: _Member) -> dict[str, Any]:
     try:
         row = json.loads(_text(member))
     except (ValueError, RecursionError) as error:
-        raise BadPair(f"its {member.name} is no JSON ({in_brief(error)})") from error
+        raise BadPair(f"its {member.name} is no JSON ({one_line(str(error))})") from error
     if not isinstance(row, dict):
         raise BadPair(f"its {member.name} is no JSON object")
     return row
@@ -219,7 +222,7 @@ def _members(file: Any, size: int, problems: list[Problem]) -> Iterator[tarfile.
         with tarfile.open(fileobj=file, mode="r:") as tar:
             while (member := tar.next()) is not None:
                 tar.members = []  # type: ignore[attr-defined]  # else tarfile keeps every header in memory
-                if member.isreg() and member.offset_data + member.size > size:
+                if member.isreg() and not member.issparse() and member.offset_data + member.size > size:
                     problems.append(Problem(member.name, "lost: the tar was cut short inside it"))
                     return
                 last = member.name

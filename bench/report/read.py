@@ -21,7 +21,7 @@ from typing_extensions import TypedDict
 
 from bench import records
 from bench.budget import Budget
-from bench.errors import BenchError, unknown
+from bench.errors import BenchError, some, unknown
 from bench.meter import Meter
 from bench.records import BASE, CONTEXT, EVALUATED
 from bench.report.text import listed
@@ -607,7 +607,7 @@ def _check_added(first: Path, one: Suite, run: Path, other: Suite) -> None:
     unlike = [m.name for m in ours.values() if m.name in theirs and not m.same(theirs[m.name])]
     if not remedies and not unlike:
         return
-    names = ", ".join(unlike or sorted(ours.keys() ^ theirs.keys()))
+    names = some(unlike or sorted(ours.keys() ^ theirs.keys()))
     how = ", which they did not compute alike; render them apart" if unlike else f"; run {listed(remedies)} first"
     raise BenchError(f"{first} and {run} differ in suite, but only in columns added to it: {names}{how}")
 
@@ -649,7 +649,7 @@ def _read_untrained(runs: list[Path], kind: str, suite: Suite) -> tuple[Job, ...
 
 
 def _differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
-    return ", ".join(sorted(key for key in one.keys() | other.keys() if one.get(key) != other.get(key)))
+    return some(sorted(key for key in one.keys() | other.keys() if one.get(key) != other.get(key)))
 
 
 def _told_apart(rows: tuple[Job, ...]) -> tuple[Job, ...]:

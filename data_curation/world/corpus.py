@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import IO, ClassVar
 
 import numpy as np
 
 from bench.bound import die_with
 from bench.corpus import Corpus
-from bench.records import digest
+from bench.progress import Progress
+from bench.records import digest, write_bytes, write_json, write_with
 from bench.rng import numpy_generator
 from data_curation.world.render import SIZE, render
 from data_curation.world.scene import Scene, TrainingPrompts, compose
@@ -22,6 +24,8 @@ from data_curation.world.scene import Scene, TrainingPrompts, compose
 VERSION = 3
 """Raise when the drawing or the sampling of scenes changes: cached corpora are then rendered anew."""
 _CHUNK = 512
+FILES = ("images.npy", "rows.jsonl")
+"""Of a rendered corpus."""
 
 
 Drawing = tuple[Scene, dict[str, str]]
@@ -54,37 +58,56 @@ def render_corpus(
     name: str = "world",
     draw: Callable[[int, int, TrainingPrompts], Drawing] = _training_row,
 ) -> Path:
-    """Render ``size`` scenes into ``folder/<name>-v…`` unless they are there, and return that folder.
+    """Render ``size`` scenes into ``folder/<name>-v…`` unless they are there and whole, and return that folder.
 
     The folder holds ``images.npy`` (uint8, N x 64 x 64 x 3) and ``rows.jsonl`` (caption, task, style, and what ``draw``
-    adds). ``style`` is ground truth for tests and for the aesthetic head; no caption mentions it.
+    adds). ``style`` is ground truth for tests and for the aesthetic head; no caption mentions it. The hashes of both
+    stand in ``<name>-v….json`` beside it; what does not match them is rendered anew, which the user is told.
 
     Args:
         draw: from seed, index and the training prompts to a row; a function of a module, for worker processes.
     """
     target = folder / f"{name}-v{VERSION}-n{size}-s{seed}"
-    if (target / "rows.jsonl").exists():
-        return target
-    target.mkdir(parents=True, exist_ok=True)
+    hashes = target.with_name(f"{target.name}.json")
+    if hashes.exists():
+        if not (wrong := _damaged(target, hashes)):
+            return target
+        Progress().say(f"{wrong} is damaged or not there; the corpus is rendered anew")
+        hashes.unlink()
     starts = range(0, size, _CHUNK)
     stops = [min(start + _CHUNK, size) for start in starts]
-    unfinished = target / f".images.{os.getpid()}.npy"
-    images = np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.uint8, shape=(size, SIZE, SIZE, 3))
     rows: list[dict[str, object]] = []
-    workers = min(os.cpu_count() or 1, len(stops))
-    with ProcessPoolExecutor(workers, initializer=die_with, initargs=(os.getpid(),)) as pool:
-        for start, stop, (pixels, chunk) in zip(
-            starts, stops, pool.map(partial(_render_chunk, draw, seed), starts, stops), strict=True
-        ):
-            images[start:stop] = pixels
-            rows += chunk
-    images.flush()
-    del images
-    unfinished.replace(target / "images.npy")
-    partial_rows = target / f".rows.{os.getpid()}.jsonl"
-    partial_rows.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    partial_rows.replace(target / "rows.jsonl")  # last, since its presence marks the corpus complete
+
+    def write_images(file: IO[bytes]) -> None:
+        # Written and not mapped: where the disk is full, a write fails and a map ends the process.
+        header = {"descr": "|u1", "fortran_order": False, "shape": (size, SIZE, SIZE, 3)}
+        np.lib.format.write_array_header_1_0(file, header)
+        workers = min(os.cpu_count() or 1, len(stops))
+        with ProcessPoolExecutor(workers, initializer=die_with, initargs=(os.getpid(),)) as pool:
+            for pixels, chunk in pool.map(partial(_render_chunk, draw, seed), starts, stops):
+                file.write(np.ascontiguousarray(pixels).data)
+                rows.extend(chunk)
+
+    write_with(target / "images.npy", write_images)
+    write_bytes(target / "rows.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
+    write_json(hashes, {file: _sha256(target / file) for file in FILES})  # last: it says that the others are complete
     return target
+
+
+def _damaged(target: Path, hashes: Path) -> Path | None:
+    """The first file of a rendered corpus that is not as it was written, if one is not."""
+    try:
+        kept = json.loads(hashes.read_bytes())
+        return next((target / file for file in FILES if _sha256(target / file) != kept[file]), None)
+    except FileNotFoundError as error:
+        return Path(error.filename)
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return hashes
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class RenderedCorpus(Corpus):

@@ -13,10 +13,12 @@ import zipfile
 from pathlib import Path
 
 import fakes
+import numpy as np
 import pytest
 import torch
 from fakes import Brightness
 from filelock import FileLock
+from PIL import Image
 from safetensors import SafetensorError
 
 from bench import evaluation, records, registry, runner, turns
@@ -713,6 +715,23 @@ def test_a_run_directory_of_another_configuration_is_refused(experiment, changes
     with pytest.raises(BenchError, match=rf"was run with another configuration \({named}\); .*--name"):
         experiment(**changes)
     assert records_of(folder) == before
+
+
+def test_a_corpus_may_be_spelled_in_another_way_when_a_run_goes_on(experiment, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pics").mkdir()
+    for number in range(4):
+        pixels = np.random.default_rng(number).integers(0, 256, (16, 16, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "pics" / f"{number}.png")
+        (tmp_path / "pics" / f"{number}.txt").write_text("a red circle")
+    folder = experiment(corpus="pics", subsets=("all",)).folder
+    before = (folder / "experiment.json").read_bytes()
+    for spelled in ("pics/", "./pics", str(tmp_path / "pics")):
+        assert experiment(corpus=spelled, subsets=("all",)).failed == {}
+        assert (folder / "experiment.json").read_bytes() == before
+    (tmp_path / "pics").rename(tmp_path / "others")
+    with pytest.raises(BenchError, match=r"another configuration \(other corpus\)"):
+        experiment(corpus="others", subsets=("all",))
 
 
 @pytest.mark.parametrize("row", ["base", "sft--half--s0"])

@@ -104,6 +104,15 @@ def test_a_picture_changed_while_the_corpus_is_open_ends_in_one_line(tmp_path):
         corpus.read(0)
 
 
+@pytest.mark.parametrize("layout", ["tar", "parquet", "saved"])
+def test_a_file_of_pictures_changed_while_the_corpus_is_open_ends_in_one_line(tmp_path, layout):
+    corpus = open_corpus(str(LAYOUTS[layout](tmp_path / "in", RED)), tmp_path / "cache", 16)
+    (file,) = (found for found in (tmp_path / "in").rglob("*") if found.suffix in (".tar", ".parquet", ".arrow"))
+    os.utime(file, (0, 0))
+    with pytest.raises(BenchError, match=rf"{file.name} was changed meanwhile; run the same command again"):
+        corpus.read(0)
+
+
 # -- the hashes themselves ---------------------------------------------------------------------------------------------
 
 
@@ -171,3 +180,30 @@ def test_any_path_will_do(tmp_path, name, monkeypatch):
     assert (tmp_path / name / "cache" / "kept.sqlite").exists()
     monkeypatch.setattr(hashlib, "file_digest", None)
     assert hashed(tmp_path / name / "a") == hashlib.sha256(b"one").hexdigest()
+
+
+# -- the listing -------------------------------------------------------------------------------------------------------
+
+
+def test_a_damaged_listing_in_the_cache_is_written_anew(tmp_path):
+    path = beside(tmp_path / "in", RED)
+    open_corpus(str(path), tmp_path / "cache", 16)
+    (listing,) = (tmp_path / "cache" / "corpora" / "listings").iterdir()
+    whole = listing.read_bytes()
+    assert whole.count(b"a picture") == 1
+    listing.write_bytes(whole.replace(b"a picture", b"a painter"))
+    assert open_corpus(str(path), tmp_path / "cache", 16).caption(0) == "a picture"
+    assert listing.read_bytes() == whole
+
+
+def test_a_listing_that_cannot_be_written_does_for_reading(tmp_path, monkeypatch):
+    path = beside(tmp_path / "in", RED)
+    first = open_corpus(str(path), tmp_path / "cache", 16)
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    again = open_corpus(str(path), tmp_path / "cache", 16)
+    assert again.fingerprint == first.fingerprint and again.caption(0) == "a picture"
+    (tmp_path / "in" / "a.txt").write_text("another")
+    with pytest.raises(BenchError, match=r"\.arrow is not there and cannot be written; put the cache elsewhere"):
+        open_corpus(str(path), tmp_path / "cache", 16)
+    assert sorted(tmp_path.rglob("*")) == before

@@ -151,6 +151,15 @@ def test_a_damaged_part_ends_in_one_line(corpus, tmp_path, damage):
         scoring.score_corpus(corpus, Given(), tmp_path)
 
 
+def test_a_score_that_was_changed_is_noticed(corpus, tmp_path):
+    scoring.score_corpus(corpus, Given(), tmp_path)
+    path = score_parts(tmp_path)[1]
+    frame = pd.read_parquet(path)
+    frame.assign(score=[9.0, *frame["score"][1:]]).to_parquet(path, index=False)
+    with pytest.raises(BenchError, match=r"part-000000004\.parquet is damaged .*delete it and its pairs"):
+        curate.cut(corpus, RULE, Given(), tmp_path)
+
+
 def test_a_metric_that_needs_facts_is_refused_before_anything_is_scored(corpus, tmp_path):
     class Factual(Given):
         needs_facts = ("include",)

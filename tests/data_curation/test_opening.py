@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 from fakes import FakeCorpus
@@ -11,6 +12,7 @@ from pairs import encoded, hy_soar, lines, noise, parquet, saved_dataset, table,
 from bench import registry
 from bench.corpus import Corpus
 from bench.errors import BenchError
+from data_curation import scan
 from data_curation.file_corpus import FileCorpus
 from data_curation.opening import LAYOUTS, open_corpus
 
@@ -100,6 +102,15 @@ def test_what_cannot_be_read_is_told_what_can(tmp_path, name):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["x.tar", "x.jsonl", "x.parquet", "in/x.tar", "in/x.jsonl", "in/a.png"])
+def test_a_pipe_is_not_waited_for(tmp_path, name):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    os.mkfifo(tmp_path / name)
+    path = tmp_path / name.partition("/")[0]
+    with pytest.raises(BenchError, match=r"is no corpus that can be read|holds no usable image-caption pair"):
+        open_corpus(str(path), tmp_path / "cache", 16)
+
+
 def test_a_layouts_name_asks_for_a_path(tmp_path):
     with pytest.raises(BenchError, match="webdataset is a layout; give the path of"):
         open_corpus("webdataset", tmp_path, 16)
@@ -111,3 +122,43 @@ def test_a_named_corpus_of_another_resolution_is_refused(tmp_path, monkeypatch):
     assert isinstance(open_corpus("world", tmp_path, 16, True), FakeCorpus)
     with pytest.raises(BenchError, match="the corpus world has pictures of 16 x 16 px and 512 px are asked for"):
         open_corpus("world", tmp_path, 512)
+
+
+@pytest.mark.parametrize("spelled", [".", "./", "../in", "../in/", "sub/.."])
+def test_a_corpus_has_the_name_of_its_folder_however_it_is_spelled(tmp_path, monkeypatch, spelled):
+    image_folder(tmp_path / "in")
+    (tmp_path / "in" / "sub").mkdir()
+    monkeypatch.chdir(tmp_path / "in")
+    assert open_corpus(spelled, tmp_path / "cache", 16).name == "in"
+
+
+@pytest.mark.parametrize("folder", ["C++", "100%", "a b", "what?", "what?=a&b", "a%20b", "caf\u00e9"])
+def test_a_path_and_its_settings_may_hold_any_letter(tmp_path, folder):
+    path = hy_soar(tmp_path / folder / "in", {"red": "a"})
+    (tmp_path / folder / "in" / "images").rename(tmp_path / folder / "pictures")
+    corpus = open_corpus(f"{path}?images=../pictures", tmp_path / folder / "cache", 16)
+    assert corpus.caption(0) == "a" and corpus.problems() == []
+    if not set(folder) & set("&%"):  # these two need their codes, %26 and %25, in a setting
+        assert len(open_corpus(f"{path}?images={tmp_path / folder / 'pictures'}", tmp_path / "cache", 16)) == 1
+
+
+@pytest.mark.parametrize(("disk", "given"), [("caf\u00e9", "cafe\u0301"), ("cafe\u0301", "caf\u00e9")])
+def test_a_path_may_spell_an_accent_in_another_way(tmp_path, disk, given):
+    image_folder(tmp_path / disk)
+    assert len(open_corpus(str(tmp_path / given), tmp_path / "cache", 16)) == 1
+
+
+@pytest.mark.parametrize("name", ["a\0b", "x" * 5000, "a/" * 3000])
+def test_a_path_that_none_can_be_ends_in_one_line(tmp_path, name):
+    with pytest.raises(BenchError, match="corpus") as caught:
+        open_corpus(name, tmp_path, 16)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("make", [image_folder, lambda path: tar(path / "x.tar", {"1.png": encoded(), "1.txt": b"a"})])
+def test_a_folder_whose_name_is_no_utf8_can_be_scanned(tmp_path, make):
+    folder = tmp_path / b"caf\xe9".decode("utf-8", "surrogateescape")
+    make(folder)
+    corpus = open_corpus(str(folder), tmp_path / "cache", 16)
+    assert corpus.name == "caf\\xe9"
+    assert scan.scan(corpus, tmp_path / "cache") is None and scan.usable(corpus, tmp_path / "cache")[1].kept == 1

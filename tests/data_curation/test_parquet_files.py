@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -147,6 +148,48 @@ def test_no_row_with_a_caption_ends_in_one_line(tmp_path):
         opened(parquet(tmp_path / "x.parquet", table(IMAGES, [None, "", " "])))
 
 
+def test_folders_and_files_that_a_system_left_are_no_parquet_files(tmp_path):
+    parquet(tmp_path / "in" / "x.parquet" / "part-0.parquet", table(IMAGES, CAPTIONS))
+    for name in ("._x.parquet", ".ipynb_checkpoints/x.parquet", "__MACOSX/x.parquet"):
+        (tmp_path / "in" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "in" / name).write_bytes(b"x")
+    corpus = opened(tmp_path / "in")
+    assert corpus.label(0) == "x.parquet/part-0.parquet:0" and len(corpus) == 3 and corpus.problems() == []
+    assert len(opened(tmp_path / "in" / "x.parquet")) == 3
+
+
+def test_a_column_may_spell_an_accent_in_another_way(tmp_path):
+    content = table(IMAGES, CAPTIONS, **{"le\u0301gende": ["un", "deux", "trois"]})
+    assert opened(parquet(tmp_path / "x.parquet", content), caption="l\u00e9gende").caption(1) == "deux"
+
+
+def test_two_columns_of_one_name_end_in_one_line(tmp_path):
+    content = pa.Table.from_arrays([*table(IMAGES, CAPTIONS).columns, pa.array(CAPTIONS)], ["image", "text", "text"])
+    with pytest.raises(BenchError, match="has two columns 'text'; rename one of them"):
+        opened(parquet(tmp_path / "x.parquet", content))
+
+
+@pytest.mark.parametrize("layout", ["parquet", "saved"])
+def test_a_caption_of_broken_utf8_costs_its_own_row(tmp_path, layout):
+    raw = pa.array([b"a red one", b"caf\xe9", b"a blue one"], pa.binary())
+    broken = pa.Array.from_buffers(pa.string(), 3, raw.buffers())
+    content = table(IMAGES, CAPTIONS, struct=layout == "saved").set_column(1, "text", broken)
+    if layout == "saved":
+        corpus = reopened(saved_dataset(tmp_path / "in", content))
+    else:
+        corpus = opened(parquet(tmp_path / "x.parquet", content))
+    assert [corpus.caption(i) for i in range(len(corpus))] == ["a red one", "a blue one"]
+    assert color(corpus.image(1)) == "blue"
+    (reason,) = problems(corpus).values()
+    assert reason == "its caption is no valid Unicode; save it as UTF-8"
+
+
+def test_hundreds_of_columns_are_not_named_one_by_one(tmp_path):
+    columns = {f"column{number:03d}": [1] for number in range(300)}
+    with pytest.raises(BenchError, match=r"\(column000, .*column007, and 292 more\) with \?image=COLUMN"):
+        opened(parquet(tmp_path / "x.parquet", pa.table(columns)))
+
+
 # -- datasets.save_to_disk ---------------------------------------------------------------------------------------------
 
 
@@ -184,6 +227,76 @@ def test_a_damaged_saved_dataset_ends_in_one_line(tmp_path):
     (folder / "state.json").write_text("{}")
     with pytest.raises(BenchError, match="lists no data files"):
         reopened(folder)
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        [], 3, "x", None, {"_data_files": None}, {"_data_files": "x"}, {"_data_files": {"filename": "x"}},
+        {"_data_files": ["x"]}, {"_data_files": [{"filename": 3}]}, {"_data_files": [{"filename": None}]},
+        {"_data_files": [{"filename": ""}]}, {"_data_files": [[]]},
+    ],
+)  # fmt: skip
+def test_a_state_of_other_types_ends_in_one_line(tmp_path, state):
+    folder = saved_dataset(tmp_path / "in", table(IMAGES, CAPTIONS, struct=True))
+    (folder / "state.json").write_text(json.dumps(state))
+    with pytest.raises(BenchError, match=r"state\.json lists no data files .*; save the dataset again") as caught:
+        reopened(folder)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["a\0b", "/etc/passwd", "..", "sub/../../x"])
+def test_a_state_that_names_no_file_of_the_folder_ends_in_one_line(tmp_path, name):
+    folder = saved_dataset(tmp_path / "in", table(IMAGES, CAPTIONS, struct=True))
+    (folder / "state.json").write_text(json.dumps({"_data_files": [{"filename": name}]}))
+    with pytest.raises(BenchError, match="lies outside the folder"):
+        reopened(folder)
+
+
+@pytest.mark.parametrize("splits", [[], {}, None, {"splits": []}, {"splits": "train"}, {"splits": [3]}, {"splits": 3}])
+def test_splits_of_other_types_end_in_one_line(tmp_path, splits):
+    saved_dataset(tmp_path / "in" / "train", table(IMAGES, CAPTIONS, struct=True))
+    (tmp_path / "in" / "dataset_dict.json").write_text(json.dumps(splits))
+    with pytest.raises(BenchError, match=r"dataset_dict\.json lists no splits .*; save the dataset again"):
+        reopened(tmp_path / "in")
+
+
+@pytest.mark.parametrize("split", ["../in", "a/b", "", "."])
+def test_a_split_leads_nowhere_else(tmp_path, split):
+    saved_dataset(tmp_path / "in" / "train", table(IMAGES, CAPTIONS, struct=True))
+    (tmp_path / "in" / "dataset_dict.json").write_text(json.dumps({"splits": [split]}))
+    with pytest.raises(BenchError, match="which no folder can be"):
+        reopened(tmp_path / "in")
+
+
+def test_a_selection_of_rows_is_not_taken_for_all_of_them(tmp_path):
+    folder = saved_dataset(tmp_path / "in", table(IMAGES, CAPTIONS, struct=True))
+    state = json.loads((folder / "state.json").read_text()) | {"_indices_files": [{"filename": "indices.arrow"}]}
+    (folder / "state.json").write_text(json.dumps(state))
+    with pytest.raises(BenchError, match=r"is a selection of rows .*flatten_indices\(\) and save the dataset again"):
+        reopened(folder)
+
+
+def test_offsets_that_lead_astray_end_in_one_line(tmp_path):
+    """Arrow follows them wherever they lead, out of the file too."""
+    folder = saved_dataset(tmp_path / "in", table(IMAGES, CAPTIONS, struct=True))
+    (stream,) = folder.glob("*.arrow")
+    offsets = np.cumsum([0, *map(len, IMAGES)], dtype=np.int32)
+    data = stream.read_bytes()
+    assert data.count(offsets.tobytes()) == 1
+    stream.write_bytes(data.replace(offsets.tobytes(), (offsets * 100_000).tobytes()))
+    with pytest.raises(BenchError, match="is cut short or damaged"):
+        reopened(folder)
+
+
+def test_a_snapshot_of_the_hubs_cache_is_read_through_its_links(tmp_path):
+    repo = tmp_path / "datasets--me--pictures"
+    folder = saved_dataset(repo / "snapshots" / "0123abcd", table(IMAGES, CAPTIONS, struct=True))
+    (stream,) = folder.glob("*.arrow")
+    (repo / "blobs").mkdir()
+    stream.rename(repo / "blobs" / "aaaa")
+    stream.symlink_to("../../blobs/aaaa")
+    assert SavedDataset(folder, tmp_path / "cache", 16).caption(2) == CAPTIONS[2]
 
 
 def test_a_saved_dataset_names_no_file_outside(tmp_path):

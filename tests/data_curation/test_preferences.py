@@ -5,13 +5,16 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Sequence
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from fakes import FakeCorpus
-from pairs import lines, noise
+from pairs import lines, noise, parquet, saved_dataset, table
 
 from bench import registry
 from bench.corpus import Corpus, Subset
@@ -82,9 +85,9 @@ def test_a_picture_against_itself_is_a_tie(tmp_path):
     assert paired(corpus, tmp_path) == ([[2, 3]], ["tagged: 0 pairs lack a picture and 1 are ties; 1 are left"])
 
 
-@pytest.mark.parametrize("preferred", ["1", "true", "True", "TRUE"])
+@pytest.mark.parametrize("preferred", ["1", "true", "True", "TRUE", "1.0", "01", " 1 ", "1e0"])
 def test_a_preference_may_be_said_in_several_ways(tmp_path, preferred):
-    other = {"1": "0", "true": "false", "True": "False", "TRUE": "FALSE"}[preferred]
+    other = {"true": "false", "True": "False", "TRUE": "FALSE", "1.0": "0.0"}.get(preferred, "0")
     assert paired(Tagged([half("x", other), half("x", preferred)]), tmp_path) == ([[1, 0]], [])
 
 
@@ -104,6 +107,8 @@ def test_ties_and_torn_pairs_are_left_out_and_counted(tmp_path):
         ([("a", {"pair": "x"})], "0 of tagged is no half of a preference pair: it needs the columns `pair`"),
         ([("a", {"preferred": "1"})], "0 of tagged is no half"),
         ([half("x", "1"), half("x", "maybe")], "1 of tagged is no half"),
+        ([half("x", "1"), half("x", "0.5")], "its `preferred` is '0.5', and must be 1 or 0, or true or false"),
+        ([("a", {"winner": "1", "pair": "x"})], "(1 or 0, or true or false), and has winner, pair"),
         ([half("x", "1"), half("x", "0"), half("x", "0")], "pair x of tagged has 3 pictures; a pair has two"),
         ([half("x", "1", "b"), half("x", "0", "a")], "pair x of tagged is of different prompts: 'a' and 'b'"),
         ([half("x", "1"), half("y", "0")], "tagged holds no preference pair"),
@@ -120,7 +125,7 @@ def test_what_is_no_preference_pair_ends_in_one_line(tmp_path, rows, says):
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
-@pytest.mark.parametrize("values", [("1", "0"), (1, 0), (True, False)])
+@pytest.mark.parametrize("values", [("1", "0"), (1, 0), (True, False), (1.0, 0.0)])
 def test_a_folder_with_pair_and_preferred_is_preference_data(tmp_path, kind, values):
     folder, (yes, no) = tmp_path / "in", values
     folder.mkdir()
@@ -138,6 +143,32 @@ def test_a_folder_with_pair_and_preferred_is_preference_data(tmp_path, kind, val
     else:
         pd.DataFrame(rows).to_parquet(folder / "metadata.parquet")
     corpus = open_corpus(str(folder), tmp_path / "cache", 16)
+    assert paired(corpus, tmp_path / "cache") == ([[2, 0], [1, 3]], [])
+
+
+@pytest.mark.parametrize("layout", ["parquet", "saved"])
+@pytest.mark.parametrize(
+    "preferred",
+    [
+        pa.array([0, 1, 1, 0], pa.int8()),
+        pa.array([False, True, True, False]),
+        pa.array([0.0, 1.0, 1.0, 0.0], pa.float32()),
+        pa.array(["0", "1", "1", "0"]).dictionary_encode(),
+        pa.array([Decimal("0"), Decimal("1"), Decimal("1"), Decimal("0")]),
+    ],
+    ids=["int8", "bool", "float", "dictionary", "decimal"],
+)
+def test_columns_of_any_plain_type_say_what_is_preferred(tmp_path, layout, preferred):
+    days = pa.array([date(2026, 1, day) for day in (7, 8, 7, 8)])
+    content = table(
+        [noise(number, (20, 20)) for number in range(4)],
+        ["a cat", "a dog", "a cat", "a dog"],
+        struct=layout == "saved",
+        pair=days,
+        preferred=preferred,
+    )
+    path = saved_dataset(tmp_path / "in", content) if layout == "saved" else parquet(tmp_path / "x.parquet", content)
+    corpus = open_corpus(str(path), tmp_path / "cache", 16)
     assert paired(corpus, tmp_path / "cache") == ([[2, 0], [1, 3]], [])
 
 

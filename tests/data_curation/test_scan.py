@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pairs import bomb, encoded, hy_soar, lines, noise
 
@@ -123,6 +125,32 @@ def test_a_damaged_part_ends_in_one_line(corpus, tmp_path, damage):
             path.write_bytes(b"")
     with pytest.raises(BenchError, match=r"part-000000004\.parquet .*delete it and its pairs are done again"):
         scan.usable(corpus, tmp_path)
+
+
+def exchange(frame: pd.DataFrame, column: str) -> pd.DataFrame:
+    values = frame[column].tolist()
+    return frame.assign(**{column: [values[1], values[0], *values[2:]]})
+
+
+@pytest.mark.parametrize("column", ["key", "index"])
+@pytest.mark.parametrize("keep", [True, False])
+def test_two_values_exchanged_are_noticed(corpus, tmp_path, column, keep):
+    scan.scan(corpus, tmp_path)
+    path = scan.scan_parts(corpus, tmp_path).path(0)
+    metadata = pq.read_schema(path).metadata
+    table = pa.Table.from_pandas(exchange(pd.read_parquet(path), column), scan.SCHEMA, preserve_index=False)
+    pq.write_table(table.replace_schema_metadata(metadata if keep else None), path)
+    with pytest.raises(BenchError, match=r"part-000000000\.parquet is damaged .*delete it and its pairs"):
+        scan.usable(corpus, tmp_path)
+
+
+def test_a_name_that_is_no_utf8_is_written_in_letters(tmp_path):
+    corpus = folder_of(tmp_path / "in", (encoded(), "a"), (encoded(), "b"))
+    (tmp_path / "in" / "001.png").rename(tmp_path / "in" / b"caf\xe9.png".decode("utf-8", "surrogateescape"))
+    corpus = ImageFolder(tmp_path / "in", tmp_path / "cache", 16)
+    scan.scan(corpus, tmp_path)
+    _, path = scan.write_problems(corpus, tmp_path)
+    assert "caf\\xe9.png" in path.read_text(encoding="utf-8")
 
 
 def test_a_corpus_without_one_usable_pair_ends_in_one_line(tmp_path):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
+import subprocess
 import tarfile
 
 import pandas as pd
@@ -143,12 +145,12 @@ def test_members_may_be_named_from_the_folder_they_lie_in(tmp_path):
 
 
 def test_pictures_of_other_formats_and_compressed_tars_are_counted(tmp_path):
-    members = {"1.png": encoded(), "1.txt": b"one", "2.tiff": b"x", "2.txt": b"two"}
+    members = {"1.png": encoded(), "1.txt": b"one", "2.heic": b"x", "2.txt": b"two"}
     tar(tmp_path / "in" / "x.tar", members)
     (tmp_path / "in" / "y.tar.gz").write_bytes(b"x")
     found = problems(opened(tmp_path / "in"))
     assert found == {
-        "x.tar/2.tiff": "its format (.tiff) is none that is read",
+        "x.tar/2.heic": "its format (.heic) is none that is read",
         "x.tar/2": "it has no picture",
         "y.tar.gz": "a compressed tar; unpack it to a .tar",
     }
@@ -263,6 +265,25 @@ def test_a_link_in_a_tar_leads_nowhere(tmp_path):
     corpus = opened(path)
     assert [corpus.caption(i) for i in range(len(corpus))] == ["two"]
     assert problems(corpus)["x.tar/1.png"] == "it is a link, not a file"
+
+
+@pytest.mark.skipif(shutil.which("tar") is None, reason="tarfile writes no member with holes")
+def test_a_member_with_holes_is_left_out(tmp_path):
+    (tmp_path / "1.bmp").write_bytes(encoded(form="BMP", size=(400, 400), color=(0, 0, 0)))
+    with (tmp_path / "1.bmp").open("r+b") as file:
+        head = file.read(54)
+        file.truncate(0)
+        file.seek(0)
+        file.write(head)
+        file.truncate(480_054)
+    (tmp_path / "2.png").write_bytes(encoded())
+    for number in "12":
+        (tmp_path / f"{number}.txt").write_text(number)
+    names = ["1.bmp", "1.txt", "2.png", "2.txt"]
+    subprocess.run(["tar", "--sparse", "-cf", "x.tar", *names], cwd=tmp_path, check=True)
+    corpus = opened(tmp_path / "x.tar")
+    assert [corpus.caption(i) for i in range(len(corpus))] == ["2"]
+    assert "stored with holes" in problems(corpus)["x.tar/1.bmp"]
 
 
 def test_a_member_that_is_no_picture_cannot_be_had(tmp_path):

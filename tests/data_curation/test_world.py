@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 
 import numpy as np
 import pytest
 
+from bench.records import DiskFull
 from bench.rng import numpy_generator
 from data_curation.world import corpus as C
 from data_curation.world import scene as S
@@ -166,6 +169,59 @@ def test_a_corpus_that_was_cut_short_is_rendered_again(tmp_path):
     C.render_corpus(tmp_path, 8, 3)
     assert (folder / "images.npy").read_bytes() == images and (folder / "rows.jsonl").read_bytes() == rows
     assert [json.loads(line)["task"] for line in rows.decode().splitlines()]
+
+
+@pytest.mark.parametrize("file", ["images.npy", "rows.jsonl"])
+@pytest.mark.parametrize("damage", ["cut", "flip", "empty", "gone"])
+def test_a_damaged_corpus_is_rendered_anew_and_said(tmp_path, capsys, file, damage):
+    path = C.render_corpus(tmp_path, 8, 3) / file
+    whole = path.read_bytes()
+    capsys.readouterr()
+    match damage:
+        case "cut":
+            path.write_bytes(whole[: len(whole) // 2])
+        case "flip":
+            path.write_bytes(whole[:-2] + bytes([whole[-2] ^ 4]) + whole[-1:])
+        case "empty":
+            path.write_bytes(b"")
+        case "gone":
+            path.unlink()
+    C.render_corpus(tmp_path, 8, 3)
+    assert path.read_bytes() == whole
+    said = capsys.readouterr().err
+    assert f"{file} is damaged or not there; the corpus is rendered anew" in said.replace("\n", "")
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", "3", '{"images.npy": "x"}', "[" * 9999])
+def test_damaged_hashes_of_a_corpus_are_made_anew(tmp_path, content):
+    folder = C.render_corpus(tmp_path, 8, 3)
+    (hashes,) = tmp_path.glob("*.json")
+    whole = hashes.read_text()
+    hashes.write_text(content)
+    assert C.render_corpus(tmp_path, 8, 3) == folder and hashes.read_text() == whole
+
+
+def test_rows_of_an_older_cache_without_hashes_are_rendered_anew(tmp_path):
+    folder = C.render_corpus(tmp_path, 8, 3)
+    whole = (folder / "images.npy").read_bytes()
+    (hashes,) = tmp_path.glob("*.json")
+    hashes.unlink()
+    (folder / "images.npy").write_bytes(whole[:-1] + b"\0")
+    C.render_corpus(tmp_path, 8, 3)
+    assert (folder / "images.npy").read_bytes() == whole and hashes.exists()
+
+
+def test_a_full_disk_ends_in_one_line_and_leaves_no_half_of_a_corpus(tmp_path, monkeypatch):
+    """Through ordinary writes: a memory map of a file without its space ends the process by SIGBUS."""
+
+    def full(file: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(np.lib.format, "open_memmap", None)
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(DiskFull, match=r"the disk is full"):
+        C.render_corpus(tmp_path, 8, 3)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 def test_fingerprints_tell_corpora_apart(world, tmp_path):
