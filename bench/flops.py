@@ -16,7 +16,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench.weights import adapters_off
+from bench.backbone.weights import adapters_off
 
 if TYPE_CHECKING:
     from diffusers import SD3Transformer2DModel

@@ -13,22 +13,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.backbone.ahead import AheadText
 from bench.backbone.loader import Backbone, TextCondition
 from bench.backbone.loading import load_transformer
 from bench.backbone.policy import Policy
+from bench.backbone.weights import check_seal, save_weights, seal, unseal, with_adapter
 from bench.batches import Pairs, Part, PreferencePairs, PromptBatch, Rows, Shape, deal_shares
-from bench.data import TrainingData
-from bench.engine import Compute, Engine, whole
+from bench.encoded.ahead import AheadText
 from bench.errors import BenchError, JobFailure, Undeclared
-from bench.feed import Feed
 from bench.flops import Cost, decode_cost, meta_twin, reference_cost, transformer_cost
-from bench.learner import Learner
-from bench.meter import Meter
-from bench.reward import Reward
+from bench.machine.engine import Compute, Engine, whole
 from bench.rng import torch_generator
 from bench.suite import Prompt
-from bench.weights import check_seal, save_weights, seal, unseal, with_adapter
+from bench.training.data import TrainingData
+from bench.training.feed import Feed
+from bench.training.learner import Learner
+from bench.training.meter import Meter
+from bench.training.reward import Reward
 
 if TYPE_CHECKING:
     from diffusers import SD3Transformer2DModel

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from bench.bounds import LARGEST_COUNT
+from bench.machine.bounds import LARGEST_COUNT
 
 if TYPE_CHECKING:
     from bench.job import Job

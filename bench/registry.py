@@ -2,7 +2,7 @@
 
 A built-in is one line below. A package outside this repository adds entries through the entry-point groups
 ``bench.methods``, ``bench.metrics``, ``bench.subsets``, ``bench.suites``, ``bench.corpora`` and ``bench.backbones``.
-A method in a single file is added by its path (``bench/plugins.py``).
+A method in a single file is added by its path (``bench/plugins/files.py``).
 """
 
 from __future__ import annotations

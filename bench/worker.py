@@ -19,10 +19,10 @@ from pathlib import Path
 
 import click
 
-from bench.environment import check_environment
 from bench.errors import BenchError, concerns_a_path, of_path, shown
 from bench.launch import ends
 from bench.launch.signals import stop_signals
+from bench.machine.environment import check_environment
 from bench.records import DiskFull
 
 PATH = click.Path(path_type=Path)
@@ -50,12 +50,12 @@ def main(config: Path, cache: Path, runs: Path, only: tuple[str, ...], quiet: bo
 def work(path: Path, cache: Path, runs: Path, only: tuple[str, ...], *, quiet: bool) -> int:
     """Run what was asked for and return the exit code."""
     from bench import records
-    from bench.config import ExperimentConfig
-    from bench.engine import Engine
-    from bench.evaluate import EvaluationConfig, evaluate
-    from bench.experiment import Workspace, run_experiment
-    from bench.progress import Progress
-    from bench.settings import validated
+    from bench.evaluate.rows import EvaluationConfig, evaluate
+    from bench.experiment.config import ExperimentConfig
+    from bench.experiment.run import Workspace, run_experiment
+    from bench.experiment.toml import validated
+    from bench.machine.engine import Engine
+    from bench.machine.progress import Progress
 
     check_environment()
     os.environ["BENCH_CACHE"] = str(cache)  # where suites and metrics look for their assets
@@ -80,7 +80,7 @@ def work(path: Path, cache: Path, runs: Path, only: tuple[str, ...], *, quiet: b
 def _explain(error: Exception, path: Path) -> int:
     """Leave an error's line, and a traceback unless it is one that the user can mend; returns the exit code."""
     from bench.errors import JobFailure
-    from bench.runner import OutOfMemory
+    from bench.experiment.loop import OutOfMemory
 
     if isinstance(error, OSError) and concerns_a_path(error):
         error = of_path(error)

@@ -9,8 +9,8 @@ import click
 from bench import registry
 from bench.corpus import Corpus, Subset
 from bench.errors import unknown
+from bench.machine.progress import Progress
 from bench.metric import Metric
-from bench.progress import Progress
 from bench.suite import Suite
 from data_curation import cost, curate, scan, scoring, summary
 from data_curation.opening import open_corpus

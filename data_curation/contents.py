@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from bench import records
 from bench.errors import BenchError
-from bench.progress import PLAIN_SECONDS, Progress
+from bench.machine.progress import PLAIN_SECONDS, Progress
 
 THREADS = min(8, os.cpu_count() or 1)
 """Files read at once; hashing lets other threads run meanwhile."""

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from bench.corpus import BadPair, Problem
 from bench.errors import BenchError, some
-from bench.pictures import FORMATS
+from bench.records.pictures import FORMATS
 from data_curation.file_corpus import FileCorpus
 from data_curation.listing import Row
 from data_curation.paths import Inside, as_on_disk, files_in, one_spelling

@@ -15,10 +15,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from bench import files, records
+from bench import records
 from bench.corpus import Problem
 from bench.errors import BenchError, shown
-from bench.spelling import trimmed
+from bench.machine.spelling import trimmed
+from bench.records import atomic
 
 BATCH = 4096
 """Rows written at once, and so the most that are held while a corpus is listed."""
@@ -93,7 +94,7 @@ def write_listing(folder: Path, identity: Mapping[str, Any], rows: Iterable[Row 
     problems: list[Problem] = []
     batch: list[dict[str, Any]] = []
     try:
-        with files.unfinished(place, "listing") as file:
+        with atomic.unfinished(place, "listing") as file:
             with pa.ipc.new_file(file, SCHEMA) as writer:
                 for row in rows:
                     if isinstance(row, Row) and (reason := _caption_problem(row)):
@@ -112,7 +113,7 @@ def write_listing(folder: Path, identity: Mapping[str, Any], rows: Iterable[Row 
             file.flush()
             path = folder / f"{hashed.hexdigest()[:16]}.arrow"
             if writable:
-                files.keep(file, path)  # also in place of one that is there: nobody has looked whether it is whole
+                atomic.keep(file, path)  # also in place of one that is there: nobody has looked whether it is whole
             elif not (path.exists() and filecmp.cmp(file.name, path, shallow=False)):
                 raise BenchError(f"{path} is not there and cannot be written; put the cache elsewhere with --cache")
     except OSError as error:

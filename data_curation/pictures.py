@@ -9,8 +9,8 @@ from contextlib import contextmanager
 import numpy as np
 from PIL import Image
 
-from bench import pictures
 from bench.corpus import BadPair
+from bench.records import pictures
 
 SUFFIXES = pictures.SUFFIXES
 

@@ -14,8 +14,8 @@ from pydantic import Field, ValidationInfo, field_validator
 from bench import flow
 from bench.lora import LoRAConfig
 from bench.method import Needs, PostTrainingMethod, Traits
-from bench.paths import Paths, TransitionKind, Transitions, sample_paths
 from bench.rollout import draw_groups
+from bench.trajectories import Paths, TransitionKind, Transitions, sample_paths
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -288,7 +288,7 @@ def make_pipeline(folder: Path, *, width: int, depth: int, resolution: int) -> N
 def backbone(arguments: argparse.Namespace, folder: Path, device: torch.device) -> Any:
     """The backbone that the options name; ``shrunk`` is made in ``folder``."""
     from bench.backbone import loader
-    from bench.engine import Engine
+    from bench.machine.engine import Engine
 
     engine = Engine(device=device, dtype=getattr(torch, arguments.dtype))
     if arguments.backbone != "shrunk":
@@ -336,7 +336,7 @@ def start(arguments: argparse.Namespace) -> torch.device:
 
 def machine(device: torch.device) -> dict[str, Any]:
     """What a reader needs to know about where figures come from: hardware, versions, commit."""
-    from bench.versions import git_state, versions
+    from bench.machine.versions import git_state, versions
 
     card = torch.cuda.get_device_properties(device) if device.type == "cuda" else None
     return {

@@ -1,6 +1,6 @@
 """What a step of each method costs beside SFT's, from the records of a run. ``python perf/cost_per_step.py RUN``.
 
-Writes ``bench/measured.json``, which ``bench list methods`` shows. FLOPs are the meter's and exact; seconds are those
+Writes ``bench/cli/costs.json``, which ``bench list methods`` shows. FLOPs are the meter's and exact; seconds are those
 of each method's fastest job, and mean something only where at least one job of each had its cores to itself.
 """
 
@@ -9,7 +9,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from bench import measured, records, registry
+from bench import records, registry
+from bench.cli import costs
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -18,13 +19,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("run", type=Path, help="folder of a finished run, such as runs/embedded")
     parser.add_argument("--reference", default=registry.DEFAULT_METHODS[0], help="method held against")
     parser.add_argument("--machine", required=True, help="where it ran, in words, such as '2-core CPU'")
-    parser.add_argument("--out", type=Path, default=measured.PATH)
+    parser.add_argument("--out", type=Path, default=costs.PATH)
     given = parser.parse_args(arguments)
-    found = measured.measure(given.run, given.reference, given.machine)
+    found = costs.measure(given.run, given.reference, given.machine)
     width = max(map(len, found["methods"]))
-    print(f"{'':<{width}} {'jobs':>5}" + "".join(f" {key.replace('_', ' '):>24}" for key in measured.FIGURES))
+    print(f"{'':<{width}} {'jobs':>5}" + "".join(f" {key.replace('_', ' '):>24}" for key in costs.FIGURES))
     for name, row in found["methods"].items():
-        cells = (f" {row[key]:>14.4g} ({row['relative'][key]:>6.3g}x)" for key in measured.FIGURES)
+        cells = (f" {row[key]:>14.4g} ({row['relative'][key]:>6.3g}x)" for key in costs.FIGURES)
         print(f"{name:<{width}} {row['jobs']:>5}" + "".join(cells))
     records.write_json(given.out, found)
     print(f"written to {given.out}")

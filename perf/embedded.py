@@ -52,7 +52,7 @@ def meter_cost() -> Figure:
     """Share of a training step that metering and recording take: the step's own charges and lines, timed alone."""
     from bench import registry
     from bench.backbone import loader
-    from bench.config import method_config
+    from bench.experiment.config import method_config
     from bench.job import Job, TrainingData
     from bench.records import Log
     from bench.rng import torch_generator

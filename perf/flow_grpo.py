@@ -234,11 +234,11 @@ def both_sides(
         settings: of the method, over its defaults for this backbone.
         prompts: different captions to draw from.
     """
-    from bench.config import method_config
-    from bench.data import TrainingData
-    from bench.engine import Compute, Engine
+    from bench.experiment.config import method_config
     from bench.job import Job
+    from bench.machine.engine import Compute, Engine
     from bench.suite import Prompt
+    from bench.training.data import TrainingData
     from methods.flow_grpo import FlowGRPO
 
     captions = common.captions(prompts)

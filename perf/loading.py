@@ -33,8 +33,8 @@ BIG = {"latents": (16, 64, 64), "prompt_embeds": (333, 4096), "pooled_prompt_emb
 
 def write(folder: Path, shapes: dict[str, tuple[int, ...]], count: int, dtype: torch.dtype) -> Any:
     """``count`` pairs of random rows in caches under ``folder``: (latents, text) as training reads them."""
-    from bench.backbone.cache import StoredLatents, StoredText
-    from bench.backbone.store import Rows, Store
+    from bench.encoded.store import Rows, Store
+    from bench.encoded.subset import StoredLatents, StoredText
 
     keys = [hashlib.sha256(str(i).encode()).hexdigest() for i in range(count)]
     kept = []
@@ -69,10 +69,10 @@ def _forget(path: Path) -> None:
 def embedded(folder: Path, steps: int, batch: int) -> list[Figure]:
     """SFT of tiny-sd3 from caches on disk."""
     from bench.backbone import loader
-    from bench.config import method_config
-    from bench.data import TrainingData
+    from bench.experiment.config import method_config
     from bench.job import Job
     from bench.suite import Prompt
+    from bench.training.data import TrainingData
     from methods.sft import SFT
 
     backbone = loader.find("tiny-sd3")
@@ -105,7 +105,7 @@ def embedded(folder: Path, steps: int, batch: int) -> list[Figure]:
 
 def full_size(folder: Path, steps: int, batch: int, rate: float) -> list[Figure]:
     """Rows of SD3.5-Medium's size, read beside steps that last ``batch / rate`` seconds."""
-    from bench.data import Prefetch
+    from bench.training.data import Prefetch
 
     latents, text = write(folder, BIG, steps * batch, torch.bfloat16)
     order = torch.randperm(steps * batch, generator=torch.Generator().manual_seed(0)).view(steps, batch)

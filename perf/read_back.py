@@ -32,7 +32,7 @@ def seconds(run: Callable[[], object], repeats: int) -> float:
 
 def checkpoint(folder: Path, size: int, repeats: int) -> Figure:
     """The checksums of a checkpoint, as a resume reads them."""
-    from bench.runner import is_damaged
+    from bench.experiment.loop import is_damaged
 
     path = folder / "checkpoint.pt"
     torch.save({str(i): torch.randn(size // 32) for i in range(8)}, path)
@@ -42,7 +42,7 @@ def checkpoint(folder: Path, size: int, repeats: int) -> Figure:
 
 def weights(folder: Path, size: int, repeats: int) -> Figure:
     """The SHA-256 of a job's weights, as an export, an evaluation and the next stage read them."""
-    from bench.weights import check_seal, seal
+    from bench.backbone.weights import check_seal, seal
 
     target = folder / "weights"
     target.mkdir()
@@ -54,7 +54,7 @@ def weights(folder: Path, size: int, repeats: int) -> Figure:
 
 def cache(folder: Path, size: int, repeats: int) -> list[Figure]:
     """A shard of the encoded cache: opening it, which checks its keys, and reading its rows, which checks them."""
-    from bench.backbone.store import Rows, Store, write_shard
+    from bench.encoded.store import Rows, Store, write_shard
 
     rows = size // 262_144
     keys = [hashlib.sha256(str(i).encode()).hexdigest() for i in range(rows)]

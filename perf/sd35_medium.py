@@ -92,7 +92,7 @@ class Cost:
 def training_data(backbone: RandomBackbone, pairs: int, tokens: int) -> tuple[Any, Any]:
     """(random pairs with a caption each, an empty prompt's condition)."""
     from bench.backbone.loader import TextCondition
-    from bench.data import TrainingData
+    from bench.training.data import TrainingData
 
     generator, config = torch.Generator().manual_seed(0), backbone.config
 
@@ -113,9 +113,9 @@ def training_data(backbone: RandomBackbone, pairs: int, tokens: int) -> tuple[An
 def cost(name: str, backbone: Any, data: Any, null: Any, arguments: argparse.Namespace) -> Cost:
     """A method's step, measured on a job of its own that is gone afterwards."""
     from bench import registry
-    from bench.config import method_config
-    from bench.engine import Compute, Engine
+    from bench.experiment.config import method_config
     from bench.job import Job
+    from bench.machine.engine import Compute, Engine
 
     kind = registry.load("methods", name)
     compute = Compute(

@@ -208,8 +208,8 @@ def draws_of(job: Any, config: Any) -> tuple[Tensor, Draws]:
 
 def training_data(backbone: Any, pictures: np.ndarray, captions: Sequence[str]) -> Any:
     """The pairs as the harness keeps them: encoded once, in memory."""
-    from bench.data import TrainingData
     from bench.suite import Prompt
+    from bench.training.data import TrainingData
 
     latents = backbone.encode_images(pictures)
     return TrainingData(
@@ -231,9 +231,9 @@ def both_sides(
     dtype: torch.dtype = torch.float32,
 ) -> tuple[Reference, Any, Any]:
     """(reference, job, method): equal weights, data and noise; the method is set up on its job."""
-    from bench.config import method_config
-    from bench.engine import Compute, Engine
+    from bench.experiment.config import method_config
     from bench.job import Job
+    from bench.machine.engine import Compute, Engine
     from methods.soar import SOAR
 
     captions = common.captions(2 * batch_size)

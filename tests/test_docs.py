@@ -16,9 +16,9 @@ from bench import plugins, records, registry
 from bench.check import PROMISES
 from bench.check.world import World, advance
 from bench.cli import main
-from bench.config import method_config, read_experiment
-from bench.experiment import Workspace, run_experiment
-from bench.progress import Progress
+from bench.experiment.config import method_config, read_experiment
+from bench.experiment.run import Workspace, run_experiment
+from bench.machine.progress import Progress
 from bench.report import render_report
 
 pytestmark = pytest.mark.usefixtures(only_here.__name__)

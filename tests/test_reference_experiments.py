@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from bench import registry
-from bench.config import ExperimentConfig, read_experiment
-from bench.stages import recipe
+from bench.experiment.config import ExperimentConfig, read_experiment
+from bench.experiment.recipe import recipe
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from bench.backbone import hub, loading
 from bench.backbone.family import check_family, check_sides, t5_tokens
-from bench.engine import Engine
+from bench.machine.engine import Engine
 
 if TYPE_CHECKING:
     import torch

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from bench import flow
 from bench.backbone.loader import TextCondition
-from bench.engine import Engine
-from bench.weights import adapters_off
+from bench.backbone.weights import adapters_off
+from bench.machine.engine import Engine
 
 if TYPE_CHECKING:
     from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel

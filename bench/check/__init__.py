@@ -21,13 +21,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from bench.check.ranks import RANKS, Apart, Meeting, RankEngine
 from bench.check.watch import DrawTracer, Watch, global_states, kept_generators, nothing_computed_again
 from bench.check.world import World, advance, same, weights
-from bench.config import method_config
 from bench.errors import BenchError, JobFailure, Undeclared
+from bench.experiment.config import method_config
+from bench.experiment.loop import OVERSPENT
 from bench.job import Job
 from bench.method import MethodConfig, PostTrainingMethod
-from bench.own import Own
 from bench.plugins import one_line, undeclared
-from bench.runner import OVERSPENT
+from bench.plugins.blame import Own
 
 T = TypeVar("T")
 PROMISES = {

@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from bench.engine import Engine
 from bench.job import Job
+from bench.machine.engine import Engine
 
 T = TypeVar("T")
 RANKS = 2

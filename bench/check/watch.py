@@ -15,8 +15,8 @@ import torch.utils.checkpoint
 from torch import Tensor
 
 from bench.job import Job
-from bench.own import Own
 from bench.plugins import place
+from bench.plugins.blame import Own
 
 
 class Watch:

@@ -14,13 +14,13 @@ from torch import Tensor
 
 from bench.backbone.loader import Backbone, BackboneSpec, TextCondition
 from bench.check.ranks import RankEngine, RankJob
-from bench.data import Preferences, TrainingData
-from bench.engine import Compute, Engine
 from bench.job import Job
+from bench.machine.engine import Compute, Engine
 from bench.method import Needs, PostTrainingMethod
 from bench.metric import Metric
 from bench.rng import torch_generator
 from bench.suite import Prompt
+from bench.training.data import Preferences, TrainingData
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel

@@ -11,10 +11,10 @@ from typing import Any
 
 from bench.backbone.loader import Backbone
 from bench.backbone.policy import Policy
-from bench.engine import Compute, Engine
 from bench.evaluation.drawing import draw_suite
 from bench.evaluation.painters import Conditions, Painter, PolicyPainter
 from bench.evaluation.scoring import score_each, score_suite
+from bench.machine.engine import Compute, Engine
 from bench.metric import Metric
 from bench.suite import Suite
 

@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from bench import pictures, records
-from bench.download import hash_of
+from bench import records
+from bench.assets.download import hash_of
 from bench.errors import BenchError
 from bench.evaluation.drawing import Drawn, image_name, problem_of, sample_row
-from bench.pictures import SUFFIXES
-from bench.report.read import EvaluationRecord
+from bench.records import pictures
+from bench.records.pictures import SUFFIXES
+from bench.report.study import EvaluationRecord
 from bench.suite import PromptSet, Suite
 
 METADATA = "metadata.jsonl"

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from bench import files, pictures, records
-from bench.engine import Engine
+from bench import records
 from bench.evaluation.painters import Painter
+from bench.machine.engine import Engine
+from bench.records import atomic, pictures
 from bench.suite import Prompt, PromptSet, Suite
 
 NOT_A_NUMBER = "the model drew no number but NaN or infinity"
@@ -134,7 +135,7 @@ def _begin(partial: Path, header: dict[str, Any]) -> None:
         shutil.rmtree(partial, ignore_errors=True)
         records.write_json(partial / "evaluation.json", header)
     (partial / "images").mkdir(exist_ok=True)
-    files.sweep(partial, partial / "images")
+    atomic.sweep(partial, partial / "images")
 
 
 @dataclass(frozen=True)

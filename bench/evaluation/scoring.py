@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from bench import files, records
-from bench.engine import Engine
+from bench import records
 from bench.errors import BenchError, Missing, stop_if_lost
 from bench.evaluation.drawing import read_picture
+from bench.machine.engine import Engine
 from bench.metric import Metric, checked
-from bench.report.read import SampleLine
+from bench.records import atomic
+from bench.report.study import SampleLine
 from bench.suite import Prompt, Suite
 
 BATCH = 32
@@ -51,7 +52,7 @@ def score_suite(
     """
     path = folder / "samples.jsonl"
     if engine.is_main:
-        files.sweep(folder)
+        atomic.sweep(folder)
     rows: list[Row] = list(records.read_rows(SampleLine, path))
     engine.barrier()  # every process has read what is written anew below
     shared = {asset for name in keep if name in metrics for asset in metrics[name].assets}

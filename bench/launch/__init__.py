@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from bench.errors import unknown
 
 if TYPE_CHECKING:
-    from bench.config import ExperimentConfig
-    from bench.experiment import Outcome, Workspace
+    from bench.experiment.config import ExperimentConfig
+    from bench.experiment.run import Outcome, Workspace
     from bench.launch.settings import LaunchSettings
-    from bench.progress import Progress
+    from bench.machine.progress import Progress
 
 LAUNCHERS = ("local", "accelerate", "slurm")
 
@@ -29,7 +29,7 @@ def launch(
     """
     match kind:
         case "local":
-            from bench.experiment import run_experiment
+            from bench.experiment.run import run_experiment
             from bench.launch.signals import stop_signals
 
             with stop_signals():

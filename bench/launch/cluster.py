@@ -19,9 +19,9 @@ from bench.launch.rank import Rank
 from bench.launch.settings import LaunchSettings
 
 if TYPE_CHECKING:
-    from bench.config import ExperimentConfig
-    from bench.experiment import Outcome, Workspace
-    from bench.progress import Progress
+    from bench.experiment.config import ExperimentConfig
+    from bench.experiment.run import Outcome, Workspace
+    from bench.machine.progress import Progress
 
 PREPARATION = "preparation"
 """Name, in what is printed, of the cluster job that curates, encodes and evaluates the base."""
@@ -40,7 +40,7 @@ def run_on_cluster(
         BenchError: no Slurm here, a submission that Slurm refuses, or a preparation that failed.
         KeyboardInterrupt: Ctrl-C; Slurm's jobs go on, those of the local cluster stop with a checkpoint.
     """
-    from bench.experiment import plans
+    from bench.experiment.run import plans
 
     folder = workspace.runs.absolute() / config.run_name
     names = [plan.name for plan in plans(config)]
@@ -75,7 +75,7 @@ def run_on_cluster(
 
 
 def _unfinished(folder: Path, names: Sequence[str]) -> list[str]:
-    from bench.runner import read_status
+    from bench.experiment.loop import read_status
 
     return [name for name in names if read_status(folder / name)["status"] != "finished"]
 

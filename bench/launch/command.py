@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from bench import records
 
 if TYPE_CHECKING:
-    from bench.config import ExperimentConfig
-    from bench.evaluate import EvaluationConfig
-    from bench.experiment import Workspace
+    from bench.evaluate.rows import EvaluationConfig
+    from bench.experiment.config import ExperimentConfig
+    from bench.experiment.run import Workspace
 
 SAFE = "-P"
 """Python's option that keeps the current folder out of where modules are looked for. A file ``random.py`` there would

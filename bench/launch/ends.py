@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from bench.records import BASE, CONTEXT
 
 if TYPE_CHECKING:
-    from bench.experiment import Outcome
+    from bench.experiment.run import Outcome
 
 FINE = 0
 BROKEN = 1
@@ -47,7 +47,7 @@ def blame(folder: Path, names: Iterable[str], reason: str, *, since: float | Non
             interrupted last since then gets the reason: a rank that lost its connection to a dead one, or was told to
             stop for its sake, knows no better.
     """
-    from bench.runner import read_status, write_status
+    from bench.experiment.loop import read_status, write_status
 
     names = list(names)
     blamed = [name for name in names if read_status(folder / name)["status"] == "started"]
@@ -60,7 +60,7 @@ def blame(folder: Path, names: Iterable[str], reason: str, *, since: float | Non
 
 
 def _stopped(folder: Path) -> bool:
-    from bench.runner import read_status
+    from bench.experiment.loop import read_status
 
     return read_status(folder)["status"] in ("failed", "interrupted")
 
@@ -73,8 +73,8 @@ def preparations(folder: Path) -> list[str]:
 
 def outcome(folder: Path, names: Iterable[str], unfinished: str = "the same command resumes it") -> Outcome:
     """How an experiment ended, from its records alone."""
-    from bench.experiment import Outcome
-    from bench.runner import read_status
+    from bench.experiment.loop import read_status
+    from bench.experiment.run import Outcome
 
     failed = {}
     for name in names:

@@ -12,20 +12,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.bound import bound
-from bench.bounds import MOST_ON_CPU
 from bench.errors import BenchError
-from bench.files import scratch
 from bench.launch import ends
+from bench.launch.bound import bound
 from bench.launch.command import worker_command, write_config
 from bench.launch.settings import LaunchSettings
 from bench.launch.signals import note
+from bench.machine.bounds import MOST_ON_CPU
+from bench.records.atomic import scratch
 
 if TYPE_CHECKING:
-    from bench.config import ExperimentConfig
-    from bench.evaluate import EvaluationConfig
-    from bench.experiment import Outcome, Workspace
-    from bench.progress import Progress
+    from bench.evaluate.rows import EvaluationConfig
+    from bench.experiment.config import ExperimentConfig
+    from bench.experiment.run import Outcome, Workspace
+    from bench.machine.progress import Progress
 
 _AGENT_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 _NEARLY_AT_ONCE = 2
@@ -49,7 +49,7 @@ def run_in_processes(
         BenchError: what stopped everything, or a death before any job had started.
         KeyboardInterrupt: Ctrl-C or SIGTERM here, or a signal to a worker; the same call resumes.
     """
-    from bench.experiment import plans
+    from bench.experiment.run import plans
 
     if settings.nodes > 1:
         raise BenchError("--launcher accelerate runs on this machine alone; several nodes need --launcher slurm")
@@ -90,7 +90,7 @@ def evaluate_in_processes(
         BenchError: one line.
         KeyboardInterrupt: Ctrl-C or SIGTERM; the same call goes on.
     """
-    from bench.experiment import Outcome
+    from bench.experiment.run import Outcome
 
     folder = workspace.runs / config.run_name
     command = worker_command(write_config(folder, config), workspace, quiet=progress.console.quiet)
@@ -183,7 +183,7 @@ def _stamps(folder: Path, names: Sequence[str]) -> dict[str, int | None]:
 
 
 def _finished(folder: Path) -> bool:
-    from bench.runner import read_status
+    from bench.experiment.loop import read_status
 
     return bool(read_status(folder)["status"] == "finished")
 

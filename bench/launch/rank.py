@@ -20,11 +20,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from bench.bound import bound
-from bench.files import scratch
 from bench.launch import ends
+from bench.launch.bound import bound
 from bench.launch.command import launch_folder
 from bench.launch.signals import STOP_SIGNALS
+from bench.records.atomic import scratch
 
 _LAST_WORD, _OTHERS_WORD = 2.0, 1.0
 """Seconds that a rank whose worker was killed waits before it marks the job, after those that lost their connection to

@@ -9,9 +9,9 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
-from bench.bounds import MOST_MINUTES, MOST_TASKS
 from bench.errors import BenchError
-from bench.settings import Settings, read_values, validated
+from bench.experiment.toml import Settings, read_values, validated
+from bench.machine.bounds import MOST_MINUTES, MOST_TASKS
 
 _SET_HERE = {
     "account": "account",

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bench.config import ExperimentConfig
-    from bench.experiment import Workspace
+    from bench.experiment.config import ExperimentConfig
+    from bench.experiment.run import Workspace
     from bench.plan.work import Work
 
 PEAK = 989e12

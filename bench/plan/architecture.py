@@ -16,7 +16,7 @@ from bench.errors import BenchError
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, SD3Transformer2DModel
 
-    from bench.config import ExperimentConfig
+    from bench.experiment.config import ExperimentConfig
 
 _SD35: dict[str, Any] = dict(
     attention_head_dim=64,

@@ -12,8 +12,8 @@ from bench import registry
 from bench.report.text import listed
 
 if TYPE_CHECKING:
-    from bench.config import ExperimentConfig
-    from bench.experiment import Workspace
+    from bench.experiment.config import ExperimentConfig
+    from bench.experiment.run import Workspace
     from bench.plan import Amount, JobPlan
     from bench.plan.architecture import Architecture
 

@@ -18,15 +18,15 @@ import numpy as np
 import torch
 
 from bench.backbone.loader import TextCondition
-from bench.data import Preferences, TrainingData
-from bench.engine import Compute, Engine
 from bench.errors import BenchError
 from bench.flops import Cost, reference_cost, transformer_cost
 from bench.job import Job
+from bench.machine.engine import Compute, Engine
 from bench.method import PostTrainingMethod
 from bench.metric import Metric
 from bench.plan.architecture import Architecture
 from bench.suite import Prompt
+from bench.training.data import Preferences, TrainingData
 
 PAIRS = 8
 """Pairs of the stand-in corpus. A batch that wants more goes round it."""
@@ -166,7 +166,7 @@ def _run(method: PostTrainingMethod, micro_batch: int | None, limit: int | None)
 
 
 def _job(backbone: Any, compute: Compute, engine: Engine) -> Job:
-    """A job on stand-in data, for counting what a method does. Real jobs are made in ``bench/experiment.py``."""
+    """A job on stand-in data, for counting what a method does. Real jobs are made in ``bench/experiment/run.py``."""
     text = TextCondition(torch.zeros(PAIRS, 1, WIDTH), torch.zeros(PAIRS, WIDTH))
     data = TrainingData(
         latents=torch.zeros(PAIRS, *LATENTS),

@@ -12,7 +12,7 @@ from rich.table import Table
 from bench.plan import GPUS, PEAK, UTILISATION, Amount, Assumptions, ExperimentPlan, JobPlan, plan_experiment
 
 if TYPE_CHECKING:
-    from bench.config import ExperimentConfig
+    from bench.experiment.config import ExperimentConfig
 
 WIDE = 160
 """Columns where the output is no terminal, so that no line is broken for a reader or for grep."""
@@ -28,7 +28,7 @@ def print_plan(
     gpus: int | None = None,
 ) -> None:
     """Plan an experiment and print the plan. None: the default of ``Assumptions``."""
-    from bench.experiment import Workspace
+    from bench.experiment.run import Workspace
 
     peak = PEAK if peak_tflops is None else 1e12 * peak_tflops
     assumptions = Assumptions(peak, utilisation or UTILISATION, gpus or GPUS)

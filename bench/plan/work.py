@@ -13,17 +13,17 @@ from typing import Any
 import torch
 
 from bench import records, registry
-from bench.budget import Budget
-from bench.config import ExperimentConfig, SubsetRule
-from bench.data import parse_size
 from bench.errors import BenchError, Missing
-from bench.experiment import Plan, plans, reward_metric
+from bench.experiment.config import ExperimentConfig, SubsetRule
+from bench.experiment.loop import OVERSPENT
+from bench.experiment.prompt_file import suite_of
+from bench.experiment.recipe import Stage, recipe
+from bench.experiment.run import Plan, plans, reward_metric
 from bench.flops import Cost, count, decode_cost, transformer_cost
 from bench.plan import Assumptions, JobPlan, memory, probe
 from bench.plan.architecture import find
-from bench.prompt_file import suite_of
-from bench.runner import OVERSPENT
-from bench.stages import Stage, recipe
+from bench.training.budget import Budget
+from bench.training.data import parse_size
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench import files, records
+from bench import records
 from bench.errors import shown
+from bench.records import atomic
 
 if TYPE_CHECKING:
-    from bench.report.read import Study
+    from bench.report.study import Study
 
 __all__ = ["is_of_a_report", "render_published", "render_report", "shown_images"]
 
@@ -42,8 +43,8 @@ def render_report(runs: list[Path], out: Path, published: bool | None = None) ->
         published: whether to set the rows beside the paper's, apart from every ranking; by default where the suite
             follows the paper's protocol. Under another suite the section says that nothing compares.
     """
-    from bench.archive import unpacked
-    from bench.report.read import read_study  # here: a training process never plots
+    from bench.records.archive import unpacked
+    from bench.report.study import read_study  # here: a training process never plots
 
     with unpacked(runs) as folders:
         written = _write(_files(read_study(folders), published), out)
@@ -134,7 +135,7 @@ def render_published(out: Path) -> list[Path]:
 
 
 def _write(contents: Mapping[str, str | bytes], out: Path) -> list[Path]:
-    files.sweep(out)
+    atomic.sweep(out)
     for name, content in contents.items():
         # Names and prompts are a stranger's: a terminal that shows a report must not obey them.
         data = shown(content, keep="\n\t").encode() if isinstance(content, str) else content

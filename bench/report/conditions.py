@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bench import records
-from bench.report.read import Metric, Study
+from bench.report.study import Metric, Study
 from bench.report.text import Grid, count, listed
 
 MOST_SIZES = 3

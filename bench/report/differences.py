@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from bench.report.read import Metric, Study
 from bench.report.stats import Interval, difference, make_cell
+from bench.report.study import Metric, Study
 from bench.report.tables import MainCell, MainRow, Section, difference_text, head
 from bench.report.text import Grid, listed
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 from matplotlib.figure import Figure
 
 from bench.report import conditions, figure, gaps, plots
-from bench.report.read import Job, Metric, Study
 from bench.report.stats import AND_SEEDS, PROMPTS_ALONE, Cell, Interval, clear_best, difference, make_cell
+from bench.report.study import Job, Metric, Study
 from bench.report.tables import bounds, head, interval_text, title
 from bench.report.text import Grid, listed, markdown
 

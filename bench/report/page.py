@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from bench.report import conditions, given, guidance, html, paradigms, settings, tables
+from bench.report import conditions, guidance, html, learned_from, method_settings, paradigms, tables
 from bench.report.differences import Differences
 from bench.report.published.compare import Comparison
-from bench.report.read import Study
 from bench.report.stats import Estimate
+from bench.report.study import Study
 from bench.report.tables import MainCell, MainRow, Section
 from bench.report.text import Grid
 
@@ -191,12 +191,12 @@ def page(
         dynamics=_data_uri("image/svg+xml", dynamics_svg),
         samples=[(subset, _data_uri("image/png", picture)) for subset, picture in samples.items()],
         differing=differing,
-        given=given.given(study),
-        given_note=given.NOTE,
+        given=learned_from.given(study),
+        given_note=learned_from.NOTE,
         paradigms=paradigms.paradigms(study),
         paradigms_note=paradigms.PARADIGMS_NOTE,
-        settings=settings.settings(study),
-        settings_note=settings.NOTE,
+        settings=method_settings.settings(study),
+        settings_note=method_settings.NOTE,
         compute=tables.compute(study),
         compute_note=tables.COMPUTE_NOTE,
         conditions=conditions.grid(study),

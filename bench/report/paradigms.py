@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bench.meter import Meter
-from bench.report import given, settings
-from bench.report.read import Study
+from bench.report import learned_from, method_settings
+from bench.report.study import Study
 from bench.report.tables import head
 from bench.report.text import Grid, count, percent, scientific
+from bench.training.meter import Meter
 
 TRAITS = {
     "training_signal": "Training signal",
@@ -59,7 +59,10 @@ PARADIGMS_NOTE = (
 def paradigms_markdown(study: Study) -> str:
     """The paradigms' table, saying what is declared and what measured; what each was given, and its settings."""
     declared = f"{head(study, 'Paradigms')}{paradigms(study).markdown()}\n{PARADIGMS_NOTE}\n"
-    parts = (("Given", given.given(study), given.NOTE), ("Settings", settings.settings(study), settings.NOTE))
+    parts = (
+        ("Given", learned_from.given(study), learned_from.NOTE),
+        ("Settings", method_settings.settings(study), method_settings.NOTE),
+    )
     return declared + "".join(f"\n## {title}\n\n{grid.markdown()}\n{note}\n" for title, grid, note in parts)
 
 

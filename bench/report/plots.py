@@ -15,11 +15,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from PIL import Image, ImageDraw, ImageFont
 
-from bench import pictures
-from bench.records import BASE
+from bench.records import BASE, pictures
 from bench.report import figure
-from bench.report.read import Evaluation, Job, Metric, Row, Sample, Study
 from bench.report.stats import Cell, make_cell
+from bench.report.study import Evaluation, Job, Metric, Row, Sample, Study
 from bench.report.tables import title
 from bench.report.text import Grid, percent
 

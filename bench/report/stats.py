@@ -5,7 +5,7 @@ are bootstrapped (Efron and Tibshirani 1993, ch. 13). Training seeds are too few
 ten resamples, and where trainings differ most its intervals cover no difference in 75 % of cases. Instead, to each
 replicate is added a draw of Student's t, with one degree of freedom less than there are seeds, times the standard error
 of their mean. Every cell is given the same draws, so subtracting two cells' replicates is the paired interval of their
-difference. ``tests/report/test_aa.py`` holds it to covering at least as often as it says.
+difference. ``tests/bench/report/test_aa.py`` holds it to covering at least as often as it says.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.errors import BenchError
-from bench.report.read import Job, Metric
+from bench.report.study import Job, Metric
 
 RESAMPLES = 2000
 PROMPTS_ALONE = f"a percentile bootstrap of {RESAMPLES:,} resamples over prompts"

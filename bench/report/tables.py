@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 from bench.records import BASE, CONTEXT, EVALUATED, dumps
 from bench.report import conditions, gaps
-from bench.report.read import Job, Metric, Row, Study
 from bench.report.stats import AND_SEEDS, PROMPTS_ALONE, Cell, Interval, clear_best, difference, make_cell
+from bench.report.study import Job, Metric, Row, Study
 from bench.report.text import Grid, count, duration, listed, markdown, memory, percent, scientific, tex
 
 FULL_SHARE = 0.99

@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench import plugins, records, registry
-from bench.config import ExperimentConfig, method_config
 from bench.errors import BenchError, shown, unknown
-from bench.prompt_file import suite_of
-from bench.report.read import JobRecord
-from bench.settings import validated
+from bench.experiment.config import ExperimentConfig, method_config
+from bench.experiment.prompt_file import suite_of
+from bench.experiment.toml import validated
+from bench.experiment.tuned import Tuned, prompt_key
+from bench.report.study import JobRecord
 from bench.tune.space import Dimension, read_ranges, space_of
-from bench.tuned import Tuned, prompt_key
 
 if TYPE_CHECKING:
-    from bench.experiment import Outcome
+    from bench.experiment.run import Outcome
     from bench.tune.objective import Scored
     from bench.tune.trials import Trial
 
@@ -119,7 +119,7 @@ class Tuning:
         settings: Mapping[str, Mapping[str, float]],
     ) -> None:
         """Run one trial of every row, but for those that have come to their end."""
-        from bench.runner import read_status
+        from bench.experiment.loop import read_status
 
         def ends(row: str) -> set[str]:
             return {read_status(folder / job)["status"] for job in self._jobs(number, row, settings[row])}
@@ -147,7 +147,7 @@ class Tuning:
         return _changed(self.config, {"methods": tuple(variants), "variant": variants})
 
     def _jobs(self, number: int, row: str, settings: Mapping[str, float]) -> list[str]:
-        from bench.experiment import plans
+        from bench.experiment.run import plans
 
         return [plan.name for plan in plans(self._round_config(number, {row: settings}))]
 
@@ -165,7 +165,7 @@ class Tuning:
                 )
 
     def _judge(self, folder: Path, jobs: list[str]) -> Scored:
-        from bench.runner import read_status
+        from bench.experiment.loop import read_status
         from bench.tune.objective import Scored, judge
 
         for job in jobs:
@@ -220,8 +220,8 @@ class Tuning:
 
 def write(result: Result, folder: Path) -> Iterator[Path]:
     """Write the settings and all trials into ``folder``; yields the files."""
+    from bench.experiment.tuned import to_toml
     from bench.tune.trials import trials_csv, trials_markdown
-    from bench.tuned import to_toml
 
     texts = {
         "tuned.toml": to_toml(result.tuned),

@@ -8,8 +8,8 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 from bench.errors import BenchError
-from bench.report.read import Metric, Study, read_job
 from bench.report.stats import Cell, make_cell
+from bench.report.study import Metric, Study, read_job
 
 MEAN = "mean over the ranked columns"
 """The default objective.

@@ -7,10 +7,10 @@ import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from bench.experiment.tuned import Tuned
 from bench.records import BASE
 from bench.report.text import cell, listed
 from bench.tune.objective import Scored
-from bench.tuned import Tuned
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from typing import IO, ClassVar
 
 import numpy as np
 
-from bench.bound import die_with
 from bench.corpus import Corpus
-from bench.progress import Progress
+from bench.launch.bound import die_with
+from bench.machine.progress import Progress
 from bench.records import digest, write_bytes, write_json, write_with
 from bench.rng import numpy_generator
 from data_curation.world.render import SIZE, render

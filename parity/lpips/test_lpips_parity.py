@@ -17,7 +17,7 @@ from official_package import run_official
 from tiny_lpips import make_alexnet
 
 from bench import assets
-from bench.asset_kinds import sha256_of
+from bench.assets.kinds import sha256_of
 from bench.rng import numpy_generator
 from bench.suite import Prompt
 from benchmarks import lpips

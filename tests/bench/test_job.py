@@ -11,8 +11,8 @@ import torch
 from fakes import CAPTIONS, Brightness, rows, same, take, weights
 
 from bench import flow
-from bench.backbone.ahead import AheadText
 from bench.batches import PreferencePairs
+from bench.encoded.ahead import AheadText
 from bench.errors import BenchError, JobFailure
 from bench.flops import Cost, decode_cost, meta_twin, transformer_cost
 from bench.job import Job

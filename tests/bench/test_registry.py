@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from bench import doctor, registry
+from bench import registry
 from bench.errors import BenchError
+from bench.machine import doctor
 
 ENTRIES = [(kind, name) for kind, entries in registry.BUILT_IN.items() for name in entries]
 SHOWN = ("methods", "subsets", "suites", "metrics", "corpora", "backbones")

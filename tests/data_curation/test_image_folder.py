@@ -17,10 +17,9 @@ import pytest
 from pairs import BLUE, RED, bomb, encoded, lines, noise, problems
 from PIL import Image
 
-from bench import pictures
 from bench.corpus import BadPair
 from bench.errors import BenchError
-from bench.records import DiskFull
+from bench.records import DiskFull, pictures
 from data_curation.image_folder import ImageFolder
 
 

@@ -10,8 +10,8 @@ import pytest
 from pairs import BLUE, RED, bomb, encoded, noise
 from PIL import Image
 
-from bench import pictures as decoder
 from bench.corpus import BadPair
+from bench.records import pictures as decoder
 from data_curation import pictures
 
 

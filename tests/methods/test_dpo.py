@@ -12,8 +12,8 @@ from fakes import advance, same, small, weights
 from observed import column, prepare, record, wide
 
 from bench import flow
-from bench.config import read_experiment
-from bench.stages import recipe
+from bench.experiment.config import read_experiment
+from bench.experiment.recipe import recipe
 
 
 def test_where_the_policy_is_the_reference_the_loss_is_log_2(world):

@@ -12,9 +12,9 @@ from fakes import TINY_GRPO, Brightness, Places, advance, same, small, weights
 from observed import prepare, record, wide
 
 from bench import flow
-from bench.config import method_config
 from bench.errors import BenchError
-from bench.paths import Transitions, sample_paths
+from bench.experiment.config import method_config
+from bench.trajectories import Transitions, sample_paths
 from methods import flow_grpo
 
 FAST = {"window": 1, "noise_level": 0.8, "kl_weight": 0.0}

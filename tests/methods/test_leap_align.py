@@ -8,9 +8,9 @@ import torch
 from fakes import advance, small, weights
 from observed import prepare, record, wide
 
-from bench.config import read_experiment
 from bench.errors import JobFailure
-from bench.stages import recipe
+from bench.experiment.config import read_experiment
+from bench.experiment.recipe import recipe
 
 SETTINGS = {"prompts": 3, "sampling_steps": 5, "guidance_scale": 1.0}
 

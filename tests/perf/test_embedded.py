@@ -7,7 +7,7 @@ from collections.abc import Callable
 import embedded
 import pytest
 
-from bench.meter import Meter
+from bench.training.meter import Meter
 
 
 def test_what_metering_costs_is_measured_on_a_job_that_charges(monkeypatch: pytest.MonkeyPatch) -> None:

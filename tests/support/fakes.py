@@ -16,7 +16,6 @@ import torch
 from bench import registry
 from bench.backbone.loader import Backbone, BackboneSpec, TextCondition
 from bench.batches import Pairs
-from bench.budget import Budget
 from bench.check.world import (  # noqa: F401 - tests have some of them from here
     CAPTIONS,
     RESOLUTION,
@@ -28,15 +27,16 @@ from bench.check.world import (  # noqa: F401 - tests have some of them from her
     weights,
 )
 from bench.corpus import Corpus, Subset
-from bench.data import Preferences, TrainingData
-from bench.engine import Compute, Engine
 from bench.evaluation import Evaluator
+from bench.experiment.loop import JobRun
 from bench.job import Job
+from bench.machine.engine import Compute, Engine
 from bench.method import MethodConfig, Needs, PostTrainingMethod, Traits
 from bench.metric import Metric
 from bench.records import digest
-from bench.runner import JobRun
 from bench.suite import Prompt, PromptSet, Sampler, Suite
+from bench.training.budget import Budget
+from bench.training.data import Preferences, TrainingData
 
 
 def make_pipeline(folder: Path) -> None:

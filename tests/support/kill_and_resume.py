@@ -17,8 +17,9 @@ from typing import Any
 import fakes
 import torch
 
-from bench import records, runner
+from bench import records
 from bench.evaluation import drawing, scoring
+from bench.experiment import loop
 from bench.job import Job
 
 
@@ -109,17 +110,17 @@ def between_scores(number: int) -> None:
 
 def after_an_evaluation(number: int) -> None:
     """The evaluation is complete, the checkpoint is older."""
-    at_call(runner.JobRun, "_evaluate", number)
+    at_call(loop.JobRun, "_evaluate", number)
 
 
 def before_a_stage(number: int) -> None:
     """The weights that a stage hands on are there, the checkpoint knows nothing of it."""
-    at_call(runner.JobRun, "_enter", number, before=True)
+    at_call(loop.JobRun, "_enter", number, before=True)
 
 
 def at_the_export(_: int) -> None:
     """Everything is done but for the weights."""
-    patch(runner.JobRun, "_export", lambda original, run: kill_if(True))
+    patch(loop.JobRun, "_export", lambda original, run: kill_if(True))
 
 
 # point → (method, seconds between checkpoints, kills in the order of the runs)
@@ -146,7 +147,7 @@ POINTS: dict[str, tuple[str, float, list[tuple[Callable[[int], None], int]]]] = 
 }
 
 
-def job_run(world: fakes.World, row: str, folder: Path) -> runner.JobRun:
+def job_run(world: fakes.World, row: str, folder: Path) -> loop.JobRun:
     """A job of six steps with three evaluations."""
     return fakes.job_run(world, folder, row, "steps=6", (1 / 3, 2 / 3, 1.0))
 
@@ -157,7 +158,7 @@ def child(world: fakes.World, method: str, folder: Path, seconds: float, kill: C
     if pid == 0:
         status = 1
         try:
-            runner.CHECKPOINT_SECONDS, runner.CHECKPOINT_SHARE = seconds, -1
+            loop.CHECKPOINT_SECONDS, loop.CHECKPOINT_SHARE = seconds, -1
             kill()
             job_run(world, method, folder).run()
             status = 0

@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from bench.config import ExperimentConfig
-from bench.experiment import Workspace, plans
+from bench.experiment.config import ExperimentConfig
+from bench.experiment.run import Workspace, plans
 from bench.launch import command
-from bench.progress import Progress
+from bench.machine.progress import Progress
 
 STUB = Path(__file__).parent / "stub_worker.py"
 SLURM = Path(__file__).parent / "slurm.sh"

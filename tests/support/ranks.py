@@ -15,7 +15,7 @@ from pathlib import Path
 import fakes
 import torch
 
-from bench.engine import Engine, spread, whole
+from bench.machine.engine import Engine, spread, whole
 
 CASES = {
     "sft": ("sft", {}, None),

@@ -14,7 +14,7 @@ from datetime import timedelta
 
 import torch
 
-from bench.engine import Engine
+from bench.machine.engine import Engine
 
 TIMEOUT, WORK = 2.0, 5.0
 

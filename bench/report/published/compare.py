@@ -9,7 +9,7 @@ from bench.records import BASE, CONTEXT, EVALUATED
 from bench.report import conditions
 from bench.report.published import data
 from bench.report.published.data import PublishedRow
-from bench.report.read import Study
+from bench.report.study import Study
 from bench.report.tables import MainCell, MainRow, Section, cell_text, head
 from bench.report.text import Grid, count, listed, markdown
 

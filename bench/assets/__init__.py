@@ -1,0 +1,5 @@
+"""Prompt files and models from outside: the table, the kinds of asset, and how each is brought here."""
+
+from bench.assets.table import TABLE, cache_folder, fetch, get, here, identity, of_suite, path, state
+
+__all__ = ["TABLE", "cache_folder", "fetch", "get", "here", "identity", "of_suite", "path", "state"]

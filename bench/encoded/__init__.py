@@ -1,0 +1,1 @@
+"""Latents and text embeddings on disk: encoded once, and read by every method."""

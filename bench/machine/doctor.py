@@ -1,0 +1,87 @@
+"""What this machine has and lacks."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+from bench import registry
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of `bench doctor`."""
+
+    what: str
+    ok: bool
+    detail: str
+    optional: bool = False
+
+
+INSTALL = "pip install -e . -c constraints.txt"
+OPTIONAL = {
+    "bitsandbytes": "for --adam-8bit: pip install bitsandbytes",
+    "wandb": "for --trackers wandb: pip install wandb",
+}
+DISK = 0.3
+"""GiB that the default run takes at most; 0.18 as measured (``perf/embedded.py``), and room to write the last file."""
+
+
+def examine() -> list[Finding]:
+    """Look at packages, devices, the embedded weights, folders and disk."""
+    findings = [_package(requirement) for requirement in _required()]
+    findings += [_package(Requirement(name), hint) for name, hint in OPTIONAL.items()]
+    if importlib.util.find_spec("torch"):
+        findings += _devices()
+    findings += [_folder(name) for name in ("methods", "benchmarks", "data_curation")]
+    weights = Path(__file__).parents[1] / "backbone" / "tiny_sd3" / "transformer"
+    findings.append(
+        Finding("tiny-sd3", weights.exists(), "shipped weights found" if weights.exists() else "run `bench pretrain`")
+    )
+    free = shutil.disk_usage(".").free / 2**30
+    findings.append(Finding("disk", free > DISK, f"{free:.1f} GiB free here; the default run needs {DISK}"))
+    return findings
+
+
+def _required() -> list[Requirement]:
+    """What the installed distribution says it needs, extras aside."""
+    stated = map(Requirement, metadata.requires("flow-bench") or ())
+    return [requirement for requirement in stated if requirement.marker is None]
+
+
+def _package(requirement: Requirement, hint: str | None = None) -> Finding:
+    name = requirement.name
+    try:
+        found = metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return Finding(name, False, hint or INSTALL, hint is not None)
+    if not requirement.specifier.contains(found, prereleases=True):
+        return Finding(name, False, f"{found}, but {requirement.specifier} is needed: {INSTALL}")
+    return Finding(name, True, found, hint is not None)
+
+
+def _devices() -> list[Finding]:
+    import torch
+
+    found = [Finding("cpu", True, f"{os.cpu_count()} cores, {torch.get_num_threads()} threads; runs tiny-sd3")]
+    if torch.cuda.is_available():
+        for i in range(torch.cuda.device_count()):
+            properties = torch.cuda.get_device_properties(i)
+            found.append(Finding(f"cuda:{i}", True, f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"))
+    else:
+        found.append(Finding("cuda", False, "no GPU; tiny-sd3 needs none", optional=True))
+    return found
+
+
+def _folder(name: str) -> Finding:
+    if other := registry.shadow(name):
+        return Finding(name, False, f"another package of this name comes first, uninstall it: {other.parents[1]}")
+    if (found := registry.find(name)) is None:
+        return Finding(name, False, f"this project's folder is not there: {INSTALL}")
+    return Finding(name, True, f"imports from {found.parents[1]}")

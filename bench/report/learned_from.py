@@ -1,0 +1,52 @@
+"""What each method was given: methods that learn from other things compare as wholes, not as losses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bench.report.method_settings import spelled
+from bench.report.study import JobRecord, Study
+from bench.report.text import Grid, by_subset, count
+
+NOTE = (
+    "Every method starts from the same weights and has the same budget; what it learns from is its own. Prompts are "
+    "the subset's captions. Where a reward is a column of the main table, the cell is marked †. Tuned settings were "
+    "chosen among as many trials for every method, on prompts and a seed that are not reported; others are defaults."
+)
+
+
+def given(study: Study) -> Grid:
+    """A row for each method: the subset's pairs, prompts, reward and preference pairs, as its jobs recorded them."""
+    rows = []
+    for method in study.methods:
+        jobs = [job.record for job in study.jobs if job.method == method and job.record]
+        rows.append([method, *(_cells(study, jobs) if jobs else ["–"] * 5)])
+    return Grid(["Method", "Image-caption pairs", "Prompts", "Reward", "Preference pairs", "Tuned"], rows)
+
+
+def _cells(study: Study, jobs: Sequence[JobRecord]) -> list[str]:
+    needs = {name for job in jobs for name, needed in job.needs.items() if needed}
+    labels = {metric.name: metric.label for metric in study.metrics}
+    rewards = by_subset((job.subset, labels.get(job.reward, job.reward)) for job in jobs if job.reward)
+    if "differentiable_reward" in needs:
+        rewards += ", with its gradient"
+    preferences = by_subset((job.subset, _told(job)) for job in jobs if job.preferences)
+    asked = {"reward", "differentiable_reward"} & needs
+    return [
+        "yes" if "pairs" in needs else "no",
+        "yes" if "prompts" in needs else "no",
+        (rewards or "yes") if asked else "no",
+        (preferences or "yes") if "preference_pairs" in needs else "no",
+        by_subset((job.subset, _tuned(job.tuned)) for job in jobs if job.tuned) or "no",
+    ]
+
+
+def _tuned(tuned: Mapping[str, Any]) -> str:
+    """Settings by stage, and among how many trials they were chosen on which prompts."""
+    return f"{spelled(tuned['values'])} ({tuned['trials']} trials on {tuned['suite']})"
+
+
+def _told(job: JobRecord) -> str:
+    found = job.preferences or {}
+    return f"{found['corpus']}, {count(found['pairs'])} pairs"

@@ -1,0 +1,126 @@
+"""What trains: the parameters, the optimizer, and the moving average of the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from bench import flow
+from bench.errors import BenchError
+from bench.machine.engine import spread, whole
+
+if TYPE_CHECKING:
+    from bench.machine.engine import Engine
+
+
+class Learner:
+    """Parameters under AdamW. Gradients are summed over micro-batches and processes, and divided by their items.
+
+    Args:
+        parameters: what trains, in a fixed order.
+        lr, betas, weight_decay: AdamW's.
+        max_grad_norm: gradients are clipped to this norm.
+        ema_decay: of the weights' moving average; 0 keeps none.
+        ema_every: updates between two steps of the average.
+        ema_warmup: the decay after n updates is at most (1 + n) / (10 + n); else it is ``ema_decay`` from the first on.
+        adam_8bit: AdamW of bitsandbytes, with states in 8 bits.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        parameters: list[torch.nn.Parameter],
+        *,
+        lr: float,
+        betas: tuple[float, float],
+        weight_decay: float,
+        max_grad_norm: float,
+        ema_decay: float = 0.0,
+        ema_every: int = 1,
+        ema_warmup: bool = True,
+        adam_8bit: bool = False,
+    ) -> None:
+        self.parameters = parameters
+        kind = _adam_8bit() if adam_8bit else torch.optim.AdamW
+        self.optimizer: torch.optim.Optimizer = kind(parameters, lr=lr, betas=betas, weight_decay=weight_decay)
+        self.items = 0.0
+        self.ema = [p.detach().clone() for p in parameters] if ema_decay else None
+        self._engine = engine
+        self._max_grad_norm = max_grad_norm
+        self._ema_decay, self._ema_every, self._ema_warmup = ema_decay, ema_every, ema_warmup
+        self._steps = 0
+
+    def take_items(self) -> float:
+        """Items that all processes have accumulated gradients of since the last update."""
+        items = float(self._engine.sum(torch.tensor(self.items, dtype=torch.float64)))
+        self.items = 0.0
+        return items
+
+    def average(self, items: float) -> float:
+        """Make the gradients the mean over ``items``, clip them, and return their norm before that."""
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        torch._foreach_mul_(gradients, self._engine.world_size / items)  # data parallelism averages over processes
+        return float(whole(torch.nn.utils.clip_grad_norm_(self.parameters, self._max_grad_norm)))
+
+    def step(self) -> None:
+        """One step of the optimizer, and of the average of the weights."""
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self._steps += 1
+        if self.ema is not None and self._steps % self._ema_every == 0:
+            limit = (1 + self._steps) / (10 + self._steps) if self._ema_warmup else 1.0
+            flow.ema_update(self.ema, self.parameters, min(self._ema_decay, limit))
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Context with the moving average in place, if there is one; else nothing."""
+        return nullcontext() if self.ema is None else self.swapped(self.ema)
+
+    @contextmanager
+    def swapped(self, values: Sequence[Tensor]) -> Iterator[None]:
+        """Context with other values in place of the parameters'."""
+        kept = [p.detach().clone() for p in self.parameters]
+        self.fill(values)
+        try:
+            yield
+        finally:
+            self.fill(kept)
+
+    @torch.no_grad()
+    def fill(self, values: Sequence[Tensor]) -> None:
+        """Give the parameters these values."""
+        for parameter, value in zip(self.parameters, values, strict=True):
+            parameter.copy_(value)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Optimizer, values and average, as they lie on this process."""
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "parameters": [p.detach() for p in self.parameters],
+            "ema": self.ema,
+            "ema_steps": self._steps,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore ``state_dict``, made by any number of processes."""
+        if [p.shape for p in state["parameters"]] != [p.shape for p in self.parameters]:
+            raise BenchError("the checkpoint's parameters have other shapes; it belongs to another configuration")
+        moments = state["optimizer"]["state"]
+        for number, parameter in enumerate(self.parameters):
+            for name, value in moments.get(number, {}).items():
+                if getattr(value, "shape", None) == parameter.shape:
+                    moments[number][name] = spread(value, parameter)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.fill(spread(state["parameters"], self.parameters))
+        self.ema, self._steps = spread(state["ema"], self.ema), state["ema_steps"]
+
+
+def _adam_8bit() -> Any:
+    try:
+        from bitsandbytes.optim import AdamW8bit
+    except ImportError as error:
+        raise BenchError("adam_8bit needs bitsandbytes: pip install bitsandbytes") from error
+    return AdamW8bit

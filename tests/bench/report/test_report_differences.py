@@ -1,0 +1,110 @@
+"""Paired differences between methods, redone from the samples."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import pytest
+
+from bench.report import differences, render_report
+from bench.report.stats import difference, make_cell
+from bench.report.study import read_study
+from bench.report.tables import main_sections
+
+
+@pytest.fixture
+def sections(run):
+    study = read_study([run.folder])
+    return study, main_sections(study)
+
+
+def cells(section, method):
+    [row] = [row for row in section.rows if row.method == method]
+    return {c.metric.name: c.cell.estimate for c in row.cells}
+
+
+def test_every_pair_is_there_with_its_paired_interval(sections):
+    study, (section,) = sections
+    rows = list(csv.DictReader(io.StringIO(differences.csv(study, [section]))))
+    pairs = {(row["method"], row["minus"]) for row in rows}
+    assert pairs == {("beta_long", "alpha"), ("gamma", "alpha"), ("gamma", "beta_long")}
+    assert len(rows) == 3 * len(study.metrics)
+    for row in rows:
+        one, other = (cells(section, row[side])[row["metric"]] for side in ("method", "minus"))
+        expected = difference(one, other)
+        assert float(row["difference"]) == pytest.approx(one.mean - other.mean, rel=1e-12)
+        assert (float(row["low"]), float(row["high"])) == (expected.low, expected.high)
+        assert row["excludes_zero"] == str(int(expected.excludes_zero))
+
+
+def test_the_table_holds_every_method_against_the_first_and_ranks_no_reward(ranked):
+    study = read_study([ranked.folder])
+    (section,) = main_sections(study)
+    [(subset, grid)] = differences.differences(study, [section]).grids
+    assert subset == section.subset and grid.headers[0] == "Minus alpha"
+    assert [row[0] for row in grid.rows] == ["beta_long", "gamma"]
+    for row in grid.rows:
+        for metric, text in zip(study.metrics, row[1:], strict=True):
+            found = difference(cells(section, row[0])[metric.name], cells(section, "alpha")[metric.name])
+            if row[0] == "gamma" and metric.name == "style":
+                assert text.endswith("†") and not any(mark in text for mark in "▲▼")
+            elif metric.ranked:
+                better = (found.mean > 0) == metric.higher_is_better
+                assert text.endswith("▲" if better else "▼") == found.excludes_zero
+
+
+def test_a_difference_to_a_row_of_one_seed_is_not_called_better_or_worse(ranked):
+    ranked.job("lone", 0.9)
+    study = read_study([ranked.folder])
+    found = differences.differences(study, main_sections(study))
+    [(_, grid)] = found.grids
+    texts = {row[0]: row[1:] for row in grid.rows}
+    assert texts["lone"][0].startswith("+0.8") and not any(mark in str(texts["lone"]) for mark in "▲▼")
+    assert all(text.endswith("▲") for text in texts["beta_long"])
+    assert "Seed variance unknown for lone on pretty, of one seed" in found.notes[1]
+
+
+def test_one_method_alone_differs_from_none(make_run, tmp_path):
+    run = make_run("alone")
+    run.job("alpha", 0.1)
+    render_report([run.folder], tmp_path / "out")
+    assert not (tmp_path / "out" / "differences.md").exists()
+    assert "#differences" not in (tmp_path / "out" / "index.html").read_text()
+
+
+def test_an_incomplete_cell_has_no_difference(run, tmp_path):
+    run.job("delta", 0.1, status="failed", reason="NaN", fractions=[])
+    study = read_study([run.folder])
+    [(_, grid)] = differences.differences(study, main_sections(study)).grids
+    assert set(grid.rows[-1][1:]) == {"–"}
+    render_report([run.folder], tmp_path / "out")
+    assert "## Subset: " in (tmp_path / "out" / "differences.md").read_text()
+
+
+def test_seeds_that_differ_say_how_often_luck_looks_like_a_result(make_run, tmp_path):
+    run = make_run("seeds")
+    for seed, gain in enumerate([0.1, 0.1, 0.5]):  # the last training was lucky; the other two differ by noise
+        run.job("alpha", gain, seed=seed)
+    run.job("beta", 0.1)
+    study = read_study([run.folder])
+    one, other = (difference_of_seeds(study, [0, 1], name) for name in ("geneval", "ocr"))
+    assert not one.excludes_zero and not other.excludes_zero
+    assert differences.told_apart(study) == {metric.label: (2, 3) for metric in study.metrics}
+    render_report([run.folder], tmp_path / "out")
+    said = "as in a table of one seed: GenEval 2 of 3, OCR 2 of 3, ClipScore 2 of 3, Aesthetic 2 of 3."
+    assert said in (tmp_path / "out" / "differences.md").read_text()
+    assert said in (tmp_path / "out" / "index.html").read_text()
+
+
+def difference_of_seeds(study, seeds, name):
+    [metric] = [metric for metric in study.metrics if metric.name == name]
+    jobs = [job for job in study.jobs if job.method == "alpha" and job.seed in seeds]
+    one, other = (make_cell([job], 1.0, metric).estimate for job in jobs)
+    return difference(one, other)
+
+
+def test_one_seed_of_each_method_says_nothing_of_luck(sections):
+    study, found = sections
+    assert set(differences.told_apart(study).values()) == {(0, 0)}
+    assert not any("luck" in note for note in differences.differences(study, found).notes)
