@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bench.backbone.loader import TextCondition
-from bench.suite import Prompt
+from bench.backbone.condition import TextCondition
+from bench.prompt import Prompt
 
 Shape = tuple[int, ...]
 

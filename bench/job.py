@@ -4,40 +4,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from bench.backbone.loader import Backbone, TextCondition
-from bench.backbone.loading import load_transformer
+from bench.backbone.condition import TextCondition
+from bench.backbone.loader import Backbone
 from bench.backbone.policy import Policy
-from bench.backbone.weights import check_seal, save_weights, seal, unseal, with_adapter
 from bench.batches import Pairs, Part, PreferencePairs, PromptBatch, Rows, Shape, deal_shares
-from bench.encoded.ahead import AheadText
-from bench.errors import BenchError, JobFailure, Undeclared
-from bench.flops import Cost, decode_cost, meta_twin, reference_cost, transformer_cost
-from bench.machine.engine import Compute, Engine, whole
+from bench.errors import JobFailure, Undeclared
+from bench.flops import Cost, decode_cost, meta_twin
+from bench.machine.engine import Compute, Engine
+from bench.prompt import Prompt
 from bench.rng import torch_generator
-from bench.suite import Prompt
-from bench.training.data import TrainingData
 from bench.training.feed import Feed
 from bench.training.learner import Learner
+from bench.training.ledger import Ledger
 from bench.training.meter import Meter
+from bench.training.model import TrainedModel
 from bench.training.reward import Reward
-
-if TYPE_CHECKING:
-    from diffusers import SD3Transformer2DModel
-
-    from bench.method import Needs
-    from bench.metric import Metric
-
-METERED = ("flops", "forwards", "reference_forwards", "backwards", "images", "reward_calls", "pairs")
-"""Counts to which each process adds its part; steps and updates are the same on all of them."""
 
 
 class Job:
@@ -46,56 +36,51 @@ class Job:
     A step works on a *global* batch. Each process gets its share of it in micro-batches; gradients are summed over all
     of them and divided by the number of items they stand for. So a method is written as if there were one process.
 
+    What the harness does with it (charging, evaluating, saving, resuming) is not here: ``bench.experiment.session``.
+
     Attributes:
-        policy: the model being trained, as a velocity field.
-        meter: what has been spent, by all processes together.
-        step: index of the current iteration, from 0.
         device: where tensors live.
-        learner: what trains; None before ``train_full`` or ``train_lora``.
+        seed: of the job.
+        latent_shape: (C, H, W) of a picture of the backbone's resolution.
     """
 
     def __init__(
         self,
-        *,
         backbone: Backbone,
-        null: TextCondition,
-        data: TrainingData,
+        model: TrainedModel,
+        ledger: Ledger,
+        feed: Feed,
+        scorer: Reward | None,
+        engine: Engine,
+        compute: Compute,
         seed: int,
-        reward: Metric | None = None,
-        engine: Engine | None = None,
-        compute: Compute | None = None,
     ) -> None:
-        self.engine, self.compute = engine or Engine(), compute or Compute()
-        self.device = self.engine.device
-        self.seed, self.step = seed, 0
-        self.meter = Meter()
+        self.device, self.seed = engine.device, seed
         self.latent_shape: Shape = backbone.latent_shape
-        self._backbone, self._null = backbone, null
-        self._given, self._feed = data, Feed(data, seed, self.engine)
-        self._scored = self._reward = Reward(reward, self.engine) if reward else None
-        self._traced = True  # whether the reward may be asked for its gradient
-        self._started_from: Path | None = None
-        transformer = backbone.transformer()
-        self._pretrained = transformer.config.get("_name_or_path")
-        self._begin(transformer)
+        self._backbone, self._model, self._ledger, self._feed = backbone, model, ledger, feed
+        self._scorer, self._engine, self._compute = scorer, engine, compute
         self._decode_cost: Cost | None = None
         self._part_size = 1
-        self._padding = False
-        self._logged: dict[str, tuple[Tensor | float, float]] = {}
-        self._synced = self.meter.counts()
 
-    def _begin(self, transformer: SD3Transformer2DModel) -> None:
-        """Nothing trains yet."""
-        transformer.requires_grad_(False)
-        self.policy = Policy(transformer, self._backbone.scheduler(), self._null, self.engine, self._charge_forward)
-        self.learner: Learner | None = None
-        self._twin: SD3Transformer2DModel | None = None
-        self._costs: dict[tuple[Shape, bool], Cost] = {}
+    @property
+    def policy(self) -> Policy:
+        """The model being trained, as a velocity field."""
+        return self._model.policy
+
+    @property
+    def meter(self) -> Meter:
+        """What has been spent so far, by all processes together: a copy."""
+        return replace(self._ledger.meter)
+
+    @property
+    def step(self) -> int:
+        """Index of the current iteration, from 0."""
+        return self._ledger.step
 
     @property
     def parameters(self) -> list[torch.nn.Parameter]:
         """What trains, in a fixed order."""
-        return self.learner.parameters if self.learner else []
+        return self._model.learner.parameters if self._model.learner else []
 
     # -- what trains ---------------------------------------------------------------------------------------------
 
@@ -106,8 +91,7 @@ class Job:
             optimizer: ``AdamWConfig.adamw()``: lr, betas, weight_decay, max_grad_norm, ema_decay, ema_every and
                 ema_warmup. The last three may be left out.
         """
-        self.policy.transformer.requires_grad_(True)
-        self._start_training(shard=True, **optimizer)
+        self._model.train_full(**optimizer)
 
     def train_lora(self, *, rank: int, alpha: float, target_modules: Sequence[str], **optimizer: Any) -> None:
         """Train a PEFT LoRA adapter in float32 (gaussian initialisation); the pretrained weights stay as they are.
@@ -115,32 +99,8 @@ class Job:
         Args:
             optimizer: as for ``train_full``.
         """
-        from peft import LoraConfig
-
-        transformer = self.policy.transformer
-        config = LoraConfig(r=rank, lora_alpha=alpha, init_lora_weights="gaussian", target_modules=list(target_modules))
-        with torch.random.fork_rng(devices=[]):  # PEFT draws the initial values from the global generator
-            torch.manual_seed(self.rng("lora-init").initial_seed())
-            transformer.add_adapter(config)
-        for parameter in transformer.parameters():
-            if not parameter.requires_grad:  # what stays as it is needs no more than the precision it computes in
-                parameter.data = parameter.data.to(self.engine.dtype)
-        self._start_training(shard=False, **optimizer)
-
-    def _start_training(self, *, shard: bool, **optimizer: Any) -> None:
-        transformer = self.policy.transformer
-        self._twin = meta_twin(transformer).float()  # counted in one precision, whatever it computes in
-        if self.compute.gradient_checkpointing:
-            transformer.train()  # diffusers checkpoints in training mode only; SD3 has no dropout
-            transformer.enable_gradient_checkpointing()
-        if self.compute.compile:
-            # Adapter on and off, with and without a graph, kinds of blocks, sizes of batches: more than the default 8.
-            torch._dynamo.config.recompile_limit = 64
-            for block in transformer.transformer_blocks:
-                block.compile()
-        self.policy.module = self.engine.wrap(transformer, list(transformer.transformer_blocks), shard=shard)
-        trained = [p for p in transformer.parameters() if p.requires_grad]
-        self.learner = Learner(self.engine, trained, adam_8bit=self.compute.adam_8bit, **optimizer)
+        seed = self.rng("lora-init")
+        self._model.train_lora(seed, rank=rank, alpha=alpha, target_modules=target_modules, **optimizer)
 
     # -- doors: data ---------------------------------------------------------------------------------------------
 
@@ -165,12 +125,12 @@ class Job:
 
     def _batches(self, stream: str, count: int) -> Iterator[tuple[Part, Tensor, Tensor, TextCondition]]:
         """Micro-batches of the next ``count`` rows: the part, its rows, their latents and text."""
-        share = math.ceil(count / self.engine.world_size)
-        self._part_size = min(self.compute.micro_batch or share, share)
+        share = math.ceil(count / self._engine.world_size)
+        self._part_size = min(self._compute.micro_batch or share, share)
         portions = self._feed.portions(stream, count, self._part_size)
         for number, part in enumerate(self._turns([portion.part for portion in portions])):
             latents, text = portions[number].read()
-            self._charge("pairs", len(portions[number].index))
+            self._ledger.charge("pairs", len(portions[number].index))
             yield part, portions[number].index, latents.to(self.device), text.to(self.device)
 
     def prompts(self, count: int, *, repeat: int = 1) -> PromptBatch:
@@ -179,14 +139,14 @@ class Job:
         Args:
             repeat: rows per prompt, one after the other and never apart: a group of samples stays on one process.
         """
-        data, world = self._feed.data, self.engine.world_size
+        data, world = self._feed.data, self._engine.world_size
         if not data.prompts:
             raise Undeclared("the method asked for prompts but did not declare needs.prompts")
         if count < world:
             raise JobFailure(f"{count} prompts cannot be shared by {world} processes; use fewer processes")
         index, following = self._feed.advance("prompts", count, len(data.prompts))
         bounds = [rank * count // world for rank in range(world + 1)]
-        low, high = bounds[self.engine.rank], bounds[self.engine.rank + 1]
+        low, high = bounds[self._engine.rank], bounds[self._engine.rank + 1]
         mine = index[low:high]
         return PromptBatch(
             self._read_ahead(mine, following[low:high]).to(self.device),
@@ -199,10 +159,10 @@ class Job:
 
     def _read_ahead(self, rows: Tensor, following: Tensor) -> TextCondition:
         """Conditions of rows; where they are encoded as they are needed, the next step's are begun with."""
-        text = self._feed.data.text
-        read = text[rows]
-        if isinstance(text, AheadText):
-            text.announce(following)
+        data = self._feed.data
+        read = data.text[rows]
+        if data.ahead is not None:
+            data.ahead.announce(following)
         return read
 
     def parts(self, batch: PromptBatch, rows: Tensor | None = None) -> Iterator[Tensor]:
@@ -213,31 +173,31 @@ class Job:
         Args:
             rows: global rows to visit, the same on every process; each visits those of its share. None: all.
         """
-        total, size = batch.shares[-1][1], self.compute.micro_batch
+        total, size = batch.shares[-1][1], self._compute.micro_batch
         if size and not torch.is_grad_enabled():
-            size = max(size, self.compute.evaluation_batch)
+            size = max(size, self._compute.evaluation_batch)
         rows = torch.arange(total) if rows is None else rows
         self._part_size = min(size or total, max(end - first for first, end in batch.shares))
-        for part in self._turns(deal_shares(rows, batch.shares, size or total, self.engine.rank)):
+        for part in self._turns(deal_shares(rows, batch.shares, size or total, self._engine.rank)):
             yield part.rows
 
     def _turns(self, parts: list[Part]) -> Iterator[Part]:
         """Micro-batches in turn. Gradients are shared between processes at the last; padding counts for nothing."""
-        before = self._padding
+        before = self._ledger.padding
         for number, part in enumerate(parts):
             with self.more(number < len(parts) - 1):
-                self._padding = before or part.padding
+                self._ledger.padding = before or part.padding
                 try:
                     yield part
                 finally:
-                    self._padding = before
+                    self._ledger.padding = before
 
     def more(self, coming: bool = True) -> AbstractContextManager[None]:
         """Context for a forward and its backward that others follow in the same micro-batch (if ``coming``).
 
         Only saves communication: inside it, gradients are not shared between processes yet.
         """
-        return self.engine.without_sync(self.policy.module) if coming else nullcontext()
+        return self._engine.without_sync(self.policy.module) if coming else nullcontext()
 
     def pieces(self, count: int, *, per_row: int) -> Iterator[Tensor]:
         """Positions of ``count`` samples made from a micro-batch's rows, split by ``micro_batch``. Use it in a loop.
@@ -246,7 +206,7 @@ class Job:
             per_row: most samples that one row can give. It sets the number of pieces, which is the same on every
                 process, whatever the length of its micro-batch, as sharded weights require.
         """
-        size = self.compute.micro_batch
+        size = self._compute.micro_batch
         number = math.ceil(per_row * self._part_size / size) if size else 1
         pieces = torch.arange(count, device=self.device).tensor_split(number)
         for part in self._turns([Part(p) if len(p) else Part(p.new_zeros(1), padding=True) for p in pieces]):
@@ -299,8 +259,8 @@ class Job:
         if self._decode_cost is None:
             with self._backbone.vae_loaded() as vae:
                 self._decode_cost = decode_cost(meta_twin(vae), self.latent_shape)
-        self._charge("images", images)
-        self._charge("flops", images * (self._decode_cost.forward + graph * self._decode_cost.backward))
+        self._ledger.charge("images", images)
+        self._ledger.charge("flops", images * (self._decode_cost.forward + graph * self._decode_cost.backward))
 
     def reward(self, images: np.ndarray, prompts: Sequence[Prompt]) -> Tensor:
         """Scores of images by the reward this job was given: (N,) float32. Every process must call it alike."""
@@ -311,11 +271,11 @@ class Job:
 
         Where a GPU samples, a thread scores meanwhile.
         """
-        if self._reward is None:
+        if self._scorer is None or not self._scorer.scores:
             raise Undeclared("the method asked for a reward but did not declare needs.reward")
-        self._charge("reward_calls", len(images))
-        self._charge("flops", self._reward.flops(len(images)))
-        return self._reward.later(images, prompts)
+        self._ledger.charge("reward_calls", len(images))
+        self._ledger.charge("flops", self._scorer.flops(len(images)))
+        return self._scorer.later(images, prompts)
 
     def differentiable_reward(self, pixels: Tensor, prompts: Sequence[Prompt]) -> Tensor:
         """Scores (N,) of pictures (N, 3, H, W) in [0, 1] by this job's reward, with a gradient to them.
@@ -323,22 +283,22 @@ class Job:
         The backward costs as much as the forward (one matrix product for each, where no weight trains) and is charged
         with it. Every process must call it alike.
         """
-        if self._reward is None or not self._traced:
+        if self._scorer is None or not self._scorer.traced:
             raise Undeclared("the method asked for a reward's gradient but did not declare needs.differentiable_reward")
-        self._charge("reward_calls", len(pixels))
-        self._charge("flops", self._reward.flops(len(pixels)) * (1 + torch.is_grad_enabled()))
-        return self._reward.differentiable(pixels, prompts)
+        self._ledger.charge("reward_calls", len(pixels))
+        self._ledger.charge("flops", self._scorer.flops(len(pixels)) * (1 + torch.is_grad_enabled()))
+        return self._scorer.differentiable(pixels, prompts)
 
     def gather(self, values: Tensor, batch: PromptBatch) -> Tensor:
         """Every process's (n,) values of its share, as (total,) in the order of rows: the same on each."""
         everyone = values.new_zeros(batch.shares[-1][1])
         everyone[batch.rows] = values
-        return self.engine.sum(everyone)
+        return self._engine.sum(everyone)
 
     @property
     def untrained(self) -> bool:
         """True until the first update: of this stage, where the method is one of a pipeline's."""
-        return self.learner is None or not self.learner.optimizer.state
+        return self._model.learner is None or not self._model.learner.optimizer.state
 
     # -- doors: learning -----------------------------------------------------------------------------------------
 
@@ -347,8 +307,8 @@ class Job:
 
         ``update`` divides the gradients by the items of all micro-batches and processes. The mean is logged as "loss".
         """
-        (loss * 0 if self._padding else loss).backward()
-        if not self._padding:
+        (loss * 0 if self._ledger.padding else loss).backward()
+        if not self._ledger.padding:
             self._learning.items += items
         self.log("loss", loss, items)
 
@@ -362,18 +322,18 @@ class Job:
         if not math.isfinite(norm):
             raise JobFailure(self._not_finite(norm))
         learner.step()
-        self.meter.updates += 1
+        self._ledger.meter.updates += 1
         self.log("grad_norm", norm)
 
     @property
     def _learning(self) -> Learner:
-        if self.learner is None:
+        if self._model.learner is None:
             raise JobFailure("the method's setup chose nothing to train")
-        return self.learner
+        return self._model.learner
 
     def _not_finite(self, norm: float) -> str:
         """What was lost first. Weights that no update has touched yet were not lost to the learning rate."""
-        loss = float(self._logged["loss"][0])
+        loss, _ = self._ledger.logged("loss")
         what = f"the gradient norm is {norm}" if math.isfinite(loss) else f"the loss is {loss}"
         return f"{what} at step {self.step + 1}" + ("; lower the learning rate" if self.meter.updates else "")
 
@@ -383,150 +343,8 @@ class Job:
 
     def log(self, name: str, total: Tensor | float, count: float = 1.0) -> None:
         """Add to a scalar of this step: ``total`` is a sum over ``count`` things; the mean over all is logged."""
-        before, seen = self._logged.setdefault(name, (0.0, 0.0))  # in padding too: the same names on every process
-        if not self._padding:
-            value = total.detach().double() if isinstance(total, Tensor) else total
-            self._logged[name] = (before + value, seen + count)
+        self._ledger.log(name, total, count)
 
     def swapped(self, values: Sequence[Tensor]) -> AbstractContextManager[None]:
         """Context with other values (those of an older policy, say) in place of ``parameters``."""
         return self._learning.swapped(values)
-
-    # -- the harness's side --------------------------------------------------------------------------------------
-
-    def _charge(self, count: str, amount: int) -> None:
-        if not self._padding:
-            setattr(self.meter, count, getattr(self.meter, count) + amount)
-
-    def _charge_forward(self, latents: Tensor, graph: bool, bare: bool) -> None:
-        samples, cost = len(latents), self._cost(tuple(latents.shape[1:]), bare)
-        self._charge("forwards", samples)
-        self._charge("reference_forwards", samples * bare)
-        self._charge("flops", samples * cost.forward)
-        if graph:  # charged with the forward, so that a graph that is built and thrown away is paid for
-            self._charge("backwards", samples)
-            self._charge("flops", samples * cost.backward)
-
-    def _cost(self, shape: Shape, bare: bool) -> Cost:
-        if self._twin is None:
-            return Cost(0, 0)
-        if (shape, bare) not in self._costs:
-            tokens = self.policy.null.prompt_embeds.shape[1]
-            count = reference_cost if bare else transformer_cost
-            self._costs[shape, bare] = count(self._twin, shape, tokens)
-        return self._costs[shape, bare]
-
-    @contextmanager
-    def unmetered(self) -> Iterator[None]:
-        """Evaluation is never charged."""
-        charge, self.policy._charge = self.policy._charge, _free
-        try:
-            yield
-        finally:
-            self.policy._charge = charge
-
-    def grant(self, needs: Needs) -> None:
-        """Open the doors that a method declared, and close the others."""
-        self._feed.data, self._traced = self._given.given(needs), needs.differentiable_reward
-        self._reward = self._scored if needs.reward or needs.differentiable_reward else None
-
-    def position(self) -> dict[str, Any]:
-        """The step and the rows read so far."""
-        return {"step": self.step, "cursors": dict(self._feed.cursors)}
-
-    def go_to(self, position: dict[str, Any]) -> None:
-        """Go to a ``position``."""
-        self.step, self._feed.cursors = position["step"], dict(position["cursors"])
-
-    def restart(self, folder: Path) -> None:
-        """Begin another stage: nothing trains yet, and the weights are what ``save_trained`` left in ``folder``."""
-        self._started_from = folder
-        if damage := self.engine.broadcast(_damage(folder) if self.engine.is_main else None):
-            raise BenchError(damage)
-        self._begin(self._start())
-
-    def _start(self) -> SD3Transformer2DModel:
-        """A fresh transformer with the weights that this stage started from."""
-        if self._started_from is None:
-            return self._backbone.transformer()
-        transformer = load_transformer(self._started_from, torch.float32, self.device)
-        # Its config names the folder that it was loaded from, which differs from run to run.
-        transformer.register_to_config(_name_or_path=self._pretrained)
-        return transformer
-
-    def save_trained(self, folder: Path, *, merge: bool) -> None:
-        """Leave the present weights in ``folder``. Every process must call it.
-
-        Args:
-            merge: of an adapter, leave the whole transformer that it makes, where otherwise it is left alone.
-        """
-        transformer, main = self.policy.transformer, self.engine.is_main
-        if main:
-            unseal(folder)
-        if not getattr(transformer, "peft_config", None):
-            state = whole(transformer.state_dict(), keep=main)
-            if main:
-                save_weights(transformer, folder, state)
-        elif main and merge:
-            save_weights(with_adapter(self._start(), transformer), folder)
-        elif main:
-            save_weights(transformer, folder)
-        if main:
-            seal(folder)
-        self.engine.barrier()
-
-    def close(self) -> None:
-        """End the threads that read ahead and score."""
-        self._feed.close()
-        if self._scored is not None:
-            self._scored.close()
-
-    def finish_step(self, seconds: float, memory: int) -> dict[str, float]:
-        """Close a step: add up what all processes spent, and return the scalars logged by all of them.
-
-        Args:
-            seconds: this process's time in the step.
-            memory: this process's peak in bytes.
-        """
-        engine, meter, names = self.engine, self.meter, sorted(self._logged)
-        counts = meter.counts()
-        spent = torch.tensor([counts[name] - self._synced[name] for name in METERED], dtype=torch.int64)
-        for name, total in zip(METERED, engine.sum(spent).tolist(), strict=True):
-            setattr(meter, name, self._synced[name] + total)
-        self._synced = meter.counts()
-        peaks = torch.zeros(engine.world_size, dtype=torch.float64)
-        peaks[engine.rank] = memory
-        logged = [float(part) for name in names for part in self._logged[name]]
-        sums = engine.sum(torch.tensor([*peaks.tolist(), seconds, *logged], dtype=torch.float64)).tolist()
-        meter.peak_memory = max(meter.peak_memory, *map(int, sums[: engine.world_size]))
-        meter.seconds += sums[engine.world_size]
-        totals = iter(sums[engine.world_size + 1 :])
-        self._logged = {}
-        self.step += 1
-        meter.steps += 1
-        return {name: total / count for name, total, count in zip(names, totals, totals, strict=True) if count}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything a resumed job needs, but for the method's own state. Every process must call it."""
-        return {**self.position(), "meter": self.meter.state(), **self._learning.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore ``state_dict``, made by any number of processes; called after the method's ``setup``."""
-        self._learning.load_state_dict(state)
-        self.go_to(state)
-        self._logged = {}
-        self.meter.load(state["meter"])
-        self._synced = self.meter.counts()
-
-
-def _damage(folder: Path) -> str | None:
-    """What is wrong with weights on disk, if anything is."""
-    try:
-        check_seal(folder)
-    except BenchError as error:
-        return str(error)
-    return None
-
-
-def _free(latents: Tensor, graph: bool, bare: bool) -> None:
-    """Charge nothing."""

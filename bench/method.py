@@ -12,9 +12,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from pydantic_core import PydanticCustomError
 
 from bench.machine.bounds import LARGEST_COUNT
+from bench.training.needs import Needs
 
 if TYPE_CHECKING:
     from bench.job import Job
+
+__all__ = ["AdamWConfig", "MethodConfig", "Needs", "PostTrainingMethod", "Traits"]
 
 
 class MethodConfig(BaseModel):
@@ -57,17 +60,6 @@ class AdamWConfig(MethodConfig):
     def adamw(self) -> dict[str, Any]:
         """Arguments for ``job.train_full`` and ``job.train_lora``."""
         return {name: getattr(self, name) for name in AdamWConfig.model_fields}
-
-
-@dataclass(frozen=True)
-class Needs:
-    """What a method must be given. The harness prepares just this, and the report prints it."""
-
-    pairs: bool = False
-    prompts: bool = False
-    reward: bool = False
-    differentiable_reward: bool = False
-    preference_pairs: bool = False
 
 
 @dataclass(frozen=True)

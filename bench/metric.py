@@ -11,7 +11,7 @@ import numpy as np
 
 from bench.assets import identity
 from bench.errors import BenchError
-from bench.suite import Prompt
+from bench.prompt import Prompt
 
 if TYPE_CHECKING:
     from torch import Tensor

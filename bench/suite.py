@@ -5,30 +5,15 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from bench.errors import BenchError
+from bench.metric import Metric
+from bench.prompt import Prompt
 from bench.rng import derive_seed
 
-if TYPE_CHECKING:
-    from bench.metric import Metric
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """A text to draw and the facts that a rule-based metric checks.
-
-    Attributes:
-        id: unique within its prompt set.
-        group: task name; metrics with ``grouped`` average these first.
-        facts: what must be true of the picture, in the metric's own form (GenEval metadata, a sign's word, …).
-    """
-
-    id: str
-    text: str
-    group: str = ""
-    facts: Mapping[str, Any] = field(default_factory=dict)
+__all__ = ["Prompt", "PromptSet", "Sampler", "Suite"]
 
 
 @dataclass(frozen=True)

@@ -157,15 +157,16 @@ class Update:
     gradients: list[Tensor]
 
 
-def first_update(job: Any, run: Callable[[], object]) -> Update:
+def first_update(session: Any, run: Callable[[], object]) -> Update:
     """What the first ``job.update`` inside ``run`` sees: gradients of the mean loss, before they are clipped."""
     seen: list[Update] = []
+    job = session.job
     update = job.update
 
     def recording() -> None:
         if not seen:
-            total, items = job._logged["loss"]
-            seen.append(Update(float(total) / items, [p.grad / items for p in job.parameters]))
+            total, items = session.ledger.logged("loss")
+            seen.append(Update(total / items, [p.grad / items for p in job.parameters]))
         update()
 
     job.update = recording

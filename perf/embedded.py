@@ -53,10 +53,11 @@ def meter_cost() -> Figure:
     from bench import registry
     from bench.backbone import loader
     from bench.experiment.config import method_config
-    from bench.job import Job, TrainingData
+    from bench.experiment.session import Session
     from bench.records import Log
     from bench.rng import torch_generator
     from bench.suite import Prompt
+    from bench.training.data import TrainingData
 
     backbone = loader.find("tiny-sd3")
     text = backbone.encode_prompts(["a red circle"])
@@ -67,16 +68,18 @@ def meter_cost() -> Figure:
     data = TrainingData(latents, shapes, text, (Prompt("0", "a red circle"),), first)
     method_class = registry.load("methods", "sft")
     method = method_class(method_config(method_class, "embedded", {}))
-    job = Job(backbone=backbone, null=backbone.encode_prompts([""]), data=data, seed=0)
+    session = Session.of(backbone=backbone, null=backbone.encode_prompts([""]), data=data, seed=0)
+    job, ledger = session.job, session.ledger
     method.setup(job)
     step = clock(lambda: method.step(job), 9)
     with tempfile.TemporaryDirectory() as folder:
         logs = [Log(Path(folder) / f"{name}.jsonl") for name in ("train", "meter", "clock")]
 
         def record() -> None:
-            job._charge_forward(latents[:32], graph=True, bare=False)
+            for count in ("forwards", "reference_forwards", "flops", "backwards", "flops"):
+                ledger.charge(count, 32)
             for log in logs:
-                log.append({"step": job.step, **job.meter.counts()})
+                log.append({"step": ledger.step, **ledger.meter.counts()})
 
         metering = clock(record, 99)
     return Figure("metering and recording, share of an SFT step", 100 * metering / step, "%", "<= 2")

@@ -173,21 +173,21 @@ class Reference:
 
     def __init__(self, backbone: Any, twin: Any, method: Any) -> None:
         self.twin, self.config, self.batch = twin, method.config, RELEASED_BATCH
-        method.setup(twin)  # the same adapter, with the same initial values
+        method.setup(twin.job)  # the same adapter, with the same initial values
         self.models = models_of(backbone, twin)
-        self.models.transformer = twin.policy.transformer
-        self.parameters, self.optimizer = twin.parameters, twin.learner.optimizer
-        self.sigmas = twin.policy.sigmas(self.config.sampling_steps)
+        self.models.transformer = twin.model.policy.transformer
+        self.parameters, self.optimizer = twin.job.parameters, twin.model.learner.optimizer
+        self.sigmas = twin.model.policy.sigmas(self.config.sampling_steps)
 
     def prepare(self) -> None:
         """Draw the next epoch's prompts and noise through a job's own doors, which give this job's twin the same."""
-        c, job = self.config, self.twin
+        c, job = self.config, self.twin.job
         share = job.prompts(c.prompts, repeat=c.group_size)
         self.captions = [prompt.text for prompt in share.prompts]
         steps = [job.noise(share, f"sde-{i}") for i in range(c.sampling_steps)]
         self.draws = Draws(job.noise(share, "start"), torch.stack(steps))
         self.order = job.rng("order")
-        job.finish_step(0.0, 0)
+        self.twin.ledger.finish_step(0.0, 0)
 
     def sample(self) -> None:
         """The first half of the epoch."""
@@ -235,7 +235,7 @@ def both_sides(
         prompts: different captions to draw from.
     """
     from bench.experiment.config import method_config
-    from bench.job import Job
+    from bench.experiment.session import Session
     from bench.machine.engine import Compute, Engine
     from bench.suite import Prompt
     from bench.training.data import TrainingData
@@ -251,8 +251,8 @@ def both_sides(
     )
     null, engine = backbone.encode_prompts([""]), Engine(device=device, dtype=dtype)
 
-    def job(**compute: Any) -> Any:
-        return Job(
+    def session(**compute: Any) -> Any:
+        return Session.of(
             backbone=backbone,
             null=null,
             data=data,
@@ -265,10 +265,10 @@ def both_sides(
     def method() -> Any:
         return FlowGRPO(method_config(FlowGRPO, backbone.spec.scale, settings))
 
-    ours, mine = job(micro_batch=micro_batch, compile=compiled), method()
-    mine.setup(ours)
-    reference = Reference(backbone, job(), method())
-    for parameters in (ours.parameters, reference.parameters):
+    ours, mine = session(micro_batch=micro_batch, compile=compiled), method()
+    mine.setup(ours.job)
+    reference = Reference(backbone, session(), method())
+    for parameters in (ours.job.parameters, reference.parameters):
         _wake(parameters)
     return reference, ours, mine
 
@@ -281,10 +281,10 @@ def _wake(parameters: Sequence[Tensor]) -> None:
         parameter += 0.02 * torch.randn(parameter.shape, generator=generator).to(parameter.device)
 
 
-def epoch(method: Any, job: Any) -> None:
+def epoch(method: Any, session: Any) -> None:
     """One epoch of the harness."""
-    method.step(job)
-    job.finish_step(0.0, 0)
+    method.step(session.job)
+    session.ledger.finish_step(0.0, 0)
 
 
 def main() -> None:
@@ -325,13 +325,13 @@ def _figures(arguments: Any, device: torch.device, backbone: Any, settings: dict
             dtype=getattr(torch, arguments.dtype),
         )
 
-    reference, job, method = sides(False)
+    reference, session, method = sides(False)
     reference.batch = arguments.reference_batch
-    theirs, ours = first_updates(reference, method, job)
+    theirs, ours = first_updates(reference, method, session)
     reference.prepare()
     scale = float(reference.advantages.abs().mean())
-    runs: dict[str, Callable[[], object]] = {"reference": reference.epoch, "harness": lambda: epoch(method, job)}
-    held = {name: common.peak_activation(run, device, job.parameters) for name, run in runs.items()}
+    runs: dict[str, Callable[[], object]] = {"reference": reference.epoch, "harness": lambda: epoch(method, session)}
+    held = {name: common.peak_activation(run, device, session.job.parameters) for name, run in runs.items()}
     if arguments.compile:
         _, compiled, other = sides(True)
         runs["compiled"] = lambda: epoch(other, compiled)
@@ -348,14 +348,14 @@ def _figures(arguments: Any, device: torch.device, backbone: Any, settings: dict
     ]
 
 
-def first_updates(reference: Reference, method: Any, job: Any) -> tuple[common.Update, common.Update]:
+def first_updates(reference: Reference, method: Any, session: Any) -> tuple[common.Update, common.Update]:
     """Loss and gradients of the first update after equal weights, of both sides."""
     reference.prepare()
     reference.sample()
     loss = reference.gradients(0)
     theirs = common.Update(loss, [p.grad.clone() for p in reference.parameters])
     reference.optimizer.zero_grad()
-    return theirs, common.first_update(job, lambda: epoch(method, job))
+    return theirs, common.first_update(session, lambda: epoch(method, session))
 
 
 if __name__ == "__main__":

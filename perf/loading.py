@@ -70,7 +70,7 @@ def embedded(folder: Path, steps: int, batch: int) -> list[Figure]:
     """SFT of tiny-sd3 from caches on disk."""
     from bench.backbone import loader
     from bench.experiment.config import method_config
-    from bench.job import Job
+    from bench.experiment.session import Session
     from bench.suite import Prompt
     from bench.training.data import TrainingData
     from methods.sft import SFT
@@ -92,20 +92,21 @@ def embedded(folder: Path, steps: int, batch: int) -> list[Figure]:
         text_of=torch.arange(count),
     )
     method = SFT(method_config(SFT, "embedded", {"batch_size": batch}))
-    job = Job(backbone=backbone, null=null, data=data, seed=0)
+    session = Session.of(backbone=backbone, null=null, data=data, seed=0)
+    job, feed = session.job, session.feed
     method.setup(job)
     method.step(job)  # starts the thread; what it waited for here, a run waits for once
-    before, started = job._feed.waited, time.perf_counter()
+    before, started = feed.waited, time.perf_counter()
     for _ in range(steps - 1):
         method.step(job)
-        job.finish_step(0.0, 0)
-    share = (job._feed.waited - before) / (time.perf_counter() - started)
+        session.ledger.finish_step(0.0, 0)
+    share = (feed.waited - before) / (time.perf_counter() - started)
     return [Figure("tiny-sd3, SFT: share of a step spent waiting", 100 * share, "%", "<= 3")]
 
 
 def full_size(folder: Path, steps: int, batch: int, rate: float) -> list[Figure]:
     """Rows of SD3.5-Medium's size, read beside steps that last ``batch / rate`` seconds."""
-    from bench.training.data import Prefetch
+    from bench.training.prefetch import Prefetch
 
     latents, text = write(folder, BIG, steps * batch, torch.bfloat16)
     order = torch.randperm(steps * batch, generator=torch.Generator().manual_seed(0)).view(steps, batch)

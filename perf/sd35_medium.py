@@ -114,7 +114,7 @@ def cost(name: str, backbone: Any, data: Any, null: Any, arguments: argparse.Nam
     """A method's step, measured on a job of its own that is gone afterwards."""
     from bench import registry
     from bench.experiment.config import method_config
-    from bench.job import Job
+    from bench.experiment.session import Session
     from bench.machine.engine import Compute, Engine
 
     kind = registry.load("methods", name)
@@ -124,13 +124,14 @@ def cost(name: str, backbone: Any, data: Any, null: Any, arguments: argparse.Nam
         compile=arguments.compile,
     )
     engine = Engine(device=backbone.device, dtype=getattr(torch, arguments.dtype))
-    job = Job(backbone=backbone, null=null, data=data, seed=0, engine=engine, compute=compute)
+    session = Session.of(backbone=backbone, null=null, data=data, seed=0, engine=engine, compute=compute)
+    job = session.job
     method = kind(method_config(kind, "full", {"batch_size": arguments.batch}))
     method.setup(job)
 
     def step() -> None:
         method.step(job)
-        job.finish_step(0.0, 0)
+        session.ledger.finish_step(0.0, 0)
 
     step()
     flops = job.meter.flops

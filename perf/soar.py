@@ -148,8 +148,8 @@ class Reference:
 
     def prepare(self) -> None:
         """Draw the next step's batch and noise through a job's own doors, which give this job's twin the same."""
-        self.rows, self.draws = draws_of(self.twin, self.config)
-        self.twin.finish_step(0.0, 0)
+        self.rows, self.draws = draws_of(self.twin.job, self.config)
+        self.twin.ledger.finish_step(0.0, 0)
 
     def gradients(self) -> float:
         """Forwards and backwards of the prepared step; returns the loss."""
@@ -174,14 +174,15 @@ class Reference:
         return loss
 
 
-def models_of(backbone: Any, job: Any) -> Models:
+def models_of(backbone: Any, session: Any) -> Models:
     """Bare modules with the backbone's weights on the job's device."""
     from diffusers import AutoencoderKL, StableDiffusion3Pipeline
 
+    job, engine = session.job, session.engine
     device, null = job.device, job.policy.null
     texts = StableDiffusion3Pipeline.from_pretrained(backbone.folder, transformer=None, vae=None)
     for encoder in (texts.text_encoder, texts.text_encoder_2, texts.text_encoder_3):
-        encoder.to(device, job.engine.dtype)  # as released: encoders in the compute precision, the VAE in float32
+        encoder.to(device, engine.dtype)  # as released: encoders in the compute precision, the VAE in float32
     vae = AutoencoderKL.from_pretrained(backbone.folder, subfolder="vae").eval().requires_grad_(False).to(device)
     return Models(
         transformer=backbone.transformer().to(device),
@@ -190,7 +191,7 @@ def models_of(backbone: Any, job: Any) -> Models:
         null=(null.prompt_embeds, null.pooled_prompt_embeds),
         max_sequence_length=backbone.spec.max_sequence_length,
         shift=job.policy.shift,
-        autocast=job.engine.autocast,
+        autocast=engine.autocast,
     )
 
 
@@ -232,7 +233,7 @@ def both_sides(
 ) -> tuple[Reference, Any, Any]:
     """(reference, job, method): equal weights, data and noise; the method is set up on its job."""
     from bench.experiment.config import method_config
-    from bench.job import Job
+    from bench.experiment.session import Session
     from bench.machine.engine import Compute, Engine
     from methods.soar import SOAR
 
@@ -242,19 +243,19 @@ def both_sides(
     data, null = training_data(backbone, pictures, captions), backbone.encode_prompts([""])
     engine = Engine(device=device, dtype=dtype)
 
-    def job(**compute: Any) -> Any:
-        return Job(backbone=backbone, null=null, data=data, seed=0, engine=engine, compute=Compute(**compute))
+    def session(**compute: Any) -> Any:
+        return Session.of(backbone=backbone, null=null, data=data, seed=0, engine=engine, compute=Compute(**compute))
 
     method = SOAR(method_config(SOAR, backbone.spec.scale, {"batch_size": batch_size}))
-    ours = job(micro_batch=micro_batch, compile=compiled)
-    method.setup(ours)
-    return Reference(backbone, pictures, captions, job(), method), ours, method
+    ours = session(micro_batch=micro_batch, compile=compiled)
+    method.setup(ours.job)
+    return Reference(backbone, pictures, captions, session(), method), ours, method
 
 
-def step(method: Any, job: Any) -> float:
+def step(method: Any, session: Any) -> float:
     """One step of the harness; returns the loss it logs."""
-    method.step(job)
-    return float(job.finish_step(0.0, 0)["loss"])
+    method.step(session.job)
+    return float(session.ledger.finish_step(0.0, 0)["loss"])
 
 
 def main() -> None:
@@ -285,13 +286,13 @@ def _figures(arguments: Any, device: torch.device, backbone: Any) -> list[Figure
             dtype=getattr(torch, arguments.dtype),
         )
 
-    reference, job, method = sides(False)
+    reference, session, method = sides(False)
     reference.batch = arguments.reference_batch
-    theirs, ours = first_updates(reference, method, job)
+    theirs, ours = first_updates(reference, method, session)
     reference.step()
-    runs: dict[str, Callable[[], object]] = {"reference": reference.step, "harness": lambda: step(method, job)}
+    runs: dict[str, Callable[[], object]] = {"reference": reference.step, "harness": lambda: step(method, session)}
     held = common.peak_activation(reference.step, device, reference.parameters)
-    needed = common.peak_activation(runs["harness"], device, job.parameters)
+    needed = common.peak_activation(runs["harness"], device, session.job.parameters)
     if arguments.compile:
         _, compiled, other = sides(True)
         runs["compiled"] = lambda: step(other, compiled)
@@ -308,13 +309,13 @@ def _figures(arguments: Any, device: torch.device, backbone: Any) -> list[Figure
     ]
 
 
-def first_updates(reference: Reference, method: Any, job: Any) -> tuple[common.Update, common.Update]:
+def first_updates(reference: Reference, method: Any, session: Any) -> tuple[common.Update, common.Update]:
     """Loss and gradients of the first update after equal weights, of both sides."""
     reference.prepare()
     loss = reference.gradients()
     theirs = common.Update(loss, [p.grad.clone() for p in reference.parameters])
     reference.optimizer.zero_grad()
-    return theirs, common.first_update(job, lambda: step(method, job))
+    return theirs, common.first_update(session, lambda: step(method, session))
 
 
 if __name__ == "__main__":

@@ -20,10 +20,11 @@ import torch
 
 from bench.backbone import hub
 from bench.backbone.family import DRAWN, FLUX, SD3, SDXL, Family, check_family, read_header, read_json, weight_files
-from bench.backbone.loading import check_dtype, load_pipeline, release
+from bench.backbone.loading import load_pipeline, release
 from bench.errors import BenchError
+from bench.machine.engine import check_dtype
+from bench.prompt import Prompt
 from bench.rng import torch_generator
-from bench.suite import Prompt
 
 
 @dataclass(frozen=True)

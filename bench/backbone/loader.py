@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import numpy as np
 
 from bench.backbone import hub, loading
+from bench.backbone.condition import TextCondition as TextCondition  # plugins import it from here
 from bench.backbone.family import check_family, check_sides, t5_tokens
 from bench.machine.engine import Engine
 
@@ -59,36 +60,6 @@ class BackboneSpec:
 
 TINY_SD3 = BackboneSpec("tiny-sd3", str(Path(__file__).parent / "tiny_sd3"), 12, 64, "embedded")
 """Embedded SD3 of 3.6 M parameters for 64 px pictures, pretrained on the shape world and shipped with the code."""
-
-
-@dataclass
-class TextCondition:
-    """What a prompt is to the transformer: prompt_embeds (N, tokens, width) and pooled_prompt_embeds (N, width)."""
-
-    prompt_embeds: torch.Tensor
-    pooled_prompt_embeds: torch.Tensor
-
-    def __len__(self) -> int:
-        return len(self.prompt_embeds)
-
-    def __getitem__(self, index: Any) -> TextCondition:
-        return TextCondition(self.prompt_embeds[index], self.pooled_prompt_embeds[index])
-
-    def to(self, device: torch.device) -> TextCondition:
-        """The same on a device."""
-        return TextCondition(self.prompt_embeds.to(device), self.pooled_prompt_embeds.to(device))
-
-    def expand(self, count: int) -> TextCondition:
-        """One prompt as a batch of ``count`` without copying."""
-        return TextCondition(self.prompt_embeds.expand(count, -1, -1), self.pooled_prompt_embeds.expand(count, -1))
-
-    @staticmethod
-    def cat(parts: Sequence[TextCondition]) -> TextCondition:
-        import torch
-
-        return TextCondition(
-            torch.cat([p.prompt_embeds for p in parts]), torch.cat([p.pooled_prompt_embeds for p in parts])
-        )
 
 
 def find(

@@ -102,32 +102,6 @@ def release(device: torch.device) -> None:
         torch.cuda.empty_cache()
 
 
-def check_dtype(dtype: torch.dtype, device: torch.device) -> None:
-    """Raise BenchError, one line, unless ``device`` is there and computes in ``dtype`` by its own circuits.
-
-    The CPU computes in bfloat16 everywhere, if slowly. On CUDA devices before compute capability 8.0 torch imitates it
-    through float32, which saves neither time nor workspace: refused.
-    """
-    if device.type == "cuda":
-        if not torch.cuda.is_available():
-            raise BenchError("this torch sees no CUDA device; check the driver with nvidia-smi, or run on the CPU")
-        if dtype == torch.bfloat16:
-            with torch.cuda.device(device):
-                if not torch.cuda.is_bf16_supported(including_emulation=False):
-                    raise BenchError(
-                        f"{torch.cuda.get_device_name()} does not compute in bfloat16; use --dtype float32"
-                    )
-        return
-    for tried, line in (
-        (torch.float32, f"this torch cannot use the device {device}; run on the CPU"),
-        (dtype, f"{device} does not compute in {str(dtype).removeprefix('torch.')}; use --dtype float32"),
-    ):
-        try:
-            torch.ones(2, 2, dtype=tried, device=device).mm(torch.ones(2, 2, dtype=tried, device=device))
-        except (RuntimeError, TypeError, AssertionError, NotImplementedError) as error:
-            raise BenchError(line) from error
-
-
 def _load(kind: Any, folder: Path, part: str | None, dtype: torch.dtype, device: torch.device) -> Any:
     stored = _stored_dtype(folder / (part or ""))
     first = stored if stored is not None and stored.itemsize <= dtype.itemsize else dtype

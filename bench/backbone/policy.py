@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bench import flow
-from bench.backbone.loader import TextCondition
+from bench.backbone.condition import TextCondition
 from bench.backbone.weights import adapters_off
 from bench.machine.engine import Engine
 

@@ -24,6 +24,7 @@ from bench.check.world import World, advance, same, weights
 from bench.errors import BenchError, JobFailure, Undeclared
 from bench.experiment.config import method_config
 from bench.experiment.loop import OVERSPENT
+from bench.experiment.session import Session
 from bench.job import Job
 from bench.method import MethodConfig, PostTrainingMethod
 from bench.plugins import one_line, undeclared
@@ -120,12 +121,14 @@ class _Trial:
     check: _Check
     micro_batch: int | None = None
     engine: RankEngine | None = None
+    session: Session = field(init=False)
     job: Job = field(init=False)
     method: PostTrainingMethod = field(init=False)
     watch: Watch = field(init=False)
 
     def __post_init__(self) -> None:
-        self.job = _world().job(self.check.needs, micro_batch=self.micro_batch, engine=self.engine)
+        self.session = _world().session(self.check.needs, micro_batch=self.micro_batch, engine=self.engine)
+        self.job = self.session.job
         self.watch = Watch(self.job, self.check.own)
         self.method = self._call("__init__", lambda: self.check.kind(self.check.config))
 
@@ -156,11 +159,11 @@ class _Trial:
     def states(self) -> bytes:
         """A checkpoint, as the runner writes it."""
         file = io.BytesIO()
-        torch.save({"job": self.job.state_dict(), "method": self.method.state_dict()}, file)
+        torch.save({"job": self.session.state_dict(), "method": self.method.state_dict()}, file)
         return file.getvalue()
 
     def close(self) -> None:
-        self.job.close()
+        self.session.close()
 
 
 class _Check:
@@ -339,7 +342,7 @@ class _Check:
         """A job that goes on from the checkpoint."""
         trial = self._trial()
         trial.setup()
-        trial.job.load_state_dict(self._copy()["job"])
+        trial.session.load_state_dict(self._copy()["job"])
         try:
             trial.method.load_state_dict(self._copy()["method"])
         except Exception as error:
@@ -379,7 +382,7 @@ class _Check:
             raise _Broken("resume", "a resumed job is charged something else", where)
         different = _difference(self.main.method.state_dict(), trial.method.state_dict())
         if different is None:
-            different = _difference(job.state_dict()["ema"], trial.job.state_dict()["ema"])
+            different = _difference(self.main.session.state_dict()["ema"], trial.session.state_dict()["ema"])
         if different is not None:
             raise _Broken("resume", f"{different or 'the state'} differs after a resume", where)
 
@@ -389,7 +392,7 @@ class _Check:
         before = {name: value.clone() for name, value in job.policy.transformer.state_dict().items()}
         trained = [parameter.requires_grad for parameter in job.policy.transformer.parameters()]
         try:
-            with job.unmetered(), self.main.method.evaluation_weights(job), torch.no_grad():
+            with self.main.session.ledger.unmetered(), self.main.method.evaluation_weights(job), torch.no_grad():
                 inside = job.policy.transformer.state_dict()
                 sound = all(bool(torch.isfinite(value).all()) for value in inside.values())
         except (Exception, SystemExit) as error:

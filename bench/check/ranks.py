@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from bench.job import Job
 from bench.machine.engine import Engine
 
 T = TypeVar("T")
@@ -110,14 +109,7 @@ class RankEngine(Engine):
     def without_sync(self, module: torch.nn.Module) -> AbstractContextManager[None]:  # type: ignore[override]
         return nullcontext()
 
-
-class RankJob(Job):
-    """A job of a ``RankEngine``: gradients are averaged where DDP would have averaged them by now."""
-
-    engine: RankEngine
-
-    def update(self) -> None:
-        mine = [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in self.parameters]
-        for parameter, *grads in zip(self.parameters, *self.engine.meet("job.update()", mine), strict=True):
+    def share_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> None:
+        mine = [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in parameters]
+        for parameter, *grads in zip(parameters, *self.meet("job.update()", mine), strict=True):
             parameter.grad = torch.stack(grads).mean(0)
-        super().update()

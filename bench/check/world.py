@@ -7,20 +7,24 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from bench.backbone.loader import Backbone, BackboneSpec, TextCondition
-from bench.check.ranks import RankEngine, RankJob
+from bench.backbone.condition import TextCondition
+from bench.backbone.loader import Backbone, BackboneSpec
+from bench.check.ranks import RankEngine
+from bench.experiment.session import Session
 from bench.job import Job
 from bench.machine.engine import Compute, Engine
 from bench.method import Needs, PostTrainingMethod
 from bench.metric import Metric
+from bench.prompt import Prompt
 from bench.rng import torch_generator
-from bench.suite import Prompt
 from bench.training.data import Preferences, TrainingData
+from bench.training.ledger import Ledger
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
@@ -58,6 +62,10 @@ VAE = dict(
     shift_factor=0.1,
     scaling_factor=1.5,
 )
+
+
+LEDGERS: WeakKeyDictionary[Job, Ledger] = WeakKeyDictionary()
+"""What ``advance`` closes a step with, for as long as the job lives."""
 
 
 class TinyBackbone(Backbone):
@@ -125,11 +133,11 @@ class World:
         order = [(i, j) for i in range(PAIRS) for j in range(i + 1, PAIRS) if captions[i] == captions[j]]
         self.data = replace(pictures, preferences=Preferences(pictures, torch.tensor(order)))
 
-    def job(
+    def session(
         self, needs: Needs, *, seed: int = 0, micro_batch: int | None = None, engine: RankEngine | None = None
-    ) -> Job:
-        """A fresh job that gives just what was declared, of one process or of ``engine``'s rank."""
-        job = (RankJob if engine else Job)(
+    ) -> Session:
+        """A fresh session that gives just what was declared, of one process or of ``engine``'s rank."""
+        session = Session.of(
             backbone=self.backbone,
             null=self.null,
             data=self.data,
@@ -138,16 +146,23 @@ class World:
             engine=engine or self.engine,
             compute=Compute(micro_batch=micro_batch),
         )
-        job.grant(needs)
-        return job
+        session.grant(needs)
+        LEDGERS[session.job] = session.ledger
+        return session
+
+    def job(
+        self, needs: Needs, *, seed: int = 0, micro_batch: int | None = None, engine: RankEngine | None = None
+    ) -> Job:
+        """The job of a fresh ``session``."""
+        return self.session(needs, seed=seed, micro_batch=micro_batch, engine=engine).job
 
 
 def advance(job: Job, method: PostTrainingMethod, steps: int = 1) -> list[dict[str, float]]:
-    """Steps as the runner takes them; returns what each logged."""
+    """Steps as the loop takes them, of a job of this world; returns what each logged."""
     logs = []
     for _ in range(steps):
         method.step(job)
-        logs.append(job.finish_step(seconds=1.0, memory=1))
+        logs.append(LEDGERS[job].finish_step(seconds=1.0, memory=1))
     return logs
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from bench.backbone.loader import TextCondition
+from bench.backbone.condition import TextCondition
 from bench.encoded.encode import encode_texts
 
 if TYPE_CHECKING:

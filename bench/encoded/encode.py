@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.backbone.loader import TextCondition, at_once
+from bench.backbone.condition import TextCondition
+from bench.backbone.loader import at_once
 
 if TYPE_CHECKING:
     from bench.backbone.loader import Backbone

@@ -15,14 +15,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.backbone.loader import Backbone, TextCondition, at_once
+from bench.backbone.condition import TextCondition
+from bench.backbone.loader import Backbone, at_once
 from bench.corpus import BadPair, Corpus, Manifest
 from bench.encoded.ahead import AheadText
 from bench.encoded.encode import TEXT_BATCH, encode_pictures, encode_texts
 from bench.encoded.store import Rows, Shard, Store, gigabytes
 from bench.errors import BenchError
-from bench.suite import Prompt
-from bench.training.data import Prefetch, Text, TrainingData
+from bench.prompt import Prompt
+from bench.training.data import TrainingData
+from bench.training.prefetch import Prefetch
 
 READERS = min(8, os.cpu_count() or 1)
 """Threads that decode the pictures of the next batch while one is encoded."""
@@ -89,10 +91,12 @@ def training_data(
     captions = [corpus.caption(i) for i in manifest.indices]
     texts = sorted(set(captions))
     row = {text: i for i, text in enumerate(texts)}
+    text = _text(work, texts, text_limit, say if rank == 0 else lambda line: None)
     return TrainingData(
         latents=latents,
         shapes=torch.tensor(shapes),
-        text=_text(work, texts, text_limit, say if rank == 0 else lambda line: None),
+        text=text,
+        ahead=text if isinstance(text, AheadText) else None,
         prompts=tuple(Prompt(str(i), text) for i, text in enumerate(texts)),
         text_of=torch.tensor([row[caption] for caption in captions]),
     )
@@ -201,7 +205,7 @@ class _Pictures:
         return image
 
 
-def _text(work: _Work, texts: Sequence[str], limit: int, say: Callable[[str], None]) -> Text:
+def _text(work: _Work, texts: Sequence[str], limit: int, say: Callable[[str], None]) -> StoredText | AheadText:
     """Conditions from the cache if what it lacks fits the limit, otherwise encoded ahead."""
     backbone = work.backbone
     tokens = backbone.spec.max_sequence_length

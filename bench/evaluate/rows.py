@@ -249,7 +249,7 @@ class _Rows:
 
     def _score(self, metrics: Mapping[str, Metric]) -> None:
         from bench.evaluation.scoring import owed, score_suite
-        from bench.experiment.loop import write_status
+        from bench.records.status import write_status
 
         left = sum(owed(row.suite, metrics, row.evaluation, again=True) for row in self.rows)
         with self.progress.task(f"score {self.subject.label}", max(left, 1)) as task:
@@ -260,7 +260,7 @@ class _Rows:
 
     def _begin(self, row: _Row, about: dict[str, Any]) -> None:
         """Write ``job.json`` first, or see that it is of the same subject."""
-        from bench.experiment.loop import write_status
+        from bench.records.status import write_status
         from bench.report.study import JobRecord
 
         path = row.folder / "job.json"

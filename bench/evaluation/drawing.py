@@ -15,8 +15,9 @@ from PIL import Image
 from bench import records
 from bench.evaluation.painters import Painter
 from bench.machine.engine import Engine
+from bench.prompt import Prompt
 from bench.records import atomic, pictures
-from bench.suite import Prompt, PromptSet, Suite
+from bench.suite import PromptSet, Suite
 
 NOT_A_NUMBER = "the model drew no number but NaN or infinity"
 CONSTANT = "every pixel of the picture is the same"

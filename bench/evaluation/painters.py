@@ -8,10 +8,12 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from bench.backbone.loader import Backbone, TextCondition
+from bench.backbone.condition import TextCondition
+from bench.backbone.loader import Backbone
 from bench.backbone.policy import Policy
+from bench.prompt import Prompt
 from bench.rng import torch_generator
-from bench.suite import Prompt, Sampler
+from bench.suite import Sampler
 
 TEXTS = 64
 """Prompts encoded together."""

@@ -15,9 +15,10 @@ from bench.errors import BenchError, Missing, stop_if_lost
 from bench.evaluation.drawing import read_picture
 from bench.machine.engine import Engine
 from bench.metric import Metric, checked
+from bench.prompt import Prompt
 from bench.records import atomic
 from bench.report.study import SampleLine
-from bench.suite import Prompt, Suite
+from bench.suite import Suite
 
 BATCH = 32
 """Images given to a metric together."""

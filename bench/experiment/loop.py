@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import gc
 import math
-import resource
 import signal
 import threading
 import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +20,13 @@ from bench import records
 from bench.errors import BenchError, JobFailure
 from bench.evaluation import Evaluator
 from bench.evaluation.drawing import clear_others
-from bench.job import Job
+from bench.experiment.session import Session
 from bench.machine.engine import digest_of, spread, whole
+from bench.machine.memory import peak_memory, release_memory, reset_peak_memory
 from bench.method import PostTrainingMethod
 from bench.records import atomic
 from bench.training.budget import Budget
+from bench.training.meter import Meter
 
 CHECKPOINT_SECONDS = 20.0
 CHECKPOINT_SHARE = 20.0
@@ -51,6 +50,34 @@ class OutOfMemory(Exception):
 
 
 @dataclass
+class Stand:
+    """Where a job stands, beyond what session and method keep: all that a resume needs to go on alike.
+
+    Attributes:
+        stage: of the row's methods, from 0.
+        begun: where the stage found the job, so that its setup draws in a resume what it drew then.
+        evaluated: fractions of the budget that have been evaluated.
+        largest_step: what the stage's dearest step has cost, in the budget's currency.
+        taken: steps of the stage.
+        updates_before: updates of the stages before.
+        idle: steps in a row that spent nothing.
+    """
+
+    stage: int = 0
+    begun: dict[str, Any] = field(default_factory=dict)
+    evaluated: int = 0
+    largest_step: float = 0.0
+    taken: int = 0
+    updates_before: int = 0
+    idle: int = 0
+
+    @staticmethod
+    def of(state: dict[str, Any]) -> Stand:
+        """As a checkpoint holds it; one of an earlier release may lack what was added since."""
+        return Stand(**{f.name: state[f.name] for f in fields(Stand) if f.name in state})
+
+
+@dataclass
 class JobRun:
     """One job and its folder.
 
@@ -66,7 +93,7 @@ class JobRun:
 
     folder: Path
     method: PostTrainingMethod
-    job: Job
+    session: Session
     budget: Budget
     fractions: tuple[float, ...]
     evaluator: Evaluator
@@ -75,22 +102,34 @@ class JobRun:
     progress: Callable[[float, dict[str, float]], None] = lambda share, scalars: None
     tick: Callable[[int], None] = lambda images: None
     track: Callable[[int, dict[str, float]], None] = lambda step, scalars: None
+    stand: Stand = field(default_factory=Stand, init=False)
+
+    def __post_init__(self) -> None:
+        """Open the logs; nothing is written yet."""
+        main = self.session.engine.is_main
+        self._train_log = records.Log(self.folder / "train.jsonl", write=main)
+        self._meter_log = records.Log(self.folder / "meter.jsonl", write=main)
+        self._clock_log = records.Log(self.folder / "clock.jsonl", write=main)
+
+    @property
+    def _meter(self) -> Meter:
+        return self.session.ledger.meter
+
+    @property
+    def _spent(self) -> float:
+        """In the budget's currency."""
+        return self._meter.spent(self.budget.currency)
 
     def run(self) -> None:
         """Train to the end of the budget. Raises JobFailure with the reason if the method breaks a promise."""
         try:
             self._run()
         except torch.OutOfMemoryError as error:
-            raise OutOfMemory(_out_of_memory(self.job)) from error
+            raise OutOfMemory(_out_of_memory(self.session)) from error
         finally:
-            self.job.close()
+            self.session.close()
 
     def _run(self) -> None:
-        main = self.job.engine.is_main
-        self._train_log = records.Log(self.folder / "train.jsonl", write=main)
-        self._meter_log = records.Log(self.folder / "meter.jsonl", write=main)
-        self._clock_log = records.Log(self.folder / "clock.jsonl", write=main)
-        self._stage, self._evaluated = 0, 0
         reset_peak_memory()
         self._resume()
         saved, every = time.monotonic(), CHECKPOINT_SECONDS
@@ -114,18 +153,18 @@ class JobRun:
 
     def _set_up(self) -> None:
         """Let the present stage's method choose what trains, with the doors that it declared."""
-        self._begun = self.job.position()
-        self.job.grant(type(self.method).needs_of(self.method.config))
-        self.method.setup(self.job)
-        if not self.job.parameters:
+        session, before = self.session, self.stand
+        begun = session.position()
+        session.grant(type(self.method).needs_of(self.method.config))
+        self.method.setup(session.job)
+        if not session.job.parameters:
             raise JobFailure("the method's setup chose nothing to train")
-        self._largest_step, self._idle, self._taken = 0.0, 0, 0
-        self._updates_before = self.job.meter.updates
+        self.stand = Stand(before.stage, begun, before.evaluated, updates_before=self._meter.updates)
 
     @property
     def _end(self) -> float:
         """Share of the budget at which the present stage ends."""
-        return self.then[self._stage][1] if self._stage < len(self.then) else 1.0
+        return self.then[self.stand.stage][1] if self.stand.stage < len(self.then) else 1.0
 
     @property
     def _planned(self) -> int | None:
@@ -135,21 +174,23 @@ class JobRun:
     def _goes_on(self) -> bool:
         """True if another step is to be taken, by this stage or by the next one."""
         while not self._affords_another():
-            if self.job.meter.updates == self._updates_before:
-                raise JobFailure(f"the method never called job.update() in its {self._taken} steps: it learned nothing")
-            if self._stage == len(self.then):
+            if self._meter.updates == self.stand.updates_before:
+                taken = self.stand.taken
+                raise JobFailure(f"the method never called job.update() in its {taken} steps: it learned nothing")
+            if self.stand.stage == len(self.then):
                 return False
             self._next_stage()
         return True
 
     def _next_stage(self) -> None:
         planned = self._planned
-        if planned is not None and planned >= self._evaluated:
+        if planned is not None and planned >= self.stand.evaluated:
             self._evaluate(self.fractions[planned])
-            self._evaluated = planned + 1
-        with self.method.evaluation_weights(self.job):
-            self.job.save_trained(self._weights_of(self._stage + 1), merge=True)
-        self._enter(self._stage + 1)
+            self.stand.evaluated = planned + 1
+        following = self.stand.stage + 1
+        with self.method.evaluation_weights(self.session.job):
+            self.session.model.save(self._weights_of(following), merge=True)
+        self._enter(following)
         self.save()
 
     def _weights_of(self, stage: int) -> Path:
@@ -157,66 +198,65 @@ class JobRun:
         return self.folder / "stages" / str(stage)
 
     def _enter(self, stage: int) -> None:
-        self._stage, self.method = stage, self.then[stage - 1][0]
-        self.job.restart(self._weights_of(stage))
+        self.stand.stage, self.method = stage, self.then[stage - 1][0]
+        self.session.model.restart(self._weights_of(stage))
         release_memory()  # the earlier stage's model
         self._set_up()
 
     def _agree(self, due: bool, stop: bool) -> tuple[bool, bool]:
         """Whether to save and whether to stop, for all processes: when one has heard a signal, all stop."""
-        flags = self.job.engine.sum(torch.tensor([due and self.job.engine.is_main, stop], dtype=torch.int64))
+        engine = self.session.engine
+        flags = engine.sum(torch.tensor([due and engine.is_main, stop], dtype=torch.int64))
         return bool(flags[0]), bool(flags[1])
 
     # -- training --------------------------------------------------------------------------------------------------
 
     def _affords_another(self) -> bool:
         """True unless the next step would overshoot; a step is taken to cost as much as the stage's dearest so far."""
-        spent = self.job.meter.spent(self.budget.currency)
-        return spent + self._largest_step <= self._end * self.budget.amount * (1 + 1e-9)
+        return self._spent + self.stand.largest_step <= self._end * self.budget.amount * (1 + 1e-9)
 
     def _step(self) -> None:
-        job, before, start = self.job, self.job.meter.spent(self.budget.currency), time.monotonic()
-        self.method.step(job)
-        job.engine.settle()
-        scalars = job.finish_step(time.monotonic() - start, peak_memory())
-        self._taken += 1
-        spent = job.meter.spent(self.budget.currency)
-        self._idle = self._idle + 1 if spent == before else 0
-        if self._idle == IDLE_STEPS:
+        ledger, stand, before, start = self.session.ledger, self.stand, self._spent, time.monotonic()
+        self.method.step(self.session.job)
+        self.session.engine.settle()
+        scalars = ledger.finish_step(time.monotonic() - start, peak_memory())
+        stand.taken += 1
+        spent = self._spent
+        stand.idle = stand.idle + 1 if spent == before else 0
+        if stand.idle == IDLE_STEPS:
             raise JobFailure(
                 f"{IDLE_STEPS} steps in a row spent none of the budget {self.budget}; the method has stopped learning "
                 "(in policy gradients: rewards that no longer differ within a prompt)"
             )
-        dearest, self._largest_step = self._largest_step, max(self._largest_step, spent - before)
-        taken, most = self._taken, self._taken * self._largest_step
+        dearest, stand.largest_step = stand.largest_step, max(stand.largest_step, spent - before)
+        taken, most = stand.taken, stand.taken * stand.largest_step
         barren = taken == IDLE_STEPS or (taken >= BARREN_STEPS and most >= BARREN_SHARE * self.budget.amount)
-        if barren and job.meter.updates == self._updates_before:
+        if barren and self._meter.updates == stand.updates_before:
             raise JobFailure(f"the method did not call job.update() in its first {taken} steps: it learns nothing")
         self._check_spending(spent, spent - before, dearest)
         for name, value in scalars.items():
             if not math.isfinite(value):
-                raise JobFailure(f"the method logged {name} = {value} at step {job.step}")
-        self.track(job.step, scalars)
-        self._train_log.append({"step": job.step, **scalars})
-        self._meter_log.append({"step": job.step, **job.meter.counts()})
-        self._clock_log.append(
-            {"step": job.step, "seconds": round(job.meter.seconds, 3), "peak_memory": job.meter.peak_memory}
-        )
-        self.progress(min(job.meter.spent(self.budget.currency) / self.budget.amount, 1.0), scalars)
+                raise JobFailure(f"the method logged {name} = {value} at step {ledger.step}")
+        meter, step = self._meter, {"step": ledger.step}
+        self.track(ledger.step, scalars)
+        self._train_log.append(step | scalars)
+        self._meter_log.append(step | meter.counts())
+        self._clock_log.append(step | {"seconds": round(meter.seconds, 3), "peak_memory": meter.peak_memory})
+        self.progress(min(spent / self.budget.amount, 1.0), scalars)
 
     def _check_spending(self, spent: float, cost: float, dearest: float) -> None:
         """JobFailure if a step cost what no budget foresees: a first one all of its share, or another far more than
         those before it, beyond the end of the budget. Clock readings are not foreseen, and end no job."""
         currency, amount = self.budget.currency, self.budget.amount
-        if self._taken == 1 and spent > self._end * amount * (1 + (OVERSPENT if self._end < 1 else 1e-9)):
+        if self.stand.taken == 1 and spent > self._end * amount * (1 + (OVERSPENT if self._end < 1 else 1e-9)):
             share = f"the first {self._end:.0%} of " if self._end < 1 else ""
             raise JobFailure(
                 f"{share}the budget {self.budget} is too small for one step, which costs {cost:.3g} {currency}"
             )
         if currency != "device-seconds" and spent > amount * (1 + OVERSPENT) and cost > 2 * dearest:
             raise JobFailure(
-                f"the method overspent: step {self.job.step} cost {cost:.3g} {currency}, where none before it cost "
-                f"more than {dearest:.3g}, and took {spent / amount:.0%} of the budget"
+                f"the method overspent: step {self.session.ledger.step} cost {cost:.3g} {currency}, where none before "
+                f"it cost more than {dearest:.3g}, and took {spent / amount:.0%} of the budget"
             )
 
     # -- evaluation ------------------------------------------------------------------------------------------------
@@ -225,22 +265,22 @@ class JobRun:
         """Evaluate when a fraction (but for the last) has been reached, unless the stage's end brings one anyway."""
         if not self._affords_another() and self._planned is not None:
             return False
-        share = self.job.meter.spent(self.budget.currency) / self.budget.amount
+        share = self._spent / self.budget.amount
         due = sum(fraction <= share + 1e-9 for fraction in self.fractions[:-1])
-        if due == self._evaluated:
+        if due == self.stand.evaluated:
             return False
         self._evaluate(self.fractions[due - 1])
-        self._evaluated = due
+        self.stand.evaluated = due
         return True
 
     def _evaluate(self, fraction: float) -> None:
-        job = self.job
-        header = {"step": job.step, "fraction": fraction, "spent": job.meter.counts()}
-        folder = self.folder / "evaluations" / str(job.step)
-        if job.engine.is_main:
+        job, ledger, engine = self.session.job, self.session.ledger, self.session.engine
+        header: dict[str, Any] = {"step": ledger.step, "fraction": fraction, "spent": ledger.meter.counts()}
+        folder = self.folder / "evaluations" / str(ledger.step)
+        if engine.is_main:
             clear_others(folder.parent, folder.name, fraction)
-        with job.unmetered(), self.method.evaluation_weights(job), torch.no_grad():
-            weights = digest_of(job.policy.transformer, job.engine)
+        with ledger.unmetered(), self.method.evaluation_weights(job), torch.no_grad():
+            weights = digest_of(job.policy.transformer, engine)
             header |= {"configuration": self.configuration, "weights": weights}
             self.evaluator.run(self.evaluator.painter(job.policy), folder, header=header, tick=self.tick)
         reset_peak_memory()
@@ -249,42 +289,32 @@ class JobRun:
 
     def save(self) -> None:
         """Write the checkpoint that a resume starts from."""
-        state = {
-            "v": records.VERSION,
-            "job": self.job.state_dict(),
-            "method": self.method.state_dict(),
-            "stage": self._stage,
-            "begun": self._begun,
-            "largest_step": self._largest_step,
-            "taken": self._taken,
-            "updates_before": self._updates_before,
-            "evaluated": self._evaluated,
-        }
-        state = whole(state, keep=self.job.engine.is_main)
-        if self.job.engine.is_main:
+        main = self.session.engine.is_main
+        both = {"job": self.session.state_dict(), "method": self.method.state_dict()}
+        state = whole({"v": records.VERSION, **both, **asdict(self.stand)}, keep=main)
+        if main:
             records.write_with(self.folder / "checkpoint.pt", lambda file: torch.save(state, file))
-        self.job.engine.barrier()  # the others' next step would count the time that the file takes
+        self.session.engine.barrier()  # the others' next step would count the time that the file takes
 
     def _resume(self) -> None:
-        path = self.folder / "checkpoint.pt"
-        if self.job.engine.is_main:
+        path, session = self.folder / "checkpoint.pt", self.session
+        if session.engine.is_main:
             atomic.sweep(self.folder)
-        if self.job.engine.broadcast(self.job.engine.is_main and is_damaged(path)):
+        if session.engine.broadcast(session.engine.is_main and is_damaged(path)):
             raise BenchError(f"{path} is damaged; delete it to start the job again")
         state = self._checkpoint(path) if path.exists() else None
         if state and state["stage"]:
-            self.job.go_to(state["begun"])  # where the stage found the job, so that its setup draws what it drew then
+            session.go_to(state["begun"])  # where the stage found the job, so that its setup draws what it drew then
             self._enter(state["stage"])
         else:
             self._set_up()
         if state:
-            self.job.load_state_dict(state["job"])
+            session.load_state_dict(state["job"])
             self.method.load_state_dict(spread(state["method"], self.method.state_dict()))
-            self._largest_step, self._evaluated = state["largest_step"], state["evaluated"]
-            self._taken, self._updates_before = state["taken"], state["updates_before"]
-        self.job.engine.barrier()  # every process has read what the next checkpoint replaces
+            self.stand = Stand.of(state)
+        session.engine.barrier()  # every process has read what the next checkpoint replaces
         for log in (self._train_log, self._meter_log, self._clock_log):
-            log.cut_after(self.job.step)
+            log.cut_after(session.ledger.step)
 
     @staticmethod
     def _checkpoint(path: Path) -> dict[str, Any]:
@@ -298,9 +328,9 @@ class JobRun:
 
     def _export(self) -> None:
         """Leave the evaluated weights in a form that diffusers and PEFT read."""
-        with self.method.evaluation_weights(self.job):
+        with self.method.evaluation_weights(self.session.job):
             # An adapter on weights that no one else has would be of no use.
-            self.job.save_trained(self.folder / "weights", merge=self._stage > 0)
+            self.session.model.save(self.folder / "weights", merge=self.stand.stage > 0)
 
 
 def is_damaged(path: Path) -> bool:
@@ -317,22 +347,22 @@ def is_damaged(path: Path) -> bool:
         return True
 
 
-def _out_of_memory(job: Job) -> str:
+def _out_of_memory(session: Session) -> str:
     """What lowers memory, by what is not used yet."""
-    compute, knobs = job.compute, []
+    engine, compute, knobs = session.engine, session.compute, []
     if compute.micro_batch != 1:
         knobs.append(f"a smaller --micro-batch (now {compute.micro_batch or 'the whole share'})")
     if not compute.gradient_checkpointing:
         knobs.append("--gradient-checkpointing")
-    if job.engine.sharding == "ddp" and job.engine.world_size > 1:
+    if engine.sharding == "ddp" and engine.world_size > 1:
         knobs.append("--sharding fsdp")
     if compute.evaluation_batch > 1:
         knobs.append(f"a smaller --evaluation-batch (now {compute.evaluation_batch}) if it was in an evaluation")
     if not compute.adam_8bit:
         knobs.append("--adam-8bit")
     return (
-        f"out of memory on {job.device} at step {job.step + 1}; lower it with {', '.join(knobs) or 'a larger device'}; "
-        "the same command with it goes on from the last checkpoint"
+        f"out of memory on {engine.device} at step {session.ledger.step + 1}; lower it with "
+        f"{', '.join(knobs) or 'a larger device'}; the same command with it goes on from the last checkpoint"
     )
 
 
@@ -353,45 +383,3 @@ def _stop_between_steps() -> Iterator[Callable[[], bool]]:
         yield asked.is_set
     finally:
         signal.signal(signal.SIGINT, usual)
-
-
-def reset_peak_memory() -> None:
-    """Start a new peak from what is in use, so that a job's figure holds neither an earlier job nor an evaluation."""
-    release_memory()  # first, or the peak would begin with what is about to be freed
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-    with contextlib.suppress(OSError):  # not Linux: the peak is then the process's
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def release_memory() -> None:
-    """Give what was freed back to the system, where the C library can (glibc keeps it otherwise)."""
-    gc.collect()
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
-
-
-def peak_memory() -> int:
-    """Bytes: the device's peak allocation on CUDA, the process's peak resident set on CPU."""
-    if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
-    try:
-        status = Path("/proc/self/status").read_text()
-    except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return int(status.partition("VmHWM:")[2].split(maxsplit=1)[0]) * 1024
-
-
-def write_status(folder: Path, status: str, reason: str | None = None) -> None:
-    """Say how a job stands: started, finished, failed or interrupted, with the reason."""
-    records.write_json(folder / "status.json", {"v": records.VERSION, "status": status, "reason": reason})
-
-
-def read_status(folder: Path) -> dict[str, Any]:
-    """Status of a job folder; ``{"status": "new"}`` where there is none. BenchError for a file that is no status."""
-    from bench.report.study import StatusRecord
-
-    path = folder / "status.json"
-    if not path.exists():
-        return {"status": "new", "reason": None}
-    return records.read_record(StatusRecord, path).model_dump()

@@ -10,8 +10,9 @@ from bench import registry
 from bench.errors import BenchError
 from bench.experiment.config import ExperimentConfig
 from bench.machine.spelling import lines_of
+from bench.prompt import Prompt
 from bench.rng import derive_seed
-from bench.suite import Prompt, PromptSet, Suite
+from bench.suite import PromptSet, Suite
 
 
 def suite_of(config: ExperimentConfig) -> Suite:

@@ -163,7 +163,7 @@ def run_experiment(
 def _in_turn(folder: Path, jobs: list[Plan]) -> list[Plan]:
     """Jobs in the order in which to run them: those that have failed before come last, for they may do so again, and
     one that loses the device keeps those behind it from running."""
-    from bench.experiment.loop import read_status
+    from bench.records.status import read_status
 
     return sorted(jobs, key=lambda job: read_status(folder / job.name)["status"] == "failed")
 
@@ -221,7 +221,7 @@ def _encoded(
 ) -> TrainingData:
     """Latents and text of a manifest's pairs, encoded now or read from the cache."""
     from bench.encoded.subset import training_data
-    from bench.training.data import parse_size
+    from bench.experiment.toml import parse_size
 
     with progress.task(f"encode {name}", manifest.count) as task:
         return training_data(
@@ -448,7 +448,7 @@ def _refuse_another_model(folder: Path, name: str) -> None:
 
 def _came_to_nothing(folder: Path) -> bool:
     """True of a job that failed before its first checkpoint: it left nothing to go on from."""
-    from bench.experiment.loop import read_status
+    from bench.records.status import read_status
 
     return read_status(folder)["status"] == "failed" and not (folder / "checkpoint.pt").exists()
 
@@ -506,7 +506,7 @@ class _Shared:
     @contextmanager
     def owed(self, folder: Path, left: str | Path = "status.json") -> Iterator[bool]:
         """Hold a row for as long as the context lasts; False where it is finished, with ``left`` in its folder."""
-        from bench.experiment.loop import read_status
+        from bench.records.status import read_status
 
         with turn(folder.parent, folder.name, self.engine, self.progress.say):
             finished = read_status(folder)["status"] == "finished" and (folder / left).exists()
@@ -547,7 +547,7 @@ class _Shared:
                 pipeline.close()
 
     def _evaluate(self, folder: Path, head: dict[str, Any], painter: Any, weights: str) -> None:
-        from bench.experiment.loop import write_status
+        from bench.records.status import write_status
 
         main, name = self.engine.is_main, head["job"]
         if main:
@@ -615,16 +615,17 @@ class _Shared:
             self.progress.say(f"{folder.name}: no model card: {error}")
 
     def _status(self, folder: Path, status: str, reason: str | None = None, *, force: bool = False) -> None:
-        from bench.experiment.loop import write_status
+        from bench.records.status import write_status
 
         if self.engine.is_main or force:
             write_status(folder, status, reason)
 
     def _run(self, plan: Plan, recipe: Recipe, data: TrainingData, folder: Path) -> None:
         from bench.errors import JobFailure
-        from bench.experiment.loop import JobRun, release_memory
+        from bench.experiment.loop import JobRun
+        from bench.experiment.session import Session
         from bench.experiment.trackers import tracking
-        from bench.job import Job
+        from bench.machine.memory import release_memory
 
         needs, reward = recipe.needs, reward_metric(self.config, plan, recipe.needs, self.suite)
         if needs.differentiable_reward and reward and not self.metrics[reward].differentiable:
@@ -632,7 +633,7 @@ class _Shared:
         if needs.preference_pairs and self.lacking:
             raise JobFailure(self.lacking)
         release_memory()  # an earlier job's model, before there is another
-        job = Job(
+        session = Session.of(
             backbone=self.backbone,
             null=self.null,
             data=data.given(needs),
@@ -651,7 +652,7 @@ class _Shared:
                 folder=folder,
                 method=recipe.stages[0].make(),
                 then=tuple((stage.make(), before.end) for before, stage in pairwise(recipe.stages)),
-                job=job,
+                session=session,
                 budget=Budget.parse(self.config.budget),
                 fractions=self.config.fractions,
                 evaluator=self.evaluator,

@@ -75,7 +75,7 @@ def run_on_cluster(
 
 
 def _unfinished(folder: Path, names: Sequence[str]) -> list[str]:
-    from bench.experiment.loop import read_status
+    from bench.records.status import read_status
 
     return [name for name in names if read_status(folder / name)["status"] != "finished"]
 

@@ -47,7 +47,7 @@ def blame(folder: Path, names: Iterable[str], reason: str, *, since: float | Non
             interrupted last since then gets the reason: a rank that lost its connection to a dead one, or was told to
             stop for its sake, knows no better.
     """
-    from bench.experiment.loop import read_status, write_status
+    from bench.records.status import read_status, write_status
 
     names = list(names)
     blamed = [name for name in names if read_status(folder / name)["status"] == "started"]
@@ -60,7 +60,7 @@ def blame(folder: Path, names: Iterable[str], reason: str, *, since: float | Non
 
 
 def _stopped(folder: Path) -> bool:
-    from bench.experiment.loop import read_status
+    from bench.records.status import read_status
 
     return read_status(folder)["status"] in ("failed", "interrupted")
 
@@ -73,8 +73,8 @@ def preparations(folder: Path) -> list[str]:
 
 def outcome(folder: Path, names: Iterable[str], unfinished: str = "the same command resumes it") -> Outcome:
     """How an experiment ended, from its records alone."""
-    from bench.experiment.loop import read_status
     from bench.experiment.run import Outcome
+    from bench.records.status import read_status
 
     failed = {}
     for name in names:

@@ -183,7 +183,7 @@ def _stamps(folder: Path, names: Sequence[str]) -> dict[str, int | None]:
 
 
 def _finished(folder: Path) -> bool:
-    from bench.experiment.loop import read_status
+    from bench.records.status import read_status
 
     return bool(read_status(folder)["status"] == "finished")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import torch
 from torch import Tensor
 
-from bench.backbone.loading import check_dtype
 from bench.errors import BenchError
 from bench.machine.environment import check_group
 
@@ -223,6 +222,12 @@ class Engine:
         self._accelerator.free_memory()  # it would hold on to the model, its gradients and buckets after the job's end
         return wrapped
 
+    def share_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> None:
+        """Make the gradients of parameters the mean over processes, where no backward has done so by now.
+
+        DDP and FSDP have, so nothing is left to do here.
+        """
+
     @contextmanager
     def without_sync(self, module: torch.nn.Module) -> Iterator[None]:
         """Context in which gradients add up on each process; the next backward outside shares them. May be nested."""
@@ -240,6 +245,32 @@ class Engine:
 
 def _numbered(device: torch.device) -> torch.device:
     return torch.device("cuda", 0) if device.type == "cuda" and device.index is None else device
+
+
+def check_dtype(dtype: torch.dtype, device: torch.device) -> None:
+    """Raise BenchError, one line, unless ``device`` is there and computes in ``dtype`` by its own circuits.
+
+    The CPU computes in bfloat16 everywhere, if slowly. On CUDA devices before compute capability 8.0 torch imitates it
+    through float32, which saves neither time nor workspace: refused.
+    """
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise BenchError("this torch sees no CUDA device; check the driver with nvidia-smi, or run on the CPU")
+        if dtype == torch.bfloat16:
+            with torch.cuda.device(device):
+                if not torch.cuda.is_bf16_supported(including_emulation=False):
+                    raise BenchError(
+                        f"{torch.cuda.get_device_name()} does not compute in bfloat16; use --dtype float32"
+                    )
+        return
+    for tried, line in (
+        (torch.float32, f"this torch cannot use the device {device}; run on the CPU"),
+        (dtype, f"{device} does not compute in {str(dtype).removeprefix('torch.')}; use --dtype float32"),
+    ):
+        try:
+            torch.ones(2, 2, dtype=tried, device=device).mm(torch.ones(2, 2, dtype=tried, device=device))
+        except (RuntimeError, TypeError, AssertionError, NotImplementedError) as error:
+            raise BenchError(line) from error
 
 
 def _share_gradients(module: Any, share: bool) -> None:

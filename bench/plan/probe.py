@@ -17,15 +17,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.backbone.loader import TextCondition
+from bench.backbone.condition import TextCondition
 from bench.errors import BenchError
+from bench.experiment.session import Session
 from bench.flops import Cost, reference_cost, transformer_cost
 from bench.job import Job
 from bench.machine.engine import Compute, Engine
 from bench.method import PostTrainingMethod
 from bench.metric import Metric
 from bench.plan.architecture import Architecture
-from bench.suite import Prompt
+from bench.prompt import Prompt
 from bench.training.data import Preferences, TrainingData
 
 PAIRS = 8
@@ -129,11 +130,11 @@ def what_trains(method: PostTrainingMethod, architecture: Architecture, *, low: 
     """
     shape, engine = architecture.latent_shape(), Engine(device="meta", dtype=torch.bfloat16 if low else torch.float32)
     try:
-        job = _job(_Empty(architecture), Compute(), engine)
-        method.setup(job)
+        session = _session(_Empty(architecture), Compute(), engine)
+        method.setup(session.job)
     except Exception as error:
         raise BenchError(f"what trains could not be found: {type(error).__name__}: {error}") from error
-    transformer = job.policy.transformer.float()
+    transformer = session.job.policy.transformer.float()
     like = transformer, shape, architecture.text_tokens
     adapted = bool(getattr(transformer, "peft_config", None))
     trained = sum(p.numel() for p in transformer.parameters() if p.requires_grad)
@@ -142,7 +143,7 @@ def what_trains(method: PostTrainingMethod, architecture: Architecture, *, low: 
         reference=(reference_cost if adapted else transformer_cost)(*like).forward,
         trained=trained,
         frozen=sum(p.numel() for p in transformer.parameters()) - trained,
-        copies=_bytes(job.state_dict()["ema"]) + _bytes(method.state_dict()),
+        copies=_bytes(session.state_dict()["ema"]) + _bytes(method.state_dict()),
     )
 
 
@@ -154,19 +155,19 @@ def _run(method: PostTrainingMethod, micro_batch: int | None, limit: int | None)
     """One step on the stand-in: the job after it, and the most samples in graphs at once."""
     graphs = _Graphs(limit)
     method = type(method)(method.config)
-    job = _job(_Tiny(graphs), Compute(micro_batch=micro_batch), Engine())
+    session = _session(_Tiny(graphs), Compute(micro_batch=micro_batch), Engine())
     try:
-        method.setup(job)
-        method.step(job)
+        method.setup(session.job)
+        method.step(session.job)
     except _Enough:
         pass
     finally:
-        job.close()
-    return job, graphs.most
+        session.close()
+    return session.job, graphs.most
 
 
-def _job(backbone: Any, compute: Compute, engine: Engine) -> Job:
-    """A job on stand-in data, for counting what a method does. Real jobs are made in ``bench/experiment/run.py``."""
+def _session(backbone: Any, compute: Compute, engine: Engine) -> Session:
+    """A session on stand-ins with every door open, to count what a method does."""
     text = TextCondition(torch.zeros(PAIRS, 1, WIDTH), torch.zeros(PAIRS, WIDTH))
     data = TrainingData(
         latents=torch.zeros(PAIRS, *LATENTS),
@@ -176,7 +177,7 @@ def _job(backbone: Any, compute: Compute, engine: Engine) -> Job:
         text_of=torch.arange(PAIRS),
     )
     data = replace(data, preferences=Preferences(data, torch.arange(PAIRS).view(-1, 2)))
-    return Job(
+    return Session.of(
         backbone=backbone,
         null=text[:1],
         data=data,

@@ -19,11 +19,11 @@ from bench.experiment.loop import OVERSPENT
 from bench.experiment.prompt_file import suite_of
 from bench.experiment.recipe import Stage, recipe
 from bench.experiment.run import Plan, plans, reward_metric
+from bench.experiment.toml import parse_size
 from bench.flops import Cost, count, decode_cost, transformer_cost
 from bench.plan import Assumptions, JobPlan, memory, probe
 from bench.plan.architecture import find
 from bench.training.budget import Budget
-from bench.training.data import parse_size
 
 
 @dataclass(frozen=True)

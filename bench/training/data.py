@@ -1,27 +1,15 @@
-"""Training data as a job sees it, and how the next batch is read while the present one trains."""
+"""Training data as a job sees it."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import Any, Protocol
 
 from torch import Tensor
 
-from bench.backbone.loader import TextCondition
-from bench.encoded.ahead import AheadText
-from bench.experiment.toml import parse_size
-from bench.suite import Prompt
-
-if TYPE_CHECKING:
-    from bench.method import Needs
-
-__all__ = ["Latents", "Preferences", "Prefetch", "Text", "TrainingData", "parse_size"]
-
-K = TypeVar("K")
-T = TypeVar("T")
+from bench.backbone.condition import TextCondition
+from bench.prompt import Prompt
+from bench.training.needs import Needs
 
 
 class Latents(Protocol):
@@ -42,6 +30,16 @@ class Text(Protocol):
         """Float32 conditions of the captions ``index`` (N,)."""
 
 
+class Ahead(Protocol):
+    """What encodes captions on a worker shortly before they are needed."""
+
+    def announce(self, rows: Tensor) -> None:
+        """Start on the captions ``rows`` (N,), which will be asked for."""
+
+    def close(self) -> None:
+        """Free the text encoders."""
+
+
 @dataclass(frozen=True)
 class TrainingData:
     """What every method of an experiment shares: cached latents, captions and their conditions.
@@ -56,6 +54,7 @@ class TrainingData:
         prompts: the captions.
         text_of: (pairs,) row of ``text`` and ``prompts`` that belongs to each pair.
         preferences: pairs of pictures of which one is preferred.
+        ahead: what encodes ``text``, where the embeddings of all captions do not fit the cache.
     """
 
     latents: Latents | None
@@ -64,6 +63,7 @@ class TrainingData:
     prompts: tuple[Prompt, ...]
     text_of: Tensor
     preferences: Preferences | None = None
+    ahead: Ahead | None = None
 
     def __len__(self) -> int:
         return len(self.text_of)
@@ -79,8 +79,8 @@ class TrainingData:
 
     def close(self) -> None:
         """Free the text encoders, if captions are encoded ahead; not those of ``preferences``, which subsets share."""
-        if isinstance(self.text, AheadText):
-            self.text.close()
+        if self.ahead is not None:
+            self.ahead.close()
 
 
 @dataclass(frozen=True)
@@ -96,43 +96,3 @@ class Preferences:
     pictures: TrainingData
     pairs: Tensor
     record: dict[str, Any] = field(default_factory=dict)
-
-
-class Prefetch(Generic[K, T]):
-    """Reads the next thing on a thread while the caller uses the present one. For one calling thread.
-
-    Args:
-        read: from a key (compared with ``==``) to what it names.
-        thread: one thread to read on, which ``close`` ends; None: a thread of its own.
-
-    Attributes:
-        waited: seconds that ``get`` kept its caller waiting so far.
-    """
-
-    def __init__(self, read: Callable[[K], T], thread: ThreadPoolExecutor | None = None) -> None:
-        self.waited = 0.0
-        self._read = read
-        self._worker = thread or ThreadPoolExecutor(1, thread_name_prefix="prefetch")
-        self._coming: tuple[K, Future[T]] | None = None
-
-    def get(self, key: K, next_key: K | None = None) -> T:
-        """What ``key`` names; reading ``next_key`` starts meanwhile. An error of ``read`` is raised for its key."""
-        started = time.perf_counter()
-        coming, self._coming = self._coming, None
-        if coming is not None and coming[0] == key:
-            future = coming[1]
-        else:
-            if coming is not None:
-                coming[1].cancel()
-            future = self._worker.submit(self._read, key)
-        if next_key is not None:
-            self._coming = next_key, self._worker.submit(self._read, next_key)
-        try:
-            return future.result()
-        finally:
-            self.waited += time.perf_counter() - started
-
-    def close(self) -> None:
-        """End the thread; what it was about to read is forgotten."""
-        self._coming = None
-        self._worker.shutdown(cancel_futures=True)

@@ -10,11 +10,13 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from bench.backbone.loader import TextCondition
+from bench.backbone.condition import TextCondition
 from bench.batches import Part, cut, deal
 from bench.machine.engine import Engine
 from bench.rng import numpy_generator
-from bench.training.data import Prefetch, TrainingData
+from bench.training.data import TrainingData
+from bench.training.needs import Needs
+from bench.training.prefetch import Prefetch
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Feed:
     """
 
     def __init__(self, data: TrainingData, seed: int, engine: Engine) -> None:
-        self.data = data
+        self.data, self._all = data, data
         self.cursors = {"pairs": 0, "prompts": 0, "preferences": 0}
         self._seed, self._rank, self._world_size = seed, engine.rank, engine.world_size
         self._order: tuple[str, int, Tensor] | None = None
@@ -55,6 +57,10 @@ class Feed:
     def waited(self) -> float:
         """Seconds that reading has kept the job waiting."""
         return self._prefetch.waited
+
+    def grant(self, needs: Needs) -> None:
+        """Give just what a method declared."""
+        self.data = self._all.given(needs)
 
     def advance(self, stream: str, count: int, size: int) -> tuple[Tensor, Tensor]:
         """The stream's next ``count`` rows of ``size``, the same on every process, and as many that come after them."""

@@ -17,15 +17,26 @@ from bench.metric import checked
 if TYPE_CHECKING:
     from bench.machine.engine import Engine
     from bench.metric import Metric
-    from bench.suite import Prompt
+    from bench.prompt import Prompt
+    from bench.training.needs import Needs
 
 
 class Reward:
-    """Scores by a metric. One that returns anything but a finite number for each picture ends the job, everywhere."""
+    """Scores by a metric. One that returns anything but a finite number for each picture ends the job, everywhere.
+
+    Attributes:
+        scores: whether the method may ask for scores.
+        traced: whether it may ask for their gradient.
+    """
 
     def __init__(self, metric: Metric, engine: Engine) -> None:
         self.metric, self._engine = metric, engine
+        self.scores = self.traced = True
         self._thread: ThreadPoolExecutor | None = None
+
+    def grant(self, needs: Needs) -> None:
+        """Score for a method that declared it, and no other."""
+        self.scores, self.traced = needs.reward or needs.differentiable_reward, needs.differentiable_reward
 
     def flops(self, images: int) -> int:
         """What scoring costs."""

@@ -119,7 +119,7 @@ class Tuning:
         settings: Mapping[str, Mapping[str, float]],
     ) -> None:
         """Run one trial of every row, but for those that have come to their end."""
-        from bench.experiment.loop import read_status
+        from bench.records.status import read_status
 
         def ends(row: str) -> set[str]:
             return {read_status(folder / job)["status"] for job in self._jobs(number, row, settings[row])}
@@ -165,7 +165,7 @@ class Tuning:
                 )
 
     def _judge(self, folder: Path, jobs: list[str]) -> Scored:
-        from bench.experiment.loop import read_status
+        from bench.records.status import read_status
         from bench.tune.objective import Scored, judge
 
         for job in jobs:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import replace
 
+import fakes
 import numpy as np
 import pytest
 import torch
@@ -164,9 +165,9 @@ def test_a_restored_job_goes_on_with_the_next_preference_pair(world):
         job.train_full(lr=1e-3, betas=(0.9, 0.999), weight_decay=0.0, max_grad_norm=1.0)
     expected = [preferred(whole, 2).indices.tolist() for _ in range(4)]
     found = [preferred(first, 2).indices.tolist() for _ in range(2)]
-    state = first.state_dict()
+    state = fakes.session_of(first).state_dict()
     preferred(first, 1)  # after the state was taken, which it must not change
-    second.load_state_dict(state)
+    fakes.session_of(second).load_state_dict(state)
     assert found + [preferred(second, 2).indices.tolist() for _ in range(2)] == expected
 
 
@@ -193,7 +194,7 @@ def test_a_method_that_declared_no_prompts_gets_none(world):
 def test_noise_is_a_function_of_seed_step_row_and_stream(world):
     def draw(seed: int = 0, step: int = 0, stream: str = "a") -> torch.Tensor:
         job = world.job(seed=seed)
-        job.step = step
+        fakes.session_of(job).ledger.step = step
         return job.noise(rows(2), stream)
 
     assert torch.equal(draw(), draw())
@@ -386,7 +387,7 @@ def test_a_differentiable_reward_is_charged_twice_and_without_a_graph_once(world
 
 
 def test_evaluation_is_never_charged(job):
-    with job.unmetered():
+    with fakes.session_of(job).ledger.unmetered():
         forward(job, 2)
     assert (job.meter.forwards, job.meter.flops) == (0, 0)
     forward(job, 2)
@@ -394,7 +395,7 @@ def test_evaluation_is_never_charged(job):
 
 
 def test_charges_are_whole_numbers_however_large(job):
-    job.meter.flops = 10**20
+    fakes.session_of(job).ledger.meter.flops = 10**20
     with torch.no_grad():
         forward(job, 1)
     cost = transformer_cost(job.policy.transformer, job.latent_shape, job.policy.null.prompt_embeds.shape[1])
@@ -494,7 +495,7 @@ def test_accumulated_gradients_are_averaged_over_their_items(world):
     norms = []
     for job in jobs:
         job.update()
-        norms.append(job.finish_step(seconds=0, memory=0)["grad_norm"])
+        norms.append(fakes.finish_step(job)["grad_norm"])
     assert norms[0] == norms[1] == pytest.approx(2 * parameter[0].numel() ** 0.5)
     assert same(weights(jobs[0]), weights(jobs[1]))
     assert all(p.grad is None for p in jobs[0].parameters)
@@ -568,14 +569,14 @@ def test_a_broken_differentiable_reward_fails_the_job(world, scores, message):
 
 def test_a_method_that_declared_no_differentiable_reward_gets_none(world):
     job = world.job()
-    job.grant(Needs(reward=True))
+    fakes.session_of(job).grant(Needs(reward=True))
     with pytest.raises(JobFailure, match=r"did not declare needs\.differentiable_reward"):
         job.differentiable_reward(torch.zeros(1, 3, 16, 16), [Prompt("0", "x")])
 
 
 def test_a_method_that_declared_no_reward_gets_none(world):
     job = world.job()
-    job.grant(Needs(prompts=True))
+    fakes.session_of(job).grant(Needs(prompts=True))
     with pytest.raises(JobFailure, match=r"did not declare needs\.reward"):
         job.reward(np.zeros((1, 16, 16, 3), np.uint8), [Prompt("0", "x")])
 
@@ -587,7 +588,7 @@ def test_the_norm_that_is_logged_is_the_mean_of_a_steps_updates(job):
         job.accumulate((job.policy.velocity(pairs.latents, 0.5, pairs.text) ** 2).mean((1, 2, 3)).sum(), len(pairs))
         norms.append(torch.stack([p.grad.norm() for p in job.parameters]).norm().item() / 3)
         job.update()
-    assert job.finish_step(1.0, 1)["grad_norm"] == pytest.approx(sum(norms) / 2, rel=1e-5)
+    assert fakes.finish_step(job)["grad_norm"] == pytest.approx(sum(norms) / 2, rel=1e-5)
     assert norms[0] != norms[1]
 
 
@@ -601,7 +602,7 @@ def test_the_next_steps_prompts_are_encoded_while_this_one_trains(world, monkeyp
             name,
             lambda self, rows, name=name, usual=usual: (asked.append((name, rows.tolist())), usual(self, rows))[1],
         )
-    job = world.job(data=replace(world.data, text=text))
+    job = world.job(data=replace(world.data, text=text, ahead=text))
     for _ in range(3):
         job.prompts(2)
     text.close()
@@ -633,15 +634,16 @@ def test_a_reward_that_is_waited_for_later_is_the_same_and_costs_the_same(world,
     prompts = [Prompt("0", "x")] * 2
     expected = now.reward(images, prompts)
     assert torch.equal(later.reward_later(images, prompts)(), expected)
-    threaded._reward._thread = ThreadPoolExecutor(1)
+    session = fakes.session_of(threaded)
+    session.scorer._thread = ThreadPoolExecutor(1)
     with monkeypatch.context() as on_a_gpu:
-        on_a_gpu.setattr(threaded.engine, "device", torch.device("cuda"))
+        on_a_gpu.setattr(session.engine, "device", torch.device("cuda"))
         wait = threaded.reward_later(images, prompts)
     assert torch.equal(wait(), expected)
     assert now.meter.counts() == later.meter.counts() == threaded.meter.counts()
-    threaded.close()
+    session.close()
     with pytest.raises(RuntimeError, match="after shutdown"):
-        threaded._reward._thread.submit(print)
+        session.scorer._thread.submit(print)
 
 
 def test_a_loras_reference_is_the_pretrained_model_bit_for_bit(lora, world):
@@ -682,12 +684,12 @@ def test_a_restored_job_goes_on_as_if_nothing_had_happened(world):
             job.accumulate((forward(job, 5) - job.noise(rows(5), "n")).pow(2).mean(), 1)
             job.update()
             job.prompts(2)
-            job.finish_step(seconds=0, memory=0)
+            fakes.finish_step(job)
 
     whole, first, second = fresh(), fresh(), fresh()
     go_on(whole, 4)
     go_on(first, 2)
-    second.load_state_dict(first.state_dict())
+    fakes.session_of(second).load_state_dict(fakes.session_of(first).state_dict())
     go_on(second, 2)
     assert same(weights(whole), weights(second))
     assert whole.meter.counts() == second.meter.counts()
@@ -696,4 +698,11 @@ def test_a_restored_job_goes_on_as_if_nothing_had_happened(world):
 
 def test_a_checkpoint_of_another_configuration_is_refused(job, lora):
     with pytest.raises(BenchError, match="belongs to another configuration"):
-        lora.load_state_dict(job.state_dict())
+        fakes.session_of(lora).load_state_dict(fakes.session_of(job).state_dict())
+
+
+def test_a_method_finds_none_of_what_the_harness_does_with_a_job(job):
+    for name in ("unmetered", "finish_step", "restart", "save_trained", "grant", "go_to", "state_dict", "close"):
+        assert not hasattr(job, name)
+    job.meter.flops = -(10**9)  # a copy
+    assert job.meter.flops == 0

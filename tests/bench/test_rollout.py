@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fakes
 import pytest
 import torch
 from fakes import Places
@@ -54,7 +55,7 @@ def test_micro_batches_keep_rows_and_rewards_in_order(world, size):
 def test_under_the_reference_the_samples_are_the_pretrained_models(job):
     batch = job.prompts(2, repeat=2)
     before, _ = sample_and_score(job, batch, steps=2, guidance_scale=1.0)
-    job.learner.fill([p + 0.5 for p in job.parameters])
+    fakes.learner(job).fill([p + 0.5 for p in job.parameters])
     with job.policy.reference():
         reference, _ = sample_and_score(job, batch, steps=2, guidance_scale=1.0)
     trained, _ = sample_and_score(job, batch, steps=2, guidance_scale=1.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fakes
 import numpy as np
 import pytest
 import torch
@@ -35,7 +36,7 @@ def draw(seed: int, *shape: int) -> torch.Tensor:
 def awake(world, **overrides):
     """A job whose adapter, and the old copy of it, do something, and differ."""
     job, method = prepare(world, "diffusion_nft", **overrides)
-    job.learner.fill([p + 0.1 * draw(i, *p.shape) for i, p in enumerate(job.parameters)])
+    fakes.learner(job).fill([p + 0.1 * draw(i, *p.shape) for i, p in enumerate(job.parameters)])
     method.old = [p + 0.1 * draw(-i - 1, *p.shape) for i, p in enumerate(weights(job))]
     return job, method
 
@@ -194,7 +195,7 @@ def test_where_nothing_is_better_nothing_is_learnt_but_for_rounding(world, monke
     for reward in (Constant(), Brightness()):
         job, method = world.job(reward=reward), small("diffusion_nft", kl_weight=0.0)
         method.setup(job)
-        job.learner.fill([p + 0.1 * draw(i, *p.shape) for i, p in enumerate(job.parameters)])
+        fakes.learner(job).fill([p + 0.1 * draw(i, *p.shape) for i, p in enumerate(job.parameters)])
         method.old = weights(job)
         norms[type(reward)] = advance(job, method, 1)[0]["grad_norm"]
     assert norms[Constant] < 1e-5 * norms[Brightness]
@@ -226,10 +227,10 @@ def test_micro_batches_give_one_gradient(world):
         job = world.job(reward=Places(), micro_batch=micro_batch, evaluation_batch=1)
         method = small("diffusion_nft", kl_weight=0.1)
         method.setup(job)
-        job.learner.fill([p + 0.1 * draw(i, *p.shape) for i, p in enumerate(job.parameters)])
+        fakes.learner(job).fill([p + 0.1 * draw(i, *p.shape) for i, p in enumerate(job.parameters)])
         job.update = lambda: None
         method.step(job)
-        return torch.cat([p.grad.flatten().double() for p in job.parameters]) / job.learner.items
+        return torch.cat([p.grad.flatten().double() for p in job.parameters]) / fakes.learner(job).items
 
     one, several = gradient(None), gradient(4)
     assert (one - several).norm() < 1e-4 * one.norm()

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from fakes import advance, same, small, weights
+from fakes import advance, same, session_of, small, weights
 from observed import column, prepare, record, wide
 
 from bench import flow
@@ -89,10 +89,11 @@ def test_pairs_of_the_reference_are_drawn_without_the_adapter_and_charged(world,
     for trained in (0, 3):
         job, method = prepare(world, "dpo", **free)
         advance(job, small("dpo"), trained)  # the adapter moves
-        job.step = 7  # the same noise
+        session_of(job).ledger.step = 7  # the same noise
         spy = record(job, "sample", monkeypatch)
-        at = job.position()
-        job.go_to(at | {"cursors": at["cursors"] | {"prompts": 0}})  # the same prompts
+        session = session_of(job)
+        at = session.position()
+        session.go_to(at | {"cursors": at["cursors"] | {"prompts": 0}})  # the same prompts
         before = job.meter.counts()
         advance(job, method, 1)
         drawn.append(spy[0][1])

@@ -70,7 +70,7 @@ def sampled(world, **overrides):
 def update(job, method, *arguments, **options) -> dict[str, float]:
     """One update and what it logged."""
     method.update(job, *arguments, **options)
-    return job.finish_step(seconds=0, memory=0)
+    return fakes.finish_step(job)
 
 
 # -- ratios ------------------------------------------------------------------------------------------------------------
@@ -162,8 +162,8 @@ def test_outside_the_window_the_path_is_the_odes_and_before_it_the_groups(world,
 )
 def test_windows_start_in_the_first_half_and_leave_out_the_last_step(world, steps, window, starts):
     job, method = prepare(world, "flow_grpo", sampling_steps=steps, window=window)
-    seen = set()
-    for job.step in range(100):
+    seen, ledger = set(), fakes.session_of(job).ledger
+    for ledger.step in range(100):
         trained = method.trained_steps(job)
         assert len(trained) == window and trained == method.trained_steps(job)
         seen.add(trained.start)
@@ -340,7 +340,7 @@ def test_constant_rewards_teach_nothing_and_break_nothing(world, variant):
     job, method = rewarded(world, [0.3] * 6, **VARIANTS[variant])
     before = weights(job)
     logs = advance(job, method, 2)
-    assert same(before, weights(job)) and same(before, job.learner.ema)
+    assert same(before, weights(job)) and same(before, fakes.learner(job).ema)
     assert job.meter.updates == 0 and job.meter.images == job.meter.reward_calls == 12
     assert all(log["kept"] == 0 and all(map(math.isfinite, log.values())) for log in logs)
 
@@ -366,12 +366,12 @@ def test_micro_batches_give_one_gradient(world, variant):
         method = small("flow_grpo", clip_range=0.9, **VARIANTS[variant])  # a clipped objective jumps
         method.setup(job)
         generator = torch.Generator().manual_seed(0)
-        job.learner.fill([p + 0.02 * torch.randn(p.shape, generator=generator) for p in job.parameters])
+        fakes.learner(job).fill([p + 0.02 * torch.randn(p.shape, generator=generator) for p in job.parameters])
 
         def look() -> None:
-            found.append(torch.cat([p.grad.flatten().double() for p in job.parameters]) / job.learner.items)
-            job.learner.optimizer.zero_grad()
-            job.learner.items = 0.0
+            found.append(torch.cat([p.grad.flatten().double() for p in job.parameters]) / fakes.learner(job).items)
+            fakes.learner(job).optimizer.zero_grad()
+            fakes.learner(job).items = 0.0
 
         job.update = look
         advance(job, method, 1)
@@ -390,7 +390,7 @@ def test_the_average_warms_up(world, monkeypatch):
         if n % 2 == 0:
             decay = min(0.4, (1 + n) / (10 + n))
             expected = [decay * e + (1 - decay) * wide(w) for e, w in zip(expected, weights(job), strict=True)]
-    for value, held in zip(expected, job.learner.ema, strict=True):
+    for value, held in zip(expected, fakes.learner(job).ema, strict=True):
         np.testing.assert_allclose(wide(held), value, rtol=1e-5, atol=1e-7)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from fakes import advance, small, weights
+from fakes import advance, session_of, small, weights
 from observed import prepare, record, wide
 
 from bench.errors import JobFailure
@@ -39,7 +39,7 @@ def test_the_gradient_is_that_of_two_leaps(world, k, j, nested):
     job, method = prepare(world, "leap_align", **SETTINGS, nested=nested)
     share = job.prompts(3)
     noise = wide(job.noise(share, "start"))
-    job.policy = policy = Linear()
+    session_of(job).model.policy = policy = Linear()
     x0, distance = method.sample(job, share, k, j)
 
     s, a = levels(5), 0.7
@@ -130,8 +130,9 @@ def test_a_reward_above_the_ceiling_from_the_start_ends_the_job(world):
 def test_the_ceiling_is_held_against_the_first_rewards_of_a_later_stage_too(world, tmp_path):
     job, earlier = prepare(world, "sft")
     advance(job, earlier, 1)
-    job.save_trained(tmp_path / "from", merge=True)
-    job.restart(tmp_path / "from")
+    session = session_of(job)
+    session.model.save(tmp_path / "from", merge=True)
+    session.restart(tmp_path / "from")
     method = small("leap_align", **SETTINGS, reward_ceiling=0.0)
     method.setup(job)
     with pytest.raises(JobFailure, match="no reward is under reward_ceiling 0"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import fakes
 import numpy as np
 import pytest
 import torch
@@ -75,7 +76,7 @@ def test_a_restored_method_goes_on_bit_for_bit(world, name):
     whole, first, second = (prepare(world, name) for _ in range(3))
     expected = advance(*whole, 4)
     logs = advance(*first, 2)
-    second[0].load_state_dict(first[0].state_dict())
+    fakes.session_of(second[0]).load_state_dict(fakes.session_of(first[0]).state_dict())
     second[1].load_state_dict(first[1].state_dict())
     logs += advance(*second, 2)
     assert logs == expected
@@ -88,9 +89,9 @@ def test_a_restored_method_goes_on_bit_for_bit(world, name):
 def test_a_methods_state_survives_a_safe_checkpoint(world, name, tmp_path):
     (job, method), (other, again) = prepare(world, name), prepare(world, name)
     advance(job, method, 1)
-    torch.save({"job": job.state_dict(), "method": method.state_dict()}, tmp_path / "state.pt")
+    torch.save({"job": fakes.session_of(job).state_dict(), "method": method.state_dict()}, tmp_path / "state.pt")
     state = torch.load(tmp_path / "state.pt", weights_only=True)
-    other.load_state_dict(state["job"])
+    fakes.session_of(other).load_state_dict(state["job"])
     again.load_state_dict(state["method"])
     assert advance(job, method, 1) == advance(other, again, 1)
     with method.evaluation_weights(job), again.evaluation_weights(other):
@@ -105,7 +106,7 @@ def test_evaluation_weights_come_and_go(world, name):
     with method.evaluation_weights(job):
         evaluated = weights(job)
     assert same(weights(job), trained)
-    assert same(evaluated, trained if job.learner.ema is None else job.learner.ema)
+    assert same(evaluated, trained if fakes.learner(job).ema is None else fakes.learner(job).ema)
 
 
 # -- SFT ---------------------------------------------------------------------------------------------------------------

@@ -22,35 +22,35 @@ ROUND_OFF = 1e-5
 
 @pytest.mark.parametrize(("batch", "micro"), [(2, None), (3, 1), (4, 4)])
 def test_soar_and_its_reference_have_one_loss_and_one_gradient(world: World, batch: int, micro: int | None) -> None:
-    reference, job, method = soar.both_sides(world.backbone, CPU, batch_size=4, micro_batch=micro)
+    reference, session, method = soar.both_sides(world.backbone, CPU, batch_size=4, micro_batch=micro)
     reference.batch = batch
-    theirs, ours = soar.first_updates(reference, method, job)
+    theirs, ours = soar.first_updates(reference, method, session)
     assert ours.loss == pytest.approx(theirs.loss, rel=1e-6)
     assert _common.distance(theirs, ours) < ROUND_OFF
 
 
 def test_soar_and_its_reference_stay_together_over_steps(world: World) -> None:
-    reference, job, method = soar.both_sides(world.backbone, CPU, batch_size=4)
+    reference, session, method = soar.both_sides(world.backbone, CPU, batch_size=4)
     for _ in range(3):
         reference.prepare()
-        assert soar.step(method, job) == pytest.approx(reference.step(), rel=1e-4)
+        assert soar.step(method, session) == pytest.approx(reference.step(), rel=1e-4)
 
 
 def test_soars_reference_notices_another_objective(world: World) -> None:
-    reference, job, method = soar.both_sides(world.backbone, CPU, batch_size=4)
+    reference, session, method = soar.both_sides(world.backbone, CPU, batch_size=4)
     reference.config = reference.config.model_copy(update={"guidance_scale": 1.5})
-    theirs, ours = soar.first_updates(reference, method, job)
+    theirs, ours = soar.first_updates(reference, method, session)
     assert ours.loss != pytest.approx(theirs.loss, rel=1e-6)
     assert _common.distance(theirs, ours) > 100 * ROUND_OFF
 
 
 def test_soars_reference_holds_more_memory(world: World) -> None:
-    reference, job, method = soar.both_sides(world.backbone, CPU, batch_size=4, micro_batch=2)
+    reference, session, method = soar.both_sides(world.backbone, CPU, batch_size=4, micro_batch=2)
     reference.prepare()
     reference.step()
-    soar.step(method, job)
+    soar.step(method, session)
     held = _common.peak_activation(reference.step, CPU, reference.parameters)
-    needed = _common.peak_activation(lambda: soar.step(method, job), CPU, job.parameters)
+    needed = _common.peak_activation(lambda: soar.step(method, session), CPU, session.job.parameters)
     assert needed <= 0.5 * held
 
 
@@ -59,43 +59,46 @@ SETTINGS = dict(prompts=2, group_size=4, sampling_steps=3, lora_rank=2, lora_alp
 
 @pytest.mark.parametrize(("batch", "micro"), [(3, None), (8, 2)])
 def test_flow_grpo_and_its_reference_have_one_loss(world: World, batch: int, micro: int | None) -> None:
-    reference, job, method = flow_grpo.both_sides(world.backbone, CPU, settings=SETTINGS, prompts=4, micro_batch=micro)
+    reference, session, method = flow_grpo.both_sides(
+        world.backbone, CPU, settings=SETTINGS, prompts=4, micro_batch=micro
+    )
     reference.batch = batch
-    theirs, ours = flow_grpo.first_updates(reference, method, job)
+    theirs, ours = flow_grpo.first_updates(reference, method, session)
     scale = float(reference.advantages.abs().mean())
     assert abs(ours.loss - theirs.loss) < ROUND_OFF * scale
 
 
 def test_flow_grpo_and_its_reference_have_one_gradient(world: World) -> None:
-    reference, job, method = flow_grpo.both_sides(world.backbone, CPU, settings=SETTINGS, prompts=4)
-    theirs, ours = flow_grpo.first_updates(reference, method, job)
+    reference, session, method = flow_grpo.both_sides(world.backbone, CPU, settings=SETTINGS, prompts=4)
+    theirs, ours = flow_grpo.first_updates(reference, method, session)
     assert _common.distance(theirs, ours) < 10 * ROUND_OFF
 
 
 def test_flow_grpo_and_its_reference_stay_together_over_updates(world: World) -> None:
     """The second update is off the policy that sampled: ratios differ from one, and clipping and divergence count."""
-    reference, job, method = flow_grpo.both_sides(
+    reference, session, method = flow_grpo.both_sides(
         world.backbone, CPU, settings=SETTINGS | {"lr": 1e-4, "clip_range": 0.05}, prompts=4
     )
     for _ in range(2):
         reference.prepare()
         theirs = reference.epoch()
-        seen = _losses(method, job)
+        seen = _losses(method, session)
         assert len(seen) == 2
         assert seen == pytest.approx(theirs, abs=1e-4)
         assert abs(theirs[1] - theirs[0]) > 1e-3
 
 
-def _losses(method: Any, job: Any) -> list[float]:
+def _losses(method: Any, session: Any) -> list[float]:
     """Loss of each update of an epoch."""
+    job = session.job
     sums, update = [(0.0, 0.0)], job.update
 
     def recording() -> None:
-        sums.append(tuple(float(part) for part in job._logged["loss"]))
+        sums.append(session.ledger.logged("loss"))
         update()
 
     job.update = recording
-    flow_grpo.epoch(method, job)
+    flow_grpo.epoch(method, session)
     del job.update
     return [(after - before) / (count - seen) for (before, seen), (after, count) in pairwise(sums)]
 
@@ -144,8 +147,8 @@ def test_the_shrunk_pipeline_opens_with_the_loader(tmp_path: Path) -> None:
     _common.make_pipeline(tmp_path / "shrunk", width=64, depth=2, resolution=32)
     backbone = loader.find(str(tmp_path / "shrunk"), max_sequence_length=77)
     assert backbone.latent_shape == (16, 4, 4)
-    reference, job, method = soar.both_sides(backbone, CPU, batch_size=2)
-    theirs, ours = soar.first_updates(reference, method, job)
+    reference, session, method = soar.both_sides(backbone, CPU, batch_size=2)
+    theirs, ours = soar.first_updates(reference, method, session)
     assert ours.loss == pytest.approx(theirs.loss, rel=1e-6)
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from bench.backbone.loader import Backbone, BackboneSpec, TextCondition
 from bench.batches import Pairs
 from bench.check.world import (  # noqa: F401 - tests have some of them from here
     CAPTIONS,
+    LEDGERS,
     RESOLUTION,
     TRANSFORMER,
     VAE,
@@ -29,6 +31,7 @@ from bench.check.world import (  # noqa: F401 - tests have some of them from her
 from bench.corpus import Corpus, Subset
 from bench.evaluation import Evaluator
 from bench.experiment.loop import JobRun
+from bench.experiment.session import Session
 from bench.job import Job
 from bench.machine.engine import Compute, Engine
 from bench.method import MethodConfig, Needs, PostTrainingMethod, Traits
@@ -37,6 +40,7 @@ from bench.records import digest
 from bench.suite import Prompt, PromptSet, Sampler, Suite
 from bench.training.budget import Budget
 from bench.training.data import Preferences, TrainingData
+from bench.training.learner import Learner
 
 
 def make_pipeline(folder: Path) -> None:
@@ -195,6 +199,27 @@ class Places(Brightness):
         return [float(i) for i in range(self.scored - len(images), self.scored)]
 
 
+KEPT: WeakKeyDictionary[Job, dict[str, Any]] = WeakKeyDictionary()
+"""The rest of each job's session, which goes when the job goes."""
+
+
+def session_of(job: Job) -> Session:
+    """What the harness holds of a job of this world."""
+    return Session(job=job, **KEPT[job])
+
+
+def learner(job: Job) -> Learner:
+    """What trains of a job of this world, after the method's setup."""
+    found = session_of(job).model.learner
+    assert found is not None
+    return found
+
+
+def finish_step(job: Job) -> dict[str, float]:
+    """Close a step of a job of this world; returns what was logged."""
+    return LEDGERS[job].finish_step(seconds=0, memory=0)
+
+
 class World:
     """Everything that jobs share, made once per session."""
 
@@ -218,7 +243,7 @@ class World:
         self._held.enter_context(self.backbone.vae_loaded())  # as a run does; loading it takes longer than a step
         gc.freeze()  # collections, of which each job makes some, need not walk all that was imported
 
-    def job(
+    def session(
         self,
         *,
         seed: int = 0,
@@ -226,9 +251,9 @@ class World:
         data: TrainingData | None = None,
         micro_batch: int | None = None,
         **compute: Any,
-    ) -> Job:
-        """A fresh job; it rewards by brightness unless told otherwise."""
-        return Job(
+    ) -> Session:
+        """A fresh session; it rewards by brightness unless told otherwise."""
+        session = Session.of(
             backbone=self.backbone,
             null=self.null,
             data=data or self.data,
@@ -237,6 +262,13 @@ class World:
             engine=self.engine,
             compute=Compute(micro_batch=micro_batch, **compute),
         )
+        kept = {field.name: getattr(session, field.name) for field in fields(Session) if field.name != "job"}
+        LEDGERS[session.job], KEPT[session.job] = session.ledger, kept
+        return session
+
+    def job(self, **options: Any) -> Job:
+        """The job of a fresh ``session``."""
+        return self.session(**options).job
 
     def text(self, count: int) -> TextCondition:
         return self.data.text[torch.arange(count) % len(CAPTIONS)]
@@ -264,8 +296,8 @@ def job_run(
     """A job of a row such as ``sft`` or ``sft+flow_grpo``, whose stages have equal shares of the budget."""
     first, *later = row.split("+")
     then = tuple((small(name, **overrides), (i + 1) / (1 + len(later))) for i, name in enumerate(later))
-    job, method = world.job(), small(first, **overrides)
-    return JobRun(folder, method, job, Budget.parse(budget), fractions, world.evaluator, then=then)
+    session, method = world.session(), small(first, **overrides)
+    return JobRun(folder, method, session, Budget.parse(budget), fractions, world.evaluator, then=then)
 
 
 def rows(count: int, shape: tuple[int, ...] = (4, 4, 4)) -> Pairs:

@@ -40,8 +40,8 @@ EVALUATED = ("sft", "grpo-uneven")
 """All parameters and an adapter."""
 
 
-def state_of(job, method) -> dict:
-    return copy.deepcopy(whole({"job": job.state_dict(), "method": method.state_dict()}))
+def state_of(session, method) -> dict:
+    return copy.deepcopy(whole({"job": session.state_dict(), "method": method.state_dict()}))
 
 
 def main(pipeline: Path, out: Path, sharding: str) -> None:
@@ -50,29 +50,31 @@ def main(pipeline: Path, out: Path, sharding: str) -> None:
     world = fakes.World(pipeline, engine)
     trained = []
     for name, (row, overrides, micro_batch) in CASES.items():
-        job, stages, (*earlier, method_name) = world.job(micro_batch=micro_batch), None, row.split("+")
+        session, stages, (*earlier, method_name) = world.session(micro_batch=micro_batch), None, row.split("+")
+        job = session.job
         for first in map(fakes.small, earlier):
             first.setup(job)
             fakes.advance(job, first, 1)
             stages = out / f"{name}-from"
             with first.evaluation_weights(job):
-                job.save_trained(stages, merge=True)
-            job.restart(stages)
+                session.model.save(stages, merge=True)
+            session.restart(stages)
         method = fakes.small(method_name, **overrides)
         method.setup(job)
         before = whole(fakes.weights(job))
         logs = fakes.advance(job, method, 2)
-        state = state_of(job, method)
+        state = state_of(session, method)
         if name in EVALUATED:
             # One batch: the second rank has none.
-            with method.evaluation_weights(job), job.unmetered(), torch.no_grad():
+            with method.evaluation_weights(job), session.ledger.unmetered(), torch.no_grad():
                 world.evaluator.run(world.evaluator.painter(job.policy), out / name, header={})
         logs += fakes.advance(job, method, 1)
-        again, twin = world.job(micro_batch=micro_batch), fakes.small(method_name, **overrides)
+        resumed, twin = world.session(micro_batch=micro_batch), fakes.small(method_name, **overrides)
         if stages:
-            again.restart(stages)
+            resumed.restart(stages)
+        again = resumed.job
         twin.setup(again)
-        again.load_state_dict(state["job"])
+        resumed.load_state_dict(state["job"])
         twin.load_state_dict(spread(state["method"], twin.state_dict()))
         relogged = fakes.advance(again, twin, 1)
         with method.evaluation_weights(job):
@@ -87,11 +89,11 @@ def main(pipeline: Path, out: Path, sharding: str) -> None:
         }
         if engine.is_main:
             torch.save(result, out / f"{name}.pt")
-        for one in (job, again):
-            trained.append(weakref.ref(one.policy.transformer))
+        for one in (session, resumed):
+            trained.append(weakref.ref(one.job.policy.transformer))
             one.close()
         engine.barrier()
-    del job, again, one
+    del job, again, session, resumed, one
     gc.collect()
     if engine.is_main:
         (out / "alive").write_text(str(sum(model() is not None for model in trained)))

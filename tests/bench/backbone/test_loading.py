@@ -14,8 +14,9 @@ import torch
 
 from bench.backbone import loader, loading
 from bench.backbone.context import ContextPipeline
-from bench.backbone.loading import check_dtype, load_text_pipeline, load_transformer, load_vae
+from bench.backbone.loading import load_text_pipeline, load_transformer, load_vae
 from bench.errors import BenchError
+from bench.machine.engine import check_dtype
 from bench.suite import Prompt
 
 CPU = torch.device("cpu")

@@ -69,7 +69,7 @@ BROKEN = {
         "odd is inf",
     ),
     "no loss": (
-        changed("job.accumulate(loss, len(pairs))", "loss.backward(); job.learner.items += len(pairs)"),
+        changed("job.accumulate(loss, len(pairs))", "loss.backward(); job._model.learner.items += len(pairs)"),
         "finite",
         "def step",
         "no loss is logged",
@@ -147,7 +147,7 @@ BROKEN = {
     "unmetered by the context": (
         changed(
             LOSS,
-            LOSS + "\n            with job.unmetered(), torch.no_grad():"
+            LOSS + "\n            with job._ledger.unmetered(), torch.no_grad():"
             "\n                job.policy.unconditional_velocity(pairs.latents, 0.5)",
         ),
         "compute",

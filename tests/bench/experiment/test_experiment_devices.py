@@ -17,6 +17,7 @@ from bench.errors import BenchError, DeviceLost
 from bench.experiment import loop
 from bench.experiment.config import ExperimentConfig
 from bench.experiment.run import Outcome, Workspace, run_experiment
+from bench.machine import memory
 from bench.machine.progress import Progress
 from methods.sft import SFT
 
@@ -110,13 +111,13 @@ def test_the_peak_of_training_holds_no_evaluation(
     monkeypatch.setattr(type(world.evaluator), "run", draw)
     run = fakes.job_run(world, tmp_path, "sft", "steps=4", (0.5, 1.0))
     run.run()
-    assert run.job.meter.peak_memory == in_use
+    assert run.session.job.meter.peak_memory == in_use
 
 
 def test_a_peak_begins_when_what_is_no_longer_used_is_freed(monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[str] = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: done.append("a new peak"))
-    monkeypatch.setattr(loop, "release_memory", lambda: done.append("freed"))
-    loop.reset_peak_memory()
+    monkeypatch.setattr(memory, "release_memory", lambda: done.append("freed"))
+    memory.reset_peak_memory()
     assert done == ["freed", "a new peak"]

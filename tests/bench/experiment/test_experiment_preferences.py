@@ -12,12 +12,12 @@ from PIL import Image
 
 from bench import records
 from bench.errors import BenchError
-from bench.experiment import loop
 from bench.experiment import run as experiments
 from bench.experiment.config import ExperimentConfig
 from bench.experiment.run import Workspace, run_experiment
 from bench.machine.engine import Engine
 from bench.machine.progress import Progress
+from bench.records.status import read_status
 
 CAPTIONS = ("a red circle", "a blue square")
 SMALL = {"batch_size": 2, "lora_rank": 2, "lora_alpha": 4.0, "lr": 1e-3}
@@ -106,6 +106,6 @@ def test_a_job_that_lacked_them_trains_when_they_are_given(experiment, tmp_path)
     assert list(lacking.failed) == ["dpo--half--s0"]
     assert lacking.failed["dpo--half--s0"].startswith("no preference pairs go with the corpus fake; give some with")
     outcome = experiment(preferences=write(tmp_path / "p"))
-    assert outcome.failed == {} and loop.read_status(outcome.folder / "dpo--half--s0")["status"] == "finished"
+    assert outcome.failed == {} and read_status(outcome.folder / "dpo--half--s0")["status"] == "finished"
     record = records.read_json(outcome.folder / "dpo--half--s0" / "job.json")
     assert record["preferences"]["corpus"] == str(tmp_path / "p")

@@ -34,6 +34,7 @@ from bench.experiment.run import Workspace, run_experiment
 from bench.job import Job
 from bench.machine import locks
 from bench.machine.progress import Progress
+from bench.records.status import read_status, write_status
 from bench.training.budget import Budget
 
 HELPER = Path(__file__).parents[2] / "support" / "kill_and_resume.py"
@@ -66,7 +67,7 @@ THIRDS = (1 / 3, 2 / 3, 1.0)
 def job_run(world, folder: Path, name: str = "sft", budget: str = "steps=6", fractions=THIRDS, **overrides) -> JobRun:
     if hasattr(fakes, name):
         method = getattr(fakes, name)(fakes.NoConfig())
-        return JobRun(folder, method, world.job(), Budget.parse(budget), fractions, world.evaluator)
+        return JobRun(folder, method, world.session(), Budget.parse(budget), fractions, world.evaluator)
     return fakes.job_run(world, folder, name, budget, fractions, **overrides)
 
 
@@ -100,7 +101,7 @@ def test_a_job_leaves_its_records(world, tmp_path, name):
     train, meter, clock = (rows(tmp_path, file) for file in ("train", "meter", "clock"))
     assert [row["step"] for row in train] == [row["step"] for row in meter] == [1, 2, 3, 4, 5, 6]
     assert all(row["v"] == records.VERSION for row in train + meter + clock)
-    assert {key: meter[-1][key] for key in run.job.meter.counts()} == run.job.meter.counts()
+    assert {key: meter[-1][key] for key in run.session.job.meter.counts()} == run.session.job.meter.counts()
     assert meter[-1]["steps"] == 6 and all(a["flops"] < b["flops"] for a, b in itertools.pairwise(meter))
     assert [(e["step"], round(e["fraction"], 3)) for e in evaluations(tmp_path)] == [(2, 0.333), (4, 0.667), (6, 1.0)]
     assert [e["spent"]["flops"] for e in evaluations(tmp_path)] == [meter[i]["flops"] for i in (1, 3, 5)]
@@ -152,7 +153,7 @@ def test_exported_lora_weights_are_the_evaluated_ones(world, tmp_path):
     run.run()
     exported = load_file(tmp_path / "weights" / "pytorch_lora_weights.safetensors")
     kept = {tuple(v.flatten().tolist()) for v in exported.values()}
-    assert kept == {tuple(v.flatten().tolist()) for v in run.job.learner.ema}
+    assert kept == {tuple(v.flatten().tolist()) for v in run.session.model.learner.ema}
 
 
 # -- budget ------------------------------------------------------------------------------------------------------------
@@ -163,44 +164,44 @@ def test_exported_lora_weights_are_the_evaluated_ones(world, tmp_path):
 def test_a_job_stops_before_the_step_that_would_overshoot(world, tmp_path, name, steps, share):
     probe = job_run(world, tmp_path / "probe", name, "steps=1", (1.0,))
     probe.run()
-    budget = probe.job.meter.flops * (steps + (0 if share == 1.0 else share))
+    budget = probe.session.job.meter.flops * (steps + (0 if share == 1.0 else share))
     run = job_run(world, tmp_path / "run", name, f"flops={budget!r}", (1.0,))
     run.run()
-    assert run.job.meter.steps == steps
-    assert run.job.meter.flops <= budget
-    assert run.job.meter.flops == pytest.approx(steps * probe.job.meter.flops)
+    assert run.session.job.meter.steps == steps
+    assert run.session.job.meter.flops <= budget
+    assert run.session.job.meter.flops == pytest.approx(steps * probe.session.job.meter.flops)
 
 
 def test_steps_that_grow_overshoot_by_less_than_they_grow(world, tmp_path):
     """As docs/design.md admits: a step is taken to cost as much as the dearest before it."""
     probe = job_run(world, tmp_path / "probe", "Growing", "steps=1", (1.0,))
     probe.run()
-    cost = probe.job.meter.flops
+    cost = probe.session.job.meter.flops
     run = job_run(world, tmp_path / "run", "Growing", f"flops={5.8 * cost!r}", (1.0,))
     run.run()
     assert [row["flops"] / cost for row in rows(tmp_path / "run", "meter")] == pytest.approx([1, 3, 6])  # 3 + 2 <= 5.8
-    assert run.job.meter.flops - 5.8 * cost < cost
+    assert run.session.job.meter.flops - 5.8 * cost < cost
 
 
 def test_a_step_that_costs_far_more_than_those_before_it_overspends(world, tmp_path):
     """More than twice: Flow-GRPO's steps differ by less where rewards are 0 or 1, and its jobs must not end of it."""
     probe = job_run(world, tmp_path / "probe", "Growing", "steps=1", (1.0,))
     probe.run()
-    cost = probe.job.meter.flops
+    cost = probe.session.job.meter.flops
     with pytest.raises(JobFailure, match=r"overspent: step 3 cost .* took 143% of the budget"):
         job_run(world, tmp_path / "run", "Leaping", f"flops={7 * cost!r}", (1.0,)).run()
     slow = job_run(world, tmp_path / "slow", "Growing", f"flops={5 * cost!r}", (1.0,))  # 3 instead of 2 at most
     slow.run()
-    assert slow.job.meter.flops == 6 * cost
+    assert slow.session.job.meter.flops == 6 * cost
 
 
 def test_a_clock_ends_no_job(world, tmp_path, monkeypatch):
     run = job_run(world, tmp_path, "sft", "device-seconds=4", (1.0,))
-    finish = run.job.finish_step
+    finish = run.session.ledger.finish_step
     seconds = iter([1.0, 1.0, 7.0])
-    monkeypatch.setattr(run.job, "finish_step", lambda _, memory: finish(next(seconds), memory))
+    monkeypatch.setattr(run.session.ledger, "finish_step", lambda _, memory: finish(next(seconds), memory))
     run.run()
-    assert run.job.meter.steps == 3 and run.job.meter.seconds == 9.0
+    assert run.session.job.meter.steps == 3 and run.session.job.meter.seconds == 9.0
 
 
 def test_a_method_that_never_updates_fails_the_job(world, tmp_path):
@@ -219,8 +220,8 @@ def test_a_method_that_makes_no_update_ends_long_before_its_budget(world, tmp_pa
 
 def test_a_first_gradient_that_is_lost_is_not_blamed_on_the_learning_rate(world, tmp_path):
     run = job_run(world, tmp_path)
-    accumulate = run.job.accumulate
-    run.job.accumulate = lambda loss, items: accumulate(loss + (loss - loss.detach()).sqrt(), items)
+    accumulate = run.session.job.accumulate
+    run.session.job.accumulate = lambda loss, items: accumulate(loss + (loss - loss.detach()).sqrt(), items)
     with pytest.raises(JobFailure, match=r"^the gradient norm is nan at step 1$"):
         run.run()
 
@@ -236,7 +237,7 @@ def test_a_stage_starts_from_what_the_one_before_would_be_evaluated_with(world, 
     alone.run()
     with alone.method.evaluation_weights(alone.job), torch.no_grad():
         noise, text = torch.ones(2, 4, 4, 4), world.text(2)
-        expected = alone.job.policy.velocity(noise, 0.5, text)
+        expected = alone.session.job.policy.velocity(noise, 0.5, text)
     run = job_run(world, tmp_path / "both", name, "steps=6", (0.5, 1.0))
     seen = []
     step = run.then[0][0].step
@@ -256,8 +257,8 @@ def test_a_stage_starts_from_what_the_one_before_would_be_evaluated_with(world, 
     whole = find_weights(tmp_path / "both")
     assert whole.kind == "transformer"
     with run.method.evaluation_weights(run.job), torch.no_grad():
-        expected = run.job.policy.velocity(noise, 0.5, text)
-    run.job.policy.transformer = None
+        expected = run.session.job.policy.velocity(noise, 0.5, text)
+    run.session.job.policy.transformer = None
     loaded = loading.load_transformer(whole.path, torch.float32, torch.device("cpu"), part=None)
     policy = Policy(loaded, world.backbone.scheduler(), world.null)
     with torch.no_grad():
@@ -277,19 +278,19 @@ def test_stages_share_one_budget_and_one_meter(world, tmp_path):
     for name in ("sft", "soar"):
         probe = job_run(world, tmp_path / name, name, "steps=1", (1.0,))
         probe.run()
-        costs[name] = probe.job.meter.flops
+        costs[name] = probe.session.job.meter.flops
     budget = 2 * 13.9 * costs["sft"]
     run = job_run(world, tmp_path / "both", "sft+soar", f"flops={budget!r}", (1.0,))
     run.run()
     second = int((budget - 13 * costs["sft"]) / costs["soar"] * (1 + 1e-9))
-    assert second > 1 and run.job.meter.steps == 13 + second
-    assert run.job.meter.flops == 13 * costs["sft"] + second * costs["soar"]
+    assert second > 1 and run.session.job.meter.steps == 13 + second
+    assert run.session.job.meter.flops == 13 * costs["sft"] + second * costs["soar"]
 
 
 def test_a_stage_whose_share_pays_for_no_step_fails_the_job(world, tmp_path):
     probe = job_run(world, tmp_path / "probe", "soar", "steps=1", (1.0,))
     probe.run()
-    run = job_run(world, tmp_path / "run", "soar+sft", f"flops={1.5 * probe.job.meter.flops!r}", (1.0,))
+    run = job_run(world, tmp_path / "run", "soar+sft", f"flops={1.5 * probe.session.job.meter.flops!r}", (1.0,))
     with pytest.raises(JobFailure, match=r"the first 50% of the budget .* is too small for one step"):
         run.run()
 
@@ -310,21 +311,21 @@ def test_a_resumed_stage_is_set_up_as_it_was(world, tmp_path, monkeypatch):
         setup = run.then[0][0].setup
 
         def spy(job):
-            seen.append((job.step, job.position()["cursors"], job.rng("x").initial_seed()))
+            seen.append((job.step, run.session.position()["cursors"], job.rng("x").initial_seed()))
             setup(job)
 
         run.then[0][0].setup = spy
         return run
 
     broken = stand(job_run(world, tmp_path, "sft+soar", "steps=6", (1.0,)))
-    update = broken.job.update
+    update = broken.session.job.update
 
     def killed(*arguments):
         update(*arguments)
-        if broken.job.step == 4:
+        if broken.session.job.step == 4:
             raise Killed
 
-    broken.job.update = killed
+    broken.session.job.update = killed
     with pytest.raises(Killed):
         broken.run()
     stand(job_run(world, tmp_path, "sft+soar", "steps=6", (1.0,))).run()
@@ -341,7 +342,7 @@ def test_a_first_stage_that_learns_nothing_fails_the_job(world, tmp_path):
 def test_a_budget_too_small_for_one_step_says_what_one_costs(world, tmp_path):
     probe = job_run(world, tmp_path / "probe", budget="steps=1", fractions=(1.0,))
     probe.run()
-    cost = probe.job.meter.flops
+    cost = probe.session.job.meter.flops
     with pytest.raises(JobFailure, match="too small for one step, which costs") as caught:
         job_run(world, tmp_path / "run", budget=f"flops={0.99 * cost!r}").run()
     assert f"{cost:.3g} flops" in str(caught.value)
@@ -391,7 +392,7 @@ def test_a_method_that_stops_learning_ends_after_steps_that_spend_nothing(world,
     run.budget = Budget.parse("updates=6")
     with pytest.raises(JobFailure, match=r"100 steps in a row spent none of the budget updates=6") as caught:
         run.run()
-    assert "\n" not in str(caught.value) and run.job.meter.updates == 1
+    assert "\n" not in str(caught.value) and run.session.job.meter.updates == 1
 
 
 # -- killed and resumed ------------------------------------------------------------------------------------------------
@@ -406,19 +407,19 @@ def test_a_job_stopped_inside_a_step_resumes_byte_for_byte(world, tmp_path, monk
     checkpoint_every_step(monkeypatch)
     job_run(world, tmp_path / "whole", name).run()
     broken = job_run(world, tmp_path / "broken", name)
-    update = broken.job.update
+    update = broken.session.job.update
 
     def killed(*arguments):
         update(*arguments)
-        if broken.job.step == step:
+        if broken.session.job.step == step:
             raise Killed
 
-    broken.job.update = killed
+    broken.session.job.update = killed
     with pytest.raises(Killed):
         broken.run()
     resumed = job_run(world, tmp_path / "broken", name)
     resumed.run()
-    assert resumed.job.meter.steps == 6
+    assert resumed.session.job.meter.steps == 6
     assert records_of(tmp_path / "broken") == records_of(tmp_path / "whole")
 
 
@@ -482,7 +483,7 @@ def test_ctrl_c_leaves_a_resumable_state(world, tmp_path, monkeypatch, presses, 
 
     def press(original):
         def pressed(*arguments, **options):
-            if not done and (where == "evaluation" or broken.job.step == 2):
+            if not done and (where == "evaluation" or broken.session.job.step == 2):
                 done.append(True)
                 for _ in range(presses):
                     interrupt()
@@ -492,7 +493,7 @@ def test_ctrl_c_leaves_a_resumable_state(world, tmp_path, monkeypatch, presses, 
 
     with monkeypatch.context() as patch:
         if where == "update":
-            patch.setattr(broken.job, "update", press(broken.job.update))
+            patch.setattr(broken.job, "update", press(broken.session.job.update))
         else:
             patch.setattr(evaluation, "score_suite", press(evaluation.score_suite))
         with pytest.raises(KeyboardInterrupt):
@@ -585,9 +586,9 @@ def test_a_checkpoint_of_a_release_without_stages_ends_in_one_line(world, tmp_pa
 
 
 def test_status_round_trips(tmp_path):
-    assert loop.read_status(tmp_path)["status"] == "new"
-    loop.write_status(tmp_path, "failed", "why")
-    assert loop.read_status(tmp_path) == {"v": records.VERSION, "status": "failed", "reason": "why"}
+    assert read_status(tmp_path)["status"] == "new"
+    write_status(tmp_path, "failed", "why")
+    assert read_status(tmp_path) == {"v": records.VERSION, "status": "failed", "reason": "why"}
 
 
 # -- a whole experiment ------------------------------------------------------------------------------------------------
@@ -611,7 +612,7 @@ def experiment(world, tmp_path, monkeypatch):
 
 
 def status(folder: Path, job: str) -> dict:
-    return loop.read_status(folder / job)
+    return read_status(folder / job)
 
 
 def test_an_experiment_runs_every_method_on_every_subset_with_every_seed(experiment):
@@ -667,7 +668,7 @@ def test_out_of_memory_says_what_lowers_it_and_keeps_the_state(experiment, monke
 def test_a_budget_too_small_for_one_method_fails_that_one(experiment, world, tmp_path):
     probe = job_run(world, tmp_path / "probe", "sft", "steps=1", (1.0,))
     probe.run()
-    budget = f"flops={1.5 * probe.job.meter.flops!r}"
+    budget = f"flops={1.5 * probe.session.job.meter.flops!r}"
     outcome = experiment(methods=("sft", "soar"), budget=budget, method={"soar": {"batch_size": 8}})
     assert list(outcome.failed) == ["soar--half--s0"]
     assert "too small for one step" in outcome.failed["soar--half--s0"]

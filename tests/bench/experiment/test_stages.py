@@ -18,12 +18,12 @@ from bench.backbone import loading
 from bench.backbone.weights import find_weights
 from bench.errors import BenchError
 from bench.evaluate.rows import EvaluationConfig, evaluate
-from bench.experiment import loop
 from bench.experiment.config import ExperimentConfig, read_experiment
 from bench.experiment.run import Outcome, Workspace, run_experiment
 from bench.export.folder import export_job
 from bench.machine.progress import Progress
 from bench.plan import Assumptions, plan_experiment
+from bench.records.status import read_status
 from bench.report import render_report
 
 SPLIT = "sft+flow_grpo"
@@ -286,12 +286,12 @@ def check_one_failed(outcome: Outcome, row: str, says: str) -> None:
     (name,) = outcome.failed
     reason = outcome.failed[name]
     assert name == job_of(outcome, row).name and says in reason and "\n" not in reason
-    assert loop.read_status(outcome.folder / name) == {"v": 1, "status": "failed", "reason": reason}
+    assert read_status(outcome.folder / name) == {"v": 1, "status": "failed", "reason": reason}
     assert not (outcome.folder / name / "traceback.txt").exists()
     jobs = records.read_json(outcome.folder / "experiment.json")["jobs"]
     assert len(jobs) > 1
     for other in {*jobs} - {name}:
-        assert loop.read_status(outcome.folder / other)["status"] == "finished"
+        assert read_status(outcome.folder / other)["status"] == "finished"
 
 
 @pytest.mark.parametrize("row", ["leap_align", "sft+leap_align"])

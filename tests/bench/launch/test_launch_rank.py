@@ -8,9 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from bench.experiment.loop import read_status, write_status
 from bench.launch import ends, rank
 from bench.launch.rank import Rank, RankFailed
+from bench.records.status import read_status, write_status
 
 DIED = "rank 1 died"
 

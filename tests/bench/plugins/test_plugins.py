@@ -20,10 +20,10 @@ from bench import plugins, records, registry
 from bench.check.world import World, advance
 from bench.cli import main
 from bench.errors import BenchError
-from bench.experiment import loop
 from bench.experiment.config import ExperimentConfig, read_experiment
 from bench.experiment.run import Workspace, run_experiment
 from bench.machine.progress import Progress
+from bench.records.status import read_status
 
 pytestmark = pytest.mark.usefixtures(only_here.__name__)
 UPDATE = "        job.update()\n"
@@ -279,9 +279,9 @@ def test_a_broken_plugin_fails_its_job_in_one_line_and_the_others_go_on(experime
     reason = re.sub(r"^{(.*)}", lambda found: f"{path}:{line_of(source, found[1])}", reason)
     outcome = experiment(path)
     assert outcome.failed == {"mine--half--s0": reason}
-    status = loop.read_status(outcome.folder / "mine--half--s0")
+    status = read_status(outcome.folder / "mine--half--s0")
     assert (status["status"], status["reason"]) == ("failed", reason) and "\n" not in reason
-    assert loop.read_status(outcome.folder / "sft--half--s0")["status"] == "finished"
+    assert read_status(outcome.folder / "sft--half--s0")["status"] == "finished"
 
 
 def test_a_plugin_that_overspends_fails_its_job_and_the_others_go_on(experiment, world, tmp_path):
@@ -323,7 +323,7 @@ def test_a_broken_reward_fails_the_job_that_asked_for_it(experiment, tmp_path, m
     )
     outcome = experiment(write(tmp_path, REWARDED))
     assert outcome.failed == {"mine--half--s0": says}
-    assert loop.read_status(outcome.folder / "sft--half--s0")["status"] == "finished"
+    assert read_status(outcome.folder / "sft--half--s0")["status"] == "finished"
 
 
 @pytest.mark.parametrize("values", [None, ["a", "b"], [[0.5], [0.5]]])
@@ -334,7 +334,7 @@ def test_a_reward_that_never_gives_numbers_fails_its_job_and_leaves_its_column_o
     outcome = experiment(write(tmp_path, REWARDED), subsets=("all",))
     assert list(outcome.failed) == ["mine--all--s0"]
     assert outcome.failed["mine--all--s0"].startswith("the reward brightness returned ")
-    assert loop.read_status(outcome.folder / "sft--all--s0")["status"] == "finished"
+    assert read_status(outcome.folder / "sft--all--s0")["status"] == "finished"
 
 
 def test_needs_that_cannot_be_told_end_in_one_line(experiment, tmp_path):

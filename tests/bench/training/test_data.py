@@ -7,8 +7,10 @@ import torch
 
 from bench.backbone.loader import TextCondition
 from bench.errors import BenchError
+from bench.experiment.toml import parse_size
 from bench.suite import Prompt
-from bench.training.data import Prefetch, TrainingData, parse_size
+from bench.training.data import TrainingData
+from bench.training.prefetch import Prefetch
 
 
 @pytest.mark.parametrize(
@@ -46,7 +48,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr("bench.training.data.time.perf_counter", clock)
+    monkeypatch.setattr("bench.training.prefetch.time.perf_counter", clock)
     return clock
 
 

@@ -20,11 +20,11 @@ from bench import records, registry
 from bench.cli import main
 from bench.errors import BenchError
 from bench.experiment.config import ExperimentConfig, method_config, read_experiment
-from bench.experiment.loop import read_status
 from bench.experiment.prompt_file import with_prompts
 from bench.experiment.run import Outcome, Workspace, plans, run_experiment
 from bench.experiment.tuned import read_tuned, to_toml
 from bench.machine.progress import Progress
+from bench.records.status import read_status
 from bench.suite import Prompt, PromptSet, Suite
 from bench.tune import Asked, Result, Tuning
 from bench.tune.objective import judge
