@@ -692,6 +692,20 @@ def test_the_command_prints_the_table_and_keeps_the_report(known: None, tmp_path
     assert json.loads((tmp_path / "runs/look/experiment.json").read_text())["suite"]["name"] == "fake, first 1"
 
 
+@pytest.mark.parametrize("content", [b"no picture", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n"])
+def test_a_damaged_image_ends_neither_the_command_nor_its_report(known: None, tmp_path: Path, content: bytes) -> None:
+    for number, name in enumerate(("some-0-0", "some-0-1", "some-1-0", "some-1-1")):
+        pixels = np.random.default_rng(number).integers(0, 256, (8, 8, 3), np.uint8)
+        (tmp_path / "mine").mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(tmp_path / "mine" / f"{name}.png")
+    (tmp_path / "mine" / "some-0-0.png").write_bytes(content)
+    places = ["--runs", str(tmp_path / "runs"), "--reports", str(tmp_path / "reports"), "--name", "look"]
+    done = CliRunner().invoke(main, ["evaluate", str(tmp_path / "mine"), "--suite", "fake", *places])
+    assert done.exit_code == 0, done.output
+    assert "failed 3/4" in done.output and "the image some-0-0.png cannot be read" in done.output
+    assert (tmp_path / "reports" / "look" / "samples.png").is_file()
+
+
 # -- what a subject is -----------------------------------------------------------------------------------------------
 
 
