@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bench.backbone import hub
+from bench.backbone.family import SD3
 from bench.errors import BenchError, unknown
 from bench.model_card import Form, card
 from bench.origin import Origin, read_origin
@@ -54,6 +55,7 @@ def export_job(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise BenchError(f"{out} is not an empty folder; give another one with --out")
     folder = _backbone(source, backbone, needed=form == "pipeline", say=say)
+    _check_parts(weights.path.parent, form, folder)
     with _whole(out) as partial:
         if form == "lora":
             _adapter(weights.path, source, partial)
@@ -108,6 +110,18 @@ def _backbone(source: Origin, given: str | None, *, needed: bool, say: Callable[
         say(f"comparing {folder} with the backbone that was trained")
         source.check(hub.fingerprint(folder), folder)
     return folder
+
+
+def _check_parts(weights: Path, form: Form, backbone: Path | None) -> None:
+    """BenchError if a part that is passed on is not all there: nothing else reads them before someone else does."""
+    from bench.backbone.loading import check_part
+
+    if form != "lora":
+        check_part(weights, TRANSFORMER)
+    if form == "pipeline" and backbone:
+        for part in SD3.parts:
+            if part != TRANSFORMER:
+                check_part(backbone, part)
 
 
 @contextmanager

@@ -10,8 +10,6 @@ import resource
 import signal
 import threading
 import time
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +17,7 @@ from typing import Any
 
 import torch
 
-from bench import records
+from bench import records, saved
 from bench.budget import Budget
 from bench.engine import spread, whole
 from bench.errors import BenchError, JobFailure
@@ -42,6 +40,10 @@ BARREN_STEPS, BARREN_SHARE = 10, 0.1
 OVERSPENT = 0.05
 """Share of the budget that a last step may cost beyond it, unless it costs no more than twice the dearest before it.
 Whether there is a next step is decided by that one, so a step may overshoot where costs vary; the report flags it."""
+
+
+AGAIN = "delete it to start the job again"
+"""What to do about a checkpoint that cannot be used."""
 
 
 class OutOfMemory(Exception):
@@ -253,7 +255,7 @@ class JobRun:
         }
         state = whole(state, keep=self.job.engine.is_main)
         if self.job.engine.is_main:
-            records.write_with(self.folder / "checkpoint.pt", lambda file: torch.save(state, file))
+            saved.save(state, self.folder / "checkpoint.pt")
 
     def _resume(self) -> None:
         path = self.folder / "checkpoint.pt"
@@ -261,8 +263,8 @@ class JobRun:
             for unfinished in self.folder.glob(".*.partial"):  # a kill while writing left it
                 if unfinished.is_file():
                     unfinished.unlink()
-        if self.job.engine.broadcast(self.job.engine.is_main and is_damaged(path)):
-            raise BenchError(f"{path} is damaged; delete it to start the job again")
+        if self.job.engine.broadcast(self.job.engine.is_main and saved.is_damaged(path)):
+            raise BenchError(f"{path} is damaged; {AGAIN}")
         state = self._checkpoint(path) if path.exists() else None
         if state and state["stage"]:
             self.job.go_to(state["begun"])  # where the stage found the job, so that its setup draws what it drew then
@@ -280,12 +282,11 @@ class JobRun:
 
     @staticmethod
     def _checkpoint(path: Path) -> dict[str, Any]:
-        try:
-            state: dict[str, Any] = torch.load(path, weights_only=True, mmap=True)
-        except Exception as error:
-            raise BenchError(f"{path} is damaged; delete it to start the job again") from error
+        state = saved.load(path, AGAIN, checked=True)
+        if not isinstance(state, dict):
+            raise BenchError(f"{path} is damaged; {AGAIN}")
         if not {"stage", "begun"} <= state.keys():
-            raise BenchError(f"{path} was left by an older release; delete it to start the job again")
+            raise BenchError(f"{path} was left by an older release; {AGAIN}")
         return state
 
     def _export(self) -> None:
@@ -293,20 +294,6 @@ class JobRun:
         with self.method.evaluation_weights(self.job):
             # An adapter on weights that no one else has would be of no use.
             self.job.save_trained(self.folder / "weights", merge=self._stage > 0)
-
-
-def is_damaged(path: Path) -> bool:
-    """Whether a checkpoint is there that is not whole. torch writes a checksum with every tensor, and reads none.
-
-    ``perf/README.md`` has the cost; one process pays it for all.
-    """
-    if not path.exists():
-        return False
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.testzip() is not None
-    except (OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error):
-        return True
 
 
 def _out_of_memory(job: Job) -> str:

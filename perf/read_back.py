@@ -32,7 +32,7 @@ def seconds(run: Callable[[], object], repeats: int) -> float:
 
 def checkpoint(folder: Path, size: int, repeats: int) -> Figure:
     """The checksums of a checkpoint, as a resume reads them."""
-    from bench.runner import is_damaged
+    from bench.saved import is_damaged
 
     path = folder / "checkpoint.pt"
     torch.save({str(i): torch.randn(size // 32) for i in range(8)}, path)
