@@ -108,7 +108,8 @@ def _backbone(source: Origin, given: str | None, *, needed: bool, say: Callable[
         ) from error
     if needed:
         say(f"comparing {folder} with the backbone that was trained")
-        source.check(hub.fingerprint(folder), folder)
+        if refusal := source.refusal(hub.fingerprint(folder), folder):
+            raise BenchError(refusal)
     return folder
 
 
