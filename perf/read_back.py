@@ -32,7 +32,7 @@ def seconds(run: Callable[[], object], repeats: int) -> float:
 
 def checkpoint(folder: Path, size: int, repeats: int) -> Figure:
     """The checksums of a checkpoint, as a resume reads them."""
-    from bench.experiment.loop import is_damaged
+    from bench.records.saved import is_damaged
 
     path = folder / "checkpoint.pt"
     torch.save({str(i): torch.randn(size // 32) for i in range(8)}, path)

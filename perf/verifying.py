@@ -28,7 +28,7 @@ def image(path: Path, repeats: int, device: torch.device, *, cpu_time: bool = Fa
     """Milliseconds of an image of noise that is blurred, which compresses about as a photograph does."""
     from PIL import Image, ImageFilter
 
-    from bench import pictures
+    from bench.records import pictures
     from bench.rng import numpy_generator
 
     pixels = numpy_generator(0, "perf of verifying").integers(0, 256, (SIDE, SIDE, 3), np.uint8)

@@ -174,6 +174,8 @@ class Backbone:
         self._vae: _Held[AutoencoderKL] = _Held(self.engine.device)
         self._encoders: _Held[StableDiffusion3Pipeline] = _Held(self.engine.device)
         self._encoding = threading.Lock()
+        with loading.opening(self.folder / "vae"):  # both are read once, here, where a wrong type is told
+            _ = self._factor, self._channels
         with loading.opening(self.folder / "transformer"):
             side = int(self._config("transformer").get("sample_size", 64)) * self._factor
         self.spec = replace(
@@ -193,8 +195,7 @@ class Backbone:
     @cached_property
     def _factor(self) -> int:
         """Pixels per latent."""
-        with loading.opening(self.folder / "vae"):
-            return int(2 ** (len(self._config("vae").get("block_out_channels", [0] * 4)) - 1))
+        return int(2 ** (len(self._config("vae").get("block_out_channels", [0] * 4)) - 1))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -221,8 +222,7 @@ class Backbone:
 
     @cached_property
     def _channels(self) -> int:
-        with loading.opening(self.folder / "vae"):
-            return int(self._config("vae")["latent_channels"])
+        return int(self._config("vae")["latent_channels"])
 
     def latent_shape_of(self, width: int, height: int) -> tuple[int, int, int]:
         """(C, H, W) of the latents of a picture."""

@@ -79,6 +79,17 @@ def load_pipeline(
         return getattr(diffusers, family.pipeline).from_pretrained(folder, **parts, local_files_only=True, **options)
 
 
+def check_part(folder: Path, part: str) -> None:
+    """BenchError, one line, unless a part of an SD3 pipeline is all there and fits its configuration. It is loaded."""
+    import diffusers
+    import transformers
+
+    name = SD3.parts[part]
+    dtype = _stored_dtype(folder / part) or torch.float32
+    _whole(getattr(transformers, name, None) or getattr(diffusers, name), folder, part, dtype)
+    release(torch.device("cpu"))
+
+
 @contextmanager
 def opening(what: Path) -> Iterator[None]:
     """Inside, a part of a pipeline is opened. Whatever its files bring about becomes one line that names it."""

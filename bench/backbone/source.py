@@ -58,13 +58,14 @@ class Origin:
         except BenchError:
             return None
 
-    def check(self, fingerprint: str, where: object) -> None:
-        """BenchError unless ``fingerprint``, of the weights at ``where``, is that of the weights that the run used."""
-        if self.hash not in (None, fingerprint):
-            raise BenchError(
-                f"{where} is not the backbone that was trained (its files' hash is not {self.hash[:12]}…); give the "
-                "right folder with --backbone"
-            )
+    def refusal(self, fingerprint: str, where: object) -> str | None:
+        """Why weights at ``where`` cannot stand for those that the run used; None where the fingerprint is theirs."""
+        if self.hash in (None, fingerprint):
+            return None
+        return (
+            f"{where} is not the backbone that was trained (its files' hash is not {self.hash[:12]}…); give the right "
+            "folder with --backbone"
+        )
 
 
 def read_origin(run: Path) -> Origin:

@@ -351,7 +351,11 @@ class _Rows:
             max_sequence_length=self.config.max_sequence_length,
             engine=self.engine,
         )
-        self.engine.main_first(lambda: self.subject.check_backbone(backbone.fingerprint, backbone.folder))
+        recorded, refusal = self.subject.recorded, None
+        if recorded and self.engine.is_main:  # one process reads 30 GB for all
+            refusal = recorded.refusal(backbone.fingerprint, backbone.folder)
+        if refusal := self.engine.broadcast(refusal):
+            raise BenchError(refusal)
         if self.engine.is_main:
             for row in self.rows:
                 self._begin(

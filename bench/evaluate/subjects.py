@@ -63,11 +63,6 @@ class Subject:
         said = self.recorded.said if self.recorded and self.recorded.name == self.backbone else None
         return Origin(self.backbone, self.revision, said)
 
-    def check_backbone(self, fingerprint: str, folder: Path) -> None:
-        """BenchError if a job would be drawn on another pipeline than it was trained from."""
-        if self.recorded:
-            self.recorded.check(fingerprint, folder)
-
     def job(self) -> dict[str, Any] | None:
         """Of a job: its run, method, subset, seed and reward. None for anything else, the base of a run included."""
         path = Path(self.what).expanduser() / "job.json"

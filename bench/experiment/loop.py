@@ -7,8 +7,6 @@ import math
 import signal
 import threading
 import time
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -24,7 +22,7 @@ from bench.experiment.session import Session
 from bench.machine.engine import digest_of, spread, whole
 from bench.machine.memory import peak_memory, release_memory, reset_peak_memory
 from bench.method import PostTrainingMethod
-from bench.records import atomic
+from bench.records import atomic, saved
 from bench.training.budget import Budget
 from bench.training.meter import Meter
 
@@ -43,6 +41,10 @@ BARREN_STEPS, BARREN_SHARE = 10, 0.1
 OVERSPENT = 0.05
 """Share of the budget that a last step may cost beyond it, unless it costs no more than twice the dearest before it.
 Whether there is a next step is decided by that one, so a step may overshoot where costs vary; the report flags it."""
+
+
+AGAIN = "delete it to start the job again"
+"""What to do about a checkpoint that cannot be used."""
 
 
 class OutOfMemory(Exception):
@@ -293,15 +295,15 @@ class JobRun:
         both = {"job": self.session.state_dict(), "method": self.method.state_dict()}
         state = whole({"v": records.VERSION, **both, **asdict(self.stand)}, keep=main)
         if main:
-            records.write_with(self.folder / "checkpoint.pt", lambda file: torch.save(state, file))
+            saved.save(state, self.folder / "checkpoint.pt")
         self.session.engine.barrier()  # the others' next step would count the time that the file takes
 
     def _resume(self) -> None:
         path, session = self.folder / "checkpoint.pt", self.session
         if session.engine.is_main:
             atomic.sweep(self.folder)
-        if session.engine.broadcast(session.engine.is_main and is_damaged(path)):
-            raise BenchError(f"{path} is damaged; delete it to start the job again")
+        if session.engine.broadcast(session.engine.is_main and saved.is_damaged(path)):
+            raise BenchError(f"{path} is damaged; {AGAIN}")
         state = self._checkpoint(path) if path.exists() else None
         if state and state["stage"]:
             session.go_to(state["begun"])  # where the stage found the job, so that its setup draws what it drew then
@@ -318,12 +320,11 @@ class JobRun:
 
     @staticmethod
     def _checkpoint(path: Path) -> dict[str, Any]:
-        try:
-            state: dict[str, Any] = torch.load(path, weights_only=True, mmap=True)
-        except Exception as error:
-            raise BenchError(f"{path} is damaged; delete it to start the job again") from error
+        state = saved.load(path, AGAIN, checked=True)
+        if not isinstance(state, dict):
+            raise BenchError(f"{path} is damaged; {AGAIN}")
         if not {"stage", "begun"} <= state.keys():
-            raise BenchError(f"{path} was left by an older release; delete it to start the job again")
+            raise BenchError(f"{path} was left by an older release; {AGAIN}")
         return state
 
     def _export(self) -> None:
@@ -331,20 +332,6 @@ class JobRun:
         with self.method.evaluation_weights(self.session.job):
             # An adapter on weights that no one else has would be of no use.
             self.session.model.save(self.folder / "weights", merge=self.stand.stage > 0)
-
-
-def is_damaged(path: Path) -> bool:
-    """Whether a checkpoint is there that is not whole. torch writes a checksum with every tensor, and reads none.
-
-    ``perf/README.md`` has the cost; one process pays it for all.
-    """
-    if not path.exists():
-        return False
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.testzip() is not None
-    except (OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error):
-        return True
 
 
 def _out_of_memory(session: Session) -> str:

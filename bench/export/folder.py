@@ -10,6 +10,7 @@ from pathlib import Path
 
 from bench import records
 from bench.backbone import hub
+from bench.backbone.family import SD3
 from bench.backbone.source import Origin, read_origin
 from bench.backbone.weights import LORA, TRANSFORMER, adapter_config, find_weights
 from bench.errors import BenchError, unknown
@@ -55,6 +56,7 @@ def export_job(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise BenchError(f"{out} is not an empty folder; give another one with --out")
     folder = _backbone(source, backbone, needed=form == "pipeline", say=say)
+    _check_parts(weights.path.parent, form, folder)
     with _whole(out) as partial:
         if form == "lora":
             write_adapter(weights.path, source, partial)
@@ -109,8 +111,21 @@ def _backbone(source: Origin, given: str | None, *, needed: bool, say: Callable[
         ) from error
     if needed:
         say(f"comparing {folder} with the backbone that was trained")
-        source.check(hub.fingerprint(folder), folder)
+        if refusal := source.refusal(hub.fingerprint(folder), folder):
+            raise BenchError(refusal)
     return folder
+
+
+def _check_parts(weights: Path, form: Form, backbone: Path | None) -> None:
+    """BenchError if a part that is passed on is not all there: nothing else reads them before someone else does."""
+    from bench.backbone.loading import check_part
+
+    if form != "lora":
+        check_part(weights, TRANSFORMER)
+    if form == "pipeline" and backbone:
+        for part in SD3.parts:
+            if part != TRANSFORMER:
+                check_part(backbone, part)
 
 
 @contextmanager

@@ -8,7 +8,8 @@ import pytest
 import torch
 import verifying
 
-from bench import pictures, records
+from bench import records
+from bench.records import pictures
 
 CPU = torch.device("cpu")
 

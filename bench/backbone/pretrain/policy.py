@@ -17,6 +17,7 @@ from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transfo
 
 from bench import flow
 from bench.backbone.pretrain import text
+from bench.records import saved
 from bench.rng import torch_generator
 
 TRANSFORMER = dict(
@@ -82,11 +83,11 @@ def train_policy(
     step, spent, log = 0, 0.0, []
     state = work / "state.pt"
     if state.exists():
-        saved = torch.load(state, weights_only=True)
-        model.load_state_dict(saved["model"])
-        average.load_state_dict(saved["average"])
-        optimizer.load_state_dict(saved["optimizer"])
-        step, spent, log = saved["step"], saved["spent"], saved["log"]
+        kept = saved.load(state, "delete it to start the stage again")
+        model.load_state_dict(kept["model"])
+        average.load_state_dict(kept["average"])
+        optimizer.load_state_dict(kept["optimizer"])
+        step, spent, log = kept["step"], kept["spent"], kept["log"]
     losses: list[float] = []
     last_save = tick = time.monotonic()
     while spent < 60 * until:
@@ -124,9 +125,8 @@ def train_policy(
             print(log[-1], flush=True)
             losses = []
         if now - last_save > 240 or spent >= 60 * until:
-            saved = {"model": model.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict()}
-            torch.save({**saved, "step": step, "spent": spent, "log": log}, state.with_suffix(".new"))
-            state.with_suffix(".new").replace(state)
+            kept = {"model": model.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict()}
+            saved.save({**kept, "step": step, "spent": spent, "log": log}, state)
             last_save = time.monotonic()
     (work / "training_log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
     return cast(_Model, average.module)

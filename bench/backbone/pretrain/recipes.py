@@ -7,9 +7,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from bench import registry
+from bench.records import saved
 
 PAIRS, SEED = 40_000, 0
 """Scenes of the pretraining corpus, and its seed; the corpus that methods train on has another."""
@@ -47,10 +46,10 @@ def policy(out: Path, minutes: float | None) -> None:
     captions, words = captions_and_words(world)
     autoencoder = AutoencoderKL.from_pretrained(out / "vae").eval()
     weights = (out / "vae" / "diffusion_pytorch_model.safetensors").read_bytes()
-    saved = out / f"latents-{hashlib.sha256(weights).hexdigest()[:16]}.pt"  # a VAE trained anew has other latents
-    if not saved.exists():
-        torch.save(encode_images(autoencoder, world.images), saved)
-    latents = torch.load(saved, weights_only=True)
+    kept = out / f"latents-{hashlib.sha256(weights).hexdigest()[:16]}.pt"  # a VAE trained anew has other latents
+    if not kept.exists():
+        saved.save(encode_images(autoencoder, world.images), kept)
+    latents = saved.load(kept, "delete it and run the same command")
     work = out / "policy"
     work.mkdir(exist_ok=True)
     model = train_policy(latents, captions, words, work, minutes=80, until=minutes or 53, compiled=True)

@@ -354,6 +354,32 @@ def test_a_lost_shard_is_named(full: Path, tiny_pipeline: Path, tmp_path: Path) 
         export_job(full, tmp_path / "out")
 
 
+@pytest.mark.parametrize(
+    ("part", "tensor"),
+    [
+        ("text_encoder", "text_model.final_layer_norm.weight"),
+        ("text_encoder_3", "encoder.final_layer_norm.weight"),
+        ("vae", "decoder.conv_in.weight"),
+        ("transformer", "proj_out.weight"),
+    ],
+)
+def test_what_is_not_all_there_is_not_passed_on(
+    run: FakeRun, full: Path, tiny_pipeline: Path, tmp_path: Path, part: str, tensor: str
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    mine = Path(shutil.copytree(tiny_pipeline, tmp_path / "mine"))
+    folder = full / "weights" if part == "transformer" else mine
+    (file,) = (folder / part).glob("*.safetensors")
+    save_file({key: value for key, value in load_file(file).items() if key != tensor}, file, {"format": "pt"})
+    run.write("config.json", {"backbone": str(mine)})
+    run.experiment["backbone_hash"] = hub.fingerprint(mine)  # the job was trained so
+    run.save()
+    with pytest.raises(BenchError, match=f"the weights of .*/{part} lack {tensor};"):
+        export_job(full, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_folder_that_holds_something_is_not_touched(full: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("mine")

@@ -17,7 +17,7 @@ from bench.records import atomic
 HOLDER = """
 import os, sys, time
 from pathlib import Path
-from bench import files
+from bench.records import atomic
 with atomic.unfinished(Path(sys.argv[1]), "held.json") as file:
     file.write(b"half")
     file.flush()
