@@ -38,12 +38,15 @@ class _Place(click.Path):
         if not text or "\0" in text:
             self.fail(f"{text!r} names no file", param, ctx)
         path = Path(text)
-        if self._folder:
-            try:
+        try:
+            if self._folder:
                 _check_folder(path)
-            except OSError as error:
+            else:
+                path.stat()
+        except OSError as error:
+            if self._folder or error.errno in (errno.ELOOP, errno.ENAMETOOLONG):
                 raise of_path(error, path) from error
-        return path
+        return path  # whether a file is there, and which, the command says in its own words
 
 
 def _check_folder(path: Path) -> None:

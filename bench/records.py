@@ -58,7 +58,7 @@ def _disk_full(path: Path) -> DiskFull:
     return DiskFull(f"the disk is full: could not write {path}; free some space and run the same command")
 
 
-class _Watched(io.FileIO):
+class WatchedFile(io.FileIO):
     """A file that remembers why a write failed: libraries that write through it report something else."""
 
     failed: OSError | None = None
@@ -80,9 +80,9 @@ def write_with(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.partial")
-    raw: _Watched | None = None
+    raw: WatchedFile | None = None
     try:
-        with _Watched(partial, "w") as raw, io.BufferedWriter(raw) as file:
+        with WatchedFile(partial, "w") as raw, io.BufferedWriter(raw) as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())

@@ -282,6 +282,9 @@ class JobRecord(_Record):
         made = self.evaluated or {}
         if made.get("sweep") and ("kind" not in made or not (made.get("sampler") or {}).get("guidance_scale")):
             raise ValueError("a row of a sweep needs its kind and the guidance scale of its sampler")
+        sweep = made.get("sweep") or {}
+        if "run" in sweep and not {"method", "subset"} <= sweep.keys():
+            raise ValueError("a job's row of a sweep needs its method and its subset")
         return self
 
 
