@@ -91,8 +91,7 @@ class _OneLineErrors(click.Group):
         except BenchError as error:
             _end(ctx, error)
         except click.UsageError as error:
-            error.message = one_line(error.message)
-            raise
+            raise click.UsageError(one_line(error.format_message()), error.ctx) from error
         except KeyboardInterrupt:
             click.echo("bench: stopped; everything recorded is kept, and the same command resumes", err=True)
             ctx.exit(130)

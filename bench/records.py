@@ -14,7 +14,8 @@ from typing import IO, Any, Final, NoReturn, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from bench.errors import FULL, BenchError, DiskFull, of_path
+from bench.errors import FULL, BenchError, of_path
+from bench.errors import DiskFull as DiskFull
 
 VERSION = 1
 """Version of the record layout, written into every file."""

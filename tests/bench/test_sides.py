@@ -28,9 +28,7 @@ def test_another_side_is_refused_with_the_nearest(side: int, nearest: str) -> No
 
 @pytest.mark.parametrize("resolution", [63, 4, 136])
 def test_the_embedded_backbone_refuses_as_it_is_opened(resolution: int) -> None:
-    with pytest.raises(
-        BenchError, match=f"tiny-sd3 takes .* of 8 px up to 128 px, and not of {resolution} px"
-    ):
+    with pytest.raises(BenchError, match=f"tiny-sd3 takes .* of 8 px up to 128 px, and not of {resolution} px"):
         loader.find("tiny-sd3", resolution=resolution)
 
 
