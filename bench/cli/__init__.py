@@ -40,12 +40,15 @@ class _Place(click.Path):
         if not text or "\0" in text:
             self.fail(f"{text!r} names no file", param, ctx)
         path = Path(text)
-        if self._folder:
-            try:
+        try:
+            if self._folder:
                 _check_folder(path)
-            except OSError as error:
+            else:
+                path.stat()
+        except OSError as error:
+            if self._folder or error.errno in (errno.ELOOP, errno.ENAMETOOLONG):
                 raise of_path(error, path) from error
-        return path
+        return path  # whether a file is there, and which, the command says in its own words
 
 
 def _check_folder(path: Path) -> None:
@@ -106,8 +109,7 @@ class _OneLineErrors(_Stoppable):
         except BenchError as error:
             _end(ctx, error)
         except click.UsageError as error:
-            error.message = one_line(error.message)
-            raise
+            raise click.UsageError(one_line(error.format_message()), error.ctx) from error
         except OSError as error:
             if not concerns_a_path(error):
                 raise

@@ -33,8 +33,11 @@ from bench.machine.bounds import (
 )
 from bench.machine.spelling import CorpusName
 from bench.method import MethodConfig
-from bench.records import is_name
+from bench.records import BASE, CONTEXT, EVALUATED, is_name
 from bench.training.budget import Budget
+
+ROWS = (BASE, CONTEXT, EVALUATED)
+"""Names of the rows that nothing is trained for."""
 
 Seed = Annotated[int, Field(ge=-LARGEST_INTEGER, le=LARGEST_INTEGER)]
 
@@ -117,8 +120,11 @@ class ExperimentConfig(Settings):
     @classmethod
     def _names_join_into_folders(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for name in value:
-            if not name or name[0] == "." or "--" in name or not is_name(name):
-                raise PydanticCustomError("name", "a name is a part of a folder, so it holds neither '--' nor '/'")
+            if not is_name(name) or name[0] in ".-" or name[-1] == "-" or "--" in name or name in ROWS:
+                raise PydanticCustomError(
+                    "name",
+                    "a name is a part of a folder: without '/' and '--', without '-' at an end, and none of ours",
+                )
         return value
 
     @field_validator("text_cache_limit")

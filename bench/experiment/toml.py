@@ -59,6 +59,7 @@ def read_values(
     for name in values:
         if name not in model.model_fields:
             raise unknown(key, name, model.model_fields)
+        check_value(values[name], f"{key} {name}")
     return values
 
 

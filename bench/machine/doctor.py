@@ -24,7 +24,7 @@ class Finding:
     optional: bool = False
 
 
-INSTALL = "pip install -e . -c constraints.txt"
+INSTALL = "pip install --require-hashes --no-deps -r constraints.txt && pip install --no-deps --no-build-isolation -e ."
 OPTIONAL = {
     "bitsandbytes": "for --adam-8bit: pip install bitsandbytes",
     "wandb": "for --trackers wandb: pip install wandb",

@@ -70,7 +70,7 @@ def _disk_full(path: Path) -> DiskFull:
     return DiskFull(f"the disk is full: could not write {path}; free some space and run the same command")
 
 
-class _Watched:
+class WatchedFile:
     """A file that remembers why a write failed: libraries that write through it report something else."""
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -98,7 +98,7 @@ def write_with(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     failed: OSError | None = None
     try:
         with atomic.unfinished(path.parent, path.name) as file:
-            watched = _Watched(file)
+            watched = WatchedFile(file)
             try:
                 write(cast(IO[bytes], watched))
             finally:

@@ -48,5 +48,5 @@ def _tuned(tuned: Mapping[str, Any]) -> str:
 
 
 def _told(job: JobRecord) -> str:
-    found = job.preferences or {}
+    found: Mapping[str, Any] = job.preferences or {}
     return f"{found['corpus']}, {count(found['pairs'])} pairs"

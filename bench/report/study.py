@@ -239,6 +239,7 @@ class EvaluatedAs(TypedDict):
 
     __pydantic_config__ = _KEPT
     kind: NotRequired[str]
+    backbone: NotRequired[str | None]
     sizes: NotRequired[dict[str, int]]
     sampler: NotRequired[SampledAs | None]
     sweep: NotRequired[Swept | None]
@@ -280,9 +281,12 @@ class JobRecord(_Record):
         for stage in self.stages or ():
             if not isinstance(self.config.get(stage["name"]), dict):
                 raise ValueError(f"the stage {stage['name']} has no settings in config")
-        made = self.evaluated or {}
+        made: Mapping[str, Any] = self.evaluated or {}
         if made.get("sweep") and ("kind" not in made or not (made.get("sampler") or {}).get("guidance_scale")):
             raise ValueError("a row of a sweep needs its kind and the guidance scale of its sampler")
+        sweep = made.get("sweep") or {}
+        if "run" in sweep and not {"method", "subset"} <= sweep.keys():
+            raise ValueError("a job's row of a sweep needs its method and its subset")
         return self
 
 

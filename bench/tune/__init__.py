@@ -275,7 +275,7 @@ def _validation(config: ExperimentConfig, asked: Asked) -> ExperimentConfig:
 def _changed(config: ExperimentConfig, changes: Mapping[str, Any]) -> ExperimentConfig:
     """The experiment with other settings, which are held against the same rules as given ones."""
     values = {name: getattr(config, name) for name in type(config).model_fields}
-    changed: ExperimentConfig = validated(ExperimentConfig, values | changes, "tuning: ")
+    changed: ExperimentConfig = validated(ExperimentConfig, values | dict(changes), "tuning: ")
     return changed
 
 

@@ -113,6 +113,29 @@ def test_a_download_with_another_hash_is_refused_and_not_kept(tmp_path: Path, mo
     assert [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".lock"] == []
 
 
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        ("InvalidSchema: Missing dependencies for SOCKS support.", "install the package PySocks for your proxy; "),
+        ("InvalidProxyURL: Please check proxy URL.", ""),
+        ("InvalidHeader: a header", ""),
+        ("ValueError: Invalid IPv6 URL", ""),
+    ],
+)
+def test_what_stops_the_client_is_not_called_another_file(
+    error: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import requests
+
+    name, _, text = error.partition(": ")
+    kind = ValueError if name == "ValueError" else getattr(requests.exceptions, name)
+    sends(monkeypatch, kind(text))
+    message = one_line(lambda: assets.fetch("list", tmp_path))
+    assert "could not be fetched from https://example.invalid/x/test.txt" in message and text[:20] in message
+    assert "no longer sends" not in message
+    assert f"); {says}without a network" in message
+
+
 def test_no_network_ends_in_one_line_that_names_the_other_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import requests
 

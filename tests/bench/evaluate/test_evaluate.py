@@ -500,6 +500,31 @@ def test_a_score_of_an_older_version_is_replaced(run: Run, monkeypatch: pytest.M
     assert [r["seed"] for r in rows_of(folder)] == [r["seed"] for r in before]
 
 
+@pytest.mark.parametrize(
+    ("pattern", "damage"),
+    [
+        ("*/evaluations/0/samples.jsonl", {"v": 2}),
+        ("*/evaluations/0/samples.jsonl", {"v": None}),
+        ("*/evaluations/0/samples.jsonl", {"scores": []}),
+        ("*/evaluations/0/samples.jsonl", {"scores": {"spread": 1}}),
+        ("*/evaluations/0/samples.jsonl", {"prompt_set": 1}),
+        ("*/evaluations/0/evaluation.json", {"v": 2}),
+        ("*/job.json", {"v": 2}),
+        ("*/status.json", {"v": 2}),
+        ("experiment.json", {"v": 2}),
+    ],
+)
+def test_records_of_another_version_are_not_written_again(run: Run, pattern: str, damage: dict[str, Any]) -> None:
+    folder, _ = run("fake", passes="generate")
+    (path,) = folder.glob(pattern)
+    first, _, rest = path.read_text().partition("\n") if path.suffix == ".jsonl" else (path.read_text(), "", "")
+    path.write_text(json.dumps(json.loads(first) | damage) + "\n" + rest)
+    before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    with pytest.raises(BenchError, match=f"{path.name} is not a record this version reads"):
+        score_run(folder, ("spread",), Progress(quiet=True))
+    assert {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()} == before
+
+
 def test_a_run_is_scored_with_a_further_metric_and_keeps_its_column(run: Run, tmp_path: Path) -> None:
     folder, _ = run("fake")
     score_run(folder, ("spread",), Progress(quiet=True))

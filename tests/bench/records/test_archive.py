@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import lzma
 import tarfile
 
 import pytest
 
 from bench.errors import BenchError
+from bench.records import archive
 from bench.records.archive import pack, unpacked
 from bench.report import render_report
 
@@ -77,3 +79,86 @@ def test_another_file_ends_in_one_line(tmp_path, content):
 def test_an_archive_has_its_ending(run, tmp_path):
     with pytest.raises(BenchError, match=r"an archive ends in \.tar\.xz"):
         pack(run.folder, tmp_path / "records.zip")
+
+
+def packed_with(path, *entries):
+    with tarfile.open(path, "w:xz") as file:
+        for entry, content in entries:
+            entry.size = len(content)
+            file.addfile(entry, io.BytesIO(content))
+    return path
+
+
+def test_an_archive_that_unpacks_without_limit_is_refused_and_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(archive, "MOST_BYTES", 1 << 20)
+    monkeypatch.setattr(archive.tempfile, "tempdir", str(tmp_path / "scratch"))
+    (tmp_path / "scratch").mkdir()
+    bomb = packed_with(tmp_path / "bomb.tar.xz", (tarfile.TarInfo("run/experiment.json"), bytes(2 << 20)))
+    assert bomb.stat().st_size < 10_000
+    with (
+        pytest.raises(BenchError, match=r"bomb\.tar\.xz is no archive of a run \(it unpacks to more than"),
+        unpacked([bomb]),
+    ):
+        pass
+    assert not list((tmp_path / "scratch").iterdir())
+
+
+def test_a_header_that_asks_for_terabytes_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(archive, "MOST_BYTES", 1 << 20)
+    header = tarfile.TarInfo("x")
+    header.size, header.type = 1 << 40, tarfile.XHDTYPE
+    (tmp_path / "bomb.tar.xz").write_bytes(lzma.compress(header.tobuf(tarfile.GNU_FORMAT) + bytes(4 << 20)))
+    with pytest.raises(BenchError, match="unpacks to more than"), unpacked([tmp_path / "bomb.tar.xz"]):
+        pass
+
+
+def test_an_archive_of_countless_files_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(archive, "MOST_FILES", 10)
+    bomb = packed_with(tmp_path / "bomb.tar.xz", *((tarfile.TarInfo(f"run/{n}.json"), b"{}") for n in range(11)))
+    with pytest.raises(BenchError, match="it holds more than 10 files"), unpacked([bomb]):
+        pass
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE])
+def test_what_is_neither_a_file_nor_a_folder_is_refused(tmp_path, kind):
+    entry = tarfile.TarInfo("run/experiment.json")
+    entry.type, entry.linkname = kind, "/etc/passwd"
+    path = packed_with(tmp_path / "evil.tar.xz", (entry, b""))
+    with pytest.raises(BenchError, match="neither a file nor a folder"), unpacked([path]):
+        pass
+
+
+def test_a_record_that_names_jobs_outside_reads_nothing_there(run, tmp_path):
+    outside = tmp_path / "x--y--s0"
+    outside.mkdir()
+    (outside / "job.json").write_text("{")  # would be called damaged if it were read
+    run.experiment["jobs"] = ["../x--y--s0"]
+    run.save()
+    with pytest.raises(BenchError, match=r"job '\.\./x--y--s0' is not named <method>--<subset>--s<seed>"):
+        render_report([run.folder], tmp_path / "out")
+
+
+def test_packing_follows_no_link(run, tmp_path):
+    (tmp_path / "secret").write_bytes(b"secret")
+    drawn = sorted(run.folder.glob("alpha--*/evaluations/*/images/*.png"))
+    for image in drawn:
+        image.unlink()
+        image.symlink_to(tmp_path / "secret")
+    with pytest.raises(BenchError, match=r"images/.*\.png is a link, and an archive follows none"):
+        pack(run.folder, tmp_path / "records.tar.xz")
+    assert not (tmp_path / "records.tar.xz").exists()
+
+
+def test_packing_follows_no_link_to_a_record_or_a_folder(run, tmp_path):
+    job = next(run.folder.glob("alpha--*"))
+    job.rename(tmp_path / "elsewhere")
+    job.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(BenchError, match=r"alpha--.* is a link, and an archive follows none"):
+        pack(run.folder, tmp_path / "records.tar.xz")
+
+
+def test_a_run_that_is_given_as_a_dot_is_packed_under_its_name(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(run.folder)
+    pack(tmp_path.__class__("."), tmp_path / "records.tar.xz")
+    with tarfile.open(tmp_path / "records.tar.xz") as file:
+        assert {name.partition("/")[0] for name in file.getnames()} == {"demo"}

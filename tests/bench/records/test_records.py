@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from bench import records
+from bench.records import files
 from bench.errors import BenchError
 from bench.records import Log
 
@@ -49,6 +50,34 @@ def test_other_write_errors_are_not_called_a_full_disk(tmp_path, monkeypatch):
     with pytest.raises(PermissionError):
         records.write_bytes(tmp_path / "x", b"")
     assert names(tmp_path) == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a disk that is always full")
+def test_a_disk_that_fills_inside_torch_save_is_named_and_leaves_nothing(tmp_path, monkeypatch):
+    import torch
+
+    watched, full = files.WatchedFile, Path("/dev/full").open("wb", buffering=0)
+    monkeypatch.setattr(files, "WatchedFile", lambda file: watched(full))
+    with full, pytest.raises(records.DiskFull, match=r"disk is full: could not write .*checkpoint\.pt; free some space"):
+        records.write_with(tmp_path / "checkpoint.pt", lambda file: torch.save({"a": torch.zeros(100_000)}, file))
+    assert names(tmp_path) == []
+
+
+def test_a_stop_in_the_middle_leaves_nothing(tmp_path):
+    def stopped(file):
+        file.write(b"half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        records.write_with(tmp_path / "x", stopped)
+    assert names(tmp_path) == []
+
+
+def test_a_write_error_names_the_file_and_not_its_partial(tmp_path):
+    (tmp_path / "x").mkdir()
+    with pytest.raises(OSError) as caught:
+        records.write_bytes(tmp_path / "x", b"")
+    assert caught.value.filename == str(tmp_path / "x") and names(tmp_path) == ["x"]
 
 
 def test_a_full_disk_stops_a_log_with_one_line(tmp_path, monkeypatch):

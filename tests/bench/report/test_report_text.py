@@ -1,0 +1,54 @@
+"""What a stranger's names may do in a spreadsheet or a terminal: nothing."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import pytest
+from fake_run import FakeRun
+
+from bench.report import render_report
+from bench.report.text import Grid, cell
+from bench.tune.objective import Scored
+from bench.tune.trials import Trial, trials_csv
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        ('=HYPERLINK("http://x")', '\'=HYPERLINK("http://x")'),
+        ("+1+cmd|' /C calc'!A0", "'+1+cmd|' /C calc'!A0"),
+        ("-2+3", "'-2+3"),
+        ("@SUM(A1)", "'@SUM(A1)"),
+        ("\t=1", "'\\t=1"),
+        ("\r=1", "'\\r=1"),
+        ("-0.25", "-0.25"),
+        ("+1e-3", "+1e-3"),
+        (-0.25, "-0.25"),
+        ("", ""),
+        ("sft", "sft"),
+        ("–", "–"),
+        ("\x1b[31m", "\\x1b[31m"),
+    ],
+)
+def test_no_cell_is_a_formula_and_numbers_stay_numbers(value, written):
+    assert cell(value) == written
+    assert next(csv.reader(io.StringIO(Grid([str(value)], []).csv()))) == [cell(str(value))] or value == ""
+
+
+def test_trials_hold_no_formula():
+    text = trials_csv([Trial("=1+1", 0, {"lr": -0.5}, (), Scored(None, {}, {}, "@SUM(A1)"))])
+    rows = list(csv.reader(io.StringIO(text)))
+    assert rows[2] == ["'=1+1", "0", "-0.5", "", "'@SUM(A1)"]
+
+
+def test_a_report_shows_escape_sequences_and_obeys_none(tmp_path):
+    run = FakeRun(tmp_path / "run", per_group=1, repeats=1, signs=1)
+    run.base()
+    run.evaluated("mine", "=\x1b[31mMine\x07\u202e", 0.1, kind="images", source="x")
+    written = render_report([run.folder], tmp_path / "out")
+    texts = {path.name: path.read_text() for path in written if path.suffix != ".png"}
+    assert not [name for name, text in texts.items() if any(mark in text for mark in ("\x1b", "\x07", "\u202e"))]
+    assert r"\x1b[31mMine\x07\u202e" in texts["main_results.md"]
+    assert r"'=\x1b[31mMine" in texts["main_results.csv"]
