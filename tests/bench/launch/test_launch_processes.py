@@ -129,7 +129,7 @@ def test_a_process_that_does_not_end_is_killed(tmp_path: Path) -> None:
     assert process.communicate(timeout=60)[0] == f"{ends.INTERRUPTED}\n"
 
 
-SLEEPER = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
+SLEEPER = "import os, time; os.write(1, f'{os.getpid()}\\n'.encode()); time.sleep(600)"
 
 
 def lives(pid: int) -> bool:
