@@ -16,7 +16,10 @@ ROOT = Path(__file__).parents[3]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 REQUIRED = {canonicalize_name(one.name): one for one in map(Requirement, PROJECT["dependencies"])}
 LINES = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
-HELD = {canonicalize_name(one.name): one for one in map(Requirement, (line for line in LINES if line[:1].isalpha()))}
+HELD = {
+    canonicalize_name(one.name): one
+    for one in map(Requirement, (line.removesuffix(" \\") for line in LINES if line[:1].isalpha()))
+}
 MINOR = ("diffusers", "open-clip-torch", "peft", "tokenizers", "transformers")
 """Packages of which another minor version has changed numbers, or may: levels, ids, starts, preparation."""
 

@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from bench import records
-from bench.records import files
 from bench.errors import BenchError
-from bench.records import Log
+from bench.records import Log, files
 
 
 def full_disk(*arguments: object, **options: object) -> None:
@@ -56,10 +55,11 @@ def test_other_write_errors_are_not_called_a_full_disk(tmp_path, monkeypatch):
 def test_a_disk_that_fills_inside_torch_save_is_named_and_leaves_nothing(tmp_path, monkeypatch):
     import torch
 
-    watched, full = files.WatchedFile, Path("/dev/full").open("wb", buffering=0)
-    monkeypatch.setattr(files, "WatchedFile", lambda file: watched(full))
-    with full, pytest.raises(records.DiskFull, match=r"disk is full: could not write .*checkpoint\.pt; free some space"):
-        records.write_with(tmp_path / "checkpoint.pt", lambda file: torch.save({"a": torch.zeros(100_000)}, file))
+    watched = files.WatchedFile
+    with Path("/dev/full").open("wb", buffering=0) as full:
+        monkeypatch.setattr(files, "WatchedFile", lambda file: watched(full))
+        with pytest.raises(records.DiskFull, match=r"disk is full: could not write .*checkpoint\.pt; free some space"):
+            records.write_with(tmp_path / "checkpoint.pt", lambda file: torch.save({"a": torch.zeros(100_000)}, file))
     assert names(tmp_path) == []
 
 

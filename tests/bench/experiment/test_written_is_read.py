@@ -11,8 +11,8 @@ from fake_run import FakeRun
 
 from bench import records, registry
 from bench.errors import BenchError
-from bench.experiment import plans
 from bench.experiment.config import ExperimentConfig
+from bench.experiment.run import plans
 from bench.experiment.toml import validated
 from bench.machine.bounds import LARGEST_INTEGER, MOST_EVALUATIONS
 from bench.report.study import Experiment, identity, read_job, read_study
