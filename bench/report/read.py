@@ -16,7 +16,7 @@ from typing import (
     NotRequired,  # pydantic asks for these before Python 3.12
 )
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator, with_config
 from typing_extensions import TypedDict
 
 from bench import records
@@ -166,18 +166,18 @@ class Git(_Part):
     dirty: bool | None
 
 
+@with_config(_KEPT)
 class FromFile(TypedDict):
     """Origin of a method that was given as a file."""
 
-    __pydantic_config__ = _KEPT
     file: str
     sha256: str
 
 
+@with_config(_KEPT)
 class FromPackage(TypedDict):
     """Origin of a method that another package brought."""
 
-    __pydantic_config__ = _KEPT
     package: str
     version: str | None
 
@@ -186,36 +186,36 @@ Comes = FromFile | FromPackage | str | None
 """Where a method came from, as ``plugins.origin`` says."""
 
 
+@with_config(_KEPT)
 class StageRun(TypedDict):
     """One stage of a pipeline; ``end`` is the share of the budget at which it ended."""
 
-    __pydantic_config__ = _KEPT
     name: str
     end: float
     origin: Comes
 
 
+@with_config(_KEPT)
 class PreferencesUsed(TypedDict):
     """The corpus of preference pairs, and how many there are."""
 
-    __pydantic_config__ = _KEPT
     corpus: str
     pairs: int
 
 
+@with_config(_KEPT)
 class TunedUsed(TypedDict):
     """The settings that `bench tune` chose, by stage, among how many trials on which suite."""
 
-    __pydantic_config__ = _KEPT
     values: dict[str, dict[str, Any]]
     trials: int
     suite: str
 
 
+@with_config(_KEPT)
 class Swept(TypedDict):
     """What was drawn at several guidance scales; of a job, which it is."""
 
-    __pydantic_config__ = _KEPT
     name: str
     run: NotRequired[str | None]
     method: NotRequired[Name | None]
@@ -224,19 +224,19 @@ class Swept(TypedDict):
     reward: NotRequired[str | None]
 
 
+@with_config(_KEPT)
 class SampledAs(TypedDict):
     """The sampler of an evaluated row."""
 
-    __pydantic_config__ = _KEPT
     steps: NotRequired[int | None]
     guidance_scale: NotRequired[float | None]
     resolution: NotRequired[int | None]
 
 
+@with_config(_KEPT)
 class EvaluatedAs(TypedDict):
     """What an evaluated row is."""
 
-    __pydantic_config__ = _KEPT
     kind: NotRequired[str]
     backbone: NotRequired[str | None]
     sizes: NotRequired[dict[str, int]]
