@@ -1,0 +1,1 @@
+"""What is trained on: corpora in five layouts, their scores, subsets, preference pairs, and the shape world."""

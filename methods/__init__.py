@@ -1,0 +1,1 @@
+"""The post-training methods, one file each."""

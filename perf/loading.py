@@ -25,7 +25,7 @@ import torch
 from _common import Figure
 
 SFT_RATE = 48.0
-"""SFT samples a second that one H200 is to reach: 45 % of 790 TFLOP/s at 7.3 TFLOP a sample (docs/design.md)."""
+"""SFT samples a second that one H200 is to reach: 45 % of 790 TFLOP/s at 7.3 TFLOP a sample (paper-experiments.md)."""
 
 BIG = {"latents": (16, 64, 64), "prompt_embeds": (333, 4096), "pooled_prompt_embeds": (2048,)}
 """Shapes of a pair's rows for SD3.5-Medium at 512 px with 256 T5 tokens."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from bench.report import render_report
 pytestmark = pytest.mark.usefixtures(only_here.__name__)
 
 DOCS = Path(__file__).parents[1] / "docs"
+PACKAGES = ("bench", "methods", "benchmarks", "data_curation")
 MADE_UP = {"benchmarks/metrics/colourfulness.py"}  # what the reader is told to write
 
 
@@ -94,7 +96,8 @@ def test_every_path_that_a_document_names_is_there() -> None:
         (page.name, path)
         for page in pages
         for path in re.findall(
-            r"`((?:bench|methods|benchmarks|data_curation|tests|docs|experiments|perf)/[\w/.-]+)`", page.read_text()
+            r"`((?:bench|methods|benchmarks|data_curation|tests|docs|experiments|perf|reports/reference)/[\w/.-]+)`",
+            page.read_text(),
         )
     }
     missing = sorted((page, path) for page, path in named if not (root / path).exists() and path not in MADE_UP)
@@ -107,9 +110,30 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+def links(page: Path) -> list[tuple[str, str]]:
+    """Targets and anchors of a page's links to files and headings of this repository."""
+    return re.findall(r"\]\(([^)#:]*)(?:#([^)]*))?\)", page.read_text(encoding="utf-8"))
+
+
 def test_every_link_inside_the_documents_leads_somewhere() -> None:
-    for page in [*DOCS.glob("*.md"), DOCS.parent / "README.md"]:
-        for target, anchor in re.findall(r"\]\(([^)#:]*)(?:#([^)]*))?\)", page.read_text(encoding="utf-8")):
+    root = DOCS.parent
+    pages = [*DOCS.glob("*.md"), *root.glob("*.md"), root / "perf/README.md", root / "reports/reference/README.md"]
+    assert root / "CONTRIBUTING.md" in pages and all(page.exists() for page in pages)
+    for page in pages:
+        for target, anchor in links(page):
             goal = page.parent / target if target else page
             assert goal.exists(), f"{page.name}: {target}"
             assert not anchor or anchor in anchors(goal), f"{page.name}: {target}#{anchor}"
+
+
+def test_the_readme_is_read_in_two_minutes() -> None:
+    assert len((DOCS.parent / "README.md").read_bytes()) <= 8_000
+
+
+def test_every_folder_says_in_its_first_line_what_it_is() -> None:
+    packages = [root / "__init__.py" for root in (DOCS.parent / name for name in PACKAGES)]
+    packages += [path for package in packages for path in package.parent.glob("*/**/__init__.py")]
+    assert len(packages) > 20
+    for path in packages:
+        first = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").partition("\n")[0]
+        assert len(first.split()) > 3 and first.endswith("."), path

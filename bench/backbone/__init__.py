@@ -1,0 +1,1 @@
+"""Pretrained pipelines of the SD3 family: how they are found, checked, loaded, trained and sampled."""

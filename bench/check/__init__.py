@@ -59,7 +59,7 @@ UNCOUNTED = 0.05
 the few products of a gradient to the model's input or of the method's own arithmetic."""
 ROUNDING = 1e-2
 """Of the way that the weights move in a step. Where rewards come from pictures, a pixel that rounds the other way moves
-every advantage, by 3e-3 (docs/design.md)."""
+every advantage, by 3e-3 (docs/architecture.md)."""
 
 
 @dataclass(frozen=True)

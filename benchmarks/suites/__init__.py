@@ -1,0 +1,1 @@
+"""The suites, one file each: prompt sets, metrics and sampling settings under one version."""

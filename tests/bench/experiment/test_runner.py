@@ -173,7 +173,7 @@ def test_a_job_stops_before_the_step_that_would_overshoot(world, tmp_path, name,
 
 
 def test_steps_that_grow_overshoot_by_less_than_they_grow(world, tmp_path):
-    """As docs/design.md admits: a step is taken to cost as much as the dearest before it."""
+    """As docs/architecture.md admits: a step is taken to cost as much as the dearest before it."""
     probe = job_run(world, tmp_path / "probe", "Growing", "steps=1", (1.0,))
     probe.run()
     cost = probe.session.job.meter.flops

@@ -380,7 +380,7 @@ def test_a_dry_run_prints_the_plan_and_what_is_missing(paper_main, monkeypatch, 
 def test_the_default_run_is_planned_as_it_ran(absent, tmp_path):
     plan = plan_experiment(read_experiment(None, {}), Workspace(tmp_path / "cache", tmp_path / "runs"), Assumptions())
     updates = {job.name.partition("--")[0]: job.updates for job in plan.jobs}
-    assert updates == {"sft": 308, "soar": 42, "flow_grpo": 44}  # reports/high_aesthetic/compute.md
+    assert updates == {"sft": 308, "soar": 42, "flow_grpo": 44}  # reports/reference/high_aesthetic/compute.md
     assert not [line for line in plan.missing if not line.startswith(("disk", "package"))]
     assert not any(tmp_path.iterdir())
 

@@ -62,7 +62,7 @@ def test_a_report_removes_what_an_older_one_left_and_nothing_else(make_run: Any,
 
 
 def test_a_report_knows_every_file_that_it_may_leave() -> None:
-    reports = Path(__file__).parents[3] / "reports"
+    reports = Path(__file__).parents[3] / "reports" / "reference"
     committed = {
         path.name for folder in reports.iterdir() for path in folder.glob("*") if (folder / "index.html").exists()
     }
