@@ -19,6 +19,7 @@ from bench.errors import FULL, BenchError, DeviceLost, device_lost, of_path, sto
 from bench.experiment.config import ExperimentConfig, SubsetRule
 from bench.experiment.prompt_file import suite_of
 from bench.experiment.recipe import Recipe, recipe
+from bench.machine.crew import Crew
 from bench.machine.locks import EXPERIMENT, turn
 from bench.machine.progress import Progress
 from bench.machine.spelling import same_corpus
@@ -230,11 +231,7 @@ def _encoded(
             manifest,
             cache,
             text_limit=parse_size(config.text_cache_limit),
-            rank=engine.rank,
-            world_size=engine.world_size,
-            barrier=engine.barrier,
-            tick=task.advance,
-            say=progress.say,
+            crew=Crew.of(engine, tick=task.advance, say=progress.say),
         )
 
 
@@ -294,17 +291,8 @@ def cut_subset(
     subset = registry.load("subsets", name)
     metric = metrics[suite.roles[subset.role]] if subset.role else None
     with progress.task(f"curate {name}", len(corpus)) as task:
-        return curate(
-            corpus,
-            subset,
-            metric,
-            cache,
-            tick=task.advance,
-            rank=engine.rank,
-            world_size=engine.world_size,
-            barrier=engine.barrier,
-            **rule,
-        )
+        crew = Crew.of(engine, tick=task.advance, say=progress.say)
+        return curate(corpus, subset, metric, cache, crew=crew, **rule)
 
 
 def _write_experiment(
