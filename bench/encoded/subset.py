@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -144,9 +144,7 @@ def _latents(work: _Work, corpus: Corpus, manifest: Manifest, shapes: Sequence[t
                     pictures.encode,
                     row_bytes=4 * math.prod(shape),
                     batch=at_once(height, width),
-                    rank=work.crew.rank,
-                    world_size=work.crew.world_size,
-                    tick=work.crew.tick,
+                    crew=work.crew,
                 )
     work.crew.barrier()
     places: dict[int, tuple[Shard, int]] = {}
@@ -224,8 +222,7 @@ def _text(work: _Work, texts: Sequence[str], limit: int) -> StoredText | AheadTe
                 lambda now, then: _parts(encode_texts(backbone, [texts[i] for i in now], dtype)),
                 row_bytes=row_bytes,
                 batch=TEXT_BATCH,
-                rank=work.crew.rank,
-                world_size=work.crew.world_size,
+                crew=replace(work.crew, tick=ALONE.tick),  # it hears of pairs, and these are captions
             )
         else:
             say(

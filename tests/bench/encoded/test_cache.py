@@ -360,7 +360,7 @@ def test_ranks_that_come_one_after_the_other_share_the_work_too(tmp_path):
 
     for rank in range(3):
         fresh = Store(tmp_path, {"backbone": "b"})
-        count = fresh.fill(keys, encode, row_bytes=4, batch=3, rank=rank, world_size=3)
+        count = fresh.fill(keys, encode, row_bytes=4, batch=3, crew=Crew(rank, 3))
         assert count == sum(owner(key, 3) == rank for key in keys) > 0
     assert sorted(asked) == list(range(40))
     fresh.open()
