@@ -9,6 +9,7 @@ import click
 from bench import registry
 from bench.corpus import Corpus, Subset
 from bench.errors import unknown
+from bench.machine.crew import Crew
 from bench.machine.progress import Progress
 from bench.metric import Metric
 from bench.suite import Suite
@@ -83,10 +84,11 @@ def _work(
     mine = parts.starts(rank, world_size)
     what = f"score with {metric.name}" if metric else "scan"
     with progress.task(what, max(1, sum(len(parts.indices(start)) for start in mine))) as task:
+        crew = Crew(rank, world_size, tick=task.advance)
         if metric is None:
-            scan.scan(corpus, cache, rank=rank, world_size=world_size, tick=task.advance)
+            scan.scan(corpus, cache, crew)
         else:
-            scoring.score_parts(corpus, metric, cache, task.advance, rank=rank, world_size=world_size)
+            scoring.score_parts(corpus, metric, cache, crew)
     if shard is not None:
         click.echo(
             f"{what}, shard {rank + 1}/{world_size}: its {len(mine)} parts are done; {len(parts.missing())} of all "

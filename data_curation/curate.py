@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +14,10 @@ import pandas as pd
 from bench import records
 from bench.corpus import Corpus, Manifest, Subset
 from bench.errors import BenchError
+from bench.machine.crew import ALONE, Crew
 from bench.metric import Metric
 from data_curation import scan, scoring
-from data_curation.parts import alone, wait_for
+from data_curation.parts import wait_for
 
 
 def cut(
@@ -28,10 +28,7 @@ def cut(
     *,
     threshold: float | None = None,
     quantile: float | None = None,
-    tick: Callable[[int], None] = lambda pairs: None,
-    rank: int = 0,
-    world_size: int = 1,
-    barrier: Callable[[], None] = alone,
+    crew: Crew = ALONE,
 ) -> Manifest:
     """Make (or read back) a subset of a corpus and write its manifest. Every process of several calls it.
 
@@ -42,9 +39,8 @@ def cut(
         metric: what plays the subset's role; None for a subset without one.
         threshold: least score kept, instead of the subset's own.
         quantile: share of the corpus to keep, best first, instead of a threshold.
-        tick: called with the number of pairs just scored or scanned by this process.
-        rank, world_size: this process and how many share the work; process 0 merges and writes.
-        barrier: returns once every process has called it; it is called three times, whatever is there already.
+        crew: who shares the work. Its ``tick`` hears of the pairs that this process has scored or scanned. Its
+            ``barrier`` is called three times, whatever is there already.
 
     Returns:
         The manifest, which holds the threshold that was used, the count and a hash over the pairs' contents.
@@ -54,44 +50,55 @@ def cut(
     used = subset.threshold if threshold is None else threshold
     if metric is not None and quantile is None and used is None:
         raise BenchError(f"the subset {subset.name} has no threshold for {corpus.name}; give --threshold or --quantile")
-    rule = _rule_name(subset, metric, used, quantile)
-    path = cache / "cuts" / corpus.fingerprint[:16] / rule / "manifest.json"
+    rule = _Rule(subset, metric, used, quantile)
+    path = cache / "cuts" / corpus.fingerprint[:16] / rule.name / "manifest.json"
     done = path.exists()
-    barrier()  # process 0 writes only after all have looked, so all take the same way
+    crew.barrier()  # process 0 writes only after all have looked, so all take the same way
     if not done and metric is not None:
-        scoring.score_parts(corpus, metric, cache, tick, rank=rank, world_size=world_size)
+        scoring.score_parts(corpus, metric, cache, crew)
     elif not done:
-        scan.scan(corpus, cache, rank=rank, world_size=world_size, tick=tick)
-    barrier()
+        scan.scan(corpus, cache, crew)
+    crew.barrier()
     try:
-        if rank == 0 and not done:
-            _write(path, corpus, subset, metric, cache, used, quantile)
+        if crew.is_main and not done:
+            _write(path, corpus, rule, cache)
     finally:
-        barrier()  # the others wait here even where nothing could be cut
-    if rank and not wait_for(path):
+        crew.barrier()  # the others wait here even where nothing could be cut
+    if not crew.is_main and not wait_for(path):
         raise BenchError(f"process 0 cut no {subset.name} from {corpus.name}; its own message says why")
     return read_manifest(path, corpus)
 
 
-def _rule_name(subset: Subset, metric: Metric | None, threshold: float | None, quantile: float | None) -> str:
-    """Name of the folder of a cut: everything that decides which pairs are in it."""
-    parts = [subset.name]
-    if metric is not None:
-        parts += [f"t{threshold:g}" if quantile is None else f"q{quantile:g}", f"{metric.name}-v{metric.version}"]
-    if subset.caption is not None or subset.tags:
-        parts.append("f" + records.digest({"caption": subset.caption, "tags": dict(subset.tags)})[:8])
-    return "-".join(parts)
+@dataclass(frozen=True)
+class _Rule:
+    """Which pairs of a corpus are in a cut.
+
+    Attributes:
+        metric: what scores the pairs; None for a subset that asks for no score.
+        threshold: least score kept; unused with a quantile.
+        quantile: share kept.
+    """
+
+    subset: Subset
+    metric: Metric | None
+    threshold: float | None
+    quantile: float | None
+
+    @property
+    def name(self) -> str:
+        """Name of the folder of a cut: everything that decides which pairs are in it."""
+        subset, metric = self.subset, self.metric
+        parts = [subset.name]
+        if metric is not None:
+            share = f"t{self.threshold:g}" if self.quantile is None else f"q{self.quantile:g}"
+            parts += [share, f"{metric.name}-v{metric.version}"]
+        if subset.caption is not None or subset.tags:
+            parts.append("f" + records.digest({"caption": subset.caption, "tags": dict(subset.tags)})[:8])
+        return "-".join(parts)
 
 
-def _write(
-    path: Path,
-    corpus: Corpus,
-    subset: Subset,
-    metric: Metric | None,
-    cache: Path,
-    threshold: float | None,
-    quantile: float | None,
-) -> None:
+def _write(path: Path, corpus: Corpus, rule: _Rule, cache: Path) -> None:
+    subset, metric, threshold = rule.subset, rule.metric, rule.threshold
     usable, counts = scan.usable(corpus, cache)
     pairs = usable if metric is None else scoring.scores(corpus, metric, cache)
     pairs = pairs[_matches(corpus, subset, pairs["index"])]
@@ -102,8 +109,8 @@ def _write(
         )
     members, best = pairs, ""
     if metric is not None:
-        if quantile is not None:
-            threshold = float(pairs["score"].quantile(1 - quantile, interpolation="higher"))
+        if rule.quantile is not None:
+            threshold = float(pairs["score"].quantile(1 - rule.quantile, interpolation="higher"))
         members = pairs[pairs["score"] >= threshold]
         best = f"; the best score is {pairs['score'].max():.3f}"
     if members.empty:
@@ -122,7 +129,7 @@ def _write(
             "metric": metric.name if metric else None,
             "metric_version": metric.version if metric else None,
             "threshold": threshold if metric else None,
-            "quantile": quantile if metric else None,
+            "quantile": rule.quantile if metric else None,
             "caption": subset.caption,
             "tags": dict(subset.tags),
             "count": len(members),

@@ -70,7 +70,3 @@ def wait_for(path: Path, patience: float | None = None) -> bool:
             return False
         time.sleep(0.2)
     return True
-
-
-def alone() -> None:
-    """The barrier of a process that has no others to wait for."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ import pyarrow as pa
 from bench import records
 from bench.corpus import BadPair, Corpus
 from bench.errors import BenchError
+from bench.machine.crew import ALONE, Crew
 from bench.report.text import cell
 from data_curation.parts import Parts
 
@@ -65,30 +66,22 @@ class Counts:
         return f"{self.kept} usable pairs ({self.left_out} left out, {self.duplicates} exact duplicates dropped)"
 
 
-def scan(
-    corpus: Corpus,
-    cache: Path,
-    *,
-    rank: int = 0,
-    world_size: int = 1,
-    tick: Callable[[int], None] = lambda pairs: None,
-) -> None:
+def scan(corpus: Corpus, cache: Path, crew: Crew = ALONE) -> None:
     """Decode every picture of this process's parts once; parts that are there are kept.
 
     Parts lie in ``cache/scans/<corpus>/`` with columns index, key (SHA-256 of the picture as stored and the caption),
     width, height (as the corpus hands the picture out) and problem (null for a usable pair).
 
     Args:
-        rank, world_size: this process and how many share the work; the parts are dealt out in turn.
-        tick: called with the number of pairs just finished.
+        crew: who shares the work; the parts are dealt out in turn. Its ``tick`` hears of each part.
     """
     parts = scan_parts(corpus, cache)
-    for start in parts.starts(rank, world_size):
+    for start in parts.starts(crew.rank, crew.world_size):
         indices = parts.indices(start)
         if not parts.path(start).exists():
             rows = [scan_row(pair) for group in read(corpus, indices) for pair in group]
             parts.write(start, pa.Table.from_pylist(rows, SCHEMA))
-        tick(len(indices))
+        crew.tick(len(indices))
 
 
 def scan_parts(corpus: Corpus, cache: Path) -> Parts:

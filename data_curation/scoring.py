@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,55 +11,37 @@ import pyarrow as pa
 
 from bench.corpus import Corpus
 from bench.errors import BenchError
+from bench.machine.crew import ALONE, Crew
 from bench.metric import Metric
 from bench.suite import Prompt
 from data_curation import scan
-from data_curation.parts import Parts, alone
+from data_curation.parts import Parts
 
 SCHEMA = pa.schema({"index": pa.int64(), "score": pa.float64(), "error": pa.string()})
 
 
-def score_corpus(
-    corpus: Corpus,
-    metric: Metric,
-    cache: Path,
-    tick: Callable[[int], None] = lambda pairs: None,
-    *,
-    rank: int = 0,
-    world_size: int = 1,
-    barrier: Callable[[], None] = alone,
-) -> pd.DataFrame:
+def score_corpus(corpus: Corpus, metric: Metric, cache: Path, crew: Crew = ALONE) -> pd.DataFrame:
     """Score every pair, once ever per corpus, metric and metric version.
 
     Args:
-        tick: called with the number of pairs just finished by this process.
-        rank, world_size: this process and how many share the work; the parts are dealt out in turn.
-        barrier: returns once every process has called it.
+        crew: who shares the work; the parts are dealt out in turn. Its ``tick`` hears of each part.
 
     Returns:
         index and score (NaN where the metric failed) of every usable pair, exact duplicates only once.
     """
-    score_parts(corpus, metric, cache, tick, rank=rank, world_size=world_size)
-    barrier()
+    score_parts(corpus, metric, cache, crew)
+    crew.barrier()
     return scores(corpus, metric, cache)[["index", "score"]]
 
 
-def score_parts(
-    corpus: Corpus,
-    metric: Metric,
-    cache: Path,
-    tick: Callable[[int], None] = lambda pairs: None,
-    *,
-    rank: int = 0,
-    world_size: int = 1,
-) -> None:
+def score_parts(corpus: Corpus, metric: Metric, cache: Path, crew: Crew = ALONE) -> None:
     """Score this process's parts; what is there is kept.
 
     Scores lie in ``cache/scores/<corpus>/<metric>-v<version>/part-*.parquet`` with columns index, score (NaN where
     there is none) and error. The same reading fills the parts of the scan that are missing.
     """
     parts, scanned = metric_parts(corpus, metric, cache), scan.scan_parts(corpus, cache)
-    for start in parts.starts(rank, world_size):
+    for start in parts.starts(crew.rank, crew.world_size):
         indices = parts.indices(start)
         if not (parts.path(start).exists() and scanned.path(start).exists()):
             rows, facts = [], []
@@ -69,7 +50,7 @@ def score_parts(
                 facts += [scan.scan_row(pair) for pair in group]
             scanned.write(start, pa.Table.from_pylist(facts, scan.SCHEMA))
             parts.write(start, pa.Table.from_pylist(rows, SCHEMA))
-        tick(len(indices))
+        crew.tick(len(indices))
 
 
 def scores(corpus: Corpus, metric: Metric, cache: Path) -> pd.DataFrame:

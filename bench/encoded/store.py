@@ -34,6 +34,7 @@ from torch import Tensor
 
 from bench import records
 from bench.errors import BenchError
+from bench.machine.crew import ALONE, Crew
 
 SHARD_BYTES = 512 * 2**20
 """Most bytes of rows in one shard. What a killed run loses, what one write needs twice in memory."""
@@ -194,24 +195,14 @@ class Store:
             raise BenchError(f"{self.folder} lacks {len(lost)} rows that were just encoded; run the same command again")
         return [(self.shards[number], row) for number, row in map(self._where.__getitem__, keys)]
 
-    def fill(
-        self,
-        keys: Sequence[str],
-        encode: Encode,
-        *,
-        row_bytes: int,
-        batch: int,
-        rank: int = 0,
-        world_size: int = 1,
-        tick: Callable[[int], None] = lambda rows: None,
-    ) -> int:
+    def fill(self, keys: Sequence[str], encode: Encode, *, row_bytes: int, batch: int, crew: Crew = ALONE) -> int:
         """Encode this rank's share of what is missing and write it shard by shard. Returns how many rows that was.
 
         A key's rank follows from the key, so ranks need not see the folder at the same moment.
 
         Args:
             batch: rows to encode at once.
-            tick: called with the number of rows just encoded.
+            crew: who shares the work. Its ``tick`` hears of the rows that this process has encoded.
 
         Raises:
             DiskFull: there is less space than all ranks' rows need (before anything is encoded), or a write failed.
@@ -225,7 +216,7 @@ class Store:
                 f"{self.folder} will take {gigabytes(need)} more and the disk has {gigabytes(free)} free; "
                 "free some space, or put the cache elsewhere, and run the same command"
             )
-        mine = [position for position in missing if owner(keys[position], world_size) == rank]
+        mine = [position for position in missing if owner(keys[position], crew.world_size) == crew.rank]
         per_shard = max(1, min(SHARD_BYTES // row_bytes, SHARD_ROWS))
         if per_shard > batch:
             per_shard -= per_shard % batch
@@ -243,7 +234,7 @@ class Store:
                     whole = done.setdefault(name, torch.empty(total, *rows.shape[1:], dtype=rows.dtype))
                     whole[filled : filled + len(rows)] = rows
                 filled += len(positions)
-                tick(len(positions))
+                crew.tick(len(positions))
             write_shard(self.folder, [keys[p] for p in chain.from_iterable(batches)], done, self.metadata)
         return len(mine)
 

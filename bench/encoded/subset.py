@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from bench.encoded.ahead import AheadText
 from bench.encoded.encode import TEXT_BATCH, encode_pictures, encode_texts
 from bench.encoded.store import Rows, Shard, Store, gigabytes
 from bench.errors import BenchError
+from bench.machine.crew import ALONE, Crew
 from bench.prompt import Prompt
 from bench.training.data import TrainingData
 from bench.training.prefetch import Prefetch
@@ -65,33 +66,28 @@ def training_data(
     cache: Path,
     *,
     text_limit: int,
-    rank: int = 0,
-    world_size: int = 1,
-    barrier: Callable[[], None] = lambda: None,
-    tick: Callable[[int], None] = lambda pairs: None,
-    say: Callable[[str], None] = lambda line: None,
+    crew: Crew = ALONE,
 ) -> TrainingData:
-    """Latents and conditions of a subset's pairs. What no earlier run has encoded is encoded now, shared by the ranks.
+    """Latents and conditions of a subset's pairs. What no earlier run has encoded is encoded now, shared by the crew.
 
     Args:
         cache: rows lie in ``cache/encoded/<backbone>/``, in ``latents-<C>x<H>x<W>`` by the keys of pairs and in
             ``text-<T5 tokens>-<computed in>-<stored in>`` by the SHA-256 of captions.
         text_limit: bytes that each such text folder may come to; captions that would exceed it are encoded ahead.
-        barrier: returns when every rank has called it.
-        tick: called with the number of pairs whose latents are ready; the numbers add up to ``manifest.count``.
-        say: told in one line how text is kept, and why.
+        crew: who shares the work. Its ``tick`` hears of the pairs whose latents are ready, and the numbers add up to
+            ``manifest.count``; process 0 says in one line how text is kept, and why.
 
     Raises:
         BenchError: a shard is damaged or another backbone's, or a picture is not what the subset was cut from.
         DiskFull: the cache does not fit.
     """
-    work = _Work(backbone, cache / "encoded" / backbone.fingerprint[:16], rank, world_size, barrier)
+    work = _Work(backbone, cache / "encoded" / backbone.fingerprint[:16], crew)
     shapes = [backbone.latent_shape_of(width, height) for width, height in manifest.sizes]
-    latents = _latents(work, corpus, manifest, shapes, tick)
+    latents = _latents(work, corpus, manifest, shapes)
     captions = [corpus.caption(i) for i in manifest.indices]
     texts = sorted(set(captions))
     row = {text: i for i, text in enumerate(texts)}
-    text = _text(work, texts, text_limit, say if rank == 0 else lambda line: None)
+    text = _text(work, texts, text_limit)
     return TrainingData(
         latents=latents,
         shapes=torch.tensor(shapes),
@@ -108,9 +104,7 @@ class _Work:
 
     backbone: Backbone
     folder: Path
-    rank: int
-    world_size: int
-    barrier: Callable[[], None]
+    crew: Crew
 
     def store(self, name: str) -> Store:
         return Store(self.folder / name, {"backbone": self.backbone.fingerprint, "kind": name})
@@ -124,13 +118,7 @@ class _Group:
     pairs: list[int] = field(default_factory=list)
 
 
-def _latents(
-    work: _Work,
-    corpus: Corpus,
-    manifest: Manifest,
-    shapes: Sequence[tuple[int, int, int]],
-    tick: Callable[[int], None],
-) -> StoredLatents:
+def _latents(work: _Work, corpus: Corpus, manifest: Manifest, shapes: Sequence[tuple[int, int, int]]) -> StoredLatents:
     """Latents stay in float32. They are the targets of training, and bfloat16 would move each by up to 1/256 of its
     value, the same way in every epoch; at 262 kB for 512 px they are a tenth of a caption's embeddings in bfloat16."""
     groups: dict[tuple[int, int, int], _Group] = {}
@@ -138,13 +126,13 @@ def _latents(
         if shape not in groups:
             groups[shape] = _Group(work.store("latents-" + "x".join(map(str, shape))))
         groups[shape].pairs.append(pair)
-    work.barrier()  # every rank has seen the same folders before one adds to them
+    work.crew.barrier()  # every rank has seen the same folders before one adds to them
     ready = 0
     with ExitStack() as vae:
         for shape, group in groups.items():
             keys = [manifest.keys[pair] for pair in group.pairs]
             missing = group.store.missing(keys)
-            tick(len(keys) - len(missing))
+            work.crew.tick(len(keys) - len(missing))
             ready += len(keys) - len(missing)
             if not missing:
                 continue
@@ -156,16 +144,14 @@ def _latents(
                     pictures.encode,
                     row_bytes=4 * math.prod(shape),
                     batch=at_once(height, width),
-                    rank=work.rank,
-                    world_size=work.world_size,
-                    tick=tick,
+                    crew=work.crew,
                 )
-    work.barrier()
+    work.crew.barrier()
     places: dict[int, tuple[Shard, int]] = {}
     for group in groups.values():
         group.store.open()
         places |= zip(group.pairs, group.store.places([manifest.keys[p] for p in group.pairs]), strict=True)
-    tick(len(shapes) - ready)  # what the other ranks encoded
+    work.crew.tick(len(shapes) - ready)  # what the other ranks encoded
     return StoredLatents(Rows([places[pair] for pair in range(len(shapes))]))
 
 
@@ -205,9 +191,9 @@ class _Pictures:
         return image
 
 
-def _text(work: _Work, texts: Sequence[str], limit: int, say: Callable[[str], None]) -> StoredText | AheadText:
+def _text(work: _Work, texts: Sequence[str], limit: int) -> StoredText | AheadText:
     """Conditions from the cache if what it lacks fits the limit, otherwise encoded ahead."""
-    backbone = work.backbone
+    backbone, say = work.backbone, work.crew.say if work.crew.is_main else ALONE.say
     tokens = backbone.spec.max_sequence_length
     # float32 costs nothing where all is tiny. Elsewhere bfloat16, in which GPUs encode, halves the 5 MB of a caption.
     dtype = torch.float32 if backbone.spec.scale == "embedded" else torch.bfloat16
@@ -215,7 +201,7 @@ def _text(work: _Work, texts: Sequence[str], limit: int, say: Callable[[str], No
     store = work.store(f"text-{tokens}-{computed}-{stored}")
     keys = [hashlib.sha256(text.encode()).hexdigest() for text in texts]
     missing = store.missing(keys)
-    work.barrier()  # every rank has seen the same folder, and decides alike
+    work.crew.barrier()  # every rank has seen the same folder, and decides alike
     with ExitStack() as encoders:
         if store.shards:
             row_bytes = store.shards[0].row_bytes
@@ -236,15 +222,14 @@ def _text(work: _Work, texts: Sequence[str], limit: int, say: Callable[[str], No
                 lambda now, then: _parts(encode_texts(backbone, [texts[i] for i in now], dtype)),
                 row_bytes=row_bytes,
                 batch=TEXT_BATCH,
-                rank=work.rank,
-                world_size=work.world_size,
+                crew=replace(work.crew, tick=ALONE.tick),  # it hears of pairs, and these are captions
             )
         else:
             say(
                 f"text: {len(texts):,} captions are encoded ahead on a worker; cached, they would bring the cache to "
                 f"{total}, and its limit is {gigabytes(limit)}"
             )
-    work.barrier()
+    work.crew.barrier()
     if not fits:
         return AheadText(backbone, texts, dtype)
     store.open()

@@ -15,7 +15,8 @@ from pydantic import Field
 from bench import records, registry
 from bench.errors import BenchError, concerns_a_path, of_path, stop_if_lost, unknown
 from bench.evaluate.subjects import Subject, expanded, find_subject, trained_transformer
-from bench.experiment.run import DRAWN_UNTRAINED, NOT_TRAINED, Outcome, Workspace, untrained_header, untrained_record
+from bench.experiment.recorded import DRAWN_UNTRAINED, NOT_TRAINED, untrained_header, untrained_record
+from bench.experiment.run import Outcome, Workspace
 from bench.experiment.toml import Settings, read_values, validated
 from bench.machine.bounds import LARGEST_SCALE, LONGEST_NAME, MOST_IMAGES, MOST_SCALES, MOST_T5_TOKENS
 from bench.machine.locks import EXPERIMENT, turn

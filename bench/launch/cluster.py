@@ -40,10 +40,10 @@ def run_on_cluster(
         BenchError: no Slurm here, a submission that Slurm refuses, or a preparation that failed.
         KeyboardInterrupt: Ctrl-C; Slurm's jobs go on, those of the local cluster stop with a checkpoint.
     """
-    from bench.experiment.run import plans
+    from bench.experiment.keys import job_keys
 
     folder = workspace.runs.absolute() / config.run_name
-    names = [plan.name for plan in plans(config)]
+    names = [job.name for job in job_keys(config)]
     logs = launch_folder(folder) / settings.cluster
     queue: Queue = SlurmQueue(logs, settings) if settings.cluster == "slurm" else LocalQueue(logs, settings)
     path = write_config(folder, config)

@@ -49,14 +49,14 @@ def run_in_processes(
         BenchError: what stopped everything, or a death before any job had started.
         KeyboardInterrupt: Ctrl-C or SIGTERM here, or a signal to a worker; the same call resumes.
     """
-    from bench.experiment.run import plans
+    from bench.experiment.keys import job_keys
 
     if settings.nodes > 1:
         raise BenchError("--launcher accelerate runs on this machine alone; several nodes need --launcher slurm")
     processes = _how_many(settings)
     folder = workspace.runs / config.run_name
     path = write_config(folder, config)
-    names = [plan.name for plan in plans(config)]
+    names = [job.name for job in job_keys(config)]
     before, only = _stamps(folder, names), list[str]()
     while True:
         command = worker_command(path, workspace, only, quiet=progress.console.quiet)

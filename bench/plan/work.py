@@ -15,10 +15,10 @@ import torch
 from bench import records, registry
 from bench.errors import BenchError, Missing
 from bench.experiment.config import ExperimentConfig, SubsetRule
+from bench.experiment.keys import JobKey, job_keys, reward_metric
 from bench.experiment.loop import OVERSPENT
 from bench.experiment.prompt_file import suite_of
 from bench.experiment.recipe import Stage, recipe
-from bench.experiment.run import Plan, plans, reward_metric
 from bench.experiment.toml import parse_size
 from bench.flops import Cost, count, decode_cost, transformer_cost
 from bench.plan import Assumptions, JobPlan, memory, probe
@@ -78,9 +78,9 @@ class Work:
     def jobs(self) -> tuple[JobPlan, ...]:
         """Every job; those of one row differ in subset and seed alone, so a method is tried once for all of them."""
         rows = {row: self._row(row) for row in self.config.methods}
-        return tuple(rows[job.method](job) for job in plans(self.config))
+        return tuple(rows[job.method](job) for job in job_keys(self.config))
 
-    def _row(self, row: str) -> Callable[[Plan], JobPlan]:
+    def _row(self, row: str) -> Callable[[JobKey], JobPlan]:
         """How the jobs of a row are planned: each of its stages by itself, added up."""
         config = self.config
         try:
@@ -95,8 +95,8 @@ class Work:
         whole = 4 * self._parameters * len(stages)  # what each stage but the last hands on, and the result
         ends = [stage.end for stage in made.stages]
 
-        def planned(job: Plan) -> JobPlan:
-            reward = reward_metric(config, job, made.needs, self.suite) if self.suite else None
+        def planned(job: JobKey) -> JobPlan:
+            reward = reward_metric(config, job.subset, made.needs, self.suite) if self.suite else None
             scoring = self._metric_flops.get(reward, 0.0) if reward else 0.0
             flops = [stage.flops(scoring) for stage in stages]
             taken = self.steps_within(flops, [stage.step.updates for stage in stages], ends)

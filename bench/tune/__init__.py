@@ -147,9 +147,9 @@ class Tuning:
         return _changed(self.config, {"methods": tuple(variants), "variant": variants})
 
     def _jobs(self, number: int, row: str, settings: Mapping[str, float]) -> list[str]:
-        from bench.experiment.run import plans
+        from bench.experiment.keys import job_keys
 
-        return [plan.name for plan in plans(self._round_config(number, {row: settings}))]
+        return [job.name for job in job_keys(self._round_config(number, {row: settings}))]
 
     def _check_recorded(self, folder: Path, number: int, row: str, settings: Mapping[str, float]) -> None:
         """BenchError if the folder holds this trial with other settings: it is another command's."""

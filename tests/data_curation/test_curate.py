@@ -17,6 +17,7 @@ from fakes import Brightness, FakeCorpus
 
 from bench.corpus import BadPair, Problem, Subset
 from bench.errors import BenchError
+from bench.machine.crew import Crew
 from bench.suite import Prompt
 from data_curation import cost, curate, parts, scan, scoring
 
@@ -171,7 +172,7 @@ def test_a_metric_that_needs_facts_is_refused_before_anything_is_scored(corpus, 
 
 def test_progress_adds_up(corpus, tmp_path):
     ticks = []
-    scoring.score_corpus(corpus, Given(), tmp_path, ticks.append)
+    scoring.score_corpus(corpus, Given(), tmp_path, Crew(tick=ticks.append))
     assert ticks == [4, 4, 2]
 
 
@@ -338,7 +339,7 @@ def test_processes_share_the_scoring_and_agree_on_the_subset(corpus, tmp_path, w
     manifests = together(
         world_size,
         lambda rank, barrier: curate.cut(
-            corpus, RULE, metrics[rank], tmp_path / "many", rank=rank, world_size=world_size, barrier=barrier
+            corpus, RULE, metrics[rank], tmp_path / "many", crew=Crew(rank, world_size, barrier)
         ),
     )
     assert {replace(m, path=alone.path) for m in manifests} == {alone}
@@ -346,7 +347,7 @@ def test_processes_share_the_scoring_and_agree_on_the_subset(corpus, tmp_path, w
     frames = together(
         world_size,
         lambda rank, barrier: scoring.score_corpus(
-            corpus, Given(), tmp_path / "again", rank=rank, world_size=world_size, barrier=barrier
+            corpus, Given(), tmp_path / "again", crew=Crew(rank, world_size, barrier)
         ),
     )
     for frame in frames:
@@ -357,9 +358,7 @@ def test_no_process_waits_for_ever_where_nothing_can_be_cut(corpus, tmp_path, mo
     monkeypatch.setattr(parts, "PATIENCE", 0.1)
     first, second = together(
         2,
-        lambda rank, barrier: curate.cut(
-            corpus, RULE, Given(), tmp_path, threshold=2.0, rank=rank, world_size=2, barrier=barrier
-        ),
+        lambda rank, barrier: curate.cut(corpus, RULE, Given(), tmp_path, threshold=2.0, crew=Crew(rank, 2, barrier)),
     )
     assert "no pair of fake is in bright" in str(first) and "process 0 cut no bright" in str(second)
 
@@ -369,9 +368,7 @@ def test_a_manifest_that_is_there_is_read_by_all(corpus, tmp_path):
     metrics = [Given(), Given()]
     found = together(
         2,
-        lambda rank, barrier: curate.cut(
-            corpus, RULE, metrics[rank], tmp_path, rank=rank, world_size=2, barrier=barrier
-        ),
+        lambda rank, barrier: curate.cut(corpus, RULE, metrics[rank], tmp_path, crew=Crew(rank, 2, barrier)),
     )
     assert found == [first, first] and not metrics[0].seen + metrics[1].seen
 
@@ -388,7 +385,7 @@ def test_the_cost_is_of_what_is_missing(corpus, tmp_path):
     scan.scan(corpus, tmp_path)
     assert cost.estimate(corpus, None, tmp_path) is None
     assert cost.estimate(corpus, metric, tmp_path).pictures == 10
-    scoring.score_parts(corpus, metric, tmp_path, rank=0, world_size=2)
+    scoring.score_parts(corpus, metric, tmp_path, Crew(0, 2))
     assert cost.estimate(corpus, metric, tmp_path).pictures == 4
     scoring.score_parts(corpus, metric, tmp_path)
     assert cost.estimate(corpus, metric, tmp_path) is None

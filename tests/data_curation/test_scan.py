@@ -15,6 +15,7 @@ from pairs import bomb, encoded, hy_soar, lines, noise
 
 from bench.corpus import BadPair
 from bench.errors import BenchError
+from bench.machine.crew import Crew
 from data_curation import parts, scan
 from data_curation.hy_soar import HYSOAR
 from data_curation.image_folder import ImageFolder
@@ -46,7 +47,7 @@ def corpus(tmp_path) -> ImageFolder:
 
 def test_every_pair_is_tried_and_the_bad_ones_say_why(corpus, tmp_path):
     ticks = []
-    scan.scan(corpus, tmp_path, tick=ticks.append)
+    scan.scan(corpus, tmp_path, Crew(tick=ticks.append))
     frame = scan.scan_parts(corpus, tmp_path).read(scan.SCHEMA.names).to_pandas()
     assert ticks == [4, 4, 2] and list(frame["index"]) == list(range(10))
     assert set(frame.index[frame["problem"].notna()]) == {3, 5, 7}
@@ -98,14 +99,14 @@ def test_ranks_do_disjoint_parts_and_all_of_them(corpus, tmp_path, world_size):
     scan.scan(corpus, tmp_path / "one")
     ticks = []
     for rank in range(world_size):
-        scan.scan(corpus, tmp_path / "many", rank=rank, world_size=world_size, tick=ticks.append)
+        scan.scan(corpus, tmp_path / "many", Crew(rank, world_size, tick=ticks.append))
     assert sum(ticks) == 10
     one, many = (scan.scan_parts(corpus, tmp_path / name).read(scan.SCHEMA.names) for name in ("one", "many"))
     assert one.equals(many)
 
 
 def test_a_missing_part_ends_in_one_line(corpus, tmp_path):
-    scan.scan(corpus, tmp_path, rank=0, world_size=2)
+    scan.scan(corpus, tmp_path, Crew(0, 2))
     with pytest.raises(BenchError, match=r"part-000000004\.parquet is not there; let every shard finish"):
         scan.usable(corpus, tmp_path)
 

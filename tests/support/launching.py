@@ -17,14 +17,15 @@ from typing import Any
 import pytest
 
 from bench.experiment.config import ExperimentConfig
-from bench.experiment.run import Workspace, plans
+from bench.experiment.keys import job_keys
+from bench.experiment.run import Workspace
 from bench.launch import command
 from bench.machine.progress import Progress
 
 STUB = Path(__file__).parent / "stub_worker.py"
 SLURM = Path(__file__).parent / "slurm.sh"
 CONFIG = ExperimentConfig(name="small", methods=("sft", "soar"), subsets=("all",))
-SFT, SOAR = (plan.name for plan in plans(CONFIG))
+SFT, SOAR = (job.name for job in job_keys(CONFIG))
 
 
 class Stubbed:

@@ -25,6 +25,7 @@ from bench.encoded.encode import TEXT_BATCH, encode_pictures, encode_texts
 from bench.encoded.store import Rows, Store, owner
 from bench.encoded.subset import StoredText, training_data
 from bench.errors import BenchError
+from bench.machine.crew import Crew
 
 WIDE, TALL, SQUARE = (24, 16), (8, 32), (16, 16)  # width and height in pixels; a latent is 4 x 4 of them
 PLENTY = 10**9
@@ -111,8 +112,8 @@ def corpus():
     return Pictures()
 
 
-def make(backbone, corpus, folder, indices=range(12), **options):
-    return training_data(backbone, corpus, subset(corpus, indices), folder, **{"text_limit": PLENTY} | options)
+def make(backbone, corpus, folder, indices=range(12), *, text_limit=PLENTY, **crew):
+    return training_data(backbone, corpus, subset(corpus, indices), folder, text_limit=text_limit, crew=Crew(**crew))
 
 
 def shards(folder: Path, kind: str = "") -> list[Path]:
@@ -359,7 +360,7 @@ def test_ranks_that_come_one_after_the_other_share_the_work_too(tmp_path):
 
     for rank in range(3):
         fresh = Store(tmp_path, {"backbone": "b"})
-        count = fresh.fill(keys, encode, row_bytes=4, batch=3, rank=rank, world_size=3)
+        count = fresh.fill(keys, encode, row_bytes=4, batch=3, crew=Crew(rank, 3))
         assert count == sum(owner(key, 3) == rank for key in keys) > 0
     assert sorted(asked) == list(range(40))
     fresh.open()

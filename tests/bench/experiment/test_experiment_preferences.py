@@ -12,9 +12,10 @@ from PIL import Image
 
 from bench import records
 from bench.errors import BenchError
-from bench.experiment import run as experiments
 from bench.experiment.config import ExperimentConfig
+from bench.experiment.data import prepare_preferences
 from bench.experiment.run import Workspace, run_experiment
+from bench.experiment.workbench import Workbench
 from bench.machine.engine import Engine
 from bench.machine.progress import Progress
 from bench.records.status import read_status
@@ -75,10 +76,9 @@ def test_what_two_processes_find_wrong_alike_ends_the_jobs_that_need_it_alone(wo
         methods=("dpo",), **dict.fromkeys(("backbone", "corpus", "suite"), "fake"),
         preferences=str(tmp_path / "p") if captions else "",
     )  # fmt: skip
-    workspace, suite = Workspace(tmp_path / "cache", tmp_path / "runs"), fakes.suite()
+    suite, quiet = fakes.suite(), Progress(quiet=True)
     with fakes.registered(world.backbone):
-        quiet = Progress(quiet=True)
-        told = experiments.prepare_preferences(config, workspace, quiet, OneOfTwo(), world.backbone, suite, {})
+        told = prepare_preferences(Workbench(config, tmp_path / "cache", OneOfTwo(), world.backbone, suite, {}, quiet))
     assert isinstance(told, str) and "\n" not in told
     assert ("different prompts" if captions else "no preference pairs go with the corpus fake") in told
 

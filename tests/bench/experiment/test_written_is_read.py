@@ -12,7 +12,7 @@ from fake_run import FakeRun
 from bench import records, registry
 from bench.errors import BenchError
 from bench.experiment.config import ExperimentConfig
-from bench.experiment.run import plans
+from bench.experiment.keys import job_keys
 from bench.experiment.toml import validated
 from bench.machine.bounds import LARGEST_INTEGER, MOST_EVALUATIONS
 from bench.report.study import Experiment, identity, read_job, read_study
@@ -39,7 +39,7 @@ def accepted(**values: object) -> ExperimentConfig | None:
 def test_seeds_are_read_back() -> None:
     config = accepted(methods=("sft",), subsets=("all",), seeds=SEEDS)
     assert config is not None
-    assert [identity(plan.name) for plan in plans(config)] == [("sft", "all", seed) for seed in SEEDS]
+    assert [identity(plan.name) for plan in job_keys(config)] == [("sft", "all", seed) for seed in SEEDS]
 
 
 @pytest.mark.parametrize("seed", [2**63, -(2**63) - 1, 10**400])
@@ -51,7 +51,7 @@ def test_every_name_that_is_accepted_is_read_back() -> None:
     told = []
     for method, subset, seed in itertools.product(NAMES, NAMES, (0, -1)):
         if config := accepted(methods=(method,), subsets=(subset,), seeds=(seed,)):
-            (plan,) = plans(config)
+            (plan,) = job_keys(config)
             told.append((method, subset))
             assert identity(plan.name) == (method, subset, seed)
             assert records.is_name(plan.name)

@@ -19,7 +19,8 @@ from bench import records
 from bench.errors import BenchError
 from bench.evaluate.rows import EvaluationConfig, evaluate
 from bench.experiment.config import ExperimentConfig
-from bench.experiment.run import Outcome, Workspace, plans
+from bench.experiment.keys import job_keys
+from bench.experiment.run import Outcome, Workspace
 from bench.launch import launch
 from bench.launch.processes import evaluate_in_processes
 from bench.launch.settings import LaunchSettings
@@ -75,7 +76,7 @@ def run(kind: str, config: ExperimentConfig, folder: Path, **settings: object) -
 
 def left(folder: Path, config: ExperimentConfig) -> dict[str, bytes]:
     """The records of the base and of each job."""
-    jobs = [records.BASE, *(plan.name for plan in plans(config))]
+    jobs = [records.BASE, *(job.name for job in job_keys(config))]
     found = {path for job in jobs for name in COMPARED for path in (folder / job).glob(name)}
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(found)}
 
@@ -142,7 +143,7 @@ def worker_of_rank(rank: int, runs: Path) -> int:
 
 def test_a_killed_rank_marks_the_job_and_the_same_command_resumes_it(config: ExperimentConfig, tmp_path: Path):
     config = config.model_copy(update={"seeds": (0,), "budget": "steps=8"})
-    [job] = [plan.name for plan in plans(config)]
+    [job] = [job.name for job in job_keys(config)]
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     expected = left(run("local", config, whole).folder, config)
     shutil.copytree(whole / "cache", broken / "cache")

@@ -20,8 +20,9 @@ from bench import records, registry
 from bench.cli import main
 from bench.errors import BenchError
 from bench.experiment.config import ExperimentConfig, method_config, read_experiment
+from bench.experiment.keys import job_keys
 from bench.experiment.prompt_file import with_prompts
-from bench.experiment.run import Outcome, Workspace, plans, run_experiment
+from bench.experiment.run import Outcome, Workspace, run_experiment
 from bench.experiment.tuned import read_tuned, to_toml
 from bench.machine.progress import Progress
 from bench.records.status import read_status
@@ -109,7 +110,7 @@ class Bench:
         run.base()
         run.experiment["jobs"] = [path.parent.name for path in sorted(folder.glob("*--*/job.json"))]
         run.save()
-        for plan in plans(config):
+        for plan in job_keys(config):
             if read_status(folder / plan.name)["status"] == "finished":
                 continue
             method = registry.load("methods", config.method_of(plan.method))

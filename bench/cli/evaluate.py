@@ -1,0 +1,117 @@
+"""``bench evaluate`` and ``bench score``: score without training."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bench.cli import options, types
+from bench.cli.printing import say
+from bench.errors import BenchError, shortened
+
+
+def _scales(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[float, ...] | None:
+    if value is None:
+        return None
+    try:
+        scales = tuple(float(part) for part in value.split(","))
+    except ValueError:
+        scales = ()
+    if not scales or not all(0 < s < math.inf for s in scales) or len({f"{s:g}" for s in scales}) < len(scales):
+        raise BenchError(
+            f"--guidance takes numbers above 0 with commas between, each once: 1,2,4.5, not {shortened(value, 80)!r}"
+        )
+    return scales
+
+
+@click.command()
+@click.argument("what", nargs=-1, required=True)
+@click.option("--suite", default="embedded", show_default=True, help="Prompt sets, metrics and sampling settings.")
+@click.option("--backbone", help="Pipeline of a LoRA or of a lone transformer that does not name its own.")
+@click.option("--pass", "passes", type=click.Choice(["all", "generate", "score"]), default="all", show_default=True)
+@click.option(
+    "--metrics",
+    callback=types.names,
+    default="",
+    help="Those of the suite to score with alone; NAME@PROMPT-SET adds one.",
+)
+@click.option("--guidance", callback=_scales, metavar="SCALES", help="Draw each WHAT at each scale: 1,2,3,4.5,7.")
+@click.option("--limit", type=click.IntRange(1, 10**9 - 1), help="Prompts per group, for a look: never comparable.")
+@click.option("--name", default="", help="Of run folder and report; default: evaluate-<suite>, or guidance-<suite>.")
+@options.revision
+@options.offline
+@options.max_sequence_length
+@options.dtype
+@options.evaluation_batch
+@click.option("--launcher", type=click.Choice(["local", "accelerate"]), default="local", show_default=True)
+@click.option("--processes", type=int, help="Processes that share the work (accelerate); default: one per GPU.")
+@click.option("--quiet", is_flag=True, help="Print nothing but errors and the report's path.")
+@options.folders
+def evaluate(
+    launcher: str, processes: int | None, quiet: bool, cache: Path, runs: Path, reports: Path, **flags: Any
+) -> None:
+    """Score each WHAT on a suite: a pipeline, a fine-tune, a LoRA, a run or one of its jobs, or a folder of images.
+
+    Images are drawn once and kept with their seeds. The same command goes on where it was stopped, tries failed scores
+    again, and adds rows to those that are there.
+
+    \b
+        bench evaluate tiny-sd3
+        bench evaluate stabilityai/stable-diffusion-3.5-medium exports/sft --suite paper
+        bench evaluate my-lora --suite paper --backbone stabilityai/stable-diffusion-3.5-medium
+        bench evaluate my-images/ --suite paper --metrics pickscore,hpsv2
+        bench evaluate tiny-sd3 --limit 1 --pass generate
+        bench evaluate runs/high_aesthetic --guidance 1,2,3,4.5,7 --metrics sharpness@scenes
+    """
+    from bench.evaluate.rows import evaluate as run_evaluation
+    from bench.evaluate.rows import read_evaluation
+    from bench.experiment.run import Workspace
+    from bench.launch.signals import stop_signals
+    from bench.machine.progress import Progress
+
+    config, progress, places = read_evaluation(flags), Progress(quiet=quiet), Workspace(cache, runs)
+    if launcher == "accelerate":
+        from bench.launch.processes import evaluate_in_processes
+        from bench.launch.settings import read_settings
+
+        outcome = evaluate_in_processes(config, places, read_settings(None, {"processes": processes}, ()), progress)
+    else:
+        with stop_signals():
+            outcome = run_evaluation(config, places, progress)
+    if config.passes != "generate" and any(outcome.folder.glob("*/job.json")):
+        from bench.report import render_report
+
+        target = reports / config.run_name
+        render_report([outcome.folder], target)
+        if not quiet:
+            table = "guidance.md" if config.guidance else "main_results.md"
+            say((target / table).read_text(encoding="utf-8"))
+        say(f"report: {target / 'index.html'}")
+    if outcome.failed and quiet:
+        raise BenchError("; ".join(f"{what}: {reason}" for what, reason in outcome.failed.items()))
+    if outcome.failed:  # the reasons were said when they came up
+        raise BenchError(f"{len(outcome.failed)} could not be evaluated: {', '.join(outcome.failed)}")
+
+
+@click.command()
+@click.argument("run", type=types.PATH)
+@click.option(
+    "--metrics", callback=types.names, default="", help="Each NAME or NAME@PROMPT-SET; default: the run's own."
+)
+@options.cache
+def score(run: Path, metrics: tuple[str, ...], cache: Path) -> None:
+    """Score the images that RUN keeps: what is missing or failed, or with further metrics. Draws nothing.
+
+    \b
+        bench score runs/high_aesthetic
+        bench score runs/paper_main --metrics imagereward
+        bench score runs/high_aesthetic --metrics saturation@scenes
+    """
+    from bench.evaluate.rows import score_run
+    from bench.machine.progress import Progress
+
+    score_run(run, metrics, Progress())
+    say(f"draw it with: bench report {run}")

@@ -1,0 +1,70 @@
+"""How the text of an argument is read: as a path, a number or names. What is none of these ends the command at once."""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bench.errors import of_path
+
+
+class Place(click.Path):
+    """A path: text that can name a file. With ``folder``, no file stands where the folder is or is to be made."""
+
+    def __init__(self, *, folder: bool = False) -> None:
+        super().__init__(path_type=Path)
+        self._folder = folder
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        text = os.fspath(value)
+        if not text or "\0" in text:
+            self.fail(f"{text!r} names no file", param, ctx)
+        path = Path(text)
+        try:
+            if self._folder:
+                check_folder(path)
+            else:
+                path.stat()
+        except OSError as error:
+            if self._folder or error.errno in (errno.ELOOP, errno.ENAMETOOLONG):
+                raise of_path(error, path) from error
+        return path  # whether a file is there, and which, the command says in its own words
+
+
+def check_folder(path: Path) -> None:
+    """Raises OSError unless a path is a folder, or one that can be made: its first part that is there is a folder."""
+    for place in (path, *path.absolute().parents):
+        try:
+            found = place.stat().st_mode
+        except FileNotFoundError:
+            if place.is_symlink():  # to nowhere: no folder can be made there
+                raise NotADirectoryError(errno.ENOTDIR, "", str(place)) from None
+            continue
+        if not stat.S_ISDIR(found):
+            raise NotADirectoryError(errno.ENOTDIR, "", str(place))
+        return
+
+
+class Number(click.FloatRange):
+    """A finite number within bounds; a ``FloatRange`` takes NaN."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is no finite number", param, ctx)
+        return number
+
+
+PATH = Place()
+FOLDER = Place(folder=True)
+
+
+def names(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    """Names with commas between, as a callback of an option."""
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if value is not None else None

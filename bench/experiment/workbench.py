@@ -1,0 +1,44 @@
+"""What every part of an experiment works with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bench.machine.crew import Crew
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from bench.backbone.loader import Backbone
+    from bench.experiment.config import ExperimentConfig
+    from bench.machine.engine import Engine
+    from bench.machine.progress import Progress
+    from bench.metric import Metric
+    from bench.suite import Suite
+
+
+@dataclass(frozen=True)
+class Workbench:
+    """What every part of an experiment works with: its settings, and what has been made of them.
+
+    Attributes:
+        cache: folder of corpora, scores and latents.
+        metrics: the suite's and the rewards, by name.
+    """
+
+    config: ExperimentConfig
+    cache: Path
+    engine: Engine
+    backbone: Backbone
+    suite: Suite
+    metrics: dict[str, Metric]
+    progress: Progress
+
+    @contextmanager
+    def crew(self, task: str, pairs: int) -> Iterator[Crew]:
+        """All processes, for a task on so many pairs; their ``tick`` moves the bar of the task."""
+        with self.progress.task(task, pairs) as bar:
+            yield Crew.of(self.engine, tick=bar.advance, say=self.progress.say)
