@@ -50,7 +50,8 @@ def main(config: Path, cache: Path, runs: Path, only: tuple[str, ...], quiet: bo
 def work(path: Path, cache: Path, runs: Path, only: tuple[str, ...], *, quiet: bool) -> int:
     """Run what was asked for and return the exit code."""
     from bench import records
-    from bench.evaluate.rows import EvaluationConfig, evaluate
+    from bench.evaluate.config import EvaluationConfig
+    from bench.evaluate.rows import evaluate
     from bench.experiment.config import ExperimentConfig
     from bench.experiment.run import Workspace, run_experiment
     from bench.experiment.toml import validated

@@ -22,7 +22,7 @@ from bench.machine.bounds import MOST_ON_CPU
 from bench.records.atomic import scratch
 
 if TYPE_CHECKING:
-    from bench.evaluate.rows import EvaluationConfig
+    from bench.evaluate.config import EvaluationConfig
     from bench.experiment.config import ExperimentConfig
     from bench.experiment.run import Outcome, Workspace
     from bench.machine.progress import Progress

@@ -28,7 +28,9 @@ from bench.backbone.source import Origin
 from bench.backbone.weights import LORA, save_weights
 from bench.cli import main
 from bench.errors import BenchError, Missing
-from bench.evaluate.rows import EvaluationConfig, evaluate, score_run
+from bench.evaluate.config import EvaluationConfig
+from bench.evaluate.rescore import score_run
+from bench.evaluate.rows import evaluate
 from bench.evaluate.subjects import find_subject
 from bench.evaluation import Conditions, PolicyPainter, draw_suite, drawing, score_suite, scoring
 from bench.experiment.run import Workspace

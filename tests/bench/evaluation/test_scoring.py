@@ -25,7 +25,9 @@ from bench import records, registry
 from bench.backbone.source import Origin
 from bench.backbone.weights import LORA, save_weights
 from bench.errors import BenchError, DeviceLost, Missing
-from bench.evaluate.rows import EvaluationConfig, evaluate, score_run
+from bench.evaluate.config import EvaluationConfig
+from bench.evaluate.rescore import score_run
+from bench.evaluate.rows import evaluate
 from bench.evaluation import Conditions, PolicyPainter, score_suite
 from bench.evaluation.drawing import read_picture
 from bench.evaluation.scoring import score_each, score_prompt
