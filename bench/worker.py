@@ -64,9 +64,9 @@ def work(path: Path, cache: Path, runs: Path, only: tuple[str, ...], *, quiet: b
     if not isinstance(values, dict):
         raise BenchError(f"{path} is no configuration; a launcher writes it")
     if "what" in values:
-        asked = validated(EvaluationConfig, values, f"{path}: ")
-        engine = Engine.from_environment(dtype=asked.dtype)
-        outcome = evaluate(asked, places, Progress(quiet=quiet or not engine.is_main), engine=engine)
+        evaluation = validated(EvaluationConfig, values, f"{path}: ")
+        engine = Engine.from_environment(dtype=evaluation.dtype)
+        outcome = evaluate(evaluation, places, Progress(quiet=quiet or not engine.is_main), engine=engine)
         if outcome.failed:  # no record says why
             raise BenchError("; ".join(f"{what}: {reason}" for what, reason in outcome.failed.items()))
     else:

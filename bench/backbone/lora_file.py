@@ -311,14 +311,14 @@ def _put_on(transformer: Any, file: LoraFile) -> None:
         lacking = ", ".join(sorted({A, B} - file.layers[alone[0]].keys()))
         raise ValueError(f"it lacks {lacking} of {some(alone)}")
     inject_adapter_in_model(file.config or _own_config(file), transformer, adapter_name=ADAPTER)
-    wanted = dict(_slots(transformer))
-    found = {(name, part): tensor for name, parts in file.layers.items() for part, tensor in parts.items()}
-    if missing := sorted(f"{name}.{part}" for name, part in wanted.keys() - found.keys()):
+    slots = dict(_slots(transformer))
+    tensors = {(name, part): tensor for name, parts in file.layers.items() for part, tensor in parts.items()}
+    if missing := sorted(f"{name}.{part}" for name, part in slots.keys() - tensors.keys()):
         raise ValueError(f"it lacks {some(missing)}")
-    if extra := sorted(f"{name}.{part}" for name, part in found.keys() - wanted.keys()):
+    if extra := sorted(f"{name}.{part}" for name, part in tensors.keys() - slots.keys()):
         raise ValueError(f"its configuration makes no layer for {some(extra)}")
-    for (name, part), slot in wanted.items():
-        tensor = found[name, part]
+    for (name, part), slot in slots.items():
+        tensor = tensors[name, part]
         if tensor.shape != slot.shape:
             shapes = f"the shape {tuple(tensor.shape)}, and this transformer takes {tuple(slot.shape)}"
             raise ValueError(f"{name}.{part} has {shapes}")

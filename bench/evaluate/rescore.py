@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from bench import records, registry
 from bench.errors import BenchError
 from bench.evaluate.columns import check_facts, columns_of, recorded_suite
-from bench.machine.locks import EXPERIMENT, turn
+from bench.machine.locks import EXPERIMENT, hold_lock
 from bench.machine.progress import Progress
 from bench.records import atomic
 
@@ -31,13 +31,13 @@ def score_run(run: Path, names: Sequence[str], progress: Progress) -> None:
 
     if not (run / "experiment.json").is_file():
         raise BenchError(f"{run} is no run (it has no experiment.json); give a folder of runs/")
-    with turn(run, EXPERIMENT, engine := Engine(), progress.say):
+    with hold_lock(run, EXPERIMENT, engine := Engine(), progress.say):
         atomic.sweep_below(run)
         _score_run(run, names, progress, engine)
 
 
 def _score_run(run: Path, names: Sequence[str], progress: Progress, engine: Engine) -> None:
-    from bench.evaluation.scoring import owed, score_suite
+    from bench.evaluation.scoring import count_missing, score_suite
     from bench.report.study import Experiment, read_study
 
     path = run / "experiment.json"
@@ -52,7 +52,7 @@ def _score_run(run: Path, names: Sequence[str], progress: Progress, engine: Engi
     for column in record["suite"]["metrics"]:
         if column["name"] in metrics:
             _check_weights(metrics[column["name"]].describe(), column, evaluations, run)
-    left = sum(owed(suite, metrics, lines.parent, again=True) for lines in evaluations)
+    left = sum(count_missing(suite, metrics, lines.parent, again=True) for lines in evaluations)
     with progress.task(f"score {run.name}", max(left, 1)) as task:
         for lines in evaluations:
             score_suite(suite, metrics, lines.parent, engine=engine, again=True, keep=metrics, tick=task.advance)

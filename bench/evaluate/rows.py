@@ -13,9 +13,9 @@ from bench import records
 from bench.errors import BenchError, concerns_a_path, of_path, stop_if_lost
 from bench.evaluate.columns import open_run
 from bench.evaluate.config import EvaluationConfig
-from bench.evaluate.subjects import Subject, expanded, find_subject, trained_transformer
+from bench.evaluate.subjects import Subject, expand, find_subject, trained_transformer
 from bench.experiment.run import DRAWN_UNTRAINED, NOT_TRAINED, Outcome, Workspace, untrained_header, untrained_record
-from bench.machine.locks import EXPERIMENT, turn
+from bench.machine.locks import EXPERIMENT, hold_lock
 from bench.machine.progress import Progress
 from bench.records import atomic
 
@@ -38,15 +38,15 @@ def evaluate(
 
     engine = engine or Engine.from_environment(dtype=config.dtype)
     folder = workspace.runs / config.run_name
-    with turn(folder, EXPERIMENT, engine, progress.say):
+    with hold_lock(folder, EXPERIMENT, engine, progress.say):
         if engine.is_main:
             atomic.sweep_below(folder)
         suite, metrics, chosen = open_run(folder, config, engine)
     failed = {}
-    given, left_out = expanded(config.what)
+    names, left_out = expand(config.what)
     if left_out:
         progress.say(f"left out, being neither base nor job: {', '.join(left_out)}")
-    for what in given:
+    for what in names:
         try:
             subject = find_subject(what, backbone=config.backbone, revision=config.revision)
             scored = {} if config.passes == "generate" else {name: metrics[name] for name in chosen}
@@ -126,7 +126,7 @@ class _Rows:
             raise BenchError(f"{self.subject.what} holds images, and --guidance draws some; leave one of them out")
         with ExitStack() as held:
             for folder in sorted({row.folder for row in self.rows}):  # in one order: nobody waits in a circle
-                held.enter_context(turn(folder.parent, folder.name, self.engine, self.progress.say))
+                held.enter_context(hold_lock(folder.parent, folder.name, self.engine, self.progress.say))
             self._run(metrics)
 
     def _run(self, metrics: Mapping[str, Metric]) -> None:
@@ -158,10 +158,10 @@ class _Rows:
         )
 
     def _score(self, metrics: Mapping[str, Metric]) -> None:
-        from bench.evaluation.scoring import owed, score_suite
+        from bench.evaluation.scoring import count_missing, score_suite
         from bench.records.status import write_status
 
-        left = sum(owed(row.suite, metrics, row.evaluation, again=True) for row in self.rows)
+        left = sum(count_missing(row.suite, metrics, row.evaluation, again=True) for row in self.rows)
         with self.progress.task(f"score {self.subject.label}", max(left, 1)) as task:
             for row in self.rows:
                 score_suite(row.suite, metrics, row.evaluation, engine=self.engine, again=True, tick=task.advance)
@@ -200,7 +200,7 @@ class _Rows:
         from bench.backbone.family import DRAWN, SD3, check_family
         from bench.evaluation import draw_suite
 
-        folder = self.engine.main_first(lambda: self.subject.origin.folder(offline=self.config.offline))
+        folder = self.engine.main_first(lambda: self.subject.source.folder(offline=self.config.offline))
         family = check_family(folder, DRAWN)
         if family is not SD3 and self.subject.kind != "pipeline":
             raise BenchError(f"{self.subject.backbone} is no pipeline of the SD3 family; give one with --backbone")
@@ -261,9 +261,9 @@ class _Rows:
             max_sequence_length=self.config.max_sequence_length,
             engine=self.engine,
         )
-        recorded, refusal = self.subject.recorded, None
-        if recorded and self.engine.is_main:  # one process reads 30 GB for all
-            refusal = recorded.refusal(backbone.fingerprint, backbone.folder)
+        run_source, refusal = self.subject.run_source, None
+        if run_source and self.engine.is_main:  # one process reads 30 GB for all
+            refusal = run_source.refusal(backbone.fingerprint, backbone.folder)
         if refusal := self.engine.broadcast(refusal):
             raise BenchError(refusal)
         if self.engine.is_main:

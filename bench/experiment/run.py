@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench import plugins, records, registry
-from bench.backbone.source import Origin
+from bench.backbone.source import Source
 from bench.errors import FULL, BenchError, DeviceLost, device_lost, of_path, stop_if_lost
 from bench.experiment.config import ExperimentConfig, SubsetRule
 from bench.experiment.prompt_file import suite_of
 from bench.experiment.recipe import Recipe, recipe
-from bench.machine.locks import EXPERIMENT, turn
+from bench.machine.locks import EXPERIMENT, hold_lock
 from bench.machine.progress import Progress
 from bench.machine.spelling import same_corpus
 from bench.machine.versions import git_state, versions
-from bench.plugins.blame import Own
+from bench.plugins.blame import MethodFiles
 from bench.records import atomic
 from bench.training.budget import Budget
 
@@ -117,7 +117,7 @@ def run_experiment(
         prepare_metric(metrics[name], progress, vital=name in vital)
     check_trackers(config.trackers)
     folder, jobs = workspace.runs / config.run_name, plans(config)
-    with turn(folder, EXPERIMENT, engine, progress.say):
+    with hold_lock(folder, EXPERIMENT, engine, progress.say):
         if engine.is_main:
             atomic.sweep_below(folder)
             _write_experiment(folder, config, suite, backbone, metrics, jobs)
@@ -136,7 +136,7 @@ def run_experiment(
         for job in jobs:  # every configuration is checked before the first job spends anything
             given = recipes[job.method], data[job.subset], manifests[job.subset]
             _write_job(folder / job.name, _job_record(config, job, *given, suite))
-        origin = Origin(config.backbone, config.revision).record()
+        origin = Source(config.backbone, config.revision).record()
         records.write_json(folder / "config.json", config.model_dump(mode="json") | origin)
     engine.barrier()
     failed = {}
@@ -475,7 +475,7 @@ def _write_job(folder: Path, record: dict[str, Any]) -> None:
 
 def _where(recipe: Recipe, error: BaseException) -> str:
     """``file:line: `` of the last line of a method that an error passed through, or nothing."""
-    found = (Own.of(stage.method).of_error(error) for stage in reversed(recipe.stages))
+    found = (MethodFiles.of(stage.method).of_error(error) for stage in reversed(recipe.stages))
     return next((f"{place}: " for place in found if place), "")
 
 
@@ -508,7 +508,7 @@ class _Shared:
         """Hold a row for as long as the context lasts; False where it is finished, with ``left`` in its folder."""
         from bench.records.status import read_status
 
-        with turn(folder.parent, folder.name, self.engine, self.progress.say):
+        with hold_lock(folder.parent, folder.name, self.engine, self.progress.say):
             finished = read_status(folder)["status"] == "finished" and (folder / left).exists()
             owed = not self.engine.broadcast(finished)
             if not owed:
@@ -636,7 +636,7 @@ class _Shared:
         session = Session.of(
             backbone=self.backbone,
             null=self.null,
-            data=data.given(needs),
+            data=data.only_what(needs),
             seed=plan.seed,
             reward=self.metrics[reward] if reward else None,
             engine=self.engine,

@@ -20,7 +20,7 @@ from bench.experiment.prompt_file import suite_of
 from bench.experiment.recipe import Stage, recipe
 from bench.experiment.run import Plan, plans, reward_metric
 from bench.experiment.toml import parse_size
-from bench.flops import Cost, count, decode_cost, transformer_cost
+from bench.flops import Flops, count, decode_cost, transformer_cost
 from bench.plan import Assumptions, JobPlan, memory, probe
 from bench.plan.architecture import find
 from bench.training.budget import Budget
@@ -205,7 +205,7 @@ class Work:
         return sum(p.numel() for p in self.architecture.empty_transformer().parameters())
 
     @cached_property
-    def _decode(self) -> Cost:
+    def _decode(self) -> Flops:
         return decode_cost(self.architecture.empty_vae().requires_grad_(False), self.architecture.latent_shape())
 
     def _vae_flops(self, direction: str, shape: tuple[int, int, int]) -> int:
@@ -222,17 +222,17 @@ class Work:
     @cached_property
     def _metric_flops(self) -> dict[str, float]:
         """FLOPs of scoring a picture, for those of the suite's metrics and the reward that can tell here."""
-        found: dict[str, float] = {}
+        flops: dict[str, float] = {}
         lacking: dict[str, list[str]] = {}
         for name in self.metrics:
             try:
-                found[name] = float(registry.load("metrics", name)().flops_per_image)
+                flops[name] = float(registry.load("metrics", name)().flops_per_image)
             except Missing:  # said with all that is not on this machine
                 continue
             except BenchError as error:
                 lacking.setdefault(str(error), []).append(name)
         self.problems += [f"{' and '.join(names)}: {why}" for why, names in lacking.items()]
-        return found
+        return flops
 
     # -- pairs -----------------------------------------------------------------------------------------------------
 

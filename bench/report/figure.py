@@ -158,7 +158,7 @@ def key(crowded: bool) -> str:
 
 
 @dataclass(frozen=True)
-class End:
+class LineEnd:
     """The last point of a line and its name; ``marked`` where the method was trained on the panel's metric."""
 
     x: float
@@ -168,7 +168,7 @@ class End:
     marked: bool = False
 
 
-def name_ends(axis: Axes, ends: Sequence[End], *, crowded: bool) -> None:
+def name_ends(axis: Axes, ends: Sequence[LineEnd], *, crowded: bool) -> None:
     """Names to the right of the panel, at the height of their lines but never on top of each other.
 
     In a crowd only what is marked gets a † there; the names stand in the legend.

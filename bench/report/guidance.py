@@ -33,7 +33,7 @@ class SweptCell:
 
 
 @dataclass(frozen=True)
-class Swept:
+class SweptModel:
     """One model at every scale: given weights, or a method with its seeds pooled.
 
     ``subset`` is empty for what was not trained here, which stands beside the methods of every subset. ``base`` says
@@ -74,10 +74,10 @@ class Sweep:
     metrics: list[Metric]
     unscored: list[Metric]
     subsets: list[str]
-    models: list[Swept]
+    models: list[SweptModel]
     ranked: bool
 
-    def of(self, subset: str) -> list[Swept]:
+    def of(self, subset: str) -> list[SweptModel]:
         """The models that stand beside each other for a subset."""
         return [model for model in self.models if model.subset in ("", subset)]
 
@@ -122,7 +122,7 @@ def sweep(study: Study) -> Sweep:
     return replace(made, models=_mark_best(made)) if made.ranked else made
 
 
-def _models(study: Study) -> list[Swept]:
+def _models(study: Study) -> list[SweptModel]:
     found: dict[tuple[str, ...], dict[float, list[Job]]] = {}
     for job in study.swept:
         s = job.sweep
@@ -135,7 +135,7 @@ def _models(study: Study) -> list[Swept]:
     for key, jobs in found.items():
         first = next(iter(jobs.values()))[0]
         s = first.sweep
-        models[key] = Swept(
+        models[key] = SweptModel(
             name=s.get("method") or s["name"],
             subset=s.get("subset") or "",
             base="run" not in s
@@ -152,7 +152,7 @@ def _models(study: Study) -> list[Swept]:
     return sorted(told_apart, key=lambda m: (bool(m.subset), not m.base, order.get(m.name, len(order))))
 
 
-def _alike(model: Swept, other: Swept) -> bool:
+def _alike(model: SweptModel, other: SweptModel) -> bool:
     """Whether two models would stand beside each other under one name."""
     return model is not other and model.name == other.name and (model.subset == other.subset or not other.subset)
 
@@ -161,7 +161,7 @@ def _long_name(key: tuple[str, ...]) -> str:
     return f"{key[0]}: {key[1]}" if len(key) > 1 else key[0].partition("--")[2]
 
 
-def _against(model: Swept, base: Swept | None) -> Swept:
+def _against(model: SweptModel, base: SweptModel | None) -> SweptModel:
     if base is None or base is model:
         return model
     cells = {}
@@ -171,7 +171,7 @@ def _against(model: Swept, base: Swept | None) -> Swept:
     return replace(model, cells=cells)
 
 
-def _mark_best(made: Sweep) -> list[Swept]:
+def _mark_best(made: Sweep) -> list[SweptModel]:
     """The clear best of each metric at each scale among the models of each subset."""
     best: set[tuple[str, str, str, float]] = set()
     for subset in made.subsets:
@@ -198,7 +198,7 @@ def _mark_best(made: Sweep) -> list[Swept]:
     ]
 
 
-def _beside(made: Sweep, model: Swept) -> list[str]:
+def _beside(made: Sweep, model: SweptModel) -> list[str]:
     return [model.subset] if model.subset else made.subsets
 
 
@@ -224,7 +224,7 @@ def grids(made: Sweep, best: str) -> list[Grid]:
     return tables
 
 
-def _text(metric: Metric, model: Swept, scale: float, best: str) -> str:
+def _text(metric: Metric, model: SweptModel, scale: float, best: str) -> str:
     c = model.cells[metric.name, scale]
     if c.cell.estimate is None:
         return c.cell.gap if c.cell.total else "–"
@@ -349,7 +349,7 @@ def _draw(study: Study, made: Sweep) -> Figure:
                 x, y = figure.line(axis, made.scales, cells, looks[model.name])
                 figure.intervals(axis, made.scales, cells, looks[model.name].colour, dodge)
                 if x == x:  # NaN where nothing is scored
-                    ends.append(figure.End(x, y, model.name, looks[model.name], model.reward == metric.name))
+                    ends.append(figure.LineEnd(x, y, model.name, looks[model.name], model.reward == metric.name))
             axis.set_xticks(made.scales, [f"{scale:g}" for scale in made.scales])
             figure.name_ends(axis, ends, crowded=crowded)
     if crowded:

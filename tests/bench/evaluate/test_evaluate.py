@@ -24,7 +24,7 @@ from trained import adapted, transformer
 from bench import records, registry
 from bench.backbone import hub
 from bench.backbone.policy import Policy
-from bench.backbone.source import Origin
+from bench.backbone.source import Source
 from bench.backbone.weights import LORA, save_weights
 from bench.cli import main
 from bench.errors import BenchError, Missing
@@ -142,7 +142,7 @@ def test_a_pipeline_a_fine_tune_and_both_forms_of_a_lora(
     transformer(tiny_pipeline, 0.2).save_pretrained(tmp_path / "tuned" / "transformer")
     save_weights(adapted(tiny_pipeline), tmp_path / "lora")
     (tmp_path / "peft").mkdir()
-    write_adapter(tmp_path / "lora" / LORA, Origin(str(tiny_pipeline)), tmp_path / "peft")
+    write_adapter(tmp_path / "lora" / LORA, Source(str(tiny_pipeline)), tmp_path / "peft")
     (tmp_path / "peft" / LORA).unlink()
     subjects = [tiny_pipeline, tmp_path / "tuned", tmp_path / "lora", tmp_path / "peft"]
     folder, failed = run(*subjects, backbone=str(tiny_pipeline))
