@@ -21,8 +21,9 @@ from bench.experiment.recipe import Stage, recipe
 from bench.experiment.run import Plan, plans, reward_metric
 from bench.experiment.toml import parse_size
 from bench.flops import Flops, count, decode_cost, transformer_cost
-from bench.plan import Assumptions, JobPlan, memory, probe
+from bench.plan import memory, probe
 from bench.plan.architecture import find
+from bench.plan.estimates import Assumptions, JobPlan
 from bench.training.budget import Budget
 
 

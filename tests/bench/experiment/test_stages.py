@@ -23,7 +23,8 @@ from bench.experiment.config import ExperimentConfig, read_experiment
 from bench.experiment.run import Outcome, Workspace, run_experiment
 from bench.export.folder import export_job
 from bench.machine.progress import Progress
-from bench.plan import Assumptions, plan_experiment
+from bench.plan import plan_experiment
+from bench.plan.estimates import Assumptions
 from bench.records.status import read_status
 from bench.report import render_report
 

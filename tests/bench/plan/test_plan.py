@@ -26,8 +26,9 @@ from bench.experiment.config import ExperimentConfig, method_config, read_experi
 from bench.experiment.run import Workspace
 from bench.flops import transformer_cost
 from bench.method import MethodConfig, Needs, PostTrainingMethod
-from bench.plan import Assumptions, ExperimentPlan, JobPlan, disk, machine, memory, plan_experiment, probe, show, work
+from bench.plan import disk, machine, memory, plan_experiment, probe, show, work
 from bench.plan.architecture import SD3_CLIP_TOKENS, SD3_VAE, SD35_LARGE, SD35_MEDIUM, Architecture, find
+from bench.plan.estimates import Assumptions, ExperimentPlan, JobPlan
 
 EXPERIMENTS = Path(__file__).parents[3] / "experiments"
 PAPER = ("main", "ablation", "dynamics_aesthetic", "dynamics_clipscore", "qualitative")
