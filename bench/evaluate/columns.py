@@ -32,10 +32,10 @@ def open_run(folder: Path, config: EvaluationConfig, engine: Engine) -> tuple[Su
 
     suite, path = load_suite(config.suite, config.limit), folder / "experiment.json"
     old = engine.broadcast(records.read_raw(Experiment, path) if engine.is_main and path.exists() else None)
-    own = {name: prompts.name for name, prompts in suite.metrics()}
-    known = own | {m["name"]: m["prompt_set"] for m in (old["suite"]["metrics"] if old else ()) if m.get("added")}
+    of_suite = {name: prompts.name for name, prompts in suite.metrics()}
+    known = of_suite | {m["name"]: m["prompt_set"] for m in (old["suite"]["metrics"] if old else ()) if m.get("added")}
     wanted = columns_of(suite, [name for name in config.metrics if "@" in name], known)
-    alone = [name for name in config.metrics if "@" not in name] + [name for name in wanted if name in own]
+    alone = [name for name in config.metrics if "@" not in name] + [name for name in wanted if name in of_suite]
     for name in alone:
         if name not in known:
             raise unknown(f"metric of the suite {suite.name}", name, known)
@@ -45,7 +45,7 @@ def open_run(folder: Path, config: EvaluationConfig, engine: Engine) -> tuple[Su
     check_facts(suite, metrics)
     if engine.is_main:
         described = {name: prompts.column(metrics[name]) for name, prompts in suite.metrics()}
-        described |= {name: described[name] | {"added": True} for name in columns if name not in own}
+        described |= {name: described[name] | {"added": True} for name in columns if name not in of_suite}
 
         def record(names: Iterable[str]) -> dict[str, Any]:
             about = suite.describe(metrics) | {"metrics": [described[name] for name in names]}

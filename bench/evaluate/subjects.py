@@ -168,13 +168,13 @@ def find_subject(what: str, *, backbone: str | None = None, revision: str | None
 
 def _job(what: str, folder: Path, backbone: str | None, revision: str | None) -> Subject:
     source = read_source(folder.parent)
-    own = revision if backbone else source.revision
+    revision = revision if backbone else source.revision
     if folder.name == records.BASE:
-        return Subject(what, "pipeline", backbone=backbone or source.name, revision=own, run_source=source)
+        return Subject(what, "pipeline", backbone=backbone or source.name, revision=revision, run_source=source)
     read_job(folder)  # that it is a job of its run
     weights = find_weights(folder)
     kind: Kind = "lora" if weights.kind == "lora" else "transformer"
-    return Subject(what, kind, weights.path, backbone or source.name, own, run_source=source)
+    return Subject(what, kind, weights.path, backbone or source.name, revision, run_source=source)
 
 
 def _needed(flag: str | None, recorded: str | None, folder: Path) -> str:

@@ -58,12 +58,12 @@ def _required() -> list[Requirement]:
 def _package(requirement: Requirement, hint: str | None = None) -> Diagnosis:
     name = requirement.name
     try:
-        found = metadata.version(name)
+        version = metadata.version(name)
     except metadata.PackageNotFoundError:
         return Diagnosis(name, False, hint or INSTALL, hint is not None)
-    if not requirement.specifier.contains(found, prereleases=True):
-        return Diagnosis(name, False, f"{found}, but {requirement.specifier} is needed: {INSTALL}")
-    return Diagnosis(name, True, found, hint is not None)
+    if not requirement.specifier.contains(version, prereleases=True):
+        return Diagnosis(name, False, f"{version}, but {requirement.specifier} is needed: {INSTALL}")
+    return Diagnosis(name, True, version, hint is not None)
 
 
 def _devices() -> list[Diagnosis]:
@@ -83,6 +83,6 @@ def _devices() -> list[Diagnosis]:
 def _folder(name: str) -> Diagnosis:
     if other := registry.shadow(name):
         return Diagnosis(name, False, f"another package of this name comes first, uninstall it: {other.parents[1]}")
-    if (found := registry.find(name)) is None:
+    if (path := registry.find(name)) is None:
         return Diagnosis(name, False, f"this project's folder is not there: {INSTALL}")
-    return Diagnosis(name, True, f"imports from {found.parents[1]}")
+    return Diagnosis(name, True, f"imports from {path.parents[1]}")

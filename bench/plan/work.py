@@ -255,10 +255,10 @@ class Work:
 
 def _curated(cache: Path, corpus: str, subset: str, rule: SubsetRule) -> int | None:
     """Pairs of the manifest last cut from a corpus of this name by this rule, if there is one."""
-    asked = {key: value for key, value in (("threshold", rule.threshold), ("quantile", rule.quantile)) if value}
-    found = []
+    thresholds = {key: value for key, value in (("threshold", rule.threshold), ("quantile", rule.quantile)) if value}
+    counts = []
     for path in cache.glob("cuts/*/*/manifest.json"):
         head = records.read_json(path)
-        if all(head.get(key) == value for key, value in {"corpus": corpus, "subset": subset, **asked}.items()):
-            found.append((path.stat().st_mtime, int(head["count"])))
-    return max(found)[1] if found else None
+        if all(head.get(key) == value for key, value in {"corpus": corpus, "subset": subset, **thresholds}.items()):
+            counts.append((path.stat().st_mtime, int(head["count"])))
+    return max(counts)[1] if counts else None

@@ -143,8 +143,8 @@ def intervals(axis: Axes, x: Sequence[float], cells: Sequence[Cell], colour: str
 
 def _bounds(cells: Sequence[Cell]) -> np.ndarray:
     """(mean, low, high) by point; NaN where a cell is incomplete."""
-    found = [c.estimate for c in cells]
-    return np.array([(e.mean, e.low, e.high) if e else (np.nan, np.nan, np.nan) for e in found]).T
+    estimates = [c.estimate for c in cells]
+    return np.array([(e.mean, e.low, e.high) if e else (np.nan, np.nan, np.nan) for e in estimates]).T
 
 
 def dodges(number: int) -> list[float] | list[None]:

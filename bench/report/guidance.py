@@ -70,7 +70,7 @@ class Sweep:
     """Every model of a sweep, by subset; ``unscored`` metrics have no score of any of them and are left out."""
 
     scales: list[float]
-    own: float
+    suite_scale: float
     metrics: list[Metric]
     unscored: list[Metric]
     subsets: list[str]
@@ -103,16 +103,16 @@ def sweep(study: Study) -> Sweep:
         )
         for model in models
     ]
-    told = {
+    scored = {
         name for model in computed for (name, _), c in model.cells.items() if c.cell.n or c.cell.errors or c.cell.remedy
     }
-    metrics = [metric for metric in study.metrics if metric.name in told] or study.metrics
+    metrics = [metric for metric in study.metrics if metric.name in scored] or study.metrics
     bases = {model.backbone: model for model in computed if model.base}
     computed = [_against(model, bases.get(model.backbone)) for model in computed]
     tokens = {study.tokens_of(job) for job in study.swept}
     made = Sweep(
         scales=scales,
-        own=study.experiment.suite.sampler.guidance_scale,
+        suite_scale=study.experiment.suite.sampler.guidance_scale,
         metrics=metrics,
         unscored=[metric for metric in study.metrics if metric not in metrics],
         subsets=list(dict.fromkeys(model.subset for model in computed if model.subset)) or [""],
@@ -123,16 +123,16 @@ def sweep(study: Study) -> Sweep:
 
 
 def _models(study: Study) -> list[SweptModel]:
-    found: dict[tuple[str, ...], dict[float, list[Job]]] = {}
+    jobs_of: dict[tuple[str, ...], dict[float, list[Job]]] = {}
     for job in study.swept:
         s = job.sweep
         key: tuple[str, ...] = (
             (s["run"], s["method"], s["subset"] or "") if "run" in s else (job.name.rpartition("--cfg")[0],)
         )
-        found.setdefault(key, {}).setdefault(job.guidance_scale, []).append(job)
+        jobs_of.setdefault(key, {}).setdefault(job.guidance_scale, []).append(job)
     trained_from = {job.made.get("backbone_hash") for job in study.swept if "run" in job.sweep}
     models = {}
-    for key, jobs in found.items():
+    for key, jobs in jobs_of.items():
         first = next(iter(jobs.values()))[0]
         s = first.sweep
         models[key] = SweptModel(
@@ -209,7 +209,7 @@ def grids(made: Sweep, best: str) -> list[Grid]:
         best: a format string for the best value of its scale.
     """
     several = any(model.seeds > 1 for model in made.models)
-    scales = [f"CFG {scale:g}" + (" (the suite's)" if scale == made.own else "") for scale in made.scales]
+    scales = [f"CFG {scale:g}" + (" (the suite's)" if scale == made.suite_scale else "") for scale in made.scales]
     tables = []
     for subset in made.subsets:
         for metric in made.metrics:
@@ -249,7 +249,7 @@ def notes(study: Study, made: Sweep) -> list[str]:
     several = any(model.seeds > 1 for model in made.models)
     lines = [
         f"Mean with its 95 % interval, {AND_SEEDS if several else PROMPTS_ALONE}.",
-        f"The suite's own scale is {made.own:g}: the numbers of other tables were drawn with that one.",
+        f"The suite's own scale is {made.suite_scale:g}: the numbers of other tables were drawn with that one.",
     ]
     if alone:
         lines.append(
@@ -287,10 +287,9 @@ def notes(study: Study, made: Sweep) -> list[str]:
 def guidance_markdown(study: Study, made: Sweep) -> str:
     """The tables with their caption and notes."""
     tables = "\n".join(grid.markdown() for grid in grids(made, "**{}**"))
-    told = "".join(f"- {markdown(line)}\n" for line in notes(study, made))
-    return (
-        f"{head(study, 'Guidance')}{CAPTION}\n\n{tables}\n{told}\n## Conditions\n\n{conditions.grid(study).markdown()}"
-    )
+    remarks = "".join(f"- {markdown(line)}\n" for line in notes(study, made))
+    end = f"## Conditions\n\n{conditions.grid(study).markdown()}"
+    return f"{head(study, 'Guidance')}{CAPTION}\n\n{tables}\n{remarks}\n{end}"
 
 
 def guidance_csv(made: Sweep) -> str:
@@ -303,7 +302,7 @@ def guidance_csv(made: Sweep) -> str:
             for scale in made.scales:
                 c = model.cells[metric.name, scale]
                 line = [model.subset, model.name, str(model.seeds if model.subset else ""), metric.name]
-                line += [metric.prompt_set, repr(scale), str(int(scale == made.own)), *bounds(c.cell.estimate)]
+                line += [metric.prompt_set, repr(scale), str(int(scale == made.suite_scale)), *bounds(c.cell.estimate)]
                 line += [str(c.cell.n), str(c.cell.total), *bounds(c.to_base)]
                 rows.append([*line, str(int(model.reward == metric.name)), str(int(c.best))])
     return Grid(headers, rows).csv()
@@ -340,8 +339,8 @@ def _draw(study: Study, made: Sweep) -> Figure:
     drawn, grid = figure.panels(made.subsets, made.metrics, "guidance scale")
     for subset, axes in zip(made.subsets, grid, strict=True):
         for axis, metric in zip(axes, made.metrics, strict=True):
-            if made.scales[0] <= made.own <= made.scales[-1]:
-                axis.axvline(made.own, color=figure.FAINT, linewidth=1.5, linestyle=(0, (1, 1.5)), zorder=1)
+            if made.scales[0] <= made.suite_scale <= made.scales[-1]:
+                axis.axvline(made.suite_scale, color=figure.FAINT, linewidth=1.5, linestyle=(0, (1, 1.5)), zorder=1)
             ends = []
             models = made.of(subset)
             for model, dodge in zip(models, figure.dodges(len(models)), strict=True):
@@ -354,7 +353,7 @@ def _draw(study: Study, made: Sweep) -> Figure:
             figure.name_ends(axis, ends, crowded=crowded)
     if crowded:
         figure.legend(drawn, [(name, looks[name]) for name in dict.fromkeys(model.name for model in made.models)])
-    key = f"{figure.key(crowded)} · dotted: the suite's scale, {made.own:g} · 1: no guidance"
+    key = f"{figure.key(crowded)} · dotted: the suite's scale, {made.suite_scale:g} · 1: no guidance"
     if any(model.base for model in made.models):
         key += " · dark and dashed: base"
     if any(model.reward in {metric.name for metric in made.metrics} for model in made.models):
