@@ -23,18 +23,18 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Cost:
+class Flops:
     """FLOPs per sample of one forward, and of the backward that goes with it."""
 
     forward: int
     backward: int
 
 
-_COUNTED: dict[tuple[Any, ...], Cost] = {}
+_COUNTED: dict[tuple[Any, ...], Flops] = {}
 """Counting takes a second; the jobs of an experiment ask for the same models again."""
 
 
-def _once(cost: Callable[..., Cost], model: torch.nn.Module, *inputs: Any) -> Cost:
+def _once(cost: Callable[..., Flops], model: torch.nn.Module, *inputs: Any) -> Flops:
     """``cost(model, *inputs)``, counted once for the same modules, adapters that are on, and parameters that train."""
     modules = tuple((name, type(m), getattr(m, "_disable_adapters", None)) for name, m in model.named_modules())
     key = (cost, modules, tuple((name, p.shape, p.requires_grad) for name, p in model.named_parameters()), inputs)
@@ -62,8 +62,8 @@ def meta_twin(module: torch.nn.Module) -> torch.nn.Module:
     return copy.deepcopy(module, memo)
 
 
-def transformer_cost(transformer: torch.nn.Module, latent_shape: tuple[int, ...], text_tokens: int) -> Cost:
-    """Cost of an SD3 transformer per sample, with the parameters that train as they are now.
+def transformer_cost(transformer: torch.nn.Module, latent_shape: tuple[int, ...], text_tokens: int) -> Flops:
+    """FLOPs of an SD3 transformer per sample, with the parameters that train as they are now.
 
     Args:
         transformer: SD3Transformer2DModel, with or without LoRA. It is copied to the meta device, not run.
@@ -73,14 +73,14 @@ def transformer_cost(transformer: torch.nn.Module, latent_shape: tuple[int, ...]
     return _once(_transformer_cost, transformer, latent_shape, text_tokens)
 
 
-def reference_cost(transformer: SD3Transformer2DModel, latent_shape: tuple[int, ...], text_tokens: int) -> Cost:
+def reference_cost(transformer: SD3Transformer2DModel, latent_shape: tuple[int, ...], text_tokens: int) -> Flops:
     """As ``transformer_cost``, of the weights under the adapters. A graph's backward is charged as through them."""
     cost = transformer_cost(transformer, latent_shape, text_tokens)
     with adapters_off(transformer):
-        return Cost(transformer_cost(transformer, latent_shape, text_tokens).forward, cost.backward)
+        return Flops(transformer_cost(transformer, latent_shape, text_tokens).forward, cost.backward)
 
 
-def _transformer_cost(transformer: torch.nn.Module, latent_shape: tuple[int, ...], text_tokens: int) -> Cost:
+def _transformer_cost(transformer: torch.nn.Module, latent_shape: tuple[int, ...], text_tokens: int) -> Flops:
     twin = meta_twin(transformer)
     config: Any = transformer.config
     inputs = dict(
@@ -92,14 +92,14 @@ def _transformer_cost(transformer: torch.nn.Module, latent_shape: tuple[int, ...
     with torch.no_grad():
         forward = count(lambda: twin(**inputs, return_dict=False))
     if not any(p.requires_grad for p in twin.parameters()):
-        return Cost(forward, 0)
+        return Flops(forward, 0)
     with torch.enable_grad():
         both = count(lambda: twin(**inputs, return_dict=False)[0].sum().backward())
-    return Cost(forward, both - forward)
+    return Flops(forward, both - forward)
 
 
-def decode_cost(vae: torch.nn.Module, latent_shape: tuple[int, ...]) -> Cost:
-    """Cost of decoding one picture, and of the gradient to its latents.
+def decode_cost(vae: torch.nn.Module, latent_shape: tuple[int, ...]) -> Flops:
+    """FLOPs of decoding one picture, and of the gradient to its latents.
 
     Args:
         vae: on the meta device, with no weight that trains.
@@ -108,11 +108,11 @@ def decode_cost(vae: torch.nn.Module, latent_shape: tuple[int, ...]) -> Cost:
     return _once(_decode_cost, vae, latent_shape)
 
 
-def _decode_cost(vae: torch.nn.Module, latent_shape: tuple[int, ...]) -> Cost:
+def _decode_cost(vae: torch.nn.Module, latent_shape: tuple[int, ...]) -> Flops:
     decode: Callable[[torch.Tensor], Any] = vae.decode  # type: ignore[assignment]
     latents = torch.empty(1, *latent_shape, device="meta", requires_grad=True)
     with torch.no_grad():
         forward = count(lambda: decode(latents))
     with torch.enable_grad():
         both = count(lambda: decode(latents).sample.sum().backward())
-    return Cost(forward, both - forward)
+    return Flops(forward, both - forward)

@@ -18,7 +18,7 @@ from bench.backbone.loader import Backbone
 from bench.backbone.policy import Policy
 from bench.batches import Pairs, Part, PreferencePairs, PromptBatch, Rows, Shape, deal_shares
 from bench.errors import JobFailure, Undeclared
-from bench.flops import Cost, decode_cost, meta_twin
+from bench.flops import Flops, decode_cost, meta_twin
 from bench.machine.engine import Compute, Engine
 from bench.prompt import Prompt
 from bench.rng import torch_generator
@@ -59,7 +59,7 @@ class Job:
         self.latent_shape: Shape = backbone.latent_shape
         self._backbone, self._model, self._ledger, self._feed = backbone, model, ledger, feed
         self._scorer, self._engine, self._compute = scorer, engine, compute
-        self._decode_cost: Cost | None = None
+        self._decode_cost: Flops | None = None
         self._part_size = 1
 
     @property

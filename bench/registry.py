@@ -180,22 +180,22 @@ def declared(kind: str, name: str) -> dict[str, dict[str, Any]]:
     classes = {node.name: node for node in (tree.body if tree else ()) if isinstance(node, ast.ClassDef)}
 
     def read(name: str) -> dict[str, dict[str, Any]]:
-        found: dict[str, dict[str, Any]] = {}
+        parts: dict[str, dict[str, Any]] = {}
         if (node := classes.pop(name, None)) is None:
-            return found
+            return parts
         for base in reversed(node.bases):
-            found |= read(base.id) if isinstance(base, ast.Name) else {}
+            parts |= read(base.id) if isinstance(base, ast.Name) else {}
         for part in node.body:
             match part:
                 case ast.FunctionDef():
-                    found[part.name] = {}
+                    parts[part.name] = {}
                 case (
                     ast.Assign(targets=[ast.Name(id=target)], value=ast.Call(keywords=keywords))
                     | ast.AnnAssign(target=ast.Name(id=target), value=ast.Call(keywords=keywords))
                 ):
                     plain = {k.arg: k.value.value for k in keywords if k.arg and isinstance(k.value, ast.Constant)}
-                    found[target] = plain
-        return found
+                    parts[target] = plain
+        return parts
 
     return read(attribute)
 

@@ -37,14 +37,14 @@ def roll_out(job: Job, batch: PromptBatch, draw: Draw) -> tuple[tuple[Tensor, ..
         What ``draw`` keeps of this process's share, each (n, …), and the rewards of all rows in order, (total,), the
         same on every process.
     """
-    kept, scores = [], []
+    drawn, scores = [], []
     for part in job.parts(batch):
         share = batch[part]
         latents, tensors = draw(share)
-        kept.append(tensors)
+        drawn.append(tensors)
         scores.append(job.reward_later(job.decode(latents), share.prompts))
     rewards = torch.cat([wait() for wait in scores])[: len(batch)]  # padding comes last
-    mine = tuple(torch.cat(kind)[: len(batch)] for kind in zip(*kept, strict=True))
+    mine = tuple(torch.cat(kind)[: len(batch)] for kind in zip(*drawn, strict=True))
     return mine, job.gather(rewards, batch)
 
 

@@ -111,20 +111,20 @@ def sample_paths(
     def draw(share: PromptBatch) -> tuple[Tensor, tuple[Tensor, ...]]:
         start = job.noise(share, "start") if starts is None else starts[share.of]
         steps = range(0 if starts is None else trained.start, len(by.sigmas) - 1)
-        end, kept = _walk(job, share, start, by, steps, trained, windowed=starts is not None)
-        before, after, memory, unconditional = zip(*kept, strict=True)
+        end, tensors = _walk(job, share, start, by, steps, trained, windowed=starts is not None)
+        before, after, memory, unconditional = zip(*tensors, strict=True)
         paths = torch.stack([before[0], *after], 1), torch.stack(memory, 1)
         return end, (*paths, torch.stack(unconditional, 1)) if keep_unconditional else paths
 
-    kept, rewards = roll_out(job, batch, draw)
-    return Paths(trained, *kept), rewards
+    tensors, rewards = roll_out(job, batch, draw)
+    return Paths(trained, *tensors), rewards
 
 
 def _walk(
     job: Job, share: PromptBatch, z: Tensor, by: Transitions, steps: range, trained: range, *, windowed: bool
 ) -> tuple[Tensor, list[tuple[Tensor, Tensor, Tensor, Tensor]]]:
     """Where ``steps`` lead; of each that is trained, latents before and after, memory and unconditional velocity."""
-    kept = []
+    trained_steps = []
     for i in steps:
         if by.guidance_scale == 1:
             unconditional = velocity = job.policy.velocity(z, by.sigmas[i], share.text)
@@ -137,5 +137,5 @@ def _walk(
         before, (mean, std) = z, by.moments(z, velocity, i)
         z = mean + std * job.noise(share, f"sde-{i}")
         if i in trained:
-            kept.append((before, z, by.memory(z, mean, std), unconditional))
-    return z, kept
+            trained_steps.append((before, z, by.memory(z, mean, std), unconditional))
+    return z, trained_steps

@@ -50,7 +50,8 @@ def main(config: Path, cache: Path, runs: Path, only: tuple[str, ...], quiet: bo
 def work(path: Path, cache: Path, runs: Path, only: tuple[str, ...], *, quiet: bool) -> int:
     """Run what was asked for and return the exit code."""
     from bench import records
-    from bench.evaluate.rows import EvaluationConfig, evaluate
+    from bench.evaluate.config import EvaluationConfig
+    from bench.evaluate.rows import evaluate
     from bench.experiment.config import ExperimentConfig
     from bench.experiment.run import Workspace, run_experiment
     from bench.experiment.toml import validated
@@ -63,9 +64,9 @@ def work(path: Path, cache: Path, runs: Path, only: tuple[str, ...], *, quiet: b
     if not isinstance(values, dict):
         raise BenchError(f"{path} is no configuration; a launcher writes it")
     if "what" in values:
-        asked = validated(EvaluationConfig, values, f"{path}: ")
-        engine = Engine.from_environment(dtype=asked.dtype)
-        outcome = evaluate(asked, places, Progress(quiet=quiet or not engine.is_main), engine=engine)
+        evaluation = validated(EvaluationConfig, values, f"{path}: ")
+        engine = Engine.from_environment(dtype=evaluation.dtype)
+        outcome = evaluate(evaluation, places, Progress(quiet=quiet or not engine.is_main), engine=engine)
         if outcome.failed:  # no record says why
             raise BenchError("; ".join(f"{what}: {reason}" for what, reason in outcome.failed.items()))
     else:

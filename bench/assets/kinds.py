@@ -58,7 +58,7 @@ class Asset(ABC):
         """Where it lies on this machine, unchecked; None if it does not."""
 
     @abstractmethod
-    def check(self, found: Path) -> None:
+    def check(self, path: Path) -> None:
         """Raises Differs if a SHA-256 is not the pinned one."""
 
     @property
@@ -114,8 +114,8 @@ class File(Asset):
     def find(self, cache: Path) -> Path | None:
         return self.home(cache) if self.home(cache).is_file() else None
 
-    def check(self, found: Path) -> None:
-        check_file(found, self.sha256)
+    def check(self, path: Path) -> None:
+        check_file(path, self.sha256)
 
     def download(self, cache: Path, *, anew: bool) -> None:  # a damaged copy is replaced in any case
         from requests import RequestException
@@ -192,22 +192,22 @@ class HubModel(Asset):
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import LocalEntryNotFoundError
 
-        found = self.home(cache)
-        if not found.is_dir():
+        folder = self.home(cache)
+        if not folder.is_dir():
             try:
-                found = Path(
+                folder = Path(
                     snapshot_download(
                         self.repo, revision=self.revision, local_files_only=True, allow_patterns=list(self.files)
                     )
                 )
             except LocalEntryNotFoundError:
                 return None
-        return found if all((found / file).is_file() for file in self.files) else None
+        return folder if all((folder / file).is_file() for file in self.files) else None
 
-    def check(self, found: Path) -> None:
+    def check(self, path: Path) -> None:
         for file, pinned in self.files.items():
-            if sha256 := pinned or _listed(found / file):
-                check_file(found / file, sha256)
+            if sha256 := pinned or _listed(path / file):
+                check_file(path / file, sha256)
 
     def download(self, cache: Path, *, anew: bool) -> None:
         from huggingface_hub.errors import GatedRepoError
@@ -331,9 +331,9 @@ def _listed(file: Path) -> str | None:
 
 def check_file(path: Path, sha256: str) -> None:
     """Raises Differs if the file's SHA-256 does not begin with ``sha256``."""
-    found = sha256_of(path)
-    if not found.startswith(sha256):
-        raise Differs(f"SHA-256 of {path} is {found[:12]}… and not {sha256[:12]}…")
+    actual = sha256_of(path)
+    if not actual.startswith(sha256):
+        raise Differs(f"SHA-256 of {path} is {actual[:12]}… and not {sha256[:12]}…")
 
 
 def sha256_of(path: Path) -> str:

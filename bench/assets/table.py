@@ -221,18 +221,18 @@ def path(name: str, cache: Path | None = None) -> Path:
     asset, folder = get(name), cache or cache_folder()
     if (other := _stand_in(asset)) is not None:
         return other
-    found = asset.find(folder)
-    if found is None:
+    home = asset.find(folder)
+    if home is None:
         raise Missing(
             f"asset {name} is missing; run `bench assets fetch {name}` or copy it with "
             f"`bench assets fetch {name} --from FOLDER` (looked in {asset.home(folder)})",
             name,
         )
     try:
-        asset.check(found)
+        asset.check(home)
     except Differs as error:
         raise BenchError(f"asset {name} is not what it should be: {error}; run `bench assets fetch {name}`") from error
-    return found
+    return home
 
 
 def identity(name: str) -> str:
@@ -253,11 +253,11 @@ def here(name: str, cache: Path) -> bool:
 def state(name: str, cache: Path, *, hashed: bool) -> str:
     """``present`` or ``missing``; ``hashed`` reads it whole: ``differs: …``, or the kind's word for a good copy."""
     asset = get(name)
-    found = asset.find(cache)
-    if found is None or not hashed:
-        return "missing" if found is None else "present"
+    home = asset.find(cache)
+    if home is None or not hashed:
+        return "missing" if home is None else "present"
     try:
-        asset.check(found)
+        asset.check(home)
     except Differs as error:
         return f"differs: {error}"
     return asset.verdict
@@ -270,15 +270,15 @@ def fetch(name: str, cache: Path, source: Path | None = None) -> Path:
         BenchError: it could not be had, or what was found has another hash.
     """
     asset = get(name)
-    found = asset.find(cache)
+    home = asset.find(cache)
     try:
-        if found is not None:
-            asset.check(found)
-            return found
+        if home is not None:
+            asset.check(home)
+            return home
     except Differs:
         pass  # a damaged copy is fetched anew
     if source is None:
-        asset.download(cache, anew=found is not None)
+        asset.download(cache, anew=home is not None)
     elif not source.is_dir():
         raise BenchError(f"the folder {source} is not there")
     else:

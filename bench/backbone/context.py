@@ -28,7 +28,7 @@ from bench.rng import torch_generator
 
 
 @dataclass(frozen=True)
-class Settings:
+class ContextSettings:
     """How a model is sampled. ``max_sequence_length``: T5 tokens; None without a T5."""
 
     steps: int
@@ -37,9 +37,9 @@ class Settings:
 
 
 CARDS = {
-    SD3.pipeline: Settings(28, 3.5, 256),
-    FLUX.pipeline: Settings(50, 3.5, 512),
-    SDXL.pipeline: Settings(50, 5.0, None),
+    SD3.pipeline: ContextSettings(28, 3.5, 256),
+    FLUX.pipeline: ContextSettings(50, 3.5, 512),
+    SDXL.pipeline: ContextSettings(50, 5.0, None),
 }
 """Settings that the model cards show. They are not meant for distilled variants (turbo, schnell, lightning).
 
@@ -88,7 +88,7 @@ class ContextPipeline:
         self.folder = hub.resolve(name, revision=revision, offline=offline)
         self.family = check_family(self.folder, DRAWN)
         card = CARDS[self.family.pipeline]
-        self.settings = Settings(
+        self.settings = ContextSettings(
             card.steps if steps is None else steps,
             card.guidance_scale if guidance_scale is None else guidance_scale,
             card.max_sequence_length if max_sequence_length is None else max_sequence_length,

@@ -258,13 +258,13 @@ def weight_files(folder: Path) -> list[Path]:
     raise BenchError(f"{folder.parent} is incomplete: {folder.name}/ has no safetensors, the only weights read")
 
 
-def _part(folder: Path, index: Mapping[str, Any], part: str, wanted: str) -> dict[str, Any]:
+def _part(folder: Path, index: Mapping[str, Any], part: str, expected: str) -> dict[str, Any]:
     entry = index.get(part)
-    found = entry[1] if isinstance(entry, list) and len(entry) == 2 else None
-    if found is None:
+    class_name = entry[1] if isinstance(entry, list) and len(entry) == 2 else None
+    if class_name is None:
         raise BenchError(f"{folder}/model_index.json names no {part}; a whole {index['_class_name']} has one")
-    if found != wanted:
-        raise BenchError(f"{folder}: {part} is a {found}, not a {wanted}")
+    if class_name != expected:
+        raise BenchError(f"{folder}: {part} is a {class_name}, not a {expected}")
     config = read_json(folder / part / "config.json", f"{folder} is incomplete")
     weight_files(folder / part)
     return config

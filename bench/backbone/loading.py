@@ -128,7 +128,7 @@ def _whole(kind: Any, folder: Path, part: str | None, dtype: torch.dtype) -> Any
     """A model with every tensor from its files. Both libraries complete one that lacks some with random numbers."""
     where = folder / (part or "")
     with opening(where), _silent():
-        model, found = kind.from_pretrained(
+        model, info = kind.from_pretrained(
             where,
             dtype=dtype,
             use_safetensors=True,
@@ -136,7 +136,7 @@ def _whole(kind: Any, folder: Path, part: str | None, dtype: torch.dtype) -> Any
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # they are refused below, by name
         )
-        _check_whole(where, found)
+        _check_whole(where, info)
     return model
 
 
@@ -156,15 +156,15 @@ def _silent() -> Iterator[None]:
             library.set_verbosity(verbosity)
 
 
-def _check_whole(where: Path, found: Mapping[str, Any]) -> None:
+def _check_whole(where: Path, info: Mapping[str, Any]) -> None:
     """BenchError if loading left a tensor of the model or of its files unused."""
     misshapen = sorted(
         f"{name} ({'x'.join(map(str, there))}, not {'x'.join(map(str, here))})"
-        for name, there, here in found["mismatched_keys"]
+        for name, there, here in info["mismatched_keys"]
     )
     other = {
-        "lack": sorted(found["missing_keys"]),
-        "hold, and the model does not have,": sorted(n for n in found["unexpected_keys"] if not n.endswith(UNUSED)),
+        "lack": sorted(info["missing_keys"]),
+        "hold, and the model does not have,": sorted(n for n in info["unexpected_keys"] if not n.endswith(UNUSED)),
         "hold in another shape": misshapen,
     }
     for fault, names in other.items():

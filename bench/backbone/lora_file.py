@@ -192,9 +192,9 @@ def _split(key: str) -> tuple[str, str | None]:
         name, part = _split(key.removesuffix(".alpha"))
         return name, ALPHA if part else None
     for pattern, part in _PARTS:
-        if found := pattern.search(bare):
-            name = bare[: found.start()].replace(".processor.", ".")
-            old = "_lora" in found[0] and not found[0].startswith(".")  # an attention processor's: to_out is a list now
+        if match := pattern.search(bare):
+            name = bare[: match.start()].replace(".processor.", ".")
+            old = "_lora" in match[0] and not match[0].startswith(".")  # an attention processor's: to_out is a list now
             return f"{name}.0" if old and name.endswith(".to_out") else name, part
     return bare, None
 
@@ -214,8 +214,8 @@ def _modules(transformer: Any) -> dict[str, list[_Target]]:
     theirs: dict[str, list[str]] = {}
     for name in layers:
         for pattern, new in _STABILITY:
-            if found := re.fullmatch(pattern, name):
-                theirs.setdefault(found.expand(new), []).append(name)
+            if match := re.fullmatch(pattern, name):
+                theirs.setdefault(match.expand(new), []).append(name)
     for whole, parts in theirs.items():
         parts.sort(key=_place)
         total = sum(len(layers[part].weight) for part in parts)
@@ -229,8 +229,8 @@ def _modules(transformer: Any) -> dict[str, list[_Target]]:
 
 def _place(name: str) -> int:
     """Where a projection's rows are in the joint one of queries, keys and values."""
-    found = re.search(r"_([qkv])(_proj)?$", name)
-    return "qkv".index(found[1]) if found else 0
+    match = re.search(r"_([qkv])(_proj)?$", name)
+    return "qkv".index(match[1]) if match else 0
 
 
 def _swapped(transformer: Any, name: str) -> bool:
@@ -311,14 +311,14 @@ def _put_on(transformer: Any, file: LoraFile) -> None:
         lacking = ", ".join(sorted({A, B} - file.layers[alone[0]].keys()))
         raise ValueError(f"it lacks {lacking} of {some(alone)}")
     inject_adapter_in_model(file.config or _own_config(file), transformer, adapter_name=ADAPTER)
-    wanted = dict(_slots(transformer))
-    found = {(name, part): tensor for name, parts in file.layers.items() for part, tensor in parts.items()}
-    if missing := sorted(f"{name}.{part}" for name, part in wanted.keys() - found.keys()):
+    slots = dict(_slots(transformer))
+    tensors = {(name, part): tensor for name, parts in file.layers.items() for part, tensor in parts.items()}
+    if missing := sorted(f"{name}.{part}" for name, part in slots.keys() - tensors.keys()):
         raise ValueError(f"it lacks {some(missing)}")
-    if extra := sorted(f"{name}.{part}" for name, part in found.keys() - wanted.keys()):
+    if extra := sorted(f"{name}.{part}" for name, part in tensors.keys() - slots.keys()):
         raise ValueError(f"its configuration makes no layer for {some(extra)}")
-    for (name, part), slot in wanted.items():
-        tensor = found[name, part]
+    for (name, part), slot in slots.items():
+        tensor = tensors[name, part]
         if tensor.shape != slot.shape:
             shapes = f"the shape {tuple(tensor.shape)}, and this transformer takes {tuple(slot.shape)}"
             raise ValueError(f"{name}.{part} has {shapes}")
@@ -333,5 +333,5 @@ def _put_on(transformer: Any, file: LoraFile) -> None:
 def _slots(transformer: Any) -> Iterator[tuple[tuple[str, str], torch.nn.Parameter]]:
     """(module, part) → parameter, of every adapter's layer."""
     for key, value in transformer.named_parameters():
-        if found := re.fullmatch(rf"(.+)\.(lora_\w+)\.{ADAPTER}\.(\w+)", key):
-            yield (found[1], f"{found[2]}.{found[3]}"), value
+        if match := re.fullmatch(rf"(.+)\.(lora_\w+)\.{ADAPTER}\.(\w+)", key):
+            yield (match[1], f"{match[2]}.{match[3]}"), value

@@ -1,4 +1,4 @@
-"""Which pretrained pipeline a run started from, and where it lies now."""
+"""The source of a run: the pretrained pipeline that it started from, and where that lies now."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ Kind = Literal["registered", "folder", "hub"]
 
 
 @dataclass(frozen=True)
-class Origin:
+class Source:
     """The backbone as the experiment named it: a registered name, a local folder or a hub id.
 
     Attributes:
         revision: a hub id's, None for its main branch.
-        said: which of the three it is, where a record says so; a name alone can be two of them.
+        recorded_kind: which of the three it is, where a record says so; a name alone can be two of them.
         hash: ``hub.fingerprint`` of the weights that the run used, where a record says it.
     """
 
     name: str
     revision: str | None = None
-    said: Kind | None = None
+    recorded_kind: Kind | None = None
     hash: str | None = None
 
     @property
     def kind(self) -> Kind:
         """A registered name goes first, then a folder that is there, as in the loader."""
-        if self.said:
-            return self.said
+        if self.recorded_kind:
+            return self.recorded_kind
         if self.name in registry.table("backbones"):
             return "registered"
         is_id = re.fullmatch(r"[\w.-]+/[\w.-]+", self.name) and not hub.is_path(self.name)
@@ -68,7 +68,7 @@ class Origin:
         )
 
 
-def read_origin(run: Path) -> Origin:
+def read_source(run: Path) -> Source:
     """The backbone as ``config.json`` of a run folder names it, else as ``experiment.json`` does."""
     path = run / "config.json"
     experiment = records.read_raw(Experiment, run / "experiment.json")
@@ -80,4 +80,4 @@ def read_origin(run: Path) -> Origin:
         local = "backbone_commit" in experiment and experiment["backbone_commit"] is None
         if local and name not in registry.table("backbones"):
             kind, name = "folder", str(Path(name).expanduser().absolute())
-    return Origin(name, config.revision, kind, experiment.get("backbone_hash") or None)
+    return Source(name, config.revision, kind, experiment.get("backbone_hash") or None)

@@ -165,13 +165,13 @@ def find_weights(job: Path, *, check: bool = True) -> Weights:
         check: read the files and compare them with what the job recorded (``perf/README.md`` has the cost).
     """
     folder = job / "weights"
-    found = _found(folder, job)
+    weights = _look(folder, job)
     if check:
         check_seal(folder)
-    return found
+    return weights
 
 
-def _found(folder: Path, job: Path) -> Weights:
+def _look(folder: Path, job: Path) -> Weights:
     if (folder / LORA).is_file():
         _header(folder / LORA)
         return Weights("lora", folder / LORA)

@@ -19,7 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.check.ranks import RANKS, Apart, Meeting, RankEngine
-from bench.check.watch import DrawTracer, Watch, global_states, kept_generators, nothing_computed_again
+from bench.check.watch import DrawTracer, Watch, global_states, keep_generators, nothing_computed_again
 from bench.check.world import World, advance, same, weights
 from bench.errors import BenchError, JobFailure, Undeclared
 from bench.experiment.config import method_config
@@ -28,7 +28,7 @@ from bench.experiment.session import Session
 from bench.job import Job
 from bench.method import MethodConfig, PostTrainingMethod
 from bench.plugins import one_line, undeclared
-from bench.plugins.blame import Own
+from bench.plugins.blame import MethodFiles
 
 T = TypeVar("T")
 PROMISES = {
@@ -92,7 +92,7 @@ def check_method(method: type[PostTrainingMethod], **settings: Any) -> list[Find
     if problem := undeclared(method):
         return [Finding("declares", problem)]
     config = method_config(method, "embedded", settings)
-    with kept_generators():
+    with keep_generators():
         return _Check(method, config).run()
 
 
@@ -129,7 +129,7 @@ class _Trial:
     def __post_init__(self) -> None:
         self.session = _world().session(self.check.needs, micro_batch=self.micro_batch, engine=self.engine)
         self.job = self.session.job
-        self.watch = Watch(self.job, self.check.own)
+        self.watch = Watch(self.job, self.check.files)
         self.method = self._call("__init__", lambda: self.check.kind(self.check.config))
 
     def setup(self) -> None:
@@ -143,7 +143,7 @@ class _Trial:
         return logs
 
     def _call(self, what: str, call: Callable[[], T]) -> T:
-        own = self.check.own
+        files = self.check.files
         try:
             return call()
         except Apart:
@@ -151,7 +151,7 @@ class _Trial:
         except (Exception, SystemExit) as error:
             if self.watch.not_finite:
                 raise _Broken("finite", *self.watch.not_finite) from error
-            where, text = own.of_error(error), str(error) if isinstance(error, (JobFailure, BenchError)) else ""
+            where, text = files.of_error(error), str(error) if isinstance(error, (JobFailure, BenchError)) else ""
             if isinstance(error, Undeclared):
                 raise _Broken("data", text, where) from error
             raise _Broken("runs", f"{what} raises {text or one_line(error)}", where) from error
@@ -168,7 +168,7 @@ class _Trial:
 
 class _Check:
     def __init__(self, kind: type[PostTrainingMethod], config: MethodConfig) -> None:
-        self.kind, self.config, self.own = kind, config, Own.of(kind)
+        self.kind, self.config, self.files = kind, config, MethodFiles.of(kind)
         self.findings: dict[str, Finding] = {}
         self.trials: list[_Trial] = []
         self.saved: dict[str, Any] | None = None
@@ -200,9 +200,9 @@ class _Check:
         try:
             check()
         except _Broken as error:
-            found = error.finding
-            if self.findings.get(found.promise, Finding(found.promise)).ok:  # the first breach is told
-                self.findings[found.promise] = found
+            finding = error.finding
+            if self.findings.get(finding.promise, Finding(finding.promise)).ok:  # the first breach is told
+                self.findings[finding.promise] = finding
             return False
         self.findings.setdefault(promise, Finding(promise))
         return True
@@ -218,7 +218,7 @@ class _Check:
         try:
             self.needs = self.kind.needs_of(self.config)
         except Exception as error:
-            where = self.own.of_error(error)
+            where = self.files.of_error(error)
             raise _Broken("declares", f"needs_of raises {one_line(error)}", where) from error
 
     def _train(self) -> None:
@@ -256,17 +256,17 @@ class _Check:
 
     def _moved_globals(self) -> Finding:
         """The finding, with the line found by doing the same again under a tracer."""
-        trial, tracer = self._trial(), DrawTracer(self.own)
+        trial, tracer = self._trial(), DrawTracer(self.files)
         with tracer.tracing():
             try:
                 trial.setup()
                 for _ in range(STEPS):
-                    if not tracer.found:
+                    if not tracer.where:
                         trial.step()
             except _Broken:
                 pass
         advice = "take job.noise, job.normal, job.uniform or job.rng"
-        return Finding("randomness", f"{self.moved_globals[0]}; {advice}", tracer.found)
+        return Finding("randomness", f"{self.moved_globals[0]}; {advice}", tracer.where)
 
     def _finite(self) -> None:
         if self.main.watch.not_finite:
@@ -276,7 +276,8 @@ class _Check:
                 if not math.isfinite(value):
                     raise _Broken("finite", f"step {step} logged {name} = {value}")
         if self.logs and not any("loss" in logs for logs in self.logs):
-            raise _Broken("finite", "no loss is logged: job.accumulate does it", self.own.of_definition(self.kind.step))
+            where = self.files.of_definition(self.kind.step)
+            raise _Broken("finite", "no loss is logged: job.accumulate does it", where)
 
     # -- promises --------------------------------------------------------------------------------------------------
 
@@ -289,7 +290,7 @@ class _Check:
         return trial
 
     def _learns(self) -> None:
-        where = self.own.of_definition(self.kind.step)
+        where = self.files.of_definition(self.kind.step)
         if not self.main.job.meter.updates:
             raise _Broken("learns", f"{STEPS} steps made no update; call job.accumulate and job.update", where)
         if same(self.start, self.ways[-1]):
@@ -311,7 +312,7 @@ class _Check:
             raise _Broken(
                 "compute",
                 f"a step ran {ran:.3g} FLOPs and was charged {charged:.3g}; a network runs past job's doors",
-                self.own.of_definition(self.kind.step),
+                self.files.of_definition(self.kind.step),
             )
 
     def _budget(self) -> None:
@@ -325,17 +326,17 @@ class _Check:
                     "budget",
                     f"step {step + 1} costs {cost:.3g} FLOPs, and none before it more than {dearest:.3g}: "
                     f"a budget of {budget:.3g} would be overspent by {(cost - dearest) / budget:.0%}",
-                    self.own.of_definition(self.kind.step),
+                    self.files.of_definition(self.kind.step),
                 )
 
     def _save(self) -> None:
-        where = self.own.of_definition(self.kind.state_dict)
+        where = self.files.of_definition(self.kind.state_dict)
         try:
             self.saved = torch.load(io.BytesIO(self.main.states()), weights_only=True)
         except Exception as error:
             reason = str(error).partition("\n")[0] or one_line(error)
             how = f"state_dict holds more than tensors and plain values, or raises: {reason}"
-            raise _Broken("state", how, self.own.of_error(error) or where) from error
+            raise _Broken("state", how, self.files.of_error(error) or where) from error
 
     @cached_property
     def _restored(self) -> _Trial:
@@ -346,7 +347,7 @@ class _Check:
         try:
             trial.method.load_state_dict(self._copy()["method"])
         except Exception as error:
-            raise _Broken("state", f"load_state_dict raises {one_line(error)}", self.own.of_error(error)) from error
+            raise _Broken("state", f"load_state_dict raises {one_line(error)}", self.files.of_error(error)) from error
         return trial
 
     def _copy(self) -> dict[str, Any]:
@@ -361,14 +362,15 @@ class _Check:
             return
         state = self._restored.method.state_dict()
         if (different := _difference(self.saved["method"], state)) is not None:
-            where = self.own.of_definition(self.kind.load_state_dict) or self.own.of_definition(self.kind.state_dict)
+            functions = (self.kind.load_state_dict, self.kind.state_dict)
+            where = next((place for f in functions if (place := self.files.of_definition(f))), "")
             raise _Broken("state", f"{different or 'the state'} is not what was saved after load_state_dict", where)
 
     def _resume(self) -> None:
         if self.saved is None:
             raise _Broken("resume", "there is no state to resume from")
         trial, job = self._restored, self.main.job
-        where = self.own.of_definition(self.kind.state_dict) or self.own.of_definition(self.kind.step)
+        where = self.files.of_definition(self.kind.state_dict) or self.files.of_definition(self.kind.step)
         for step in range(RESUMED_AT, STEPS):
             logs = trial.step()
             for name in self.logs[step].keys() | logs.keys():
@@ -387,7 +389,7 @@ class _Check:
             raise _Broken("resume", f"{different or 'the state'} differs after a resume", where)
 
     def _evaluation(self) -> None:
-        job, where = self.main.job, self.own.of_definition(self.kind.evaluation_weights)
+        job, where = self.main.job, self.files.of_definition(self.kind.evaluation_weights)
         uncharged = self.main.watch.unmetered
         before = {name: value.clone() for name, value in job.policy.transformer.state_dict().items()}
         trained = [parameter.requires_grad for parameter in job.policy.transformer.parameters()]
@@ -396,7 +398,7 @@ class _Check:
                 inside = job.policy.transformer.state_dict()
                 sound = all(bool(torch.isfinite(value).all()) for value in inside.values())
         except (Exception, SystemExit) as error:
-            raise _Broken("evaluation", f"it raises {one_line(error)}", self.own.of_error(error) or where) from error
+            raise _Broken("evaluation", f"it raises {one_line(error)}", self.files.of_error(error) or where) from error
         if uncharged is None and (uncharged := self.main.watch.unmetered) is not None:
             raise _Broken("evaluation", "a forward of the model that is not charged", uncharged)
         if not sound:
@@ -413,7 +415,7 @@ class _Check:
             raise _Broken(
                 "randomness",
                 "two jobs with the same seed differ after a step: something is drawn from a generator of its own",
-                self.own.of_definition(self.kind.step),
+                self.files.of_definition(self.kind.step),
             )
 
     def _micro_batches(self) -> None:
@@ -425,11 +427,11 @@ class _Check:
                 "micro-batches",
                 f"with --micro-batch {MICRO_BATCH} a step leads {apart:.1%} of its way elsewhere: "
                 "losses are sums over samples, and draws belong to rows",
-                self.own.of_definition(self.kind.step),
+                self.files.of_definition(self.kind.step),
             )
 
     def _processes(self) -> None:
-        meeting, where = Meeting(), self.own.of_definition(self.kind.step)
+        meeting, where = Meeting(), self.files.of_definition(self.kind.step)
         ranks = [self._trial(engine=RankEngine(meeting, rank)) for rank in range(RANKS)]
 
         def train(rank: int) -> dict[str, float]:
@@ -478,11 +480,11 @@ def _difference(a: Any, b: Any, path: str = "") -> str | None:
         case Mapping(), Mapping():
             if a.keys() != b.keys():
                 return path
-            found = (_difference(a[key], b[key], f"{path}[{key!r}]") for key in a)
+            differences = (_difference(a[key], b[key], f"{path}[{key!r}]") for key in a)
         case (list() | tuple(), list() | tuple()):
             if len(a) != len(b):
                 return path
-            found = (_difference(x, y, f"{path}[{i}]") for i, (x, y) in enumerate(zip(a, b, strict=True)))
+            differences = (_difference(x, y, f"{path}[{i}]") for i, (x, y) in enumerate(zip(a, b, strict=True)))
         case _:
             return None if type(a) is type(b) and a == b else path
-    return next((where for where in found if where is not None), None)
+    return next((where for where in differences if where is not None), None)

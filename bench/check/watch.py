@@ -16,7 +16,7 @@ from torch import Tensor
 
 from bench.job import Job
 from bench.plugins import place
-from bench.plugins.blame import Own
+from bench.plugins.blame import MethodFiles
 
 
 class Watch:
@@ -27,10 +27,10 @@ class Watch:
         not_finite: what was no number, and where; or None.
     """
 
-    def __init__(self, job: Job, own: Own) -> None:
+    def __init__(self, job: Job, files: MethodFiles) -> None:
         self.unmetered: str | None = None
         self.not_finite: tuple[str, str] | None = None
-        self._own = own
+        self._files = files
         self._watch_forwards(job)
         self._watch_losses(job)
 
@@ -48,7 +48,7 @@ class Watch:
             if isinstance(latents, Tensor) and latents.device.type != "meta":  # where the harness counts FLOPs
                 seen += len(latents)
                 if seen > job.meter.forwards and self.unmetered is None:
-                    self.unmetered = self._own.of_call()
+                    self.unmetered = self._files.of_call()
 
         def leave(module: Any, arguments: Any, output: Any) -> None:
             nonlocal depth
@@ -56,7 +56,7 @@ class Watch:
 
         def inside(module: Any, arguments: Any) -> None:
             if depth == 0 and self.unmetered is None:
-                self.unmetered = self._own.of_call()
+                self.unmetered = self._files.of_call()
 
         transformer = job.policy.transformer
         transformer.register_forward_pre_hook(enter, with_kwargs=True)
@@ -79,7 +79,7 @@ class Watch:
 
     def _see(self, name: str, value: Tensor | float) -> None:
         if self.not_finite is None and not bool(torch.isfinite(torch.as_tensor(value).detach()).all()):
-            self.not_finite = f"{name} is {float(torch.as_tensor(value).detach().sum())}", self._own.of_call()
+            self.not_finite = f"{name} is {float(torch.as_tensor(value).detach().sum())}", self._files.of_call()
 
 
 def global_states() -> dict[str, bytes | int]:
@@ -108,7 +108,7 @@ def nothing_computed_again() -> Iterator[None]:
 
 
 @contextmanager
-def kept_generators() -> Iterator[None]:
+def keep_generators() -> Iterator[None]:
     """Leaves the caller's global generators as they were."""
     legacy, python = np.random.get_state(), random.getstate()
     with torch.random.fork_rng(devices=[]):
@@ -120,15 +120,15 @@ def kept_generators() -> Iterator[None]:
 
 
 class DrawTracer:
-    """Finds the own line in which a global generator moves. Slow: the states are compared after each line."""
+    """Finds the line of the method in which a global generator moves. Slow: the states are compared after each line."""
 
-    def __init__(self, own: Own) -> None:
-        self.found = ""
-        self._own, self._states, self._last = own, global_states(), ""
+    def __init__(self, files: MethodFiles) -> None:
+        self.where = ""
+        self._files, self._states, self._last = files, global_states(), ""
 
     @contextmanager
     def tracing(self) -> Iterator[None]:
-        """Inside, own lines are watched."""
+        """Inside, the method's lines are watched."""
         before = sys.gettrace()
         self._states = global_states()
         sys.settrace(self._call)
@@ -138,13 +138,13 @@ class DrawTracer:
             sys.settrace(before)
 
     def _call(self, frame: FrameType, event: str, argument: Any) -> Any:
-        return self._line if frame in self._own and not self.found else None
+        return self._line if frame in self._files and not self.where else None
 
     def _line(self, frame: FrameType, event: str, argument: Any) -> Any:
         """Called before a line runs, so that what has moved was moved by the line before it."""
-        if not self.found and global_states() != self._states:
-            self.found = self._last
+        if not self.where and global_states() != self._states:
+            self.where = self._last
         above = frame.f_back if event == "return" else frame
-        if above is not None and above in self._own:
+        if above is not None and above in self._files:
             self._last = place(above.f_code.co_filename, above.f_lineno)
         return self._line

@@ -38,7 +38,7 @@ def measure(run: Path, reference: str, machine: str) -> dict[str, Any]:
         BenchError: no finished job of the reference, or a record that is damaged.
     """
     experiment = records.read_json(run / "experiment.json")
-    found: dict[str, list[dict[str, float]]] = defaultdict(list)
+    jobs_of: dict[str, list[dict[str, float]]] = defaultdict(list)
     commits: set[str] = set()
     for name in experiment["jobs"]:
         folder = run / name
@@ -46,11 +46,11 @@ def measure(run: Path, reference: str, machine: str) -> dict[str, Any]:
             continue
         job = records.read_json(folder / "job.json")
         if job.get("stages") is None:
-            found[job["method"]].append(_figures(folder))
+            jobs_of[job["method"]].append(_figures(folder))
             commits.add(f"{job['git']['commit'] or 'unknown'}{' with changes' if job['git']['dirty'] else ''}")
-    if reference not in found:
-        raise unknown(f"finished method in {run}", reference, found)
-    methods = {name: {"jobs": len(jobs)} | _over(jobs) for name, jobs in found.items()}
+    if reference not in jobs_of:
+        raise unknown(f"finished method in {run}", reference, jobs_of)
+    methods = {name: {"jobs": len(jobs)} | _over(jobs) for name, jobs in jobs_of.items()}
     base = methods[reference]
     for figures in methods.values():
         figures["relative"] = {key: figures[key] / base[key] for key in FIGURES}

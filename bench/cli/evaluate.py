@@ -66,8 +66,8 @@ def evaluate(
         bench evaluate tiny-sd3 --limit 1 --pass generate
         bench evaluate runs/high_aesthetic --guidance 1,2,3,4.5,7 --metrics sharpness@scenes
     """
+    from bench.evaluate.config import read_evaluation
     from bench.evaluate.rows import evaluate as run_evaluation
-    from bench.evaluate.rows import read_evaluation
     from bench.experiment.run import Workspace
     from bench.launch.signals import stop_signals
     from bench.machine.progress import Progress
@@ -110,7 +110,7 @@ def score(run: Path, metrics: tuple[str, ...], cache: Path) -> None:
         bench score runs/paper_main --metrics imagereward
         bench score runs/high_aesthetic --metrics saturation@scenes
     """
-    from bench.evaluate.rows import score_run
+    from bench.evaluate.rescore import score_run
     from bench.machine.progress import Progress
 
     score_run(run, metrics, Progress())

@@ -69,14 +69,14 @@ def tune(
     from bench.launch import launch
     from bench.launch.settings import read_settings
     from bench.machine.progress import Progress
-    from bench.tune import SEED, TRIALS, Asked, Tuning, write
+    from bench.tune import SEED, TRIALS, Request, Tuning, write
 
     machine = read_settings(launch_file, options.taken(flags, options.LAUNCHING), sbatch)
     rows = () if experiment is None else flags.pop("methods") or ()
     config = read_experiment(experiment, flags | {"tuned": ""}, settings)
     seed = SEED if seed is None else seed
-    asked = Asked(rows, trials or TRIALS, seed, suite, str(prompts or ""), objective, space, name)
-    tuning = Tuning(config, asked)
+    request = Request(rows, trials or TRIALS, seed, suite, str(prompts or ""), objective, space, name)
+    tuning = Tuning(config, request)
     places, progress = Workspace(cache, runs), Progress(quiet=quiet)
     result = tuning.run(lambda each: launch(launcher, each, places, machine, progress), runs, progress.say)
     for path in write(result, reports / tuning.config.run_name):

@@ -73,7 +73,7 @@ class Shard:
         self.path = path
         try:
             with safe_open(path, "np") as file:  # checks the header and the length of the file
-                found = dict(file.metadata() or {})
+                actual = dict(file.metadata() or {})
                 keys = file.get_tensor("keys")
                 there = set(file.keys())
                 names = sorted(name for name in there if f"{name}.crc32" in there and name != "keys")
@@ -89,7 +89,7 @@ class Shard:
                 raise ValueError("its keys are not those of its rows")
         except (SafetensorError, KeyError, ValueError, OSError) as error:
             raise damaged(path, error) from error
-        _check_origin(path, found, metadata)
+        _check_metadata(path, actual, metadata)
         joined = keys.tobytes().hex()
         self.keys = [joined[i : i + 64] for i in range(0, len(joined), 64)]
         status = path.stat()
@@ -131,10 +131,10 @@ def _bound(keys: np.ndarray, sums: Mapping[str, np.ndarray]) -> np.ndarray:
     return np.array([zlib.crc32(row) for row in np.concatenate([keys, *columns], axis=1)], np.int64)
 
 
-def _check_origin(path: Path, found: Mapping[str, str], wanted: Mapping[str, str]) -> None:
+def _check_metadata(path: Path, actual: Mapping[str, str], expected: Mapping[str, str]) -> None:
     again = "delete it and what it held is encoded again"
-    for name, value in wanted.items():
-        got = found.get(name)
+    for name, value in expected.items():
+        got = actual.get(name)
         if got == value:
             continue
         if name == "backbone":
@@ -160,7 +160,7 @@ def _map(path: Path, inode: int, written: int, length: int) -> np.ndarray:
 
 
 class Store:
-    """A folder of shards with one origin.
+    """A folder of shards that were made in one way.
 
     Args:
         metadata: what made the rows; ``backbone`` is a fingerprint. Shards that say otherwise are refused.

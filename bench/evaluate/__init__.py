@@ -1,1 +1,1 @@
-"""`bench evaluate` and `bench score`: rows of models and pictures that are not trained here."""
+"""`bench evaluate` and `bench score`: rows of models and images that are not trained here."""

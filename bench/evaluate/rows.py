@@ -1,25 +1,22 @@
-"""``bench evaluate`` and ``bench score``: rows of a suite without training, and further scores of kept images."""
+"""``bench evaluate``: rows of a suite without training."""
 
 from __future__ import annotations
 
-import re
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
-
-from bench import records, registry
-from bench.errors import BenchError, concerns_a_path, of_path, stop_if_lost, unknown
-from bench.evaluate.subjects import Subject, expanded, find_subject, trained_transformer
+from bench import records
+from bench.errors import BenchError, concerns_a_path, of_path, stop_if_lost
+from bench.evaluate.columns import open_run
+from bench.evaluate.config import EvaluationConfig
+from bench.evaluate.subjects import Subject, expand, find_subject, trained_transformer
 from bench.experiment.recorded import DRAWN_UNTRAINED, NOT_TRAINED, untrained_header, untrained_record
 from bench.experiment.run import Outcome, Workspace
-from bench.experiment.toml import Settings, read_values, validated
-from bench.machine.bounds import LARGEST_SCALE, LONGEST_NAME, MOST_IMAGES, MOST_SCALES, MOST_T5_TOKENS
-from bench.machine.locks import EXPERIMENT, turn
+from bench.machine.locks import EXPERIMENT, hold_lock
 from bench.machine.progress import Progress
 from bench.records import atomic
 
@@ -27,54 +24,6 @@ if TYPE_CHECKING:
     from bench.machine.engine import Engine
     from bench.metric import Metric
     from bench.suite import Suite
-
-
-class EvaluationConfig(Settings):
-    """What one ``bench evaluate`` does."""
-
-    what: tuple[str, ...] = Field(min_length=1, description="registered names, hub ids, folders")
-    name: str = Field(
-        "", pattern=r"^(\w[\w.-]*)?$", max_length=LONGEST_NAME, description="run folder; default: evaluate-<suite>"
-    )
-    suite: str = "embedded"
-    backbone: str | None = Field(None, description="pipeline of a LoRA or a lone transformer")
-    revision: str | None = Field(None, description="branch, tag or commit of a hub id")
-    offline: bool = Field(False, description="use the hub's cache alone")
-    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
-    max_sequence_length: int | None = Field(
-        None, gt=0, le=MOST_T5_TOKENS, description="T5 tokens; default: the backbone's"
-    )
-    evaluation_batch: int = Field(48, gt=0, le=MOST_IMAGES, description="images sampled together")
-    passes: Literal["all", "generate", "score"] = "all"
-    metrics: tuple[str, ...] = Field(
-        (), description="score with these of the suite's alone; name@prompt-set adds a column"
-    )
-    limit: int | None = Field(None, gt=0, description="prompts per group, for a look")
-    guidance: tuple[Annotated[float, Field(gt=0, le=LARGEST_SCALE)], ...] = Field(
-        (),
-        max_length=MOST_SCALES,
-        description="scales of classifier-free guidance, a row for each; default: the suite's",
-    )
-
-    @property
-    def run_name(self) -> str:
-        kind = "guidance" if self.guidance else "evaluate"
-        return self.name or f"{kind}-{self.suite}" + (f"-first-{self.limit}" if self.limit else "")
-
-
-def read_evaluation(flags: Mapping[str, Any]) -> EvaluationConfig:
-    """The configuration that flags make; those that are None are left out. BenchError, one line, for a bad one."""
-    values = read_values(None, flags, EvaluationConfig, file="", key="evaluation key")
-    config: EvaluationConfig = validated(EvaluationConfig, values, "evaluation: ")
-    if config.suite not in registry.table("suites"):
-        raise unknown("suite", config.suite, registry.table("suites"))
-    return config
-
-
-def make_suite(config: EvaluationConfig) -> Suite:
-    """The suite of an evaluation. BenchError for an unknown name."""
-    suite: Suite = registry.load("suites", config.suite)()
-    return suite.limited(config.limit) if config.limit else suite
 
 
 def evaluate(
@@ -90,15 +39,15 @@ def evaluate(
 
     engine = engine or Engine.from_environment(dtype=config.dtype)
     folder = workspace.runs / config.run_name
-    with turn(folder, EXPERIMENT, engine, progress.say):
+    with hold_lock(folder, EXPERIMENT, engine, progress.say):
         if engine.is_main:
             atomic.sweep_below(folder)
-        suite, metrics, chosen = _open_run(folder, config, engine)
+        suite, metrics, chosen = open_run(folder, config, engine)
     failed = {}
-    given, left_out = expanded(config.what)
+    names, left_out = expand(config.what)
     if left_out:
         progress.say(f"left out, being neither base nor job: {', '.join(left_out)}")
-    for what in given:
+    for what in names:
         try:
             subject = find_subject(what, backbone=config.backbone, revision=config.revision)
             scored = {} if config.passes == "generate" else {name: metrics[name] for name in chosen}
@@ -120,45 +69,6 @@ def evaluate(
             progress.say(f"{what}: {error}")
             failed[what] = str(error)
     return Outcome(folder, failed)
-
-
-def _open_run(folder: Path, config: EvaluationConfig, engine: Engine) -> tuple[Suite, dict[str, Metric], list[str]]:
-    """The suite with the run's columns, their metrics, and which of them to score with.
-
-    Writes ``experiment.json``: a suite, the columns added to it, and no job.
-    """
-    from bench.report.study import Experiment
-
-    suite, path = make_suite(config), folder / "experiment.json"
-    old = engine.broadcast(records.read_raw(Experiment, path) if engine.is_main and path.exists() else None)
-    own = {name: prompts.name for name, prompts in suite.metrics()}
-    known = own | {m["name"]: m["prompt_set"] for m in (old["suite"]["metrics"] if old else ()) if m.get("added")}
-    wanted = _columns(suite, [name for name in config.metrics if "@" in name], known)
-    alone = [name for name in config.metrics if "@" not in name] + [name for name in wanted if name in own]
-    for name in alone:
-        if name not in known:
-            raise unknown(f"metric of the suite {suite.name}", name, known)
-    columns = known | wanted
-    suite = suite.with_metrics(columns)
-    metrics: dict[str, Metric] = {name: registry.load("metrics", name)() for name in columns}
-    _check_facts(suite, metrics)
-    if engine.is_main:
-        described = {name: prompts.column(metrics[name]) for name, prompts in suite.metrics()}
-        described |= {name: described[name] | {"added": True} for name in columns if name not in own}
-
-        def record(names: Iterable[str]) -> dict[str, Any]:
-            about = suite.describe(metrics) | {"metrics": [described[name] for name in names]}
-            head = {"v": records.VERSION, "name": config.run_name, "notice": suite.notice}
-            return {**head, "suite": about, "jobs": []}
-
-        if old not in (None, record(known)):
-            raise BenchError(
-                f"{folder} was evaluated on another suite or with other metrics; give this one a name with --name, or "
-                "delete the folder"
-            )
-        records.write_json(path, record(columns))
-    engine.barrier()
-    return suite, metrics, [name for name in columns if name in wanted or name in (alone or known)]
 
 
 @dataclass(frozen=True)
@@ -217,7 +127,7 @@ class _Rows:
             raise BenchError(f"{self.subject.what} holds images, and --guidance draws some; leave one of them out")
         with ExitStack() as held:
             for folder in sorted({row.folder for row in self.rows}):  # in one order: nobody waits in a circle
-                held.enter_context(turn(folder.parent, folder.name, self.engine, self.progress.say))
+                held.enter_context(hold_lock(folder.parent, folder.name, self.engine, self.progress.say))
             self._run(metrics)
 
     def _run(self, metrics: Mapping[str, Metric]) -> None:
@@ -249,10 +159,10 @@ class _Rows:
         )
 
     def _score(self, metrics: Mapping[str, Metric]) -> None:
-        from bench.evaluation.scoring import owed, score_suite
+        from bench.evaluation.scoring import count_missing, score_suite
         from bench.records.status import write_status
 
-        left = sum(owed(row.suite, metrics, row.evaluation, again=True) for row in self.rows)
+        left = sum(count_missing(row.suite, metrics, row.evaluation, again=True) for row in self.rows)
         with self.progress.task(f"score {self.subject.label}", max(left, 1)) as task:
             for row in self.rows:
                 score_suite(row.suite, metrics, row.evaluation, engine=self.engine, again=True, tick=task.advance)
@@ -291,7 +201,7 @@ class _Rows:
         from bench.backbone.family import DRAWN, SD3, check_family
         from bench.evaluation import draw_suite
 
-        folder = self.engine.main_first(lambda: self.subject.origin.folder(offline=self.config.offline))
+        folder = self.engine.main_first(lambda: self.subject.source.folder(offline=self.config.offline))
         family = check_family(folder, DRAWN)
         if family is not SD3 and self.subject.kind != "pipeline":
             raise BenchError(f"{self.subject.backbone} is no pipeline of the SD3 family; give one with --backbone")
@@ -352,9 +262,9 @@ class _Rows:
             max_sequence_length=self.config.max_sequence_length,
             engine=self.engine,
         )
-        recorded, refusal = self.subject.recorded, None
-        if recorded and self.engine.is_main:  # one process reads 30 GB for all
-            refusal = recorded.refusal(backbone.fingerprint, backbone.folder)
+        run_source, refusal = self.subject.run_source, None
+        if run_source and self.engine.is_main:  # one process reads 30 GB for all
+            refusal = run_source.refusal(backbone.fingerprint, backbone.folder)
         if refusal := self.engine.broadcast(refusal):
             raise BenchError(refusal)
         if self.engine.is_main:
@@ -380,116 +290,3 @@ class _Rows:
         with backbone.vae_loaded():
             for row in missing:
                 draw(row, PolicyPainter(policy, backbone, row.suite.sampler, conditions))
-
-
-def score_run(run: Path, names: Sequence[str], progress: Progress) -> None:
-    """Score the images that a run keeps: what its suite's metrics owe, and columns that it does not have yet.
-
-    Args:
-        run: a folder of ``runs/``; every evaluation in it is scored.
-        names: metrics, each as ``name`` or ``name@prompt-set``; empty: those of the run.
-
-    Raises:
-        BenchError: one line.
-    """
-    from bench.machine.engine import Engine
-
-    if not (run / "experiment.json").is_file():
-        raise BenchError(f"{run} is no run (it has no experiment.json); give a folder of runs/")
-    with turn(run, EXPERIMENT, engine := Engine(), progress.say):
-        atomic.sweep_below(run)
-        _score_run(run, names, progress, engine)
-
-
-def _score_run(run: Path, names: Sequence[str], progress: Progress, engine: Engine) -> None:
-    from bench.evaluation.scoring import owed, score_suite
-    from bench.report.study import Experiment, read_study
-
-    path = run / "experiment.json"
-    record = records.read_raw(Experiment, path)
-    read_study([run])  # every record is of this version before the first is written again
-    suite, known = _suite_of(record, run)
-    wanted = _columns(suite, names, known)
-    suite = suite.with_metrics(known | wanted)
-    metrics = {name: registry.load("metrics", name)() for name in (wanted if names else known)}
-    evaluations = sorted(run.glob("*/evaluations/[!.]*/samples.jsonl"))
-    _check_facts(suite, metrics)
-    for column in record["suite"]["metrics"]:
-        if column["name"] in metrics:
-            _check_weights(metrics[column["name"]].describe(), column, evaluations, run)
-    left = sum(owed(suite, metrics, lines.parent, again=True) for lines in evaluations)
-    with progress.task(f"score {run.name}", max(left, 1)) as task:
-        for lines in evaluations:
-            score_suite(suite, metrics, lines.parent, engine=engine, again=True, keep=metrics, tick=task.advance)
-    for metric in metrics.values():
-        metric.release()
-    columns = {metric["name"]: metric for metric in record["suite"]["metrics"]}
-    for name, prompts in suite.metrics():
-        if name in metrics:
-            added = {"added": True} if name not in known or columns[name].get("added") else {}
-            columns[name] = prompts.column(metrics[name]) | added
-    record["suite"]["metrics"] = list(columns.values())
-    records.write_json(path, record)
-    without = [
-        cell["error"]
-        for lines in evaluations
-        for row in records.read_lines(lines)
-        for name, cell in row["scores"].items()
-        if name in metrics and "error" in cell
-    ]
-    told = f"; {len(without)} cells have no score, the first: {without[0]}" if without else ""
-    progress.say(f"{run.name}: {left} cells tried in {len(evaluations)} evaluations{told}")
-
-
-def _suite_of(record: dict[str, Any], run: Path) -> tuple[Suite, dict[str, str]]:
-    """A run's suite as it is here, and the columns it has: metric → prompt set."""
-    name = record["suite"]["name"]
-    limit = ""
-    if found := re.fullmatch(r"(.+), first (\d{1,9})", name):
-        name, limit = found.groups()
-    suite: Suite = registry.load("suites", name)()
-    suite = suite.limited(int(limit)) if limit else suite
-    if suite.version != record["suite"]["version"]:
-        raise BenchError(
-            f"{run} holds version {record['suite']['version']} of the suite {name}, and this is version "
-            f"{suite.version}: its prompts may be others; score it with the release that made it"
-        )
-    return suite, {metric["name"]: metric["prompt_set"] for metric in record["suite"]["metrics"]}
-
-
-def _columns(suite: Suite, names: Sequence[str], known: Mapping[str, str]) -> dict[str, str]:
-    """Metric → prompt set of what was asked for."""
-    sets = [prompts.name for prompts in suite.prompt_sets]
-    wanted = {}
-    for given in names:
-        name, at, prompt_set = given.partition("@")
-        if name not in registry.table("metrics"):
-            raise unknown("metric", name, registry.table("metrics"))
-        if at and prompt_set not in sets:
-            raise unknown("prompt set", prompt_set, sets)
-        if not at and name not in known and len(sets) > 1:
-            raise BenchError(f"say which prompts {name} is to score: {' or '.join(f'{name}@{s}' for s in sets)}")
-        wanted[name] = prompt_set or known.get(name, sets[0])
-        if known.get(name, wanted[name]) != wanted[name]:
-            raise BenchError(f"{name} scores {known[name]} in this run already, and a column is of one prompt set")
-    return wanted
-
-
-def _check_facts(suite: Suite, metrics: Mapping[str, Any]) -> None:
-    """BenchError if a metric cannot judge its prompts."""
-    for name, prompts in suite.metrics():
-        for fact in metrics[name].needs_facts if name in metrics else ():
-            if any(fact not in prompt.facts for prompt in prompts.prompts):
-                raise BenchError(f"{name} needs the fact {fact!r} of a prompt, and those of {prompts.name} have none")
-
-
-def _check_weights(now: Mapping[str, Any], then: Mapping[str, Any], evaluations: Sequence[Path], run: Path) -> None:
-    """BenchError if scores are kept of a metric that now computes with other weights. Failed cells may stand."""
-    if then["version"] != now["version"] or then.get("weights") == now.get("weights"):
-        return
-    cells = (row["scores"].get(now["name"], {}) for path in evaluations for row in records.read_lines(path))
-    if any("score" in cell and cell["version"] == now["version"] for cell in cells):
-        raise BenchError(
-            f"{run} holds scores of {now['name']} with other weights ({then.get('weights')}, and here "
-            f"{now.get('weights')}): they would not compare"
-        )

@@ -1,4 +1,4 @@
-"""What ``bench evaluate`` is given: a pipeline, a fine-tune, a LoRA, a job of an experiment, or a folder of images."""
+"""Subjects: what is evaluated. A pipeline, a fine-tune, a LoRA, a job of an experiment, or a folder of images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from bench import records, registry
 from bench.backbone.family import read_json
 from bench.backbone.lora_file import config_beside, load_lora
-from bench.backbone.source import Origin, read_origin
+from bench.backbone.source import Source, read_source
 from bench.backbone.weights import LORA, PEFT_CONFIG, PEFT_WEIGHTS, TRANSFORMER, find_weights
 from bench.errors import BenchError
 from bench.records.pictures import SUFFIXES
@@ -32,11 +32,11 @@ class Subject:
     """One thing to evaluate.
 
     Attributes:
-        what: as given.
+        what: as the user named it.
         kind: a whole pipeline; a transformer or a LoRA, which need a backbone; or images that are there already.
         path: of the weights or images; None for a pipeline by registered name or hub id.
         backbone, revision: the pipeline that a transformer or a LoRA belongs to, or the pipeline itself.
-        recorded: of a job or a base, the pipeline that its run started from.
+        run_source: of a job or a base, the pipeline that its run started from.
     """
 
     what: str
@@ -44,7 +44,7 @@ class Subject:
     path: Path | None = None
     backbone: str | None = None
     revision: str | None = None
-    recorded: Origin | None = None
+    run_source: Source | None = None
 
     @property
     def label(self) -> str:
@@ -57,11 +57,11 @@ class Subject:
         return re.sub(r"[^\w.-]+", "-", self.what.strip("/.")).lower()[-SLUG:]
 
     @property
-    def origin(self) -> Origin:
+    def source(self) -> Source:
         """Where its pipeline comes from."""
         assert self.backbone is not None
-        said = self.recorded.said if self.recorded and self.recorded.name == self.backbone else None
-        return Origin(self.backbone, self.revision, said)
+        known = self.run_source if self.run_source and self.run_source.name == self.backbone else None
+        return Source(self.backbone, self.revision, known.recorded_kind if known else None)
 
     def job(self) -> dict[str, Any] | None:
         """Of a job: its run, method, subset, seed and reward. None for anything else, the base of a run included."""
@@ -99,14 +99,14 @@ class Subject:
         return whole.hexdigest()
 
 
-def expanded(given: Sequence[str]) -> tuple[list[str], list[str]]:
-    """What to evaluate, each once, and what of ``given`` was left out.
+def expand(names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """What to evaluate, each once, and what of ``names`` was left out.
 
     A run that trained stands for its base and its jobs. Of several things, those that lie in a run and are none of its
     jobs are left out (its records, models for context): the shell's ``runs/<run>/*`` names them too.
     """
     chosen: dict[str, None] = {}
-    for what in given:
+    for what in names:
         run = Path(what).expanduser()
         jobs = _jobs(run) if (run / "experiment.json").is_file() else []
         base = [records.BASE] if jobs and (run / records.BASE).is_dir() else []
@@ -167,26 +167,26 @@ def find_subject(what: str, *, backbone: str | None = None, revision: str | None
 
 
 def _job(what: str, folder: Path, backbone: str | None, revision: str | None) -> Subject:
-    source = read_origin(folder.parent)
-    own = revision if backbone else source.revision
+    source = read_source(folder.parent)
+    revision = revision if backbone else source.revision
     if folder.name == records.BASE:
-        return Subject(what, "pipeline", backbone=backbone or source.name, revision=own, recorded=source)
+        return Subject(what, "pipeline", backbone=backbone or source.name, revision=revision, run_source=source)
     read_job(folder)  # that it is a job of its run
     weights = find_weights(folder)
     kind: Kind = "lora" if weights.kind == "lora" else "transformer"
-    return Subject(what, kind, weights.path, backbone or source.name, own, recorded=source)
+    return Subject(what, kind, weights.path, backbone or source.name, revision, run_source=source)
 
 
-def _needed(given: str | None, said: str | None, folder: Path) -> str:
-    if given or said:
-        return str(given or said)
+def _needed(flag: str | None, recorded: str | None, folder: Path) -> str:
+    if flag or recorded:
+        return str(flag or recorded)
     raise BenchError(f"{folder} does not say which pipeline it is for; add --backbone")
 
 
 def _peft_base(folder: Path) -> str | None:
     path = folder / PEFT_CONFIG
-    said = read_json(path, "").get("base_model_name_or_path") if path.is_file() else None
-    return said if isinstance(said, str) else None
+    name = read_json(path, "").get("base_model_name_or_path") if path.is_file() else None
+    return name if isinstance(name, str) else None
 
 
 def _class_name(folder: Path) -> str | None:

@@ -38,8 +38,8 @@ def collect_suite(suite: Suite, source: Path, folder: Path, *, header: dict[str,
         BenchError: no image of the suite is there at all, or ``folder`` holds others than ``source``.
     """
     layout = Layout(suite, source)
-    owed = [(prompts, drawn, layout.find(prompts, drawn)) for prompts, drawn in _owed(suite)]
-    identity = _identity(owed)
+    matches = [(prompts, drawn, layout.find(prompts, drawn)) for prompts, drawn in _images_of(suite)]
+    identity = _identity(matches)
     if (folder / "evaluation.json").exists():
         taken = records.read_raw(EvaluationRecord, folder / "evaluation.json")
         if taken.get("identity") != identity:
@@ -48,13 +48,13 @@ def collect_suite(suite: Suite, source: Path, folder: Path, *, header: dict[str,
                 "that folder"
             )
         return {"identity": identity, "sizes": taken.get("sizes", {})}
-    if not any(found.files for _, _, found in owed):
+    if not any(candidates.files for _, _, candidates in matches):
         raise BenchError(f"{source} holds no image of the suite {suite.name}; {layout.expected()}")
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     (partial / "images").mkdir(parents=True)
     sizes = Counter[str]()
-    rows = [_take(suite, each, partial, sizes) for each in owed]
+    rows = [_take(suite, each, partial, sizes) for each in matches]
     records.write_lines(partial / "samples.jsonl", rows)
     about = {"identity": identity, "sizes": dict(sorted(sizes.items()))}
     records.write_json(partial / "evaluation.json", {"v": records.VERSION, **header, **about})
@@ -63,14 +63,14 @@ def collect_suite(suite: Suite, source: Path, folder: Path, *, header: dict[str,
 
 
 @dataclass(frozen=True)
-class Found:
+class Candidates:
     """Files that may be an image, at most one where all is well; ``problem`` says why none of them is taken."""
 
     files: tuple[Path, ...]
     problem: str | None = None
 
 
-Owed = tuple[PromptSet, Drawn, Found]
+Match = tuple[PromptSet, Drawn, Candidates]
 
 
 class Layout:
@@ -99,7 +99,7 @@ class Layout:
                     key = _number(prompt) if keys else prompt
                     self._named.setdefault((name, key, int(repeat)), []).append(file)
 
-    def find(self, prompts: PromptSet, drawn: Drawn) -> Found:
+    def find(self, prompts: PromptSet, drawn: Drawn) -> Candidates:
         """The files of one image. More than one is a problem: which of them is meant is not known."""
         prompt, repeat = drawn
         keys, problem = self._keys[prompts.name], None
@@ -116,7 +116,7 @@ class Layout:
         if len(files) > 1:
             names = " and ".join(sorted(str(file.relative_to(self._source)) for file in files))
             problem = f"the image {image_name(prompts, prompt, repeat)} is there more than once: {names}"
-        return Found(tuple(files), problem)
+        return Candidates(tuple(files), problem)
 
     def expected(self) -> str:
         """How images are called, with an example."""
@@ -167,10 +167,10 @@ def _pictures(place: Path) -> list[Path]:
 
 
 def _by_number(paths: Iterable[Path]) -> dict[int | str, list[Path]]:
-    found: dict[int | str, list[Path]] = {}
+    numbered: dict[int | str, list[Path]] = {}
     for path in paths:
-        found.setdefault(_number(path.stem if path.suffix.lower() in SUFFIXES else path.name), []).append(path)
-    return found
+        numbered.setdefault(_number(path.stem if path.suffix.lower() in SUFFIXES else path.name), []).append(path)
+    return numbered
 
 
 def _is_number(text: str) -> bool:
@@ -181,34 +181,34 @@ def _number(text: str) -> int | str:
     return int(text) if _is_number(text) else text
 
 
-def _owed(suite: Suite) -> Iterator[tuple[PromptSet, Drawn]]:
+def _images_of(suite: Suite) -> Iterator[tuple[PromptSet, Drawn]]:
     for prompts in suite.prompt_sets:
         for prompt in prompts.prompts:
             yield from ((prompts, (prompt, repeat)) for repeat in range(prompts.repeats))
 
 
-def _identity(owed: Iterable[Owed]) -> str:
+def _identity(matches: Iterable[Match]) -> str:
     whole = hashlib.sha256()
-    for prompts, drawn, found in owed:
-        for file in found.files:
+    for prompts, drawn, candidates in matches:
+        for file in candidates.files:
             try:
                 content = hash_of(file)
             except OSError as error:
                 content = error.strerror or type(error).__name__
             whole.update(f"{image_name(prompts, *drawn)}\0{content}\n".encode())
-        if found.problem:
-            whole.update(found.problem.encode())
+        if candidates.problem:
+            whole.update(candidates.problem.encode())
     return whole.hexdigest()
 
 
-def _take(suite: Suite, owed: Owed, folder: Path, sizes: Counter[str]) -> dict[str, Any]:
-    prompts, drawn, found = owed
+def _take(suite: Suite, match: Match, folder: Path, sizes: Counter[str]) -> dict[str, Any]:
+    prompts, drawn, candidates = match
     name = image_name(prompts, *drawn)
     file = f"images/{name}.png"
-    problem = found.problem or (None if found.files else f"the image {name} is not there")
+    problem = candidates.problem or (None if candidates.files else f"the image {name} is not there")
     sha256 = None
     if problem is None:
-        (source,) = found.files
+        (source,) = candidates.files
         file = f"images/{name}{source.suffix.lower()}"
         try:
             with pictures.naming(source):

@@ -140,7 +140,7 @@ def _begin(partial: Path, header: dict[str, Any]) -> None:
 
 
 @dataclass(frozen=True)
-class _Kept:
+class _ImageFile:
     """An image that lies in its folder: the hash of its file, and why there is nothing to score, if so."""
 
     sha256: str
@@ -153,26 +153,26 @@ class _Drawing:
     ) -> None:
         self.suite, self.painter, self.folder, self.engine = suite, painter, folder, engine
         self.batch, self.tick = batch, tick
-        self.kept = self._look()
+        self.images = self._look()
 
-    def _look(self) -> dict[str, _Kept]:
+    def _look(self) -> dict[str, _ImageFile]:
         """What an earlier pass left, by name. What is damaged goes, and is drawn again. Processes share the work."""
         images = self.folder / "images"
         names = self.engine.broadcast(sorted(path.name for path in images.iterdir()) if self.engine.is_main else [])
-        mine: list[tuple[str, _Kept | None]] = []
+        mine: list[tuple[str, _ImageFile | None]] = []
         for name in names[self.engine.rank :: self.engine.world_size]:
             try:
                 data = pictures.load(images / name)
-                kept = _Kept(pictures.digest(data), problem_of(np.asarray(pictures.decode(data))))
+                file = _ImageFile(pictures.digest(data), problem_of(np.asarray(pictures.decode(data))))
             except (FileNotFoundError, pictures.BadPicture):
                 mine.append((name, None))
             else:
-                mine.append((name, kept))
+                mine.append((name, file))
         seen = self.engine.gather_rows(mine)
         if self.engine.is_main:
-            for damaged in (images / name for name, kept in seen if kept is None):
+            for damaged in (images / name for name, file in seen if file is None):
                 shutil.rmtree(damaged) if damaged.is_dir() else damaged.unlink(missing_ok=True)
-        return {name: kept for name, kept in seen if kept is not None}
+        return {name: file for name, file in seen if file is not None}
 
     def prompt_set(self, prompts: PromptSet) -> list[dict[str, Any]]:
         """Rows of one prompt set. Processes take turns at whole batches, so that batches never depend on them."""
@@ -181,7 +181,7 @@ class _Drawing:
         mine: list[tuple[int, list[dict[str, Any]]]] = []
         for first in range(0, len(batches), self.engine.world_size):
             turn = batches[first : first + self.engine.world_size]
-            missing = [not all(self._file(prompts, one) in self.kept for one in part) for part in turn]
+            missing = [not all(self._file(prompts, one) in self.images for one in part) for part in turn]
             number = self.engine.rank
             if number < len(turn) and not missing[number]:
                 mine.append((first + number, self._rows(prompts, turn[number])))
@@ -207,20 +207,20 @@ class _Drawing:
         for one, picture in zip(batch, drawn, strict=True):
             name = self._file(prompts, one)
             if picture is None:
-                self.kept.pop(name, None)
+                self.images.pop(name, None)
                 continue
             content = io.BytesIO()
             Image.fromarray(picture).save(content, "PNG")
             records.write_bytes(self.folder / "images" / name, content.getbuffer())
-            self.kept[name] = _Kept(pictures.digest(content.getvalue()), problem_of(picture))
+            self.images[name] = _ImageFile(pictures.digest(content.getvalue()), problem_of(picture))
 
     def _rows(self, prompts: PromptSet, batch: Sequence[Drawn]) -> list[dict[str, Any]]:
         """Rows of images that are there; one that is not was no number."""
         rows = []
         for one in batch:
             name = self._file(prompts, one)
-            kept = self.kept.get(name)
-            problem, sha256 = (kept.problem, kept.sha256) if kept else (NOT_A_NUMBER, None)
-            image = f"images/{name}"
-            rows.append(sample_row(self.suite, prompts, one, image, self._seed(prompts, one), problem, sha256))
+            file = self.images.get(name)
+            problem, sha256 = (file.problem, file.sha256) if file else (NOT_A_NUMBER, None)
+            path = f"images/{name}"
+            rows.append(sample_row(self.suite, prompts, one, path, self._seed(prompts, one), problem, sha256))
         return rows

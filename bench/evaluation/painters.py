@@ -52,16 +52,16 @@ class Conditions:
     """
 
     def __init__(self, backbone: Backbone, texts: Sequence[str]) -> None:
-        distinct, kept = sorted(set(texts)), backbone.engine.dtype
+        distinct, dtype = sorted(set(texts)), backbone.engine.dtype
         self._of: dict[str, TextCondition] = {}
         with backbone.text_encoders():
             for start in range(0, len(distinct), TEXTS):
                 part = distinct[start : start + TEXTS]
                 made = backbone.encode_prompts(part)
-                made = TextCondition(made.prompt_embeds.to(kept), made.pooled_prompt_embeds.to(kept))
+                made = TextCondition(made.prompt_embeds.to(dtype), made.pooled_prompt_embeds.to(dtype))
                 self._of |= {text: made[i : i + 1] for i, text in enumerate(part)}
 
     def __getitem__(self, texts: Sequence[str]) -> TextCondition:
         """Float32, a row for each text."""
-        found = TextCondition.cat([self._of[text] for text in texts])
-        return TextCondition(found.prompt_embeds.float(), found.pooled_prompt_embeds.float())
+        rows = TextCondition.cat([self._of[text] for text in texts])
+        return TextCondition(rows.prompt_embeds.float(), rows.pooled_prompt_embeds.float())

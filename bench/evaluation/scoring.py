@@ -60,13 +60,13 @@ def score_suite(
     for prompts in suite.prompt_sets:
         facts = {prompt.id: prompt for prompt in prompts.prompts}
         for metric in (metrics[name] for name in prompts.metrics if name in metrics):
-            owed = [row for row in rows if row["prompt_set"] == prompts.name and _owed(row, metric, again)]
-            if not owed:
+            missing = [row for row in rows if row["prompt_set"] == prompts.name and _is_missing(row, metric, again)]
+            if not missing:
                 continue
             scoring = _Scoring(metric, facts, folder, engine)
-            for number, cells in scoring.run(owed):
+            for number, cells in scoring.run(missing):
                 for row, cell in cells:
-                    owed[row]["scores"][metric.name] = cell
+                    missing[row]["scores"][metric.name] = cell
                 if engine.is_main:
                     records.write_lines(path, rows)
                 tick(number)
@@ -75,17 +75,17 @@ def score_suite(
     engine.barrier()
 
 
-def owed(suite: Suite, metrics: Mapping[str, Metric], folder: Path, *, again: bool = False) -> int:
+def count_missing(suite: Suite, metrics: Mapping[str, Metric], folder: Path, *, again: bool = False) -> int:
     """How many scores ``score_suite`` would make."""
     columns = {(prompts.name, name) for name, prompts in suite.metrics()}
     return sum(
-        (row["prompt_set"], name) in columns and _owed(row, metric, again)
+        (row["prompt_set"], name) in columns and _is_missing(row, metric, again)
         for row in records.read_rows(SampleLine, folder / "samples.jsonl")
         for name, metric in metrics.items()
     )
 
 
-def _owed(row: Row, metric: Metric, again: bool) -> bool:
+def _is_missing(row: Row, metric: Metric, again: bool) -> bool:
     cell = row["scores"].get(metric.name)
     if cell is None or cell["version"] != metric.version:
         return True
@@ -122,7 +122,7 @@ class _Scoring:
             return str(error)
         except Exception as error:
             stop_if_lost(error)
-            return _told(error)
+            return _reason(error)
         return None
 
     def _units(self, rows: Sequence[Row]) -> Iterator[list[int]]:
@@ -184,7 +184,7 @@ def score_prompt(metric: Metric, images: Sequence[np.ndarray], prompts: Sequence
         values = checked(metric.score(images, prompts), len(images))
     except Exception as error:
         stop_if_lost(error)
-        return [error_cell(metric, _told(error))] * len(images)
+        return [error_cell(metric, _reason(error))] * len(images)
     if np.isfinite(values).all() and (values != values[0]).any():
         return [error_cell(metric, "different numbers for the images of a prompt")] * len(images)
     return [_cell(metric, value) for value in values]
@@ -200,11 +200,11 @@ def _score_one(metric: Metric, image: np.ndarray, prompt: Prompt) -> Cell:
         (value,) = checked(metric.score([image], [prompt]), 1)
     except Exception as error:
         stop_if_lost(error)
-        return error_cell(metric, _told(error))
+        return error_cell(metric, _reason(error))
     return _cell(metric, value)
 
 
-def _told(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     return str(error) if isinstance(error, BenchError) else f"{type(error).__name__}: {error}"
 
 

@@ -28,9 +28,9 @@ from bench.experiment.recorded import (
 from bench.experiment.session import Session
 from bench.experiment.trackers import tracking
 from bench.export.model_card import write_card
-from bench.machine.locks import turn
+from bench.machine.locks import hold_lock
 from bench.machine.memory import release_memory
-from bench.plugins.blame import Own
+from bench.plugins.blame import MethodFiles
 from bench.records.status import read_status, write_status
 from bench.training.budget import Budget
 
@@ -108,7 +108,7 @@ class Rows:
     def _owed(self, row: str, left: str | Path = "status.json") -> Iterator[bool]:
         """Hold a row for as long as the context lasts; False where it is finished, with ``left`` in its folder."""
         engine, progress, folder = self.workbench.engine, self.workbench.progress, self.run / row
-        with turn(self.run, row, engine, progress.say):
+        with hold_lock(self.run, row, engine, progress.say):
             finished = read_status(folder)["status"] == "finished" and (folder / left).exists()
             owed = not engine.broadcast(finished)
             if not owed:
@@ -196,7 +196,7 @@ class Rows:
         session = Session.of(
             backbone=backbone,
             null=self.null,
-            data=data.given(needs),
+            data=data.only_what(needs),
             seed=job.key.seed,
             reward=reward,
             engine=engine,
@@ -224,7 +224,7 @@ class Rows:
 
 def _where(recipe: Recipe, error: BaseException) -> str:
     """``file:line: `` of the last line of a method that an error passed through, or nothing."""
-    found = (Own.of(stage.method).of_error(error) for stage in reversed(recipe.stages))
+    found = (MethodFiles.of(stage.method).of_error(error) for stage in reversed(recipe.stages))
     return next((f"{place}: " for place in found if place), "")
 
 

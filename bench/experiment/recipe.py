@@ -10,7 +10,7 @@ from bench import plugins
 from bench.errors import BenchError
 from bench.experiment.config import ExperimentConfig, method_config
 from bench.method import MethodConfig, Needs, PostTrainingMethod
-from bench.plugins.blame import Own
+from bench.plugins.blame import MethodFiles
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Stage:
         try:
             return self.method.needs_of(self.config)
         except Exception as error:  # whatever a stranger's method raises
-            place = Own.of(self.method).of_error(error)
+            place = MethodFiles.of(self.method).of_error(error)
             at = f"{place}: " if place else ""
             raise BenchError(f"{at}{self.name}.needs_of raises {plugins.one_line(error)}") from error
 

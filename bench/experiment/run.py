@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench import plugins, records, registry
-from bench.backbone.source import Origin
+from bench.backbone.source import Source
 from bench.errors import BenchError, stop_if_lost
 from bench.experiment.keys import JobKey, job_specs
 from bench.experiment.prompt_file import suite_of
 from bench.experiment.recorded import job_record, write_experiment, write_job
 from bench.experiment.workbench import Workbench
-from bench.machine.locks import EXPERIMENT, turn
+from bench.machine.locks import EXPERIMENT, hold_lock
 from bench.records import atomic
 from bench.records.status import read_status
 
@@ -85,7 +85,7 @@ def run_experiment(
     check_trackers(config.trackers)
     workbench = Workbench(config, workspace.cache, engine, backbone, suite, metrics, progress)
     folder = workspace.runs / config.run_name
-    with turn(folder, EXPERIMENT, engine, progress.say):
+    with hold_lock(folder, EXPERIMENT, engine, progress.say):
         if engine.is_main:
             atomic.sweep_below(folder)
             write_experiment(folder, workbench, [job.name for job in jobs])
@@ -98,7 +98,7 @@ def run_experiment(
     if engine.is_main:
         for job in jobs:  # every configuration is checked before the first job spends anything
             write_job(folder / job.name, job_record(config, job, data.subsets[job.key.subset]))
-        origin = Origin(config.backbone, config.revision).record()
+        origin = Source(config.backbone, config.revision).record()
         records.write_json(folder / "config.json", config.model_dump(mode="json") | origin)
     engine.barrier()
     failed = {}

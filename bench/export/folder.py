@@ -11,7 +11,7 @@ from pathlib import Path
 from bench import records
 from bench.backbone import hub
 from bench.backbone.family import SD3
-from bench.backbone.source import Origin, read_origin
+from bench.backbone.source import Source, read_source
 from bench.backbone.weights import LORA, TRANSFORMER, adapter_config, find_weights
 from bench.errors import BenchError, unknown
 from bench.export.model_card import Form, card
@@ -51,7 +51,7 @@ def export_job(
         BenchError: in one line, for anything that the user can mend.
     """
     study, weights = _read(job), find_weights(job)
-    source = read_origin(job.parent)
+    source = read_source(job.parent)
     form: Form = "pipeline" if weights.kind == "transformer" and not transformer_only else weights.kind
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise BenchError(f"{out} is not an empty folder; give another one with --out")
@@ -96,14 +96,14 @@ def _finished(read: Job, job: Path) -> None:
         raise BenchError(f"{job} is not finished ({read.status}{why}); the same `bench run` command goes on with it")
 
 
-def _backbone(source: Origin, given: str | None, *, needed: bool, say: Callable[[str], None]) -> Path | None:
+def _backbone(source: Source, flag: str | None, *, needed: bool, say: Callable[[str], None]) -> Path | None:
     """The folder of the backbone. Where its weights are ``needed``, they must be those that were trained."""
-    if given is None and not needed:
+    if flag is None and not needed:
         return source.folder_if_here()
     try:
-        folder = Origin(given).folder() if given else source.folder()
+        folder = Source(flag).folder() if flag else source.folder()
     except BenchError as error:
-        if given:
+        if flag:
             raise
         raise BenchError(
             f"the backbone {source.name} is not where it was ({error}); give its folder with --backbone, or export the "
@@ -162,10 +162,10 @@ def _place(files: list[Path], root: Path, out: Path, name: str, say: Callable[[s
             _copy(content, target)
         sizes.setdefault(how, []).append(content.stat().st_size)
     if sizes:
-        say(f"{name}: {listed([_told(how, parts) for how, parts in sizes.items()])}")
+        say(f"{name}: {listed([_sizes_text(how, parts) for how, parts in sizes.items()])}")
 
 
-def _told(how: str, sizes: list[int]) -> str:
+def _sizes_text(how: str, sizes: list[int]) -> str:
     size = f" ({memory(sum(sizes))})" if sum(sizes) >= 1024 else ""
     return f"{len(sizes)} file{'s' if len(sizes) > 1 else ''} {how}{size}"
 
@@ -188,7 +188,7 @@ def _copy(source: Path, target: Path) -> None:
     shutil.copyfile(source, target)
 
 
-def write_adapter(file: Path, source: Origin, out: Path) -> None:
+def write_adapter(file: Path, source: Source, out: Path) -> None:
     """A LoRA for diffusers as it is, and for PEFT under the names that PEFT gives."""
     from peft import LoraConfig
     from safetensors.torch import load_file, save_file

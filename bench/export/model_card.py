@@ -13,7 +13,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from bench import records
-from bench.backbone.source import Origin, read_origin
+from bench.backbone.source import Source, read_source
 from bench.backbone.weights import find_weights
 from bench.errors import shown
 from bench.report import tables
@@ -97,13 +97,13 @@ def write_card(job: Path) -> Path:
     line, where a record or the weights are missing or damaged.
     """
     study, weights = read_job(job), find_weights(job, check=False)  # only their kind is told
-    source = read_origin(job.parent)
+    source = read_source(job.parent)
     path = job / "README.md"
     records.write_bytes(path, card(study, source, weights.kind, "weights", source.folder_if_here()).encode())
     return path
 
 
-def card(study: Study, source: Origin, form: Form, root: str, folder: Path | None) -> str:
+def card(study: Study, source: Source, form: Form, root: str, folder: Path | None) -> str:
     """The card of a study of one job (``read_job``).
 
     Args:
@@ -151,7 +151,7 @@ def card(study: Study, source: Origin, form: Form, root: str, folder: Path | Non
     return shown(text, keep="\n\t")
 
 
-def licence(folder: Path | None, source: Origin) -> dict[str, str]:
+def licence(folder: Path | None, source: Source) -> dict[str, str]:
     """``license``, ``license_name`` and ``license_link`` that the backbone's own card states; empty where it has none.
 
     A link to a file of the backbone is made one to the hub, where the backbone is from there.
@@ -173,7 +173,7 @@ def licence(folder: Path | None, source: Origin) -> dict[str, str]:
     return terms
 
 
-def _front(study: Study, job: Job, row: MainRow, source: Origin, form: Form, terms: dict[str, str]) -> str:
+def _front(study: Study, job: Job, row: MainRow, source: Source, form: Form, terms: dict[str, str]) -> str:
     """The YAML front matter, checked by ``huggingface_hub``."""
     from huggingface_hub import EvalResult, ModelCardData
 
@@ -207,7 +207,7 @@ def _front(study: Study, job: Job, row: MainRow, source: Origin, form: Form, ter
     return data.to_yaml()
 
 
-def _code(study: Study, job: Job, source: Origin, form: Form, root: str) -> str:
+def _code(study: Study, job: Job, source: Source, form: Form, root: str) -> str:
     """Python that loads the weights and draws one prompt of the suite. Strings are written as literals: no markup."""
     sampler, tokens = study.experiment.suite.sampler, study.experiment.max_sequence_length
     base = repr(source.name)
@@ -273,7 +273,7 @@ def _notes(study: Study, section: Section, row: MainRow) -> list[str]:
     return lines + tables.gap_notes([row])
 
 
-def _provenance(study: Study, record: JobRecord, source: Origin, backbone: str) -> list[tuple[str, str]]:
+def _provenance(study: Study, record: JobRecord, source: Source, backbone: str) -> list[tuple[str, str]]:
     git = record.git
     changed = ", with uncommitted changes" if git.dirty else ""
     return [

@@ -14,7 +14,7 @@ from bench import records
 from bench.errors import BenchError
 from bench.launch import ends
 from bench.launch.command import launch_folder, worker_command, write_config
-from bench.launch.queues import ENDED_BADLY, OVER, LocalQueue, Queue, SlurmQueue, said
+from bench.launch.queues import ENDED_BADLY, OVER, LocalQueue, Queue, SlurmQueue, last_error
 from bench.launch.rank import Rank
 from bench.launch.settings import LaunchSettings
 
@@ -126,4 +126,4 @@ class _Gathered:
     def _why(self, name: str, job: str) -> str:
         state = self.ended[name]
         logs = self.queue.logs(job)
-        return said(logs) or f"the cluster ended job {job} ({state}); its logs are {logs}*"
+        return last_error(logs) or f"the cluster ended job {job} ({state}); its logs are {logs}*"

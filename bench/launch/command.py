@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from bench import records
 
 if TYPE_CHECKING:
-    from bench.evaluate.rows import EvaluationConfig
+    from bench.evaluate.config import EvaluationConfig
     from bench.experiment.config import ExperimentConfig
     from bench.experiment.run import Workspace
 

@@ -23,10 +23,10 @@ INTERRUPTED = 75
 """Stopped between two steps with a checkpoint; the same command resumes (EX_TEMPFAIL of sysexits.h)."""
 
 
-def death(rank: int, code: int, said: str | None) -> str:
+def death(rank: int, code: int, message: str | None) -> str:
     """Why a job failed whose rank ended with ``code`` (a signal's negative number, as subprocess has it)."""
-    if said:
-        return said
+    if message:
+        return message
     if code < 0:
         try:
             how = signal.Signals(-code).name

@@ -22,7 +22,7 @@ from bench.machine.bounds import MOST_ON_CPU
 from bench.records.atomic import scratch
 
 if TYPE_CHECKING:
-    from bench.evaluate.rows import EvaluationConfig
+    from bench.evaluate.config import EvaluationConfig
     from bench.experiment.config import ExperimentConfig
     from bench.experiment.run import Outcome, Workspace
     from bench.machine.progress import Progress
@@ -33,7 +33,7 @@ _NEARLY_AT_ONCE = 2
 
 
 @dataclass(frozen=True)
-class End:
+class GroupEnd:
     """How a group of processes ended: an exit code of ``bench.launch.ends`` or another one, and the reason."""
 
     code: int
@@ -102,7 +102,7 @@ def evaluate_in_processes(
     return Outcome(folder, {})
 
 
-def run_processes(command: Sequence[str], processes: int, grace: int) -> End:
+def run_processes(command: Sequence[str], processes: int, grace: int) -> GroupEnd:
     """Run a command as ranks 0 to ``processes - 1`` of one group; when one fails the others are stopped.
 
     None outlives this process, not even when it is killed.
@@ -136,30 +136,30 @@ def run_processes(command: Sequence[str], processes: int, grace: int) -> End:
             return first_end(error.failures)
         except SignalException as told:
             note(told.sigval)
-            return End(ends.INTERRUPTED)
-    return End(ends.FINE)
+            return GroupEnd(ends.INTERRUPTED)
+    return GroupEnd(ends.FINE)
 
 
-def first_end(failures: Mapping[int, Any]) -> End:
+def first_end(failures: Mapping[int, Any]) -> GroupEnd:
     """What ended the group, of all that ended badly: ``ProcessFailure`` by rank.
 
     The first one, but a signal comes before an error of about the same time (the other ranks lose their connection),
     and being told to stop comes after both (the agent tells those that are left).
     """
-    told = (ends.INTERRUPTED, -signal.SIGTERM)
+    stopped = (ends.INTERRUPTED, -signal.SIGTERM)
 
     def when(rank: int) -> float:
         code, at = failures[rank].exitcode, failures[rank].timestamp
-        if code in told:
+        if code in stopped:
             return float(at + _NEARLY_AT_ONCE)
         return float(at - _NEARLY_AT_ONCE if code < 0 else at)
 
     rank = min(failures, key=when)
     failure = failures[rank]
-    if failure.exitcode in told:
-        return End(ends.INTERRUPTED)
-    said = failure.message if Path(failure.error_file).is_file() else None
-    return End(failure.exitcode, ends.death(rank, failure.exitcode, said))
+    if failure.exitcode in stopped:
+        return GroupEnd(ends.INTERRUPTED)
+    message = failure.message if Path(failure.error_file).is_file() else None
+    return GroupEnd(failure.exitcode, ends.death(rank, failure.exitcode, message))
 
 
 def _how_many(settings: LaunchSettings) -> int:

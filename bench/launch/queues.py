@@ -214,12 +214,12 @@ def _succeeded(job: Any) -> bool:
     return True
 
 
-def said(logs: str) -> str | None:
+def last_error(logs: str) -> str | None:
     """The last line in which a job's worker said what was wrong; ``logs`` is how the names of its logs start."""
     start = Path(logs)
     lines = [line for path in sorted(start.parent.glob(f"{start.name}*_log.err")) for line in _lines(path)]
-    told = [line.removeprefix("bench: ") for line in lines if line.startswith("bench: ")]
-    return told[-1] if told else None
+    errors = [line.removeprefix("bench: ") for line in lines if line.startswith("bench: ")]
+    return errors[-1] if errors else None
 
 
 def _lines(path: Path) -> list[str]:

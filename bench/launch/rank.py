@@ -95,12 +95,12 @@ class Rank:
     def _work(self, rank: int, *, several: bool) -> tuple[int, str]:
         """Run the worker: its exit code, and why it died if it did."""
         with scratch() as folder:
-            said = folder / "error.json"
-            os.environ["TORCHELASTIC_ERROR_FILE"] = str(said)
+            error_file = folder / "error.json"
+            os.environ["TORCHELASTIC_ERROR_FILE"] = str(error_file)
             if several:
                 _join_group()
             code = _run(self.command)
-            return code, ends.death(rank, code, _line(said))
+            return code, ends.death(rank, code, _line(error_file))
 
     def checkpoint(self) -> Any:
         """Called by submitit on rank 0 ahead of a kill: stop the worker between two steps, queue the same again."""

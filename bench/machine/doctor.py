@@ -15,7 +15,7 @@ from bench import registry
 
 
 @dataclass(frozen=True)
-class Finding:
+class Diagnosis:
     """One line of `bench doctor`."""
 
     what: str
@@ -33,20 +33,20 @@ DISK = 0.3
 """GiB that the default run takes at most; 0.18 as measured (``perf/embedded.py``), and room to write the last file."""
 
 
-def examine() -> list[Finding]:
+def examine() -> list[Diagnosis]:
     """Look at packages, devices, the embedded weights, folders and disk."""
-    findings = [_package(requirement) for requirement in _required()]
-    findings += [_package(Requirement(name), hint) for name, hint in OPTIONAL.items()]
+    diagnoses = [_package(requirement) for requirement in _required()]
+    diagnoses += [_package(Requirement(name), hint) for name, hint in OPTIONAL.items()]
     if importlib.util.find_spec("torch"):
-        findings += _devices()
-    findings += [_folder(name) for name in ("methods", "benchmarks", "data_curation")]
+        diagnoses += _devices()
+    diagnoses += [_folder(name) for name in ("methods", "benchmarks", "data_curation")]
     weights = Path(__file__).parents[1] / "backbone" / "tiny_sd3" / "transformer"
-    findings.append(
-        Finding("tiny-sd3", weights.exists(), "shipped weights found" if weights.exists() else "run `bench pretrain`")
+    diagnoses.append(
+        Diagnosis("tiny-sd3", weights.exists(), "shipped weights found" if weights.exists() else "run `bench pretrain`")
     )
     free = shutil.disk_usage(".").free / 2**30
-    findings.append(Finding("disk", free > DISK, f"{free:.1f} GiB free here; the default run needs {DISK}"))
-    return findings
+    diagnoses.append(Diagnosis("disk", free > DISK, f"{free:.1f} GiB free here; the default run needs {DISK}"))
+    return diagnoses
 
 
 def _required() -> list[Requirement]:
@@ -55,33 +55,34 @@ def _required() -> list[Requirement]:
     return [requirement for requirement in stated if requirement.marker is None]
 
 
-def _package(requirement: Requirement, hint: str | None = None) -> Finding:
+def _package(requirement: Requirement, hint: str | None = None) -> Diagnosis:
     name = requirement.name
     try:
-        found = metadata.version(name)
+        version = metadata.version(name)
     except metadata.PackageNotFoundError:
-        return Finding(name, False, hint or INSTALL, hint is not None)
-    if not requirement.specifier.contains(found, prereleases=True):
-        return Finding(name, False, f"{found}, but {requirement.specifier} is needed: {INSTALL}")
-    return Finding(name, True, found, hint is not None)
+        return Diagnosis(name, False, hint or INSTALL, hint is not None)
+    if not requirement.specifier.contains(version, prereleases=True):
+        return Diagnosis(name, False, f"{version}, but {requirement.specifier} is needed: {INSTALL}")
+    return Diagnosis(name, True, version, hint is not None)
 
 
-def _devices() -> list[Finding]:
+def _devices() -> list[Diagnosis]:
     import torch
 
-    found = [Finding("cpu", True, f"{os.cpu_count()} cores, {torch.get_num_threads()} threads; runs tiny-sd3")]
+    diagnoses = [Diagnosis("cpu", True, f"{os.cpu_count()} cores, {torch.get_num_threads()} threads; runs tiny-sd3")]
     if torch.cuda.is_available():
         for i in range(torch.cuda.device_count()):
             properties = torch.cuda.get_device_properties(i)
-            found.append(Finding(f"cuda:{i}", True, f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"))
+            memory = f"{properties.total_memory / 2**30:.0f} GiB"
+            diagnoses.append(Diagnosis(f"cuda:{i}", True, f"{properties.name}, {memory}"))
     else:
-        found.append(Finding("cuda", False, "no GPU; tiny-sd3 needs none", optional=True))
-    return found
+        diagnoses.append(Diagnosis("cuda", False, "no GPU; tiny-sd3 needs none", optional=True))
+    return diagnoses
 
 
-def _folder(name: str) -> Finding:
+def _folder(name: str) -> Diagnosis:
     if other := registry.shadow(name):
-        return Finding(name, False, f"another package of this name comes first, uninstall it: {other.parents[1]}")
-    if (found := registry.find(name)) is None:
-        return Finding(name, False, f"this project's folder is not there: {INSTALL}")
-    return Finding(name, True, f"imports from {found.parents[1]}")
+        return Diagnosis(name, False, f"another package of this name comes first, uninstall it: {other.parents[1]}")
+    if (path := registry.find(name)) is None:
+        return Diagnosis(name, False, f"this project's folder is not there: {INSTALL}")
+    return Diagnosis(name, True, f"imports from {path.parents[1]}")

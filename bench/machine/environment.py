@@ -43,16 +43,16 @@ def check_group() -> None:
     Raises:
         BenchError: one line that names a variable and what it takes.
     """
-    found = {name: _whole(name, low, high) for name, (low, high) in GROUP.items()}
+    values = {name: _whole(name, low, high) for name, (low, high) in GROUP.items()}
     for name in MPI:
         _whole(name, -1, LARGEST_RANK)
     for of, among in (("RANK", "WORLD_SIZE"), ("LOCAL_RANK", "LOCAL_WORLD_SIZE")):
-        rank, size = found[of], found[among]
+        rank, size = values[of], values[among]
         if rank is not None and size is not None and rank >= size:
             raise BenchError(
                 f"{of} is {rank} and {among} is {size}, but ranks count from 0; set them right or unset both"
             )
-    size = found["WORLD_SIZE"]
+    size = values["WORLD_SIZE"]
     if size is not None and size > 1:
         for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
             if not os.environ.get(name):

@@ -17,20 +17,20 @@ EXPERIMENT = "experiment"
 
 
 @contextmanager
-def turn(run: Path, name: str, engine: Engine, say: Callable[[str], None]) -> Iterator[None]:
-    """Hold ``name`` of a run folder, after whoever holds it now. Every process of a group calls this.
+def hold_lock(run: Path, name: str, engine: Engine, say: Callable[[str], None]) -> Iterator[None]:
+    """Hold the lock ``name`` of a run folder, after whoever holds it now. Every process of a group calls this.
 
     The lock is the system's, so a killed command leaves none behind. It does not nest: one name twice waits for ever.
 
     Args:
         name: of a job or another row, or ``EXPERIMENT``.
-        say: is told once that another command is waited for.
+        say: called once with a line if another command holds it.
     """
     from filelock import FileLock, Timeout
 
     lock = FileLock(run / FOLDER / name)
 
-    def taken() -> bool:
+    def take() -> bool:
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -39,13 +39,13 @@ def turn(run: Path, name: str, engine: Engine, say: Callable[[str], None]) -> It
 
     if engine.is_main:
         (run / FOLDER).mkdir(parents=True, exist_ok=True)
-    told = False
+    announced = False
     try:
         # Main asks again and tells the others each time: in one long wait their collective would time out.
-        while not engine.broadcast(engine.is_main and taken()):
-            if not told:
+        while not engine.broadcast(engine.is_main and take()):
+            if not announced:
                 say(f"{name}: another command works on it in {run}; waiting for its end")
-            told = True
+            announced = True
             pause()
         yield
     finally:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from bench.plan import Amount, JobPlan
+from bench.plan.estimates import Amount, JobPlan
 
 if TYPE_CHECKING:
     from bench.plan.work import Work

@@ -14,8 +14,8 @@ from bench.report.text import listed
 if TYPE_CHECKING:
     from bench.experiment.config import ExperimentConfig
     from bench.experiment.run import Workspace
-    from bench.plan import Amount, JobPlan
     from bench.plan.architecture import Architecture
+    from bench.plan.estimates import Amount, JobPlan
 
 ON_A_CPU = 50_000_000
 """Parameters up to which training on a CPU is to be thought of; tiny-sd3 has 3.6 million."""

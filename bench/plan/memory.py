@@ -99,7 +99,7 @@ def saved_for_decode(architecture: Architecture) -> int:
     with FakeTensorMode():
         vae = AutoencoderKL.from_config(architecture.vae).eval().requires_grad_(False)
         latents = torch.empty(1, *architecture.latent_shape(), requires_grad=True)
-        return _kept(lambda: vae.decode(latents), vae)
+        return _saved_bytes(lambda: vae.decode(latents), vae)
 
 
 def _saved(model: torch.nn.Module, architecture: Architecture, samples: int, *, low: bool) -> int:
@@ -111,17 +111,17 @@ def _saved(model: torch.nn.Module, architecture: Architecture, samples: int, *, 
         timestep=torch.empty(samples),
     )
     with torch.autocast("cpu", torch.bfloat16, enabled=low):
-        return _kept(lambda: model(**inputs, return_dict=False), model)
+        return _saved_bytes(lambda: model(**inputs, return_dict=False), model)
 
 
-def _kept(run: Callable[[], Any], model: torch.nn.Module) -> int:
+def _saved_bytes(run: Callable[[], Any], model: torch.nn.Module) -> int:
     """Bytes that autograd saves in a forward, but for the model's weights."""
-    sizes, kept = {}, []
+    sizes, alive = {}, []
 
     def pack(saved: torch.Tensor) -> torch.Tensor:
         storage = saved.untyped_storage()
         sizes[storage._cdata] = storage.nbytes()
-        kept.append(saved)  # alive, so that no other storage can take its address
+        alive.append(saved)  # alive, so that no other storage can take its address
         return saved
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved):

@@ -20,7 +20,7 @@ import torch
 from bench.backbone.condition import TextCondition
 from bench.errors import BenchError
 from bench.experiment.session import Session
-from bench.flops import Cost, reference_cost, transformer_cost
+from bench.flops import Flops, reference_cost, transformer_cost
 from bench.job import Job
 from bench.machine.engine import Compute, Engine
 from bench.method import PostTrainingMethod
@@ -82,7 +82,7 @@ class Trained:
         copies: bytes of averages and other copies that the method or the job keeps of them.
     """
 
-    cost: Cost
+    cost: Flops
     reference: int
     trained: int
     frozen: int

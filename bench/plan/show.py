@@ -9,7 +9,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from bench.plan import GPUS, PEAK, UTILISATION, Amount, Assumptions, ExperimentPlan, JobPlan, plan_experiment
+from bench.plan import plan_experiment
+from bench.plan.estimates import GPUS, PEAK, UTILISATION, Amount, Assumptions, ExperimentPlan, JobPlan
 
 if TYPE_CHECKING:
     from bench.experiment.config import ExperimentConfig

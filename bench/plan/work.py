@@ -20,9 +20,10 @@ from bench.experiment.loop import OVERSPENT
 from bench.experiment.prompt_file import suite_of
 from bench.experiment.recipe import Stage, recipe
 from bench.experiment.toml import parse_size
-from bench.flops import Cost, count, decode_cost, transformer_cost
-from bench.plan import Assumptions, JobPlan, memory, probe
+from bench.flops import Flops, count, decode_cost, transformer_cost
+from bench.plan import memory, probe
 from bench.plan.architecture import find
+from bench.plan.estimates import Assumptions, JobPlan
 from bench.training.budget import Budget
 
 
@@ -205,7 +206,7 @@ class Work:
         return sum(p.numel() for p in self.architecture.empty_transformer().parameters())
 
     @cached_property
-    def _decode(self) -> Cost:
+    def _decode(self) -> Flops:
         return decode_cost(self.architecture.empty_vae().requires_grad_(False), self.architecture.latent_shape())
 
     def _vae_flops(self, direction: str, shape: tuple[int, int, int]) -> int:
@@ -222,17 +223,17 @@ class Work:
     @cached_property
     def _metric_flops(self) -> dict[str, float]:
         """FLOPs of scoring a picture, for those of the suite's metrics and the reward that can tell here."""
-        found: dict[str, float] = {}
+        flops: dict[str, float] = {}
         lacking: dict[str, list[str]] = {}
         for name in self.metrics:
             try:
-                found[name] = float(registry.load("metrics", name)().flops_per_image)
+                flops[name] = float(registry.load("metrics", name)().flops_per_image)
             except Missing:  # said with all that is not on this machine
                 continue
             except BenchError as error:
                 lacking.setdefault(str(error), []).append(name)
         self.problems += [f"{' and '.join(names)}: {why}" for why, names in lacking.items()]
-        return found
+        return flops
 
     # -- pairs -----------------------------------------------------------------------------------------------------
 
@@ -254,10 +255,10 @@ class Work:
 
 def _curated(cache: Path, corpus: str, subset: str, rule: SubsetRule) -> int | None:
     """Pairs of the manifest last cut from a corpus of this name by this rule, if there is one."""
-    asked = {key: value for key, value in (("threshold", rule.threshold), ("quantile", rule.quantile)) if value}
-    found = []
+    thresholds = {key: value for key, value in (("threshold", rule.threshold), ("quantile", rule.quantile)) if value}
+    counts = []
     for path in cache.glob("cuts/*/*/manifest.json"):
         head = records.read_json(path)
-        if all(head.get(key) == value for key, value in {"corpus": corpus, "subset": subset, **asked}.items()):
-            found.append((path.stat().st_mtime, int(head["count"])))
-    return max(found)[1] if found else None
+        if all(head.get(key) == value for key, value in {"corpus": corpus, "subset": subset, **thresholds}.items()):
+            counts.append((path.stat().st_mtime, int(head["count"])))
+    return max(counts)[1] if counts else None

@@ -149,15 +149,15 @@ def place(path: str | Path, line: int | None) -> str:
     return f"{path}:{line}" if line else str(path)
 
 
-def place_of(error: BaseException, own: Callable[[CodeType], bool]) -> str:
+def place_of(error: BaseException, belongs: Callable[[CodeType], bool]) -> str:
     """``file:line`` of the innermost code that is ``own`` and that an error passed through, or nothing."""
-    found, trace = "", error.__traceback__
+    innermost, trace = "", error.__traceback__
     while trace is not None:
         code = trace.tb_frame.f_code
-        if own(code):
-            found = place(code.co_filename, trace.tb_lineno)
+        if belongs(code):
+            innermost = place(code.co_filename, trace.tb_lineno)
         trace = trace.tb_next
-    return found
+    return innermost
 
 
 def one_line(error: BaseException) -> str:
@@ -193,12 +193,12 @@ def _place_in(path: Path, error: BaseException) -> str:
 def _only_method(module: ModuleType, path: Path) -> type[PostTrainingMethod]:
     from bench.method import PostTrainingMethod
 
-    found = [
+    methods = [
         value
         for value in vars(module).values()
         if isinstance(value, type) and issubclass(value, PostTrainingMethod) and value.__module__ == module.__name__
     ]
-    concrete = [method for method in found if not inspect.isabstract(method)] or found
+    concrete = [method for method in methods if not inspect.isabstract(method)] or methods
     if not concrete:
         raise BenchError(f"{path} holds no method: no class in it is a bench.method.PostTrainingMethod")
     if len(concrete) > 1:
@@ -213,5 +213,5 @@ def _is_installed(name: str, source: bytes) -> bool:
     """True if the method of that name is an installed copy of the same file (or the file itself)."""
     if name in registry.BUILT_IN["methods"]:
         return False
-    found = registry.find(registry.table("methods")[name].partition(":")[0])
-    return found is not None and found.read_bytes() == source
+    installed = registry.find(registry.table("methods")[name].partition(":")[0])
+    return installed is not None and installed.read_bytes() == source

@@ -284,7 +284,7 @@ class Log:
         """Drop rows of later steps, and a last line that a kill left half-written."""
         if not self._write or not self.path.exists():
             return
-        kept = []
+        lines = []
         for line in self.path.read_bytes().split(b"\n"):
             try:
                 row = loads(line)
@@ -294,5 +294,5 @@ class Log:
                 raise BenchError(f"{self.path} holds a line without its step; delete the job's folder and run again")
             if row["step"] > step:
                 break
-            kept.append(line + b"\n")
-        write_bytes(self.path, b"".join(kept))
+            lines.append(line + b"\n")
+        write_bytes(self.path, b"".join(lines))

@@ -30,9 +30,9 @@ def sampling(study: Study, sampler: str) -> str:
     if not given:
         return sampler
     sizes = sorted({size for job in given for size in job.made.get("sizes") or ()})
-    told = f"{len(sizes)} sizes" if len(sizes) > MOST_SIZES else f"{listed(sizes)} px"
-    told = f"images as given, {told}" if sizes else "images as given"
-    return f"{sampler}; {listed([job.label for job in given])}: {told}" if study.draws else told
+    sizes_text = f"{len(sizes)} sizes" if len(sizes) > MOST_SIZES else f"{listed(sizes)} px"
+    sizes_text = f"images as given, {sizes_text}" if sizes else "images as given"
+    return f"{sampler}; {listed([job.label for job in given])}: {sizes_text}" if study.draws else sizes_text
 
 
 def _lines(study: Study) -> Iterator[tuple[str, str]]:

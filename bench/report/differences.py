@@ -52,12 +52,12 @@ def _notes(study: Study, sections: Sequence[Section]) -> list[str]:
         *([unknown] if alone else []),
         f"differences.csv has {'the one pair' if pairs == 1 else f'all {pairs} pairs'} of methods. One in twenty such "
         "intervals excludes zero by chance alone.",
-        *_luck(told_apart(study)),
+        *_luck(distinct_seeds(study)),
     ]
 
 
 def _luck(counts: dict[str, tuple[int, int]]) -> list[str]:
-    shares = [f"{label} {told} of {count}" for label, (told, count) in counts.items() if count]
+    shares = [f"{label} {distinct} of {count}" for label, (distinct, count) in counts.items() if count]
     if not shares:
         return []
     return [
@@ -66,21 +66,21 @@ def _luck(counts: dict[str, tuple[int, int]]) -> list[str]:
     ]
 
 
-def told_apart(study: Study) -> dict[str, tuple[int, int]]:
+def distinct_seeds(study: Study) -> dict[str, tuple[int, int]]:
     """By metric, differences of two seeds of one row, with intervals of one seed: how many exclude zero, of all."""
-    found: dict[str, list[bool]] = {metric.label: [] for metric in study.metrics}
+    verdicts: dict[str, list[bool]] = {metric.label: [] for metric in study.metrics}
     for metric in study.metrics:
         for row in (row for subset in study.subsets for row in study.rows(subset)):
             seeds = [make_cell([job], study.fractions[-1], metric).estimate for job in row.jobs]
             pairs = combinations([estimate for estimate in seeds if estimate], 2)
-            found[metric.label] += [difference(one, other).excludes_zero for one, other in pairs]
-    return {label: (sum(told), len(told)) for label, told in found.items()}
+            verdicts[metric.label] += [difference(one, other).excludes_zero for one, other in pairs]
+    return {label: (sum(of_metric), len(of_metric)) for label, of_metric in verdicts.items()}
 
 
-def markdown(study: Study, found: Differences) -> str:
+def markdown(study: Study, made: Differences) -> str:
     """The tables of every subset, with their notes."""
-    parts = [f"## Subset: {subset}\n\n{grid.markdown()}\n" for subset, grid in found.grids]
-    return "".join([head(study, "Differences"), *parts, *(f"- {note}\n" for note in found.notes)])
+    parts = [f"## Subset: {subset}\n\n{grid.markdown()}\n" for subset, grid in made.grids]
+    return "".join([head(study, "Differences"), *parts, *(f"- {note}\n" for note in made.notes)])
 
 
 def csv(study: Study, sections: Sequence[Section]) -> str:
@@ -88,10 +88,12 @@ def csv(study: Study, sections: Sequence[Section]) -> str:
     rows = []
     for section, one, other in _pairs(sections):
         for a, b in zip(one.cells, other.cells, strict=True):
-            found = _difference(a, b)
-            values = ["", "", ""] if found is None else [repr(v) for v in (found.mean, found.low, found.high)]
-            told = "" if found is None else str(int(found.excludes_zero))
-            rows.append([section.subset, one.method, other.method, a.metric.name, *values, told])
+            interval = _difference(a, b)
+            values = ["", "", "", ""]
+            if interval is not None:
+                numbers = (interval.mean, interval.low, interval.high)
+                values = [*map(repr, numbers), str(int(interval.excludes_zero))]
+            rows.append([section.subset, one.method, other.method, a.metric.name, *values])
     return Grid(["subset", "method", "minus", "metric", "difference", "low", "high", "excludes_zero"], rows).csv()
 
 
@@ -113,15 +115,15 @@ def _difference(one: MainCell, other: MainCell) -> Interval | None:
 
 
 def _text(one: MainCell, other: MainCell) -> str:
-    found = _difference(one, other)
+    interval = _difference(one, other)
     mark = " †" if one.trained_on or other.trained_on else ""
-    if found is None:
+    if interval is None:
         return "–" + mark
-    verdict = _verdict(one.metric, found) if one.judged and other.judged else ""
-    return f"{difference_text(one.metric, found)}{mark or verdict}"
+    verdict = _verdict(one.metric, interval) if one.judged and other.judged else ""
+    return f"{difference_text(one.metric, interval)}{mark or verdict}"
 
 
-def _verdict(metric: Metric, found: Interval) -> str:
-    if not (metric.ranked and found.excludes_zero):
+def _verdict(metric: Metric, interval: Interval) -> str:
+    if not (metric.ranked and interval.excludes_zero):
         return ""
-    return " ▲" if (found.mean > 0) == metric.higher_is_better else " ▼"
+    return " ▲" if (interval.mean > 0) == metric.higher_is_better else " ▼"

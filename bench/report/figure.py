@@ -143,8 +143,8 @@ def intervals(axis: Axes, x: Sequence[float], cells: Sequence[Cell], colour: str
 
 def _bounds(cells: Sequence[Cell]) -> np.ndarray:
     """(mean, low, high) by point; NaN where a cell is incomplete."""
-    found = [c.estimate for c in cells]
-    return np.array([(e.mean, e.low, e.high) if e else (np.nan, np.nan, np.nan) for e in found]).T
+    estimates = [c.estimate for c in cells]
+    return np.array([(e.mean, e.low, e.high) if e else (np.nan, np.nan, np.nan) for e in estimates]).T
 
 
 def dodges(number: int) -> list[float] | list[None]:
@@ -158,7 +158,7 @@ def key(crowded: bool) -> str:
 
 
 @dataclass(frozen=True)
-class End:
+class LineEnd:
     """The last point of a line and its name; ``marked`` where the method was trained on the panel's metric."""
 
     x: float
@@ -168,7 +168,7 @@ class End:
     marked: bool = False
 
 
-def name_ends(axis: Axes, ends: Sequence[End], *, crowded: bool) -> None:
+def name_ends(axis: Axes, ends: Sequence[LineEnd], *, crowded: bool) -> None:
     """Names to the right of the panel, at the height of their lines but never on top of each other.
 
     In a crowd only what is marked gets a † there; the names stand in the legend.

@@ -39,33 +39,33 @@ def lines(cells: Iterable[tuple[str, str, Cell]]) -> list[str]:
             images = "image" if cell.total == 1 else "images"
             failure.rows[f"{count(sum(cell.errors.values()))} of {count(cell.total)} {images} of {row}"] = None
             failure.others |= set(others)
-    told = [f"{listed([*metrics])} {_are(metrics)} missing: {remedy}" for remedy, metrics in remedies.items()]
+    sentences = [f"{listed([*metrics])} {_are(metrics)} missing: {remedy}" for remedy, metrics in remedies.items()]
     if unscored:
         it = "them" if len(unscored) > 1 else "it"
-        told.append(
+        sentences.append(
             f"{listed([*unscored])} {_are(unscored)} not scored yet, in whole or in part; `bench score RUN` fills {it}."
         )
-    return told + _failed(failures)
+    return sentences + _failed(failures)
 
 
 def _failed(failures: Mapping[tuple[str, str], _Failure]) -> list[str]:
     """A line for each reason; metrics that failed on the same images of the same rows share one."""
     metrics: dict[str, list[str]] = {}
     for (metric, reason), failure in failures.items():
-        metrics.setdefault(f"failed on {_bounded([*failure.rows])}: {_told(reason, len(failure.others))}", []).append(
+        metrics.setdefault(f"failed on {_bounded([*failure.rows])}: {_reason(reason, len(failure.others))}", []).append(
             metric
         )
-    told = [f"{listed(names)} {what}" for what, names in metrics.items()]
-    if len(told) > MOST:
-        told[MOST:] = [f"Further failures, {len(told) - MOST} of them, stand in the runs' samples.jsonl."]
-    return told
+    sentences = [f"{listed(names)} {what}" for what, names in metrics.items()]
+    if len(sentences) > MOST:
+        sentences[MOST:] = [f"Further failures, {len(sentences) - MOST} of them, stand in the runs' samples.jsonl."]
+    return sentences
 
 
 def _bounded(rows: list[str]) -> str:
     return listed(rows[:MOST] + ([f"{len(rows) - MOST} more rows"] if len(rows) > MOST else []))
 
 
-def _told(reason: str, others: int) -> str:
+def _reason(reason: str, others: int) -> str:
     short = reason if len(reason) <= LONGEST else f"{reason[:LONGEST]}…"
     return f"{short} (and {others} other reason{'s' if others > 1 else ''})" if others else short
 

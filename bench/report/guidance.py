@@ -33,7 +33,7 @@ class SweptCell:
 
 
 @dataclass(frozen=True)
-class Swept:
+class SweptModel:
     """One model at every scale: given weights, or a method with its seeds pooled.
 
     ``subset`` is empty for what was not trained here, which stands beside the methods of every subset. ``base`` says
@@ -70,14 +70,14 @@ class Sweep:
     """Every model of a sweep, by subset; ``unscored`` metrics have no score of any of them and are left out."""
 
     scales: list[float]
-    own: float
+    suite_scale: float
     metrics: list[Metric]
     unscored: list[Metric]
     subsets: list[str]
-    models: list[Swept]
+    models: list[SweptModel]
     ranked: bool
 
-    def of(self, subset: str) -> list[Swept]:
+    def of(self, subset: str) -> list[SweptModel]:
         """The models that stand beside each other for a subset."""
         return [model for model in self.models if model.subset in ("", subset)]
 
@@ -103,16 +103,16 @@ def sweep(study: Study) -> Sweep:
         )
         for model in models
     ]
-    told = {
+    scored = {
         name for model in computed for (name, _), c in model.cells.items() if c.cell.n or c.cell.errors or c.cell.remedy
     }
-    metrics = [metric for metric in study.metrics if metric.name in told] or study.metrics
+    metrics = [metric for metric in study.metrics if metric.name in scored] or study.metrics
     bases = {model.backbone: model for model in computed if model.base}
     computed = [_against(model, bases.get(model.backbone)) for model in computed]
     tokens = {study.tokens_of(job) for job in study.swept}
     made = Sweep(
         scales=scales,
-        own=study.experiment.suite.sampler.guidance_scale,
+        suite_scale=study.experiment.suite.sampler.guidance_scale,
         metrics=metrics,
         unscored=[metric for metric in study.metrics if metric not in metrics],
         subsets=list(dict.fromkeys(model.subset for model in computed if model.subset)) or [""],
@@ -122,20 +122,20 @@ def sweep(study: Study) -> Sweep:
     return replace(made, models=_mark_best(made)) if made.ranked else made
 
 
-def _models(study: Study) -> list[Swept]:
-    found: dict[tuple[str, ...], dict[float, list[Job]]] = {}
+def _models(study: Study) -> list[SweptModel]:
+    jobs_of: dict[tuple[str, ...], dict[float, list[Job]]] = {}
     for job in study.swept:
         s = job.sweep
         key: tuple[str, ...] = (
             (s["run"], s["method"], s["subset"] or "") if "run" in s else (job.name.rpartition("--cfg")[0],)
         )
-        found.setdefault(key, {}).setdefault(job.guidance_scale, []).append(job)
+        jobs_of.setdefault(key, {}).setdefault(job.guidance_scale, []).append(job)
     trained_from = {job.made.get("backbone_hash") for job in study.swept if "run" in job.sweep}
     models = {}
-    for key, jobs in found.items():
+    for key, jobs in jobs_of.items():
         first = next(iter(jobs.values()))[0]
         s = first.sweep
-        models[key] = Swept(
+        models[key] = SweptModel(
             name=s.get("method") or s["name"],
             subset=s.get("subset") or "",
             base="run" not in s
@@ -152,7 +152,7 @@ def _models(study: Study) -> list[Swept]:
     return sorted(told_apart, key=lambda m: (bool(m.subset), not m.base, order.get(m.name, len(order))))
 
 
-def _alike(model: Swept, other: Swept) -> bool:
+def _alike(model: SweptModel, other: SweptModel) -> bool:
     """Whether two models would stand beside each other under one name."""
     return model is not other and model.name == other.name and (model.subset == other.subset or not other.subset)
 
@@ -161,7 +161,7 @@ def _long_name(key: tuple[str, ...]) -> str:
     return f"{key[0]}: {key[1]}" if len(key) > 1 else key[0].partition("--")[2]
 
 
-def _against(model: Swept, base: Swept | None) -> Swept:
+def _against(model: SweptModel, base: SweptModel | None) -> SweptModel:
     if base is None or base is model:
         return model
     cells = {}
@@ -171,7 +171,7 @@ def _against(model: Swept, base: Swept | None) -> Swept:
     return replace(model, cells=cells)
 
 
-def _mark_best(made: Sweep) -> list[Swept]:
+def _mark_best(made: Sweep) -> list[SweptModel]:
     """The clear best of each metric at each scale among the models of each subset."""
     best: set[tuple[str, str, str, float]] = set()
     for subset in made.subsets:
@@ -198,7 +198,7 @@ def _mark_best(made: Sweep) -> list[Swept]:
     ]
 
 
-def _beside(made: Sweep, model: Swept) -> list[str]:
+def _beside(made: Sweep, model: SweptModel) -> list[str]:
     return [model.subset] if model.subset else made.subsets
 
 
@@ -209,7 +209,7 @@ def grids(made: Sweep, best: str) -> list[Grid]:
         best: a format string for the best value of its scale.
     """
     several = any(model.seeds > 1 for model in made.models)
-    scales = [f"CFG {scale:g}" + (" (the suite's)" if scale == made.own else "") for scale in made.scales]
+    scales = [f"CFG {scale:g}" + (" (the suite's)" if scale == made.suite_scale else "") for scale in made.scales]
     tables = []
     for subset in made.subsets:
         for metric in made.metrics:
@@ -224,7 +224,7 @@ def grids(made: Sweep, best: str) -> list[Grid]:
     return tables
 
 
-def _text(metric: Metric, model: Swept, scale: float, best: str) -> str:
+def _text(metric: Metric, model: SweptModel, scale: float, best: str) -> str:
     c = model.cells[metric.name, scale]
     if c.cell.estimate is None:
         return c.cell.gap if c.cell.total else "–"
@@ -249,7 +249,7 @@ def notes(study: Study, made: Sweep) -> list[str]:
     several = any(model.seeds > 1 for model in made.models)
     lines = [
         f"Mean with its 95 % interval, {AND_SEEDS if several else PROMPTS_ALONE}.",
-        f"The suite's own scale is {made.own:g}: the numbers of other tables were drawn with that one.",
+        f"The suite's own scale is {made.suite_scale:g}: the numbers of other tables were drawn with that one.",
     ]
     if alone:
         lines.append(
@@ -287,10 +287,9 @@ def notes(study: Study, made: Sweep) -> list[str]:
 def guidance_markdown(study: Study, made: Sweep) -> str:
     """The tables with their caption and notes."""
     tables = "\n".join(grid.markdown() for grid in grids(made, "**{}**"))
-    told = "".join(f"- {markdown(line)}\n" for line in notes(study, made))
-    return (
-        f"{head(study, 'Guidance')}{CAPTION}\n\n{tables}\n{told}\n## Conditions\n\n{conditions.grid(study).markdown()}"
-    )
+    remarks = "".join(f"- {markdown(line)}\n" for line in notes(study, made))
+    end = f"## Conditions\n\n{conditions.grid(study).markdown()}"
+    return f"{head(study, 'Guidance')}{CAPTION}\n\n{tables}\n{remarks}\n{end}"
 
 
 def guidance_csv(made: Sweep) -> str:
@@ -303,7 +302,7 @@ def guidance_csv(made: Sweep) -> str:
             for scale in made.scales:
                 c = model.cells[metric.name, scale]
                 line = [model.subset, model.name, str(model.seeds if model.subset else ""), metric.name]
-                line += [metric.prompt_set, repr(scale), str(int(scale == made.own)), *bounds(c.cell.estimate)]
+                line += [metric.prompt_set, repr(scale), str(int(scale == made.suite_scale)), *bounds(c.cell.estimate)]
                 line += [str(c.cell.n), str(c.cell.total), *bounds(c.to_base)]
                 rows.append([*line, str(int(model.reward == metric.name)), str(int(c.best))])
     return Grid(headers, rows).csv()
@@ -340,8 +339,8 @@ def _draw(study: Study, made: Sweep) -> Figure:
     drawn, grid = figure.panels(made.subsets, made.metrics, "guidance scale")
     for subset, axes in zip(made.subsets, grid, strict=True):
         for axis, metric in zip(axes, made.metrics, strict=True):
-            if made.scales[0] <= made.own <= made.scales[-1]:
-                axis.axvline(made.own, color=figure.FAINT, linewidth=1.5, linestyle=(0, (1, 1.5)), zorder=1)
+            if made.scales[0] <= made.suite_scale <= made.scales[-1]:
+                axis.axvline(made.suite_scale, color=figure.FAINT, linewidth=1.5, linestyle=(0, (1, 1.5)), zorder=1)
             ends = []
             models = made.of(subset)
             for model, dodge in zip(models, figure.dodges(len(models)), strict=True):
@@ -349,12 +348,12 @@ def _draw(study: Study, made: Sweep) -> Figure:
                 x, y = figure.line(axis, made.scales, cells, looks[model.name])
                 figure.intervals(axis, made.scales, cells, looks[model.name].colour, dodge)
                 if x == x:  # NaN where nothing is scored
-                    ends.append(figure.End(x, y, model.name, looks[model.name], model.reward == metric.name))
+                    ends.append(figure.LineEnd(x, y, model.name, looks[model.name], model.reward == metric.name))
             axis.set_xticks(made.scales, [f"{scale:g}" for scale in made.scales])
             figure.name_ends(axis, ends, crowded=crowded)
     if crowded:
         figure.legend(drawn, [(name, looks[name]) for name in dict.fromkeys(model.name for model in made.models)])
-    key = f"{figure.key(crowded)} · dotted: the suite's scale, {made.own:g} · 1: no guidance"
+    key = f"{figure.key(crowded)} · dotted: the suite's scale, {made.suite_scale:g} · 1: no guidance"
     if any(model.base for model in made.models):
         key += " · dark and dashed: base"
     if any(model.reward in {metric.name for metric in made.metrics} for model in made.models):

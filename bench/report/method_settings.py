@@ -16,8 +16,8 @@ def settings(study: Study) -> Grid:
     rows = []
     for method in study.methods:
         jobs = [job.record for job in study.jobs if job.method == method and job.record]
-        told = [by_subset((job.subset, cell(job)) for job in jobs) for cell in (_origin, _settings)]
-        rows.append([method, *(cell or "–" for cell in told)])
+        cells = [by_subset((job.subset, cell(job)) for job in jobs) for cell in (_origin, _settings)]
+        rows.append([method, *(cell or "–" for cell in cells)])
     return Grid(["Method", "Comes from", "Settings"], rows)
 
 
@@ -38,13 +38,13 @@ def _settings(job: JobRecord) -> str:
     if not job.stages:
         return spelled({job.method: job.config})
     parts = {f"{stage['name']} (to {100 * stage['end']:g} % of the budget)": stage["name"] for stage in job.stages}
-    return spelled({told: job.config[name] for told, name in parts.items()})
+    return spelled({title: job.config[name] for title, name in parts.items()})
 
 
 def spelled(stages: Mapping[str, Mapping[str, Any]]) -> str:
     """Settings as ``key value, …``: of one stage alone, or of several after their names."""
-    told = {name: ", ".join(f"{k} {_value(v)}" for k, v in config.items()) for name, config in stages.items()}
-    return "; ".join(told.values() if len(told) == 1 else (f"{name}: {text}" for name, text in told.items()))
+    texts = {name: ", ".join(f"{k} {_value(v)}" for k, v in config.items()) for name, config in stages.items()}
+    return "; ".join(texts.values() if len(texts) == 1 else (f"{name}: {text}" for name, text in texts.items()))
 
 
 def _value(value: Any) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from bench.report import conditions, guidance, html, learned_from, method_settings, paradigms, tables
+from bench.report import conditions, guidance, html, method_inputs, method_settings, paradigms, tables
 from bench.report.differences import Differences
 from bench.report.published.compare import Comparison
 from bench.report.stats import Estimate
@@ -71,8 +71,8 @@ the paired difference to the base with its 95 % interval
 {% endif %}
 {%- if trained %}
 <h2 id="given">Given</h2>
-{{ table(given, "paradigms") }}
-<p class="soft">{{ given_note }}</p>
+{{ table(inputs, "paradigms") }}
+<p class="soft">{{ inputs_note }}</p>
 {% endif %}
 {% if published %}
 <h2 id="published">Beside the published numbers</h2>
@@ -191,8 +191,8 @@ def page(
         dynamics=_data_uri("image/svg+xml", dynamics_svg),
         samples=[(subset, _data_uri("image/png", picture)) for subset, picture in samples.items()],
         differing=differing,
-        given=learned_from.given(study),
-        given_note=learned_from.NOTE,
+        inputs=method_inputs.inputs(study),
+        inputs_note=method_inputs.NOTE,
         paradigms=paradigms.paradigms(study),
         paradigms_note=paradigms.PARADIGMS_NOTE,
         settings=method_settings.settings(study),
@@ -268,10 +268,10 @@ def _change(c: MainCell) -> dict[str, str]:
 def _versions(study: Study) -> Grid:
     """What ran: every version that any job recorded, once for each value it took."""
     recorded = [job.record for job in study.everything if job.record]
-    found: dict[str, dict[str, None]] = {}
+    versions: dict[str, dict[str, None]] = {}
     for name, version in chain.from_iterable(sorted(record.versions.items()) for record in recorded):
-        found.setdefault(name, {})[str(version)] = None
-    return Grid(["What", "Version"], [[name, ", ".join(values)] for name, values in found.items()])
+        versions.setdefault(name, {})[str(version)] = None
+    return Grid(["What", "Version"], [[name, ", ".join(values)] for name, values in versions.items()])
 
 
 def _data_uri(kind: str, data: bytes) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bench.report import learned_from, method_settings
+from bench.report import method_inputs, method_settings
 from bench.report.study import Study
 from bench.report.tables import head
 from bench.report.text import Grid, count, percent, scientific
@@ -60,7 +60,7 @@ def paradigms_markdown(study: Study) -> str:
     """The paradigms' table, saying what is declared and what measured; what each was given, and its settings."""
     declared = f"{head(study, 'Paradigms')}{paradigms(study).markdown()}\n{PARADIGMS_NOTE}\n"
     parts = (
-        ("Given", learned_from.given(study), learned_from.NOTE),
+        ("Given", method_inputs.inputs(study), method_inputs.NOTE),
         ("Settings", method_settings.settings(study), method_settings.NOTE),
     )
     return declared + "".join(f"\n## {title}\n\n{grid.markdown()}\n{note}\n" for title, grid, note in parts)

@@ -100,7 +100,7 @@ def _draw_panel(
         own = points if dodge is None else points[1:]  # a band begins at the base, whose whisker is drawn once
         figure.intervals(axis, [p.share for p in own], [p.cell for p in own], how.colour, dodge)
         if x > 0:  # more than the base, which is point 0 of every line
-            ends.append(figure.End(x, y, row.method, how, row.trained_on == metric.name))
+            ends.append(figure.LineEnd(x, y, row.method, how, row.trained_on == metric.name))
     if base:
         axis.plot([0], [base.mean], color=figure.BASE_COLOUR, marker="o", markersize=5, zorder=5)
     if base and crowded:

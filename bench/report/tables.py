@@ -244,8 +244,8 @@ def _ranking_notes(study: Study) -> list[str]:
     jobs, groups, lines = (*study.start, *study.evaluated), _competing(study), []
     labels = [BASE if job is study.base else job.label for job in jobs]
     if len(groups) > 1:
-        told = [f"{listed([labels[i] for i in g])} ({study.tokens_of(jobs[g[0]]) or 'unknown'})" for g in groups]
-        lines.append(f"Rows that read different numbers of T5 tokens are ranked apart: {'; '.join(told)}.")
+        groups_text = [f"{listed([labels[i] for i in g])} ({study.tokens_of(jobs[g[0]]) or 'unknown'})" for g in groups]
+        lines.append(f"Rows that read different numbers of T5 tokens are ranked apart: {'; '.join(groups_text)}.")
     other = [label for i, label in enumerate(labels) if not any(i in group for group in groups)]
     if other and len(jobs) > 1:
         lines.append(f"Not sampled as the suite says, or not saying how, and so not ranked: {listed(other)}.")

@@ -68,7 +68,7 @@ class TrainingData:
     def __len__(self) -> int:
         return len(self.text_of)
 
-    def given(self, needs: Needs) -> TrainingData:
+    def only_what(self, needs: Needs) -> TrainingData:
         """Just what a method said it needs."""
         return replace(
             self,

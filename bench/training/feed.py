@@ -60,7 +60,7 @@ class Feed:
 
     def grant(self, needs: Needs) -> None:
         """Give just what a method declared."""
-        self.data = self._all.given(needs)
+        self.data = self._all.only_what(needs)
 
     def advance(self, stream: str, count: int, size: int) -> tuple[Tensor, Tensor]:
         """The stream's next ``count`` rows of ``size``, the same on every process, and as many that come after them."""

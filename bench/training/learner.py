@@ -83,12 +83,12 @@ class Learner:
     @contextmanager
     def swapped(self, values: Sequence[Tensor]) -> Iterator[None]:
         """Context with other values in place of the parameters'."""
-        kept = [p.detach().clone() for p in self.parameters]
+        before = [p.detach().clone() for p in self.parameters]
         self.fill(values)
         try:
             yield
         finally:
-            self.fill(kept)
+            self.fill(before)
 
     @torch.no_grad()
     def fill(self, values: Sequence[Tensor]) -> None:

@@ -15,7 +15,7 @@ from bench.backbone.loading import load_transformer
 from bench.backbone.policy import Policy
 from bench.backbone.weights import check_seal, save_weights, seal, unseal, with_adapter
 from bench.errors import BenchError
-from bench.flops import Cost, meta_twin, reference_cost, transformer_cost
+from bench.flops import Flops, meta_twin, reference_cost, transformer_cost
 from bench.machine.engine import Compute, Engine, whole
 from bench.training.learner import Learner
 from bench.training.ledger import Ledger
@@ -53,7 +53,7 @@ class TrainedModel:
         self.policy = Policy(transformer, self._backbone.scheduler(), self._null, self._engine, self._charge_forward)
         self.learner = None
         self._twin: SD3Transformer2DModel | None = None
-        self._costs: dict[tuple[Shape, bool], Cost] = {}
+        self._costs: dict[tuple[Shape, bool], Flops] = {}
 
     # -- what trains ---------------------------------------------------------------------------------------------
 
@@ -104,9 +104,9 @@ class TrainedModel:
             charge("backwards", samples)
             charge("flops", samples * cost.backward)
 
-    def _cost(self, shape: Shape, bare: bool) -> Cost:
+    def _cost(self, shape: Shape, bare: bool) -> Flops:
         if self._twin is None:
-            return Cost(0, 0)
+            return Flops(0, 0)
         if (shape, bare) not in self._costs:
             tokens = self.policy.null.prompt_embeds.shape[1]
             count = reference_cost if bare else transformer_cost

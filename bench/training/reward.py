@@ -69,18 +69,18 @@ class Reward:
         Args:
             traced: whether a gradient must lead through them; None: they are any list of numbers.
         """
-        problem, kept = None, torch.zeros(count)
+        problem, result = None, torch.zeros(count)
         try:
-            kept = torch.tensor(checked(scores, count), dtype=torch.float32) if traced is None else scores
-            if not isinstance(kept, Tensor):
+            result = torch.tensor(checked(scores, count), dtype=torch.float32) if traced is None else scores
+            if not isinstance(result, Tensor):
                 problem = f"returned {reprlib.repr(scores)}, not a tensor"
-            elif kept.shape != (count,):
-                problem = f"returned shape {tuple(kept.shape)} for {count} images"
-            elif not torch.isfinite(kept).all():
+            elif result.shape != (count,):
+                problem = f"returned shape {tuple(result.shape)} for {count} images"
+            elif not torch.isfinite(result).all():
                 problem = "returned NaN or infinity"
-            elif traced and not kept.requires_grad:
+            elif traced and not result.requires_grad:
                 problem = "returned scores without a gradient to the pictures"
         except BenchError as error:
             problem = str(error)
         self._engine.fail_together(problem and f"the reward {self.metric.name} {problem}", JobFailure)
-        return kept.to(self._engine.device)
+        return result.to(self._engine.device)

@@ -33,7 +33,7 @@ SEED = 1000
 
 
 @dataclass(frozen=True)
-class Asked:
+class Request:
     """What is tuned how, beside the experiment.
 
     Attributes:
@@ -71,15 +71,15 @@ class Tuning:
         BenchError: what cannot be tuned fairly, in one line, before anything runs.
     """
 
-    def __init__(self, config: ExperimentConfig, asked: Asked) -> None:
-        self.asked = asked
+    def __init__(self, config: ExperimentConfig, request: Request) -> None:
+        self.request = request
         self.experiment = config
-        self.config = _validation(config, asked)
+        self.config = _validation(config, request)
         self.suite = suite_of(self.config)
         _check_prompts(set(suite_of(config).texts()), self.suite.texts(), config.suite, self.suite.name)
-        _check_objective(asked.objective, [name for name, _ in self.suite.metrics()])
-        rows = _rows(config, asked.rows)
-        ranges = read_ranges(asked.space, rows)
+        _check_objective(request.objective, [name for name, _ in self.suite.metrics()])
+        rows = _rows(config, request.rows)
+        ranges = read_ranges(request.space, rows)
         self._space = {row: self._space_of(row, ranges.get(row, {})) for row in rows}
 
     def run(self, run: Callable[[ExperimentConfig], Outcome | None], runs: Path, say: Callable[[str], None]) -> Result:
@@ -94,9 +94,9 @@ class Tuning:
         from bench.tune.trials import Trial
 
         folder = runs / self.config.run_name
-        searches = {row: Search(row, space, self.asked.seed) for row, space in self._space.items()}
+        searches = {row: Search(row, space, self.request.seed) for row, space in self._space.items()}
         trials = []
-        for number in range(self.asked.trials):
+        for number in range(self.request.trials):
             settings = {row: search.ask() for row, search in searches.items()}
             self._round(run, folder, number, settings)
             for row, search in searches.items():
@@ -105,8 +105,8 @@ class Tuning:
                 search.tell(scored.value)
                 trials.append(Trial(row, number, settings[row], tuple(jobs), scored))
                 shown = ", ".join(f"{key} {value:.3g}" for key, value in settings[row].items())
-                told = f"failed: {scored.reason}" if scored.value is None else f"{scored.value:+.3f}"
-                say(f"{row}, trial {number + 1} of {self.asked.trials}, {shown}: {told}")
+                outcome = f"failed: {scored.reason}" if scored.value is None else f"{scored.value:+.3f}"
+                say(f"{row}, trial {number + 1} of {self.request.trials}, {shown}: {outcome}")
         return self._result(trials)
 
     # -- one round -------------------------------------------------------------------------------------------------
@@ -172,7 +172,7 @@ class Tuning:
             status = read_status(folder / job)
             if status["status"] == "failed":
                 return Scored(None, {}, reason=status["reason"])
-        return judge([folder / job for job in jobs], self.asked.objective)
+        return judge([folder / job for job in jobs], self.request.objective)
 
     # -- rows ------------------------------------------------------------------------------------------------------
 
@@ -204,10 +204,10 @@ class Tuning:
             else:
                 chosen["variant" if row in self.experiment.variant else "method"][row] = dict(won.settings)
         tuned = Tuned(
-            trials=self.asked.trials,
+            trials=self.request.trials,
             suite=self.suite.name,
-            objective=self.asked.objective or MEAN,
-            seed=self.asked.seed,
+            objective=self.request.objective or MEAN,
+            seed=self.request.seed,
             budget=self.config.budget,
             backbone=self.config.backbone,
             corpus=self.config.corpus,
@@ -233,38 +233,38 @@ def write(result: Result, folder: Path) -> Iterator[Path]:
         yield folder / name
 
 
-def _rows(config: ExperimentConfig, asked: tuple[str, ...]) -> tuple[str, ...]:
+def _rows(config: ExperimentConfig, names: tuple[str, ...]) -> tuple[str, ...]:
     """What is tuned. A pipeline trains with the settings of its stages, so these are tuned and it is not."""
     methods = tuple(dict.fromkeys(config.method_of(name) for name in config.trained))
-    for row in asked:
+    for row in names:
         if row not in (*methods, *config.trained):
             raise unknown("row to tune", row, (*methods, *config.trained))
-    return tuple(dict.fromkeys(asked)) or methods
+    return tuple(dict.fromkeys(names)) or methods
 
 
 def _trial_name(row: str, number: int) -> str:
     return f"{row}.t{number:02d}"
 
 
-def _validation(config: ExperimentConfig, asked: Asked) -> ExperimentConfig:
+def _validation(config: ExperimentConfig, request: Request) -> ExperimentConfig:
     """The experiment on validation prompts and a seed of its own, without what trials have no use for."""
-    if asked.seed in config.seeds:
-        raise BenchError(f"seed {asked.seed} is one that the experiment reports; tune on another with --seed")
-    if asked.suite and asked.prompts:
+    if request.seed in config.seeds:
+        raise BenchError(f"seed {request.seed} is one that the experiment reports; tune on another with --seed")
+    if request.suite and request.prompts:
         raise BenchError("tune on the prompts of --suite or on those of --prompts, not on both")
-    suite = asked.suite or (config.suite if asked.prompts else f"{config.suite}_validation")
+    suite = request.suite or (config.suite if request.prompts else f"{config.suite}_validation")
     if suite not in registry.table("suites"):
-        if asked.suite:
+        if request.suite:
             raise unknown("suite", suite, registry.table("suites"))
         raise BenchError(
             f"the suite {config.suite} has no validation prompts of its own; "
             "name a file of prompts with --prompts, or a suite that shares none with it with --suite"
         )
     changes = {
-        "name": asked.name or f"{config.run_name}-tune",
+        "name": request.name or f"{config.run_name}-tune",
         "suite": suite,
-        "prompts": str(Path(asked.prompts).absolute()) if asked.prompts else "",
-        "seeds": (asked.seed,),
+        "prompts": str(Path(request.prompts).absolute()) if request.prompts else "",
+        "seeds": (request.seed,),
         "evaluations": 1,
         "context": (),
         "tuned": None,

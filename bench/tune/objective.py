@@ -71,16 +71,16 @@ def gain(study: Study, columns: Sequence[Metric], cells: Mapping[str, Cell]) -> 
     over images: (m - m0) / s0, with the sign turned where lower is better. Means are those of the report. A column in
     which the base's images all score alike has no such unit and is left out.
     """
-    found = []
+    gains = []
     for metric in columns:
         base, spread = _base(study, metric)
         cell = cells[metric.name].estimate
         assert cell is not None
         if spread:
-            found.append((1 if metric.higher_is_better else -1) * (cell.mean - base) / spread)
-    if not found:
+            gains.append((1 if metric.higher_is_better else -1) * (cell.mean - base) / spread)
+    if not gains:
         raise BenchError("the base scores all images alike in every column that counts; name another --objective")
-    return fmean(found)
+    return fmean(gains)
 
 
 def _base(study: Study, metric: Metric) -> tuple[float, float]:

@@ -42,16 +42,16 @@ def read_ranges(texts: Sequence[str], rows: Sequence[str]) -> dict[str, dict[str
         row, _, key = target.rpartition(".")
         low, _, high = span.partition(":")
         try:
-            found = float(low), float(high)
+            bounds = float(low), float(high)
         except ValueError:
-            found = (0.0, 0.0)
-        if not (row and key and 0 <= found[0] < found[1] < float("inf")):
+            bounds = (0.0, 0.0)
+        if not (row and key and 0 <= bounds[0] < bounds[1] < float("inf")):
             raise BenchError(
                 f"--space takes NAME.KEY=LOW:HIGH with 0 <= LOW < HIGH, e.g. NAME.lr=1e-5:1e-3, not {text!r}"
             )
         if row not in rows:
             raise unknown("row in --space", row, rows)
-        ranges.setdefault(row, {})[key] = found
+        ranges.setdefault(row, {})[key] = bounds
     return ranges
 
 

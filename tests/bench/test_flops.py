@@ -7,7 +7,7 @@ import torch
 from diffusers import SD3Transformer2DModel
 from peft import LoraConfig
 
-from bench.flops import Cost, count, meta_twin, transformer_cost
+from bench.flops import Flops, count, meta_twin, transformer_cost
 from bench.lora import TARGETS
 
 W = 32  # width
@@ -34,7 +34,7 @@ def make(layers: int = 2, dual: tuple[int, ...] = ()) -> SD3Transformer2DModel:
     )
 
 
-def cost(model: torch.nn.Module) -> Cost:
+def cost(model: torch.nn.Module) -> Flops:
     return transformer_cost(model, (CHANNELS, SIDE, SIDE), TEXT)
 
 
@@ -77,7 +77,7 @@ def test_the_forward_is_counted_as_on_paper(layers, dual):
 
 def test_a_model_in_which_nothing_trains_has_no_backward():
     model = make().requires_grad_(False)
-    assert cost(model) == Cost(forward_by_hand(2), 0.0)
+    assert cost(model) == Flops(forward_by_hand(2), 0.0)
 
 
 @pytest.mark.parametrize(("layers", "dual"), [(2, ()), (3, (0, 1))])
@@ -144,7 +144,7 @@ def test_the_same_architecture_is_counted_once_and_another_anew(monkeypatch: pyt
     monkeypatch.setattr("bench.flops.count", lambda function: counted.append(1) or count(function))
     first, again = cost(make()), cost(make())
     assert first == again and len(counted) == 2  # a forward, and both
-    assert cost(make().requires_grad_(False)) == Cost(first.forward, 0) and len(counted) == 3
+    assert cost(make().requires_grad_(False)) == Flops(first.forward, 0) and len(counted) == 3
     deeper = cost(make(layers=3))
     assert deeper.forward > first.forward and len(counted) == 5
     transformer_cost(make(), (CHANNELS, SIDE, SIDE), TEXT + 1)

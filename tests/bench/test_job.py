@@ -15,7 +15,7 @@ from bench import flow
 from bench.batches import PreferencePairs
 from bench.encoded.ahead import AheadText
 from bench.errors import BenchError, JobFailure
-from bench.flops import Cost, decode_cost, meta_twin, transformer_cost
+from bench.flops import Flops, decode_cost, meta_twin, transformer_cost
 from bench.job import Job
 from bench.method import Needs
 from bench.suite import Prompt
@@ -330,7 +330,7 @@ def test_decoding_costs_the_same_per_image_however_many(job):
     assert job.meter.flops == 6 * one
 
 
-def decoding(world) -> Cost:
+def decoding(world) -> Flops:
     """What decoding one picture and its gradient cost, counted apart."""
     with world.backbone.vae_loaded() as vae:
         return decode_cost(meta_twin(vae), world.backbone.latent_shape)

@@ -83,11 +83,11 @@ def train_policy(
     step, spent, log = 0, 0.0, []
     state = work / "state.pt"
     if state.exists():
-        kept = saved.load(state, "delete it to start the stage again")
-        model.load_state_dict(kept["model"])
-        average.load_state_dict(kept["average"])
-        optimizer.load_state_dict(kept["optimizer"])
-        step, spent, log = kept["step"], kept["spent"], kept["log"]
+        saved_state = saved.load(state, "delete it to start the stage again")
+        model.load_state_dict(saved_state["model"])
+        average.load_state_dict(saved_state["average"])
+        optimizer.load_state_dict(saved_state["optimizer"])
+        step, spent, log = saved_state["step"], saved_state["spent"], saved_state["log"]
     losses: list[float] = []
     last_save = tick = time.monotonic()
     while spent < 60 * until:
@@ -125,8 +125,8 @@ def train_policy(
             print(log[-1], flush=True)
             losses = []
         if now - last_save > 240 or spent >= 60 * until:
-            kept = {"model": model.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict()}
-            saved.save({**kept, "step": step, "spent": spent, "log": log}, state)
+            states = {"model": model.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict()}
+            saved.save({**states, "step": step, "spent": spent, "log": log}, state)
             last_save = time.monotonic()
     (work / "training_log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
     return cast(_Model, average.module)

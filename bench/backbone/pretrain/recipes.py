@@ -46,10 +46,10 @@ def policy(out: Path, minutes: float | None) -> None:
     captions, words = captions_and_words(world)
     autoencoder = AutoencoderKL.from_pretrained(out / "vae").eval()
     weights = (out / "vae" / "diffusion_pytorch_model.safetensors").read_bytes()
-    kept = out / f"latents-{hashlib.sha256(weights).hexdigest()[:16]}.pt"  # a VAE trained anew has other latents
-    if not kept.exists():
-        saved.save(encode_images(autoencoder, world.images), kept)
-    latents = saved.load(kept, "delete it and run the same command")
+    cache = out / f"latents-{hashlib.sha256(weights).hexdigest()[:16]}.pt"  # a VAE trained anew has other latents
+    if not cache.exists():
+        saved.save(encode_images(autoencoder, world.images), cache)
+    latents = saved.load(cache, "delete it and run the same command")
     work = out / "policy"
     work.mkdir(exist_ok=True)
     model = train_policy(latents, captions, words, work, minutes=80, until=minutes or 53, compiled=True)

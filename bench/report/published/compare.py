@@ -180,8 +180,8 @@ def _counterpart(study: Study, row: MainRow) -> PublishedRow | None:
     elif row.kind == CONTEXT:
         wanted = [match for match in published if not match.subset and _plain(match.measured_as) == _plain(row.method)]
     elif row.kind == EVALUATED:
-        found = (job.record.evaluated for job in study.evaluated if job.label == row.method and job.record)
-        made: Mapping[str, Any] | None = next(found, None)
+        records_of_row = (job.record.evaluated for job in study.evaluated if job.label == row.method and job.record)
+        made: Mapping[str, Any] | None = next(records_of_row, None)
         tuned = made is not None and made.get("kind") in ("transformer", "lora")
         base = (made or {}).get("backbone") or study.experiment.backbone  # its own, where the record says it
         named = [match for match in published if _plain(row.method) in _names(match)]

@@ -24,11 +24,13 @@ from trained import adapted, transformer
 from bench import records, registry
 from bench.backbone import hub
 from bench.backbone.policy import Policy
-from bench.backbone.source import Origin
+from bench.backbone.source import Source
 from bench.backbone.weights import LORA, save_weights
 from bench.cli import main
 from bench.errors import BenchError, Missing
-from bench.evaluate.rows import EvaluationConfig, evaluate, score_run
+from bench.evaluate.config import EvaluationConfig
+from bench.evaluate.rescore import score_run
+from bench.evaluate.rows import evaluate
 from bench.evaluate.subjects import find_subject
 from bench.evaluation import Conditions, PolicyPainter, draw_suite, drawing, score_suite, scoring
 from bench.experiment.run import Workspace
@@ -140,7 +142,7 @@ def test_a_pipeline_a_fine_tune_and_both_forms_of_a_lora(
     transformer(tiny_pipeline, 0.2).save_pretrained(tmp_path / "tuned" / "transformer")
     save_weights(adapted(tiny_pipeline), tmp_path / "lora")
     (tmp_path / "peft").mkdir()
-    write_adapter(tmp_path / "lora" / LORA, Origin(str(tiny_pipeline)), tmp_path / "peft")
+    write_adapter(tmp_path / "lora" / LORA, Source(str(tiny_pipeline)), tmp_path / "peft")
     (tmp_path / "peft" / LORA).unlink()
     subjects = [tiny_pipeline, tmp_path / "tuned", tmp_path / "lora", tmp_path / "peft"]
     folder, failed = run(*subjects, backbone=str(tiny_pipeline))

@@ -16,7 +16,8 @@ from trained import transformer
 
 from bench import records
 from bench.errors import BenchError
-from bench.evaluate.rows import EvaluationConfig, evaluate
+from bench.evaluate.config import EvaluationConfig
+from bench.evaluate.rows import evaluate
 from bench.evaluation import PolicyPainter, scoring
 from bench.experiment.config import ExperimentConfig
 from bench.experiment.loop import JobRun

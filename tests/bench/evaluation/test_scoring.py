@@ -22,10 +22,12 @@ from safetensors.torch import save_file
 from trained import adapted, transformer
 
 from bench import records, registry
-from bench.backbone.source import Origin
+from bench.backbone.source import Source
 from bench.backbone.weights import LORA, save_weights
 from bench.errors import BenchError, DeviceLost, Missing
-from bench.evaluate.rows import EvaluationConfig, evaluate, score_run
+from bench.evaluate.config import EvaluationConfig
+from bench.evaluate.rescore import score_run
+from bench.evaluate.rows import evaluate
 from bench.evaluation import Conditions, PolicyPainter, score_suite
 from bench.evaluation.drawing import read_picture
 from bench.evaluation.scoring import score_each, score_prompt
@@ -128,7 +130,7 @@ def test_pefts_alpha_is_part_of_what_was_evaluated(run: Run, tmp_path: Path, tin
     save_weights(adapted(tiny_pipeline), tmp_path / "lora")
     peft = tmp_path / "peft"
     peft.mkdir()
-    write_adapter(tmp_path / "lora" / LORA, Origin(str(tiny_pipeline)), peft)
+    write_adapter(tmp_path / "lora" / LORA, Source(str(tiny_pipeline)), peft)
     (peft / LORA).unlink(missing_ok=True)
     _, failed = run(peft, backbone=str(tiny_pipeline))
     assert failed == {}

@@ -17,12 +17,14 @@ from bench import plugins, records, registry
 from bench.backbone import loading
 from bench.backbone.weights import find_weights
 from bench.errors import BenchError
-from bench.evaluate.rows import EvaluationConfig, evaluate
+from bench.evaluate.config import EvaluationConfig
+from bench.evaluate.rows import evaluate
 from bench.experiment.config import ExperimentConfig, read_experiment
 from bench.experiment.run import Outcome, Workspace, run_experiment
 from bench.export.folder import export_job
 from bench.machine.progress import Progress
-from bench.plan import Assumptions, plan_experiment
+from bench.plan import plan_experiment
+from bench.plan.estimates import Assumptions
 from bench.records.status import read_status
 from bench.report import render_report
 

@@ -26,7 +26,7 @@ from markdown_it import MarkdownIt
 from trained import adapted, transformer, velocity
 
 from bench.backbone import hub, loader
-from bench.backbone.source import Origin
+from bench.backbone.source import Source
 from bench.backbone.weights import LORA, save_weights
 from bench.cli import main
 from bench.errors import BenchError
@@ -533,7 +533,7 @@ def test_a_licence_on_the_hub_is_linked_there(tmp_path: Path) -> None:
     from bench.export.model_card import licence
 
     (tmp_path / "README.md").write_text("---\nlicense: other\nlicense_link: LICENSE.md\n---\n")
-    assert licence(tmp_path, Origin("some/model", "v1"))["license_link"] == (
+    assert licence(tmp_path, Source("some/model", "v1"))["license_link"] == (
         "https://huggingface.co/some/model/blob/v1/LICENSE.md"
     )
 

@@ -17,7 +17,8 @@ from PIL import Image
 
 from bench import records
 from bench.errors import BenchError
-from bench.evaluate.rows import EvaluationConfig, evaluate
+from bench.evaluate.config import EvaluationConfig
+from bench.evaluate.rows import evaluate
 from bench.experiment.config import ExperimentConfig
 from bench.experiment.keys import job_keys
 from bench.experiment.run import Outcome, Workspace

@@ -16,7 +16,7 @@ from launching import CONFIG, SFT, SOAR, Stubbed, once, wait_until
 
 from bench.errors import BenchError
 from bench.launch import ends, launch
-from bench.launch.processes import End, first_end, run_processes
+from bench.launch.processes import GroupEnd, first_end, run_processes
 from bench.launch.settings import LaunchSettings
 
 TWO = LaunchSettings(processes=2, signal_seconds=20)
@@ -222,7 +222,7 @@ def test_a_process_that_was_being_started_when_a_signal_came_is_ended(monkeypatc
 
 
 def test_an_exit_code_that_nobody_knows_is_named() -> None:
-    assert run_processes((sys.executable, "-S", "-c", "raise SystemExit(9)"), 1, 1) == End(
+    assert run_processes((sys.executable, "-S", "-c", "raise SystemExit(9)"), 1, 1) == GroupEnd(
         9, "rank 0 died (exit code 9)"
     )
 

@@ -16,7 +16,7 @@ from launching import wait_until
 
 from bench import worker
 from bench.errors import BenchError, JobFailure
-from bench.evaluate.rows import EvaluationConfig
+from bench.evaluate.config import EvaluationConfig
 from bench.experiment.config import ExperimentConfig
 from bench.experiment.loop import OutOfMemory
 from bench.experiment.run import Outcome, Workspace

@@ -26,8 +26,9 @@ from bench.experiment.config import ExperimentConfig, method_config, read_experi
 from bench.experiment.run import Workspace
 from bench.flops import transformer_cost
 from bench.method import MethodConfig, Needs, PostTrainingMethod
-from bench.plan import Assumptions, ExperimentPlan, JobPlan, disk, machine, memory, plan_experiment, probe, show, work
+from bench.plan import disk, machine, memory, plan_experiment, probe, show, work
 from bench.plan.architecture import SD3_CLIP_TOKENS, SD3_VAE, SD35_LARGE, SD35_MEDIUM, Architecture, find
+from bench.plan.estimates import Assumptions, ExperimentPlan, JobPlan
 
 EXPERIMENTS = Path(__file__).parents[3] / "experiments"
 PAPER = ("main", "ablation", "dynamics_aesthetic", "dynamics_clipscore", "qualitative")
@@ -240,7 +241,7 @@ def needed(trained: probe.Trained, **changes: Any) -> memory.Memory:
 
 
 def test_memory_of_a_full_fine_tune_is_the_table_s():
-    trained = probe.Trained(probe.Cost(0, 0), 0, 1000, 0, copies=800)
+    trained = probe.Trained(probe.Flops(0, 0), 0, 1000, 0, copies=800)
     assert needed(trained) == memory.Memory(4000, 4000, 8000, 800 + 2000, 7)
     assert needed(trained, low=False).copies == 800
     assert needed(trained, adam_8bit=True).optimizer == 2000
@@ -250,7 +251,7 @@ def test_memory_of_a_full_fine_tune_is_the_table_s():
 
 
 def test_an_adapter_is_not_sharded_and_its_base_is_kept_in_the_precision_of_products():
-    trained = probe.Trained(probe.Cost(0, 0), 0, 10, 1000, copies=0)
+    trained = probe.Trained(probe.Flops(0, 0), 0, 10, 1000, copies=0)
     assert needed(trained, gpus=8, sharded=True).weights == 4 * 10 + 2 * 1000
     assert needed(trained, low=False).weights == 4 * 10 + 4 * 1000
 

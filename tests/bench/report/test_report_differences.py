@@ -90,7 +90,7 @@ def test_seeds_that_differ_say_how_often_luck_looks_like_a_result(make_run, tmp_
     study = read_study([run.folder])
     one, other = (difference_of_seeds(study, [0, 1], name) for name in ("geneval", "ocr"))
     assert not one.excludes_zero and not other.excludes_zero
-    assert differences.told_apart(study) == {metric.label: (2, 3) for metric in study.metrics}
+    assert differences.distinct_seeds(study) == {metric.label: (2, 3) for metric in study.metrics}
     render_report([run.folder], tmp_path / "out")
     said = "as in a table of one seed: GenEval 2 of 3, OCR 2 of 3, ClipScore 2 of 3, Aesthetic 2 of 3."
     assert said in (tmp_path / "out" / "differences.md").read_text()
@@ -106,5 +106,5 @@ def difference_of_seeds(study, seeds, name):
 
 def test_one_seed_of_each_method_says_nothing_of_luck(sections):
     study, found = sections
-    assert set(differences.told_apart(study).values()) == {(0, 0)}
+    assert set(differences.distinct_seeds(study).values()) == {(0, 0)}
     assert not any("luck" in note for note in differences.differences(study, found).notes)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from bench.report import learned_from, method_settings, paradigms, render_report, tables
+from bench.report import method_inputs, method_settings, paradigms, render_report, tables
 from bench.report.study import read_study
 from bench.report.text import Grid, duration, listed, memory, scientific, tex
 
@@ -169,7 +169,7 @@ def test_what_each_method_was_given_is_named(make_run: Callable[..., Any], tmp_p
     run.job("a+b", 0.1, tuned={"a": {"lr": 1e-3}, "b": {"lr": 2e-5}})
     run.experiment["jobs"].append("late--pretty--s0")
     run.save()
-    assert learned_from.given(read_study([run.folder])).rows == [
+    assert method_inputs.inputs(read_study([run.folder])).rows == [
         ["alpha", "yes", "no", "no", "no", "no"],
         ["gamma", "yes", "no", "Aesthetic", "no", "no"],
         ["delta", "yes", "no", "Aesthetic on pretty; other on matching", "no", "no"],

@@ -27,7 +27,7 @@ from bench.experiment.tuned import read_tuned, to_toml
 from bench.machine.progress import Progress
 from bench.records.status import read_status
 from bench.suite import Prompt, PromptSet, Suite
-from bench.tune import Asked, Result, Tuning
+from bench.tune import Request, Result, Tuning
 from bench.tune.objective import judge
 from bench.tune.search import Search
 from bench.tune.space import Dimension, read_ranges, space_of
@@ -125,7 +125,7 @@ class Bench:
         return Outcome(folder, {})
 
     def tune(self, config: ExperimentConfig, **asked: Any) -> Result:
-        return Tuning(config, Asked(**{"trials": 3} | asked)).run(self.run, self.places.runs, self.said.append)
+        return Tuning(config, Request(**{"trials": 3} | asked)).run(self.run, self.places.runs, self.said.append)
 
 
 class Killed(BaseException):
@@ -244,7 +244,7 @@ def test_a_folder_of_other_trials_is_refused(bench):
 
 
 def test_a_run_that_does_not_wait_or_does_not_end_is_refused(bench):
-    tuning = Tuning(experiment(), Asked())
+    tuning = Tuning(experiment(), Request())
     with pytest.raises(BenchError, match="leave --no-wait out"):
         tuning.run(lambda config: None, bench.places.runs, bench.said.append)
     with pytest.raises(BenchError, match="the trials of sft, soar did not come to an end"):
@@ -287,7 +287,7 @@ def test_a_trial_without_all_its_scores_fails(bench):
             path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
         return outcome
 
-    own = Tuning(experiment(), Asked(trials=1)).run(run, bench.places.runs, bench.said.append).trials[0]
+    own = Tuning(experiment(), Request(trials=1)).run(run, bench.places.runs, bench.said.append).trials[0]
     assert own.scored.value is None and own.scored.reason == "GenEval: missing 11/12"
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from bench import records
 from bench.backbone import hub
-from bench.backbone.source import Origin, read_origin
+from bench.backbone.source import Source, read_source
 from bench.errors import BenchError
 from bench.experiment.config import ExperimentConfig
 from bench.experiment.run import Workspace, run_experiment
@@ -47,7 +47,7 @@ def test_a_run_records_the_absolute_path_of_a_folder(
     assert Path(record["backbone"]).is_absolute() and Path(record["backbone"]).samefile(here / "models/sd3")
     (here / "elsewhere").mkdir()
     monkeypatch.chdir(here / "elsewhere")
-    origin = read_origin(here / "runs" / "demo")
+    origin = read_source(here / "runs" / "demo")
     assert origin.folder().samefile(here / "models/sd3")
     assert origin.hash == hub.fingerprint(here / "models/sd3")
 
@@ -61,7 +61,7 @@ def test_a_folder_that_is_gone_is_not_fetched_from_a_stranger(here: Path, monkey
         records.write_json(run / "config.json", config)
         records.write_json(run / "experiment.json", {"backbone": "sd3", "backbone_commit": None, "jobs": []})
         monkeypatch.chdir(here / "models")
-        origin = read_origin(run)
+        origin = read_source(run)
         assert origin.kind == "folder"
         with pytest.raises(BenchError, match=r"there is no folder .*/gone/sd3"):
             origin.folder()
@@ -70,9 +70,9 @@ def test_a_folder_that_is_gone_is_not_fetched_from_a_stranger(here: Path, monkey
 def test_a_model_of_the_hub_stays_one(here: Path) -> None:
     records.write_json(here / "run/experiment.json", {"backbone": "owner/sd3", "backbone_commit": "c0ffee"})
     records.write_json(here / "run/config.json", {"backbone": "owner/sd3", "revision": "v1"})
-    assert (read_origin(here / "run").kind, read_origin(here / "run").revision) == ("hub", "v1")
-    assert Origin("owner/sd3").record() == {"backbone": "owner/sd3", "backbone_kind": "hub"}
-    assert Origin("tiny-sd3").record() == {"backbone": "tiny-sd3", "backbone_kind": "registered"}
+    assert (read_source(here / "run").kind, read_source(here / "run").revision) == ("hub", "v1")
+    assert Source("owner/sd3").record() == {"backbone": "owner/sd3", "backbone_kind": "hub"}
+    assert Source("tiny-sd3").record() == {"backbone": "tiny-sd3", "backbone_kind": "registered"}
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_a_model_of_the_hub_stays_one(here: Path) -> None:
 )
 def test_a_path_that_is_not_there_is_no_id(here: Path, name: str) -> None:
     (here / "models/sd3").unlink()
-    assert Origin(name).kind == "folder"
+    assert Source(name).kind == "folder"
     with pytest.raises(BenchError) as caught:
         hub.resolve(name)
     assert "\n" not in str(caught.value)
@@ -100,4 +100,4 @@ def test_a_record_that_says_nothing_is_one_line(here: Path, file: str, content: 
     records.write_json(here / "run/experiment.json", {"backbone": "tiny-sd3"})
     (here / "run" / file).write_text(json.dumps(content))
     with pytest.raises(BenchError, match="run"):
-        read_origin(here / "run")
+        read_source(here / "run")

@@ -1,4 +1,4 @@
-"""What each method was given: methods that learn from other things compare as wholes, not as losses."""
+"""What each method learns from. Methods that learn from other things compare as wholes, not as losses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NOTE = (
 )
 
 
-def given(study: Study) -> Grid:
+def inputs(study: Study) -> Grid:
     """A row for each method: the subset's pairs, prompts, reward and preference pairs, as its jobs recorded them."""
     rows = []
     for method in study.methods:
@@ -31,12 +31,12 @@ def _cells(study: Study, jobs: Sequence[JobRecord]) -> list[str]:
     rewards = by_subset((job.subset, labels.get(job.reward, job.reward)) for job in jobs if job.reward)
     if "differentiable_reward" in needs:
         rewards += ", with its gradient"
-    preferences = by_subset((job.subset, _told(job)) for job in jobs if job.preferences)
-    asked = {"reward", "differentiable_reward"} & needs
+    preferences = by_subset((job.subset, _preferences(job)) for job in jobs if job.preferences)
+    reward_needs = {"reward", "differentiable_reward"} & needs
     return [
         "yes" if "pairs" in needs else "no",
         "yes" if "prompts" in needs else "no",
-        (rewards or "yes") if asked else "no",
+        (rewards or "yes") if reward_needs else "no",
         (preferences or "yes") if "preference_pairs" in needs else "no",
         by_subset((job.subset, _tuned(job.tuned)) for job in jobs if job.tuned) or "no",
     ]
@@ -47,6 +47,6 @@ def _tuned(tuned: Mapping[str, Any]) -> str:
     return f"{spelled(tuned['values'])} ({tuned['trials']} trials on {tuned['suite']})"
 
 
-def _told(job: JobRecord) -> str:
-    found: Mapping[str, Any] = job.preferences or {}
-    return f"{found['corpus']}, {count(found['pairs'])} pairs"
+def _preferences(job: JobRecord) -> str:
+    pairs: Mapping[str, Any] = job.preferences or {}
+    return f"{pairs['corpus']}, {count(pairs['pairs'])} pairs"

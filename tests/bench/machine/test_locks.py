@@ -14,7 +14,7 @@ from filelock import FileLock
 
 from bench.machine import locks
 from bench.machine.engine import Engine
-from bench.machine.locks import turn
+from bench.machine.locks import hold_lock
 
 
 @pytest.fixture
@@ -36,9 +36,9 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
 
 def test_a_row_that_is_free_is_taken_at_once(tmp_path: Path, waits: Callable[..., list[int]]) -> None:
     waited, said = waits(), list[str]()
-    with turn(tmp_path, "base", Engine(), said.append), turn(tmp_path, "sft--all--s0", Engine(), said.append):
+    with hold_lock(tmp_path, "base", Engine(), said.append), hold_lock(tmp_path, "sft--all--s0", Engine(), said.append):
         assert (waited, said) == ([], [])
-    with turn(tmp_path, "base", Engine(), said.append):
+    with hold_lock(tmp_path, "base", Engine(), said.append):
         assert (waited, said) == ([], [])
 
 
@@ -49,24 +49,24 @@ def test_a_row_that_is_held_is_waited_for_and_that_is_said_once(
     other = FileLock(tmp_path / locks.FOLDER / "base")
     other.acquire()
     waited, said = waits(lambda: None, lambda: None, other.release), list[str]()
-    with turn(tmp_path, "base", Engine(), said.append):
+    with hold_lock(tmp_path, "base", Engine(), said.append):
         assert len(waited) == 3
         assert said == [f"base: another command works on it in {tmp_path}; waiting for its end"]
 
 
 def test_a_row_is_free_again_after_an_error(tmp_path: Path, waits: Callable[..., list[int]]) -> None:
     waits()
-    with pytest.raises(KeyboardInterrupt), turn(tmp_path, "base", Engine(), print):
+    with pytest.raises(KeyboardInterrupt), hold_lock(tmp_path, "base", Engine(), print):
         raise KeyboardInterrupt
-    with turn(tmp_path, "base", Engine(), print):
+    with hold_lock(tmp_path, "base", Engine(), print):
         pass
 
 
 def test_a_killed_command_holds_nothing(tmp_path: Path, waits: Callable[..., list[int]]) -> None:
     code = (
         "import sys, time; from pathlib import Path\n"
-        "from bench.machine.engine import Engine; from bench.machine.locks import turn\n"
-        "with turn(Path(sys.argv[1]), 'base', Engine(), print): print('held', flush=True); time.sleep(600)"
+        "from bench.machine.engine import Engine; from bench.machine.locks import hold_lock\n"
+        "with hold_lock(Path(sys.argv[1]), 'base', Engine(), print): print('held', flush=True); time.sleep(600)"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE) as other:
         assert other.stdout is not None and other.stdout.readline() == b"held\n"
@@ -76,5 +76,5 @@ def test_a_killed_command_holds_nothing(tmp_path: Path, waits: Callable[..., lis
             other.wait()
 
         waited = waits(kill)
-        with turn(tmp_path, "base", Engine(), print):
+        with hold_lock(tmp_path, "base", Engine(), print):
             assert waited == [0]

@@ -1,0 +1,55 @@
+"""What one ``bench evaluate`` does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from bench import registry
+from bench.errors import unknown
+from bench.experiment.toml import Settings, read_values, validated
+from bench.machine.bounds import LARGEST_SCALE, LONGEST_NAME, MOST_IMAGES, MOST_SCALES, MOST_T5_TOKENS
+
+
+class EvaluationConfig(Settings):
+    """What one ``bench evaluate`` does."""
+
+    what: tuple[str, ...] = Field(min_length=1, description="registered names, hub ids, folders")
+    name: str = Field(
+        "", pattern=r"^(\w[\w.-]*)?$", max_length=LONGEST_NAME, description="run folder; default: evaluate-<suite>"
+    )
+    suite: str = "embedded"
+    backbone: str | None = Field(None, description="pipeline of a LoRA or a lone transformer")
+    revision: str | None = Field(None, description="branch, tag or commit of a hub id")
+    offline: bool = Field(False, description="use the hub's cache alone")
+    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    max_sequence_length: int | None = Field(
+        None, gt=0, le=MOST_T5_TOKENS, description="T5 tokens; default: the backbone's"
+    )
+    evaluation_batch: int = Field(48, gt=0, le=MOST_IMAGES, description="images sampled together")
+    passes: Literal["all", "generate", "score"] = "all"
+    metrics: tuple[str, ...] = Field(
+        (), description="score with these of the suite's alone; name@prompt-set adds a column"
+    )
+    limit: int | None = Field(None, gt=0, description="prompts per group, for a look")
+    guidance: tuple[Annotated[float, Field(gt=0, le=LARGEST_SCALE)], ...] = Field(
+        (),
+        max_length=MOST_SCALES,
+        description="scales of classifier-free guidance, a row for each; default: the suite's",
+    )
+
+    @property
+    def run_name(self) -> str:
+        kind = "guidance" if self.guidance else "evaluate"
+        return self.name or f"{kind}-{self.suite}" + (f"-first-{self.limit}" if self.limit else "")
+
+
+def read_evaluation(flags: Mapping[str, Any]) -> EvaluationConfig:
+    """The configuration that flags make; those that are None are left out. BenchError, one line, for a bad one."""
+    values = read_values(None, flags, EvaluationConfig, file="", key="evaluation key")
+    config: EvaluationConfig = validated(EvaluationConfig, values, "evaluation: ")
+    if config.suite not in registry.table("suites"):
+        raise unknown("suite", config.suite, registry.table("suites"))
+    return config
