@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
+
+from pydantic import ValidationError
 
 from bench.errors import BenchError
 from bench.metric import Metric
 from bench.prompt import Prompt
+from bench.records.files import problem
+from bench.records.schema import MetricRecord, SamplerRecord, SuiteRecord
 from bench.rng import derive_seed
 
 __all__ = ["Prompt", "PromptSet", "Sampler", "Suite"]
@@ -34,9 +37,19 @@ class PromptSet:
             if not re.fullmatch(r"\w[\w.-]*", name):
                 raise BenchError(f"{name!r} names images, so it has to be of letters, digits, '_', '-' and '.'")
 
-    def column(self, metric: Metric) -> dict[str, Any]:
-        """What records hold of a metric on these prompts; ``images`` is how many it owes a score."""
-        return metric.describe() | {"prompt_set": self.name, "images": len(self.prompts) * self.repeats}
+    def column(self, metric: Metric) -> MetricRecord:
+        """What records hold of a metric on these prompts; ``images`` is how many it owes a score.
+
+        Raises:
+            BenchError: what the metric says of itself is no description of a metric.
+        """
+        images = len(self.prompts) * self.repeats
+        try:
+            return MetricRecord.model_validate(metric.describe() | {"prompt_set": self.name, "images": images})
+        except ValidationError as error:
+            raise BenchError(
+                f"the metric {metric.name} describes itself wrongly ({problem(error)}); mend it"
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -99,15 +112,18 @@ class Suite:
         )
         return replace(self, prompt_sets=tuple(sets))
 
-    def describe(self, metrics: Mapping[str, Metric]) -> dict[str, Any]:
+    def describe(self, metrics: Mapping[str, Metric]) -> SuiteRecord:
         """What records hold of a suite: all that two evaluations must share to be compared."""
-        return {
-            "name": self.name,
-            "version": self.version,
-            "seed": self.seed,
-            "sampler": asdict(self.sampler),
-            "metrics": [prompts.column(metrics[name]) for name, prompts in self.metrics()],
-        }
+        sampler = self.sampler
+        return SuiteRecord(
+            name=self.name,
+            version=self.version,
+            seed=self.seed,
+            sampler=SamplerRecord(
+                steps=sampler.steps, guidance_scale=sampler.guidance_scale, resolution=sampler.resolution
+            ),
+            metrics=[prompts.column(metrics[name]) for name, prompts in self.metrics()],
+        )
 
     def metrics(self) -> list[tuple[str, PromptSet]]:
         """(metric, prompt set) in the order of the columns of a report."""

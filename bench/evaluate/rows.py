@@ -15,12 +15,15 @@ from pydantic import Field
 from bench import records, registry
 from bench.errors import BenchError, concerns_a_path, of_path, stop_if_lost, unknown
 from bench.evaluate.subjects import Subject, expanded, find_subject, trained_transformer
-from bench.experiment.run import DRAWN_UNTRAINED, NOT_TRAINED, Outcome, Workspace, untrained_header, untrained_record
+from bench.experiment.recorded import untrained_header, untrained_record
+from bench.experiment.run import DRAWN_UNTRAINED, NOT_TRAINED, Outcome, Workspace
 from bench.experiment.toml import Settings, read_values, validated
 from bench.machine.bounds import LARGEST_SCALE, LONGEST_NAME, MOST_IMAGES, MOST_SCALES, MOST_T5_TOKENS
 from bench.machine.locks import EXPERIMENT, turn
 from bench.machine.progress import Progress
 from bench.records import atomic
+from bench.records.reading import check_run
+from bench.records.schema import EvaluationRecord, ExperimentRecord, JobRecord
 
 if TYPE_CHECKING:
     from bench.machine.engine import Engine
@@ -126,10 +129,8 @@ def _open_run(folder: Path, config: EvaluationConfig, engine: Engine) -> tuple[S
 
     Writes ``experiment.json``: a suite, the columns added to it, and no job.
     """
-    from bench.report.study import Experiment
-
     suite, path = make_suite(config), folder / "experiment.json"
-    old = engine.broadcast(records.read_raw(Experiment, path) if engine.is_main and path.exists() else None)
+    old = engine.broadcast(records.read_raw(ExperimentRecord, path) if engine.is_main and path.exists() else None)
     own = {name: prompts.name for name, prompts in suite.metrics()}
     known = own | {m["name"]: m["prompt_set"] for m in (old["suite"]["metrics"] if old else ()) if m.get("added")}
     wanted = _columns(suite, [name for name in config.metrics if "@" in name], known)
@@ -142,20 +143,21 @@ def _open_run(folder: Path, config: EvaluationConfig, engine: Engine) -> tuple[S
     metrics: dict[str, Metric] = {name: registry.load("metrics", name)() for name in columns}
     _check_facts(suite, metrics)
     if engine.is_main:
-        described = {name: prompts.column(metrics[name]) for name, prompts in suite.metrics()}
-        described |= {name: described[name] | {"added": True} for name in columns if name not in own}
+        about = suite.describe(metrics)
+        described = {metric.name: metric for metric in about.metrics}
+        described |= {name: described[name].as_added() for name in columns if name not in own}
 
-        def record(names: Iterable[str]) -> dict[str, Any]:
-            about = suite.describe(metrics) | {"metrics": [described[name] for name in names]}
-            head = {"v": records.VERSION, "name": config.run_name, "notice": suite.notice}
-            return {**head, "suite": about, "jobs": []}
+        def record(names: Iterable[str]) -> ExperimentRecord:
+            held = about.model_copy(update={"metrics": [described[name] for name in names]})
+            head: dict[str, Any] = {"name": config.run_name, "notice": suite.notice}
+            return ExperimentRecord(v=records.VERSION, **head, suite=held, jobs=[])
 
-        if old not in (None, record(known)):
+        if old not in (None, records.document(record(known))):
             raise BenchError(
                 f"{folder} was evaluated on another suite or with other metrics; give this one a name with --name, or "
                 "delete the folder"
             )
-        records.write_json(path, record(columns))
+        records.write_record(path, record(columns))
     engine.barrier()
     return suite, metrics, [name for name in columns if name in wanted or name in (alone or known)]
 
@@ -261,7 +263,6 @@ class _Rows:
     def _begin(self, row: _Row, about: dict[str, Any]) -> None:
         """Write ``job.json`` first, or see that it is of the same subject."""
         from bench.records.status import write_status
-        from bench.report.study import JobRecord
 
         path = row.folder / "job.json"
         about = {"kind": self.subject.kind, "source": self.subject.what.rstrip("/") or "/"} | row.about | about
@@ -272,10 +273,10 @@ class _Rows:
         if self.subject.kind != "images":  # what is there was drawn by something that no record names any more
             shutil.rmtree(row.folder / "evaluations", ignore_errors=True)
         head = {"job": row.folder.name, "method": records.EVALUATED}
-        records.write_json(path, untrained_record(head | {"label": row.label, "evaluated": about}))
+        records.write_record(path, untrained_record(**head, label=row.label, evaluated=about))
         write_status(row.folder, "started")
 
-    def _collect(self, header: dict[str, Any]) -> None:
+    def _collect(self, header: EvaluationRecord) -> None:
         from bench.evaluation.collecting import collect_suite
 
         assert self.subject.path is not None
@@ -284,7 +285,7 @@ class _Rows:
             self._begin(row, collect_suite(row.suite, self.subject.path, row.evaluation, header=header))
         self.engine.barrier()
 
-    def _draw(self, header: dict[str, Any]) -> None:
+    def _draw(self, header: EvaluationRecord) -> None:
         import torch
 
         from bench.backbone.family import DRAWN, SD3, check_family
@@ -402,11 +403,10 @@ def score_run(run: Path, names: Sequence[str], progress: Progress) -> None:
 
 def _score_run(run: Path, names: Sequence[str], progress: Progress, engine: Engine) -> None:
     from bench.evaluation.scoring import owed, score_suite
-    from bench.report.study import Experiment, read_study
 
     path = run / "experiment.json"
-    record = records.read_raw(Experiment, path)
-    read_study([run])  # every record is of this version before the first is written again
+    record = records.read_raw(ExperimentRecord, path)
+    check_run(run)  # every record is of this version before the first is written again
     suite, known = _suite_of(record, run)
     wanted = _columns(suite, names, known)
     suite = suite.with_metrics(known | wanted)
@@ -425,8 +425,9 @@ def _score_run(run: Path, names: Sequence[str], progress: Progress, engine: Engi
     columns = {metric["name"]: metric for metric in record["suite"]["metrics"]}
     for name, prompts in suite.metrics():
         if name in metrics:
-            added = {"added": True} if name not in known or columns[name].get("added") else {}
-            columns[name] = prompts.column(metrics[name]) | added
+            column = prompts.column(metrics[name])
+            added = name not in known or columns[name].get("added")
+            columns[name] = records.document(column.as_added() if added else column)
     record["suite"]["metrics"] = list(columns.values())
     records.write_json(path, record)
     without = [

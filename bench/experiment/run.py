@@ -19,12 +19,13 @@ from bench.errors import FULL, BenchError, DeviceLost, device_lost, of_path, sto
 from bench.experiment.config import ExperimentConfig, SubsetRule
 from bench.experiment.prompt_file import suite_of
 from bench.experiment.recipe import Recipe, recipe
+from bench.experiment.recorded import experiment_record, job_record, untrained_header, untrained_record
 from bench.machine.locks import EXPERIMENT, turn
 from bench.machine.progress import Progress
 from bench.machine.spelling import same_corpus
-from bench.machine.versions import git_state, versions
 from bench.plugins.blame import Own
 from bench.records import atomic
+from bench.records.schema import ExperimentRecord, JobRecord, Status
 from bench.training.budget import Budget
 
 if TYPE_CHECKING:
@@ -311,29 +312,11 @@ def _write_experiment(
     folder: Path, config: ExperimentConfig, suite: Any, backbone: Any, metrics: dict[str, Any], jobs: list[Plan]
 ) -> None:
     """Write ``experiment.json``, or add jobs to it if everything that makes jobs comparable is the same."""
-    from bench.backbone import hub
-    from bench.report.study import Experiment
-
     path = folder / "experiment.json"
-    fixed = {
-        "v": records.VERSION,
-        "name": config.run_name,
-        "backbone": backbone.spec.name,
-        "resolution": backbone.spec.resolution,
-        "max_sequence_length": backbone.spec.max_sequence_length,
-        "aspect_buckets": config.aspect_buckets,
-        "dtype": str(backbone.engine.dtype).removeprefix("torch."),
-        "backbone_hash": backbone.fingerprint,
-        "backbone_commit": hub.commit(backbone.folder),
-        "corpus": config.corpus,
-        "notice": suite.notice,
-        "suite": suite.describe(metrics),
-        "budget": str(Budget.parse(config.budget)),
-        "fractions": list(config.fractions),
-    }
-    names = [job.name for job in jobs]
+    fixed = records.document(experiment_record(config, suite, backbone, metrics, [job.name for job in jobs]))
+    names = fixed.pop("jobs")
     if path.exists():
-        old = records.read_raw(Experiment, path)
+        old = records.read_raw(ExperimentRecord, path)
         earlier = old.pop("jobs", [])
         fixed["suite"] = with_added(fixed["suite"], old["suite"])
         if same_corpus(str(old.get("corpus")), config.corpus):
@@ -355,47 +338,19 @@ def with_added(suite: dict[str, Any], recorded: dict[str, Any]) -> dict[str, Any
 
 def _job_record(
     config: ExperimentConfig, job: Plan, recipe: Recipe, data: TrainingData, manifest: Any, suite: Any
-) -> dict[str, Any]:
-    return {
-        "v": records.VERSION,
-        "job": job.name,
-        "method": job.method,
-        "variant_of": config.method_of(job.method) if job.method in config.variant else None,
-        "subset": job.subset,
-        "seed": job.seed,
-        **recipe.record(),
-        "tuned": _tuned_record(config, job.method),
-        "reward": reward_metric(config, job, recipe.needs, suite),
-        "preferences": data.preferences.record if recipe.needs.preference_pairs and data.preferences else None,
-        "subset_hash": manifest.content_hash,
-        "subset_count": manifest.count,
-        "versions": versions(),
-        "git": git_state(),
-    }
-
-
-def _tuned_record(config: ExperimentConfig, row: str) -> dict[str, Any] | None:
-    """Which settings of a row's stages come from the tuned file, and how they were chosen; None if none does."""
-    values = {stage: found for stage in config.stages_of(row) if (found := config.tuned_of(stage))}
-    return {"values": values, **config.tuned.origin()} if config.tuned and values else None
-
-
-def untrained_record(head: Mapping[str, Any]) -> dict[str, Any]:
-    """``job.json`` of what is evaluated and not trained: ``head``, and nothing of what belongs to a training."""
-    record: dict[str, Any] = {"v": records.VERSION, **head, "config": {}, "needs": {}, "traits": {}}
-    record |= dict.fromkeys(("subset", "seed", "reward", "subset_hash", "subset_count"))
-    return record | {"versions": versions(), "git": git_state()}
-
-
-def untrained_header(weights: str | None = None) -> dict[str, Any]:
-    """``evaluation.json`` of the same: at the start, with nothing spent.
-
-    Args:
-        weights: a hash of what draws; None where the row's ``job.json`` alone says it, as that of given images does.
-    """
-    from bench.training.meter import Meter
-
-    return {"step": 0, "fraction": 0.0, "spent": Meter().counts()} | ({"weights": weights} if weights else {})
+) -> JobRecord:
+    return job_record(
+        config,
+        recipe,
+        job=job.name,
+        method=job.method,
+        subset=job.subset,
+        seed=job.seed,
+        reward=reward_metric(config, job, recipe.needs, suite),
+        preferences=data.preferences.record if recipe.needs.preference_pairs and data.preferences else None,
+        subset_hash=manifest.content_hash,
+        subset_count=manifest.count,
+    )
 
 
 def reward_metric(config: ExperimentConfig, job: Plan, needs: Needs, suite: Any) -> str | None:
@@ -453,10 +408,8 @@ def _came_to_nothing(folder: Path) -> bool:
     return read_status(folder)["status"] == "failed" and not (folder / "checkpoint.pt").exists()
 
 
-def _write_job(folder: Path, record: dict[str, Any]) -> None:
-    from bench.report.study import JobRecord
-
-    path = folder / "job.json"
+def _write_job(folder: Path, made: JobRecord) -> None:
+    path, record = folder / "job.json", records.document(made)
     nothing = path.exists() and _came_to_nothing(folder)
     if nothing and records.configuration(records.read_json(path)) != records.configuration(record):
         for left in ("evaluations", "stages", "weights"):  # of other settings, under names that these will use
@@ -551,7 +504,7 @@ class _Shared:
 
         main, name = self.engine.is_main, head["job"]
         if main:
-            records.write_json(folder / "job.json", untrained_record(head))
+            records.write_record(folder / "job.json", untrained_record(**head))
             write_status(folder, "started")
         with self.progress.job(name, self.suite.images()) as task:
             self.evaluator.run(painter, folder / NOT_TRAINED, header=untrained_header(weights), tick=task.drew)
@@ -614,7 +567,7 @@ class _Shared:
         except BenchError as error:  # the job is whole without it
             self.progress.say(f"{folder.name}: no model card: {error}")
 
-    def _status(self, folder: Path, status: str, reason: str | None = None, *, force: bool = False) -> None:
+    def _status(self, folder: Path, status: Status, reason: str | None = None, *, force: bool = False) -> None:
         from bench.records.status import write_status
 
         if self.engine.is_main or force:

@@ -14,6 +14,7 @@ from bench.records.files import (
     Parsed,
     configuration,
     digest,
+    document,
     dumps,
     inside,
     is_name,
@@ -28,6 +29,7 @@ from bench.records.files import (
     write_if_new,
     write_json,
     write_lines,
+    write_record,
     write_with,
 )
 
@@ -45,6 +47,7 @@ __all__ = [
     "Parsed",
     "configuration",
     "digest",
+    "document",
     "dumps",
     "inside",
     "is_name",
@@ -59,5 +62,6 @@ __all__ = [
     "write_if_new",
     "write_json",
     "write_lines",
+    "write_record",
     "write_with",
 ]

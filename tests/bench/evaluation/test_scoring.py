@@ -34,7 +34,8 @@ from bench.export.folder import write_adapter
 from bench.machine.engine import Engine
 from bench.machine.progress import Progress
 from bench.metric import Metric
-from bench.report.study import SampleRecord, read_study
+from bench.records.schema import SampleRecord
+from bench.report.study import read_study
 from bench.suite import Prompt, PromptSet
 
 Run = Callable[..., tuple[Path, dict[str, str]]]
