@@ -302,7 +302,7 @@ def test_images_of_records_without_hashes_are_scored(run: Run) -> None:
 
 def test_a_score_that_was_changed_ends_whatever_reads_it_and_can_be_made_anew(run: Run, tmp_path: Path) -> None:
     from bench.records.archive import pack
-    from bench.report import render_report
+    from bench.report import render_report, shown_images
 
     folder, _ = run("fake")
     (path,) = folder.glob("**/samples.jsonl")
@@ -314,7 +314,7 @@ def test_a_score_that_was_changed_ends_whatever_reads_it_and_can_be_made_anew(ru
     readers = (
         lambda: render_report([folder], tmp_path / "report"),
         lambda: score_run(folder, (), QUIET),
-        lambda: pack(folder, tmp_path / "x.tar.xz"),
+        lambda: pack(folder, tmp_path / "x.tar.xz", shown_images(folder)),
     )
     for read in readers:
         with pytest.raises(BenchError, match=r"samples\.jsonl:1 was changed after it was written"):

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ import pytest
 import torch
 from pydantic import BaseModel
 
+import bench
 from bench import records
 from bench.errors import BenchError
 from bench.evaluation import draw_suite, score_suite
@@ -45,6 +47,7 @@ from bench.suite import Prompt
 from bench.training.meter import Meter
 
 EXAMPLES = Path(__file__).parent / "examples"
+BENCH = Path(bench.__file__).parent
 ARCHIVE = Path(__file__).parents[3] / "reports" / "high_aesthetic" / "records.tar.xz"
 KINDS: dict[str, type[BaseModel]] = {
     "experiment.json": ExperimentRecord,
@@ -315,6 +318,21 @@ def test_a_line_of_a_log_holds_numbers(line: str, problem: str, tmp_path: Path) 
     run = damaged(tmp_path / "run", "sft--all--s0/meter.jsonl", lambda text: line + "\n")
     with pytest.raises(BenchError, match=problem):
         check_job(run / "sft--all--s0")
+
+
+def imported_by(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            module = f"{node.module}." if isinstance(node, ast.ImportFrom) else ""
+            yield from (module + alias.name for alias in node.names)
+
+
+def test_no_module_of_the_core_imports_the_report() -> None:
+    above = ("report", "export", "tune", "cli", "plan")
+    core = [path for path in BENCH.rglob("*.py") if path.relative_to(BENCH).parts[0] not in above]
+    assert "bench.records.schema.SampleLine" in imported_by(BENCH / "evaluation" / "drawing.py")
+    found = [(str(path), name) for path in core for name in imported_by(path) if name.startswith("bench.report")]
+    assert found == []
 
 
 def test_a_folder_that_is_no_job_of_its_run_is_refused(tmp_path: Path) -> None:
