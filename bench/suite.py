@@ -7,12 +7,10 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from pydantic import ValidationError
-
 from bench.errors import BenchError
 from bench.metric import Metric
 from bench.prompt import Prompt
-from bench.records.files import problem
+from bench.records import recording
 from bench.records.schema import MetricRecord, SamplerRecord, SuiteRecord
 from bench.rng import derive_seed
 
@@ -44,12 +42,8 @@ class PromptSet:
             BenchError: what the metric says of itself is no description of a metric.
         """
         images = len(self.prompts) * self.repeats
-        try:
+        with recording(f"the metric {metric.name}"):
             return MetricRecord.model_validate(metric.describe() | {"prompt_set": self.name, "images": images})
-        except ValidationError as error:
-            raise BenchError(
-                f"the metric {metric.name} describes itself wrongly ({problem(error)}); mend it"
-            ) from error
 
 
 @dataclass(frozen=True)
@@ -113,17 +107,22 @@ class Suite:
         return replace(self, prompt_sets=tuple(sets))
 
     def describe(self, metrics: Mapping[str, Metric]) -> SuiteRecord:
-        """What records hold of a suite: all that two evaluations must share to be compared."""
-        sampler = self.sampler
-        return SuiteRecord(
-            name=self.name,
-            version=self.version,
-            seed=self.seed,
-            sampler=SamplerRecord(
-                steps=sampler.steps, guidance_scale=sampler.guidance_scale, resolution=sampler.resolution
-            ),
-            metrics=[prompts.column(metrics[name]) for name, prompts in self.metrics()],
-        )
+        """What records hold of a suite: all that two evaluations must share to be compared.
+
+        Raises:
+            BenchError: a metric has two columns, or something else that no record can hold.
+        """
+        sampler, columns = self.sampler, [prompts.column(metrics[name]) for name, prompts in self.metrics()]
+        with recording(f"the suite {self.name}"):
+            return SuiteRecord(
+                name=self.name,
+                version=self.version,
+                seed=self.seed,
+                sampler=SamplerRecord(
+                    steps=sampler.steps, guidance_scale=sampler.guidance_scale, resolution=sampler.resolution
+                ),
+                metrics=columns,
+            )
 
     def metrics(self) -> list[tuple[str, PromptSet]]:
         """(metric, prompt set) in the order of the columns of a report."""

@@ -149,8 +149,7 @@ def _open_run(folder: Path, config: EvaluationConfig, engine: Engine) -> tuple[S
 
         def record(names: Iterable[str]) -> ExperimentRecord:
             held = about.model_copy(update={"metrics": [described[name] for name in names]})
-            head: dict[str, Any] = {"name": config.run_name, "notice": suite.notice}
-            return ExperimentRecord(v=records.VERSION, **head, suite=held, jobs=[])
+            return ExperimentRecord(v=records.VERSION, name=config.run_name, notice=suite.notice, suite=held, jobs=[])
 
         if old not in (None, records.document(record(known))):
             raise BenchError(

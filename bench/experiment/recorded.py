@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.experiment.config import ExperimentConfig
 from bench.machine.versions import git_state, versions
-from bench.records import VERSION
+from bench.records import VERSION, recording
 from bench.records.schema import (
     ClockLine,
     EvaluationRecord,
@@ -71,23 +71,27 @@ def job_record(
         recipe: what its row of ``config`` trains with.
         preferences: what is recorded of the preference pairs; None where it is given none.
         subset_hash, subset_count: of the subset's manifest: its hash, and how many pairs it has.
+
+    Raises:
+        BenchError: a method says something of itself that no record can hold.
     """
-    return JobRecord(
-        v=VERSION,
-        job=job,
-        method=method,
-        variant_of=config.method_of(method) if method in config.variant else None,
-        subset=subset,
-        seed=seed,
-        **recipe.record(),
-        tuned=_tuned(config, method),
-        reward=reward,
-        preferences=preferences,
-        subset_hash=subset_hash,
-        subset_count=subset_count,
-        versions=versions(),
-        git=GitRecord(**git_state()),
-    )
+    with recording(f"the job {job}"):
+        return JobRecord(
+            v=VERSION,
+            job=job,
+            method=method,
+            variant_of=config.method_of(method) if method in config.variant else None,
+            subset=subset,
+            seed=seed,
+            **recipe.record(),
+            tuned=_tuned(config, method),
+            reward=reward,
+            preferences=preferences,
+            subset_hash=subset_hash,
+            subset_count=subset_count,
+            versions=versions(),
+            git=GitRecord(**git_state()),
+        )
 
 
 def _tuned(config: ExperimentConfig, row: str) -> dict[str, Any] | None:

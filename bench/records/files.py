@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import IO, Any, Final, NoReturn, TypeVar, cast
 
@@ -189,10 +190,19 @@ def parsed(kind: type[Parsed], value: Any, path: Path) -> Parsed:
     try:
         return kind.model_validate(value)
     except ValidationError as error:
-        raise BenchError(f"{path} is not a record this version reads ({problem(error)})") from error
+        raise BenchError(f"{path} is not a record this version reads ({_problem(error)})") from error
 
 
-def problem(error: ValidationError) -> str:
+@contextmanager
+def recording(what: str) -> Iterator[None]:
+    """Context in which a record is built of what strangers' code says of itself. BenchError: no record can hold it."""
+    try:
+        yield
+    except ValidationError as error:
+        raise BenchError(f"{what} cannot be recorded ({_problem(error)})") from error
+
+
+def _problem(error: ValidationError) -> str:
     """The first thing that is wrong with a value, and the key where it stands."""
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"]) or "the document"

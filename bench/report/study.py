@@ -14,6 +14,7 @@ from bench.errors import BenchError, some
 from bench.records import BASE, CONTEXT, EVALUATED
 from bench.records.reading import experiment_of, read_job_folder, read_samples
 from bench.records.schema import (
+    ClockLine,
     EvaluationRecord,
     ExperimentRecord,
     JobRecord,
@@ -352,7 +353,7 @@ def _read_job(folder: Path, suite: SuiteRecord) -> StudiedJob:
     method, subset, seed = identity(folder.name)
     held = read_job_folder(folder)
     record, status = held.record, held.status
-    clock = {line.step: records.document(line) for line in held.clock}
+    clock = {line.step: line for line in held.clock}
     evaluations = [_read_evaluation(path, about, suite, clock) for path, about in held.evaluations.items()]
     return StudiedJob(
         name=folder.name,
@@ -362,13 +363,13 @@ def _read_job(folder: Path, suite: SuiteRecord) -> StudiedJob:
         record=record,
         status=status.status if status else "not begun",
         reason=status.reason if status else None,
-        spent=_meter(records.document(held.meter[-1]) if held.meter else {}, max(clock, default=0), clock),
+        spent=_meter(records.document(held.meter[-1]) if held.meter else {}, clock.get(max(clock, default=0))),
         evaluations=sorted(evaluations, key=lambda e: e.fraction),
     )
 
 
 def _read_evaluation(
-    path: Path, record: EvaluationRecord, suite: SuiteRecord, clock: Mapping[Number, Mapping[str, Any]]
+    path: Path, record: EvaluationRecord, suite: SuiteRecord, clock: Mapping[Number, ClockLine]
 ) -> Evaluation:
     versions = {metric.name: metric.version for metric in suite.metrics}
     samples: dict[tuple[str, str, int], Sample] = {}
@@ -381,12 +382,12 @@ def _read_evaluation(
         image = path.parent / line.image if line.image else None
         about = line.prompt_set, line.prompt_id, line.prompt, line.group, line.repeat
         samples[key] = Sample(*about, image, scores, line.sha256)
-    spent = _meter(record.spent, record.step, clock)
+    spent = _meter(record.spent, clock.get(record.step))
     return Evaluation(record.fraction, spent, list(samples.values()), record.configuration)
 
 
-def _meter(counts: Mapping[str, Any], step: Number, clock: Mapping[Number, Mapping[str, Any]]) -> Meter:
+def _meter(counts: Mapping[str, Any], clock: ClockLine | None) -> Meter:
     """Exact counts, completed by the clock reading of the same step."""
     known = {field.name for field in fields(Meter)}
-    readings = clock.get(step, {})
+    readings = records.document(clock) if clock else {}
     return Meter(**{key: value for key, value in {**counts, **readings}.items() if key in known})

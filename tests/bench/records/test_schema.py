@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import fakes
 import numpy as np
@@ -281,8 +282,25 @@ def test_a_metric_that_no_record_can_hold_ends_in_one_line() -> None:
         name, label, digits = "wide", "Wide", 1000
 
     (prompts,) = fakes.suite().prompt_sets
-    with pytest.raises(BenchError, match=r"the metric wide describes itself wrongly \(format: .*no format of a number"):
+    with pytest.raises(BenchError, match=r"the metric wide cannot be recorded \(format: .*no format of a number"):
         prompts.column(Wide())
+
+
+def test_a_metric_of_two_prompt_sets_ends_in_one_line() -> None:
+    (some,) = fakes.suite().prompt_sets
+    suite = replace(fakes.suite(), prompt_sets=(some, replace(some, name="others")))
+    with pytest.raises(BenchError, match=r"the suite fake cannot be recorded \(metrics: .*a metric is there twice"):
+        suite.describe({"brightness": fakes.Brightness()})
+
+
+def test_a_method_with_a_trait_that_is_no_text_ends_in_one_line(config: ExperimentConfig) -> None:
+    class Untold(Plain):
+        traits = replace(Plain.traits, paper=cast(str, None))
+
+    recipe = Recipe((Stage("sft", Untold, BatchConfig(lr=1e-4), "built-in"),))
+    about: dict[str, Any] = {"subset": "all", "seed": 0, "subset_hash": "ab", "subset_count": 6}
+    with pytest.raises(BenchError, match=r"the job sft--all--s0 cannot be recorded \(traits\.paper: "):
+        recorded.job_record(config, recipe, job="sft--all--s0", method="sft", reward=None, preferences=None, **about)
 
 
 def damaged(run: Path, name: str, change: Callable[[str], str]) -> Path:
