@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 from bench.errors import BenchError
 from bench.metric import Metric
 from bench.prompt import Prompt
+from bench.records import recording
+from bench.records.schema import MetricRecord, SamplerRecord, SuiteRecord
 from bench.rng import derive_seed
 
 __all__ = ["Prompt", "PromptSet", "Sampler", "Suite"]
@@ -34,9 +35,15 @@ class PromptSet:
             if not re.fullmatch(r"\w[\w.-]*", name):
                 raise BenchError(f"{name!r} names images, so it has to be of letters, digits, '_', '-' and '.'")
 
-    def column(self, metric: Metric) -> dict[str, Any]:
-        """What records hold of a metric on these prompts; ``images`` is how many it owes a score."""
-        return metric.describe() | {"prompt_set": self.name, "images": len(self.prompts) * self.repeats}
+    def column(self, metric: Metric) -> MetricRecord:
+        """What records hold of a metric on these prompts; ``images`` is how many it owes a score.
+
+        Raises:
+            BenchError: what the metric says of itself is no description of a metric.
+        """
+        images = len(self.prompts) * self.repeats
+        with recording(f"the metric {metric.name}"):
+            return MetricRecord.model_validate(metric.describe() | {"prompt_set": self.name, "images": images})
 
 
 @dataclass(frozen=True)
@@ -99,15 +106,23 @@ class Suite:
         )
         return replace(self, prompt_sets=tuple(sets))
 
-    def describe(self, metrics: Mapping[str, Metric]) -> dict[str, Any]:
-        """What records hold of a suite: all that two evaluations must share to be compared."""
-        return {
-            "name": self.name,
-            "version": self.version,
-            "seed": self.seed,
-            "sampler": asdict(self.sampler),
-            "metrics": [prompts.column(metrics[name]) for name, prompts in self.metrics()],
-        }
+    def describe(self, metrics: Mapping[str, Metric]) -> SuiteRecord:
+        """What records hold of a suite: all that two evaluations must share to be compared.
+
+        Raises:
+            BenchError: a metric has two columns, or something else that no record can hold.
+        """
+        sampler, columns = self.sampler, [prompts.column(metrics[name]) for name, prompts in self.metrics()]
+        with recording(f"the suite {self.name}"):
+            return SuiteRecord(
+                name=self.name,
+                version=self.version,
+                seed=self.seed,
+                sampler=SamplerRecord(
+                    steps=sampler.steps, guidance_scale=sampler.guidance_scale, resolution=sampler.resolution
+                ),
+                metrics=columns,
+            )
 
     def metrics(self) -> list[tuple[str, PromptSet]]:
         """(metric, prompt set) in the order of the columns of a report."""

@@ -12,6 +12,7 @@ from bench import records
 from bench.backbone.loader import Backbone, BackboneSpec
 from bench.backbone.policy import Policy
 from bench.evaluation import Evaluator
+from bench.experiment.recorded import untrained_header
 from bench.rng import numpy_generator
 from bench.suite import Prompt
 from benchmarks import world_prompts
@@ -63,7 +64,7 @@ def base_quality(backbone: Backbone) -> dict[str, Any]:
     policy = Policy(backbone.transformer(), backbone.scheduler(), backbone.encode_prompts([""]))
     scores: dict[tuple[str, str], list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        evaluator.run(evaluator.painter(policy), Path(folder) / "0", header={})
+        evaluator.run(evaluator.painter(policy), Path(folder) / "0", header=untrained_header())
         for row in records.read_lines(Path(folder) / "0" / "samples.jsonl"):
             for metric, cell in row["scores"].items():
                 scores.setdefault((metric, row["group"]), []).append(cell["score"])

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from bench import records, registry
 from bench.backbone import hub
 from bench.errors import BenchError
-from bench.report.study import Experiment, RunConfig
+from bench.records.schema import ExperimentRecord, RunConfig
 
 Kind = Literal["registered", "folder", "hub"]
 
@@ -40,11 +40,11 @@ class Source:
         is_id = re.fullmatch(r"[\w.-]+/[\w.-]+", self.name) and not hub.is_path(self.name)
         return "hub" if is_id else "folder"
 
-    def record(self) -> dict[str, str]:
+    def record(self) -> dict[str, Any]:
         """What ``config.json`` holds of it: a folder by its absolute path, which means the same from everywhere."""
         folder = self.kind == "folder"
         name = str(Path(self.name).expanduser().absolute()) if folder else self.name
-        return {"backbone": name, "backbone_kind": self.kind}
+        return records.document(RunConfig(backbone=name, backbone_kind=self.kind))
 
     def folder(self, *, offline: bool = False) -> Path:
         """The pipeline's folder; a hub id's is downloaded unless ``offline``. BenchError says what to do."""
@@ -71,13 +71,13 @@ class Source:
 def read_source(run: Path) -> Source:
     """The backbone as ``config.json`` of a run folder names it, else as ``experiment.json`` does."""
     path = run / "config.json"
-    experiment = records.read_raw(Experiment, run / "experiment.json")
+    experiment = records.read_record(ExperimentRecord, run / "experiment.json")
     config = records.read_record(RunConfig, path) if path.exists() else RunConfig()
-    name, kind = config.backbone or experiment.get("backbone"), config.backbone_kind
+    name, kind = config.backbone or experiment.backbone, config.backbone_kind
     if not name:
         raise BenchError(f"{run} does not say which backbone it started from; give its folder with --backbone")
     if kind is None:  # of 0.4.0 and before, which recorded the commit of a hub's snapshot alone
-        local = "backbone_commit" in experiment and experiment["backbone_commit"] is None
+        local = "backbone_commit" in experiment.model_fields_set and experiment.backbone_commit is None
         if local and name not in registry.table("backbones"):
             kind, name = "folder", str(Path(name).expanduser().absolute())
-    return Source(name, config.revision, kind, experiment.get("backbone_hash") or None)
+    return Source(name, config.revision, kind, experiment.backbone_hash or None)

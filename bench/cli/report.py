@@ -47,6 +47,7 @@ def archive(run: Path, out: Path) -> None:
         bench report reports/embedded/records.tar.xz --out reports/again
     """
     from bench.records.archive import pack
+    from bench.report import shown_images
 
-    count = pack(run, out)
+    count = pack(run, out, shown_images(run))
     say(f"archive: {out} ({count} files, {out.stat().st_size / 1e6:.2f} MB)")

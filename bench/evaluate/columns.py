@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from bench import records, registry
 from bench.errors import BenchError, unknown
 from bench.evaluate.config import EvaluationConfig
+from bench.records.schema import ExperimentRecord
 
 if TYPE_CHECKING:
     from bench.machine.engine import Engine
@@ -28,10 +29,8 @@ def open_run(folder: Path, config: EvaluationConfig, engine: Engine) -> tuple[Su
 
     Writes ``experiment.json``: a suite, the columns added to it, and no job.
     """
-    from bench.report.study import Experiment
-
     suite, path = load_suite(config.suite, config.limit), folder / "experiment.json"
-    old = engine.broadcast(records.read_raw(Experiment, path) if engine.is_main and path.exists() else None)
+    old = engine.broadcast(records.read_raw(ExperimentRecord, path) if engine.is_main and path.exists() else None)
     of_suite = {name: prompts.name for name, prompts in suite.metrics()}
     known = of_suite | {m["name"]: m["prompt_set"] for m in (old["suite"]["metrics"] if old else ()) if m.get("added")}
     wanted = columns_of(suite, [name for name in config.metrics if "@" in name], known)
@@ -44,20 +43,20 @@ def open_run(folder: Path, config: EvaluationConfig, engine: Engine) -> tuple[Su
     metrics: dict[str, Metric] = {name: registry.load("metrics", name)() for name in columns}
     check_facts(suite, metrics)
     if engine.is_main:
-        described = {name: prompts.column(metrics[name]) for name, prompts in suite.metrics()}
-        described |= {name: described[name] | {"added": True} for name in columns if name not in of_suite}
+        about = suite.describe(metrics)
+        described = {metric.name: metric for metric in about.metrics}
+        described |= {name: described[name].as_added() for name in columns if name not in of_suite}
 
-        def record(names: Iterable[str]) -> dict[str, Any]:
-            about = suite.describe(metrics) | {"metrics": [described[name] for name in names]}
-            head = {"v": records.VERSION, "name": config.run_name, "notice": suite.notice}
-            return {**head, "suite": about, "jobs": []}
+        def record(names: Iterable[str]) -> ExperimentRecord:
+            held = about.model_copy(update={"metrics": [described[name] for name in names]})
+            return ExperimentRecord(v=records.VERSION, name=config.run_name, notice=suite.notice, suite=held, jobs=[])
 
-        if old not in (None, record(known)):
+        if old not in (None, records.document(record(known))):
             raise BenchError(
                 f"{folder} was evaluated on another suite or with other metrics; give this one a name with --name, or "
                 "delete the folder"
             )
-        records.write_json(path, record(columns))
+        records.write_record(path, record(columns))
     engine.barrier()
     return suite, metrics, [name for name in columns if name in wanted or name in (alone or known)]
 

@@ -12,6 +12,8 @@ from bench.evaluate.columns import check_facts, columns_of, recorded_suite
 from bench.machine.locks import EXPERIMENT, hold_lock
 from bench.machine.progress import Progress
 from bench.records import atomic
+from bench.records.reading import check_run
+from bench.records.schema import ExperimentRecord
 
 if TYPE_CHECKING:
     from bench.machine.engine import Engine
@@ -38,11 +40,10 @@ def score_run(run: Path, names: Sequence[str], progress: Progress) -> None:
 
 def _score_run(run: Path, names: Sequence[str], progress: Progress, engine: Engine) -> None:
     from bench.evaluation.scoring import count_missing, score_suite
-    from bench.report.study import Experiment, read_study
 
     path = run / "experiment.json"
-    record = records.read_raw(Experiment, path)
-    read_study([run])  # every record is of this version before the first is written again
+    record = records.read_raw(ExperimentRecord, path)
+    check_run(run)  # every record is of this version before the first is written again
     suite, known = recorded_suite(record, run)
     wanted = columns_of(suite, names, known)
     suite = suite.with_metrics(known | wanted)
@@ -61,8 +62,9 @@ def _score_run(run: Path, names: Sequence[str], progress: Progress, engine: Engi
     columns = {metric["name"]: metric for metric in record["suite"]["metrics"]}
     for name, prompts in suite.metrics():
         if name in metrics:
-            added = {"added": True} if name not in known or columns[name].get("added") else {}
-            columns[name] = prompts.column(metrics[name]) | added
+            column = prompts.column(metrics[name])
+            added = name not in known or columns[name].get("added")
+            columns[name] = records.document(column.as_added() if added else column)
     record["suite"]["metrics"] = list(columns.values())
     records.write_json(path, record)
     without = [

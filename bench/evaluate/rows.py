@@ -19,6 +19,7 @@ from bench.experiment.run import Outcome, Workspace
 from bench.machine.locks import EXPERIMENT, hold_lock
 from bench.machine.progress import Progress
 from bench.records import atomic
+from bench.records.schema import EvaluationRecord, JobRecord
 
 if TYPE_CHECKING:
     from bench.machine.engine import Engine
@@ -172,7 +173,6 @@ class _Rows:
     def _begin(self, row: _Row, about: dict[str, Any]) -> None:
         """Write ``job.json`` first, or see that it is of the same subject."""
         from bench.records.status import write_status
-        from bench.report.study import JobRecord
 
         path = row.folder / "job.json"
         about = {"kind": self.subject.kind, "source": self.subject.what.rstrip("/") or "/"} | row.about | about
@@ -183,10 +183,10 @@ class _Rows:
         if self.subject.kind != "images":  # what is there was drawn by something that no record names any more
             shutil.rmtree(row.folder / "evaluations", ignore_errors=True)
         head = {"job": row.folder.name, "method": records.EVALUATED}
-        records.write_json(path, untrained_record(head | {"label": row.label, "evaluated": about}))
+        records.write_record(path, untrained_record(**head, label=row.label, evaluated=about))
         write_status(row.folder, "started")
 
-    def _collect(self, header: dict[str, Any]) -> None:
+    def _collect(self, header: EvaluationRecord) -> None:
         from bench.evaluation.collecting import collect_suite
 
         assert self.subject.path is not None
@@ -195,7 +195,7 @@ class _Rows:
             self._begin(row, collect_suite(row.suite, self.subject.path, row.evaluation, header=header))
         self.engine.barrier()
 
-    def _draw(self, header: dict[str, Any]) -> None:
+    def _draw(self, header: EvaluationRecord) -> None:
         import torch
 
         from bench.backbone.family import DRAWN, SD3, check_family

@@ -18,7 +18,8 @@ from bench.backbone.source import Source, read_source
 from bench.backbone.weights import LORA, PEFT_CONFIG, PEFT_WEIGHTS, TRANSFORMER, find_weights
 from bench.errors import BenchError
 from bench.records.pictures import SUFFIXES
-from bench.report.study import Experiment, JobRecord, read_job
+from bench.records.reading import check_job, experiment_of
+from bench.records.schema import ExperimentRecord, JobRecord
 
 if TYPE_CHECKING:
     import torch
@@ -123,7 +124,7 @@ def _beside_jobs(path: Path) -> bool:
 
 
 def _jobs(run: Path) -> list[str]:
-    return records.read_record(Experiment, run / "experiment.json").jobs
+    return records.read_record(ExperimentRecord, run / "experiment.json").jobs
 
 
 def find_subject(what: str, *, backbone: str | None = None, revision: str | None = None) -> Subject:
@@ -171,7 +172,8 @@ def _job(what: str, folder: Path, backbone: str | None, revision: str | None) ->
     revision = revision if backbone else source.revision
     if folder.name == records.BASE:
         return Subject(what, "pipeline", backbone=backbone or source.name, revision=revision, run_source=source)
-    read_job(folder)  # that it is a job of its run
+    experiment_of(folder)
+    check_job(folder)
     weights = find_weights(folder)
     kind: Kind = "lora" if weights.kind == "lora" else "transformer"
     return Subject(what, kind, weights.path, backbone or source.name, revision, run_source=source)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any
 
 from bench.backbone.loader import Backbone
 from bench.backbone.policy import Policy
@@ -16,6 +15,7 @@ from bench.evaluation.painters import Conditions, Painter, PolicyPainter
 from bench.evaluation.scoring import score_each, score_suite
 from bench.machine.engine import Compute, Engine
 from bench.metric import Metric
+from bench.records.schema import EvaluationRecord
 from bench.suite import Suite
 
 __all__ = ["Conditions", "Evaluator", "Painter", "PolicyPainter", "draw_suite", "score_each", "score_suite"]
@@ -50,7 +50,7 @@ class Evaluator:
         painter: Painter,
         folder: Path,
         *,
-        header: dict[str, Any],
+        header: EvaluationRecord,
         tick: Callable[[int], None] = lambda images: None,
     ) -> None:
         """Evaluate into ``folder``. Every process must call it.

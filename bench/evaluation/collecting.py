@@ -19,14 +19,14 @@ from bench.errors import BenchError
 from bench.evaluation.drawing import Drawn, image_name, problem_of, sample_row
 from bench.records import pictures
 from bench.records.pictures import SUFFIXES
-from bench.report.study import EvaluationRecord
+from bench.records.schema import EvaluationRecord, SampleLine
 from bench.suite import PromptSet, Suite
 
 METADATA = "metadata.jsonl"
 """Beside GenEval's images of a prompt: its record, with its text."""
 
 
-def collect_suite(suite: Suite, source: Path, folder: Path, *, header: dict[str, Any]) -> dict[str, Any]:
+def collect_suite(suite: Suite, source: Path, folder: Path, *, header: EvaluationRecord) -> dict[str, Any]:
     """Copy the images of a suite from ``source`` into ``folder``, which appears only when it is whole.
 
     ``Layout`` says how an image is called. One that is not there, is there twice, or is damaged has a row that says so.
@@ -55,9 +55,9 @@ def collect_suite(suite: Suite, source: Path, folder: Path, *, header: dict[str,
     (partial / "images").mkdir(parents=True)
     sizes = Counter[str]()
     rows = [_take(suite, each, partial, sizes) for each in matches]
-    records.write_lines(partial / "samples.jsonl", rows)
+    records.write_lines(partial / "samples.jsonl", map(records.document, rows))
     about = {"identity": identity, "sizes": dict(sorted(sizes.items()))}
-    records.write_json(partial / "evaluation.json", {"v": records.VERSION, **header, **about})
+    records.write_record(partial / "evaluation.json", header.model_copy(update=about))
     partial.rename(folder)
     return about
 
@@ -201,7 +201,7 @@ def _identity(matches: Iterable[Match]) -> str:
     return whole.hexdigest()
 
 
-def _take(suite: Suite, match: Match, folder: Path, sizes: Counter[str]) -> dict[str, Any]:
+def _take(suite: Suite, match: Match, folder: Path, sizes: Counter[str]) -> SampleLine:
     prompts, drawn, candidates = match
     name = image_name(prompts, *drawn)
     file = f"images/{name}.png"

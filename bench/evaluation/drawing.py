@@ -17,6 +17,7 @@ from bench.evaluation.painters import Painter
 from bench.machine.engine import Engine
 from bench.prompt import Prompt
 from bench.records import atomic, pictures
+from bench.records.schema import EvaluationRecord, SampleLine
 from bench.suite import PromptSet, Suite
 
 NOT_A_NUMBER = "the model drew no number but NaN or infinity"
@@ -39,7 +40,7 @@ def sample_row(
     seed: int | None,
     problem: str | None,
     sha256: str | None = None,
-) -> dict[str, Any]:
+) -> SampleLine:
     """The line of an image in ``samples.jsonl``, not scored yet.
 
     Args:
@@ -49,18 +50,19 @@ def sample_row(
         sha256: of the file, which is verified before it is scored; None where there is none.
     """
     prompt, repeat = drawn
-    return {
-        "v": records.VERSION,
-        "prompt_set": prompts.name,
-        "prompt_id": prompt.id,
-        "prompt": prompt.text,
-        "group": prompt.group,
-        "repeat": repeat,
-        "seed": seed,
-        "image": image,
-        "sha256": sha256,
-        "scores": {},
-    } | ({"problem": problem} if problem else {})
+    line = SampleLine(
+        v=records.VERSION,
+        prompt_set=prompts.name,
+        prompt_id=prompt.id,
+        prompt=prompt.text,
+        group=prompt.group,
+        repeat=repeat,
+        seed=seed,
+        image=image,
+        sha256=sha256,
+        scores={},
+    )
+    return line.model_copy(update={"problem": problem}) if problem else line
 
 
 def problem_of(picture: np.ndarray) -> str | None:
@@ -78,7 +80,7 @@ def draw_suite(
     painter: Painter,
     folder: Path,
     *,
-    header: Mapping[str, Any],
+    header: EvaluationRecord,
     engine: Engine,
     batch: int,
     tick: Callable[[int], None] = lambda images: None,
@@ -93,7 +95,7 @@ def draw_suite(
         batch: images drawn together; neither it nor the number of processes changes their noise.
         tick: called with the number of images that are there now and were not before.
     """
-    whole = {"v": records.VERSION, **header}
+    whole = records.document(header)
     if engine.broadcast(engine.is_main and _is_of(folder, whole)):
         return
     partial = folder.with_name(f".{folder.name}.partial")
@@ -104,7 +106,7 @@ def draw_suite(
     drawing = _Drawing(suite, painter, partial, engine, batch, tick)
     rows = [row for prompts in suite.prompt_sets for row in drawing.prompt_set(prompts)]
     if engine.is_main:
-        records.write_lines(partial / "samples.jsonl", rows)
+        records.write_lines(partial / "samples.jsonl", map(records.document, rows))
         partial.rename(folder)
     engine.barrier()
 
@@ -174,11 +176,11 @@ class _Drawing:
                 shutil.rmtree(damaged) if damaged.is_dir() else damaged.unlink(missing_ok=True)
         return {name: file for name, file in seen if file is not None}
 
-    def prompt_set(self, prompts: PromptSet) -> list[dict[str, Any]]:
+    def prompt_set(self, prompts: PromptSet) -> list[SampleLine]:
         """Rows of one prompt set. Processes take turns at whole batches, so that batches never depend on them."""
         drawn = [(prompt, repeat) for prompt in prompts.prompts for repeat in range(prompts.repeats)]
         batches = [drawn[start : start + self.batch] for start in range(0, len(drawn), self.batch)]
-        mine: list[tuple[int, list[dict[str, Any]]]] = []
+        mine: list[tuple[int, list[SampleLine]]] = []
         for first in range(0, len(batches), self.engine.world_size):
             turn = batches[first : first + self.engine.world_size]
             missing = [not all(self._file(prompts, one) in self.images for one in part) for part in turn]
@@ -214,7 +216,7 @@ class _Drawing:
             records.write_bytes(self.folder / "images" / name, content.getbuffer())
             self.images[name] = _ImageFile(pictures.digest(content.getvalue()), problem_of(picture))
 
-    def _rows(self, prompts: PromptSet, batch: Sequence[Drawn]) -> list[dict[str, Any]]:
+    def _rows(self, prompts: PromptSet, batch: Sequence[Drawn]) -> list[SampleLine]:
         """Rows of images that are there; one that is not was no number."""
         rows = []
         for one in batch:

@@ -17,7 +17,7 @@ from bench.machine.engine import Engine
 from bench.metric import Metric, checked
 from bench.prompt import Prompt
 from bench.records import atomic
-from bench.report.study import SampleLine
+from bench.records.schema import SampleLine, ScoreRecord
 from bench.suite import Suite
 
 BATCH = 32
@@ -192,7 +192,7 @@ def score_prompt(metric: Metric, images: Sequence[np.ndarray], prompts: Sequence
 
 def error_cell(metric: Metric, error: str) -> Cell:
     """The cell of an image that has no score, and why."""
-    return {"version": metric.version, "error": " ".join(error.split())}
+    return records.document(ScoreRecord(version=metric.version, error=" ".join(error.split())))
 
 
 def _score_one(metric: Metric, image: np.ndarray, prompt: Prompt) -> Cell:
@@ -211,4 +211,4 @@ def _reason(error: Exception) -> str:
 def _cell(metric: Metric, value: float) -> Cell:
     if not math.isfinite(value):
         return error_cell(metric, "not a finite number")
-    return {"version": metric.version, "score": round(float(value), 6)}
+    return records.document(ScoreRecord(version=metric.version, score=round(float(value), 6)))

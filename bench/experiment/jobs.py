@@ -31,6 +31,7 @@ from bench.export.model_card import write_card
 from bench.machine.locks import hold_lock
 from bench.machine.memory import release_memory
 from bench.plugins.blame import MethodFiles
+from bench.records.schema import Status
 from bench.records.status import read_status, write_status
 from bench.training.budget import Budget
 
@@ -97,7 +98,7 @@ class Rows:
         name, main = head["job"], self.workbench.engine.is_main
         folder = self.run / name
         if main:
-            records.write_json(folder / "job.json", untrained_record(head))
+            records.write_record(folder / "job.json", untrained_record(**head))
             write_status(folder, "started")
         with self.workbench.progress.job(name, self.workbench.suite.images()) as task:
             self.evaluator.run(painter, folder / NOT_TRAINED, header=untrained_header(weights), tick=task.drew)
@@ -178,7 +179,7 @@ class Rows:
         except BenchError as error:  # the job is whole without it
             self.workbench.progress.say(f"{folder.name}: no model card: {error}")
 
-    def _status(self, folder: Path, status: str, reason: str | None = None, *, force: bool = False) -> None:
+    def _status(self, folder: Path, status: Status, reason: str | None = None, *, force: bool = False) -> None:
         if self.workbench.engine.is_main or force:
             write_status(folder, status, reason)
 

@@ -18,11 +18,13 @@ from bench import records
 from bench.errors import BenchError, JobFailure
 from bench.evaluation import Evaluator
 from bench.evaluation.drawing import clear_others
+from bench.experiment.recorded import step_lines
 from bench.experiment.session import Session
 from bench.machine.engine import digest_of, spread, whole
 from bench.machine.memory import peak_memory, release_memory, reset_peak_memory
 from bench.method import PostTrainingMethod
 from bench.records import atomic, saved
+from bench.records.schema import EvaluationRecord
 from bench.training.budget import Budget
 from bench.training.meter import Meter
 
@@ -239,11 +241,10 @@ class JobRun:
         for name, value in scalars.items():
             if not math.isfinite(value):
                 raise JobFailure(f"the method logged {name} = {value} at step {ledger.step}")
-        meter, step = self._meter, {"step": ledger.step}
         self.track(ledger.step, scalars)
-        self._train_log.append(step | scalars)
-        self._meter_log.append(step | meter.counts())
-        self._clock_log.append(step | {"seconds": round(meter.seconds, 3), "peak_memory": meter.peak_memory})
+        logs = self._train_log, self._meter_log, self._clock_log
+        for log, line in zip(logs, step_lines(ledger.step, scalars, self._meter), strict=True):
+            log.append(records.document(line))
         self.progress(min(spent / self.budget.amount, 1.0), scalars)
 
     def _check_spending(self, spent: float, cost: float, dearest: float) -> None:
@@ -277,13 +278,20 @@ class JobRun:
 
     def _evaluate(self, fraction: float) -> None:
         job, ledger, engine = self.session.job, self.session.ledger, self.session.engine
-        header: dict[str, Any] = {"step": ledger.step, "fraction": fraction, "spent": ledger.meter.counts()}
+        step, spent = ledger.step, ledger.meter.counts()
         folder = self.folder / "evaluations" / str(ledger.step)
         if engine.is_main:
             clear_others(folder.parent, folder.name, fraction)
         with ledger.unmetered(), self.method.evaluation_weights(job), torch.no_grad():
             weights = digest_of(job.policy.transformer, engine)
-            header |= {"configuration": self.configuration, "weights": weights}
+            header = EvaluationRecord(
+                v=records.VERSION,
+                step=step,
+                fraction=fraction,
+                spent=spent,
+                configuration=self.configuration,
+                weights=weights,
+            )
             self.evaluator.run(self.evaluator.painter(job.policy), folder, header=header, tick=self.tick)
         reset_peak_memory()
 

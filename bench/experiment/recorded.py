@@ -1,9 +1,9 @@
-"""What the records of an experiment hold: ``experiment.json``, and ``job.json`` of each row."""
+"""What the records of an experiment hold: ``experiment.json``, ``job.json`` of each row, and lines of its logs."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +11,19 @@ from bench import records
 from bench.errors import BenchError
 from bench.machine.spelling import same_corpus
 from bench.machine.versions import git_state, versions
+from bench.records import recording
+from bench.records.schema import (
+    ClockLine,
+    EvaluationRecord,
+    ExperimentRecord,
+    GitRecord,
+    JobRecord,
+    MeterLine,
+    TrainLine,
+)
 from bench.records.status import read_status
 from bench.training.budget import Budget
+from bench.training.meter import Meter
 
 if TYPE_CHECKING:
     from bench.experiment.config import ExperimentConfig
@@ -30,41 +41,41 @@ DRAWN_UNTRAINED = NOT_TRAINED / "evaluation.json"
 
 def write_experiment(folder: Path, workbench: Workbench, jobs: list[str]) -> None:
     """Write ``experiment.json``, or add jobs to it if everything that makes jobs comparable is the same."""
-    from bench.report.study import Experiment
-
-    path, record = folder / "experiment.json", experiment_record(workbench)
+    path, fixed = folder / "experiment.json", records.document(experiment_record(workbench, jobs))
+    names = fixed.pop("jobs")
     if path.exists():
-        old = records.read_raw(Experiment, path)
+        old = records.read_raw(ExperimentRecord, path)
         earlier = old.pop("jobs", [])
-        record["suite"] = with_added(record["suite"], old["suite"])
-        if same_corpus(str(old.get("corpus")), record["corpus"]):
-            record["corpus"] = old["corpus"]
-        _refuse_another(folder, old, record, record)
-        jobs = merged(earlier, jobs)
-    records.write_json(path, record | {"jobs": jobs})
+        fixed["suite"] = with_added(fixed["suite"], old["suite"])
+        if same_corpus(str(old.get("corpus")), fixed["corpus"]):
+            fixed["corpus"] = old["corpus"]
+        _refuse_another(folder, old, fixed, fixed)
+        names = merged(earlier, names)
+    records.write_json(path, fixed | {"jobs": names})
 
 
-def experiment_record(workbench: Workbench) -> dict[str, Any]:
-    """``experiment.json`` but for its jobs: all that makes jobs comparable."""
+def experiment_record(workbench: Workbench, jobs: Sequence[str]) -> ExperimentRecord:
+    """``experiment.json`` of a run that trains."""
     from bench.backbone import hub
 
     config, backbone, suite = workbench.config, workbench.backbone, workbench.suite
-    return {
-        "v": records.VERSION,
-        "name": config.run_name,
-        "backbone": backbone.spec.name,
-        "resolution": backbone.spec.resolution,
-        "max_sequence_length": backbone.spec.max_sequence_length,
-        "aspect_buckets": config.aspect_buckets,
-        "dtype": str(backbone.engine.dtype).removeprefix("torch."),
-        "backbone_hash": backbone.fingerprint,
-        "backbone_commit": hub.commit(backbone.folder),
-        "corpus": config.corpus,
-        "notice": suite.notice,
-        "suite": suite.describe(workbench.metrics),
-        "budget": str(Budget.parse(config.budget)),
-        "fractions": list(config.fractions),
-    }
+    return ExperimentRecord(
+        v=records.VERSION,
+        name=config.run_name,
+        backbone=backbone.spec.name,
+        resolution=backbone.spec.resolution,
+        max_sequence_length=backbone.spec.max_sequence_length,
+        aspect_buckets=config.aspect_buckets,
+        dtype=str(backbone.engine.dtype).removeprefix("torch."),
+        backbone_hash=backbone.fingerprint,
+        backbone_commit=hub.commit(backbone.folder),
+        corpus=config.corpus,
+        notice=suite.notice,
+        suite=suite.describe(workbench.metrics),
+        budget=str(Budget.parse(config.budget)),
+        fractions=list(config.fractions),
+        jobs=list(jobs),
+    )
 
 
 def merged(earlier: list[str], named: list[str]) -> list[str]:
@@ -80,11 +91,9 @@ def with_added(suite: dict[str, Any], recorded: dict[str, Any]) -> dict[str, Any
 # -- job.json of a job -------------------------------------------------------------------------------------------------
 
 
-def write_job(folder: Path, record: dict[str, Any]) -> None:
+def write_job(folder: Path, made: JobRecord) -> None:
     """Write ``job.json``, or see that the job in this folder is the same one. What came to nothing begins anew."""
-    from bench.report.study import JobRecord
-
-    path = folder / "job.json"
+    path, record = folder / "job.json", records.document(made)
     nothing = path.exists() and _came_to_nothing(folder)
     if nothing and records.configuration(records.read_json(path)) != records.configuration(record):
         for left in ("evaluations", "stages", "weights"):  # of other settings, under names that these will use
@@ -106,52 +115,86 @@ def _came_to_nothing(folder: Path) -> bool:
     return read_status(folder)["status"] == "failed" and not (folder / "checkpoint.pt").exists()
 
 
-def job_record(config: ExperimentConfig, job: JobSpec, data: SubsetData) -> dict[str, Any]:
-    """``job.json`` of a job that trains."""
+def job_record(config: ExperimentConfig, job: JobSpec, data: SubsetData) -> JobRecord:
+    """``job.json`` of a job that trains.
+
+    Raises:
+        BenchError: a method says something of itself that no record can hold.
+    """
     key, preferences = job.key, data.training.preferences if job.recipe.needs.preference_pairs else None
-    return {
-        "v": records.VERSION,
-        "job": job.name,
-        "method": key.method,
-        "variant_of": config.method_of(key.method) if key.method in config.variant else None,
-        "subset": key.subset,
-        "seed": key.seed,
-        **job.recipe.record(),
-        "tuned": _tuned_record(config, key.method),
-        "reward": job.reward,
-        "preferences": preferences.record if preferences else None,
-        "subset_hash": data.manifest.content_hash,
-        "subset_count": data.manifest.count,
-        "versions": versions(),
-        "git": git_state(),
-    }
+    with recording(f"the job {job.name}"):
+        return JobRecord(
+            v=records.VERSION,
+            job=job.name,
+            method=key.method,
+            variant_of=config.method_of(key.method) if key.method in config.variant else None,
+            subset=key.subset,
+            seed=key.seed,
+            **job.recipe.record(),
+            tuned=_tuned(config, key.method),
+            reward=job.reward,
+            preferences=preferences.record if preferences else None,
+            subset_hash=data.manifest.content_hash,
+            subset_count=data.manifest.count,
+            versions=versions(),
+            git=GitRecord(**git_state()),
+        )
 
 
-def _tuned_record(config: ExperimentConfig, row: str) -> dict[str, Any] | None:
+def _tuned(config: ExperimentConfig, row: str) -> dict[str, Any] | None:
     """Which settings of a row's stages come from the tuned file, and how they were chosen; None if none does."""
     values = {stage: found for stage in config.stages_of(row) if (found := config.tuned_of(stage))}
     return {"values": values, **config.tuned.origin()} if config.tuned and values else None
 
 
+# -- logs --------------------------------------------------------------------------------------------------------------
+
+
+def step_lines(step: int, scalars: Mapping[str, float], meter: Meter) -> tuple[TrainLine, MeterLine, ClockLine]:
+    """Lines of ``train.jsonl``, ``meter.jsonl`` and ``clock.jsonl`` for a step that is finished."""
+    head: dict[str, Any] = {"v": records.VERSION, "step": step}
+    return (
+        TrainLine(**{**head, **scalars}),
+        MeterLine(**head | meter.counts()),
+        ClockLine(**head, seconds=round(meter.seconds, 3), peak_memory=meter.peak_memory),
+    )
+
+
 # -- job.json of what is not trained -----------------------------------------------------------------------------------
 
 
-def untrained_record(head: Mapping[str, Any]) -> dict[str, Any]:
-    """``job.json`` of what is evaluated and not trained: ``head``, and nothing of what belongs to a training."""
-    record: dict[str, Any] = {"v": records.VERSION, **head, "config": {}, "needs": {}, "traits": {}}
-    record |= dict.fromkeys(("subset", "seed", "reward", "subset_hash", "subset_count"))
-    return record | {"versions": versions(), "git": git_state()}
+def untrained_record(*, job: str, method: str, **about: Any) -> JobRecord:
+    """``job.json`` of what is evaluated and not trained, with nothing of what belongs to a training.
+
+    Args:
+        about: further keys of the record: its ``label``, and ``context`` or ``evaluated``.
+    """
+    return JobRecord(
+        v=records.VERSION,
+        job=job,
+        method=method,
+        subset=None,
+        seed=None,
+        config={},
+        needs={},
+        traits={},
+        reward=None,
+        subset_hash=None,
+        subset_count=None,
+        versions=versions(),
+        git=GitRecord(**git_state()),
+        **about,
+    )
 
 
-def untrained_header(weights: str | None = None) -> dict[str, Any]:
+def untrained_header(weights: str | None = None) -> EvaluationRecord:
     """``evaluation.json`` of the same: at the start, with nothing spent.
 
     Args:
         weights: a hash of what draws; None where the row's ``job.json`` alone says it, as that of given images does.
     """
-    from bench.training.meter import Meter
-
-    return {"step": 0, "fraction": 0.0, "spent": Meter().counts()} | ({"weights": weights} if weights else {})
+    header = EvaluationRecord(v=records.VERSION, step=0, fraction=0.0, spent=Meter().counts())
+    return header.model_copy(update={"weights": weights}) if weights else header
 
 
 def refuse_another_model(folder: Path, name: str) -> None:

@@ -16,7 +16,8 @@ from bench.backbone.weights import LORA, TRANSFORMER, adapter_config, find_weigh
 from bench.errors import BenchError, unknown
 from bench.export.model_card import Form, card
 from bench.records import BASE, CONTEXT
-from bench.report.study import Experiment, Job, Study, read_job
+from bench.records.schema import ExperimentRecord
+from bench.report.study import StudiedJob, Study, read_job
 from bench.report.text import listed, memory
 
 LINKED = ".safetensors"
@@ -75,7 +76,7 @@ def export_job(
 def _read(job: Path) -> Study:
     """The job's study, if there is such a job and it is finished."""
     if (job / "experiment.json").is_file():
-        names = records.read_record(Experiment, job / "experiment.json").jobs
+        names = records.read_record(ExperimentRecord, job / "experiment.json").jobs
         raise BenchError(
             f"{job} is an experiment; name one of its jobs, e.g. {job / names[0] if names else 'none yet'}"
         )
@@ -90,7 +91,7 @@ def _read(job: Path) -> Study:
     return study
 
 
-def _finished(read: Job, job: Path) -> None:
+def _finished(read: StudiedJob, job: Path) -> None:
     if read.status != "finished":
         why = f": {read.reason}" if read.reason else ""
         raise BenchError(f"{job} is not finished ({read.status}{why}); the same `bench run` command goes on with it")

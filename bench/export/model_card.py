@@ -16,8 +16,9 @@ from bench import records
 from bench.backbone.source import Source, read_source
 from bench.backbone.weights import find_weights
 from bench.errors import shown
+from bench.records.schema import JobRecord
 from bench.report import tables
-from bench.report.study import Job, JobRecord, Study, read_job
+from bench.report.study import StudiedJob, Study, read_job
 from bench.report.tables import MainCell, MainRow, Section
 from bench.report.text import count, scientific
 
@@ -173,7 +174,7 @@ def licence(folder: Path | None, source: Source) -> dict[str, str]:
     return terms
 
 
-def _front(study: Study, job: Job, row: MainRow, source: Source, form: Form, terms: dict[str, str]) -> str:
+def _front(study: Study, job: StudiedJob, row: MainRow, source: Source, form: Form, terms: dict[str, str]) -> str:
     """The YAML front matter, checked by ``huggingface_hub``."""
     from huggingface_hub import EvalResult, ModelCardData
 
@@ -207,7 +208,7 @@ def _front(study: Study, job: Job, row: MainRow, source: Source, form: Form, ter
     return data.to_yaml()
 
 
-def _code(study: Study, job: Job, source: Source, form: Form, root: str) -> str:
+def _code(study: Study, job: StudiedJob, source: Source, form: Form, root: str) -> str:
     """Python that loads the weights and draws one prompt of the suite. Strings are written as literals: no markup."""
     sampler, tokens = study.experiment.suite.sampler, study.experiment.max_sequence_length
     base = repr(source.name)
@@ -240,7 +241,7 @@ def _code(study: Study, job: Job, source: Source, form: Form, root: str) -> str:
     return "\n".join([*lines, 'image.save("picture.png")'])
 
 
-def _training(study: Study, job: Job, record: JobRecord) -> list[tuple[str, str]]:
+def _training(study: Study, job: StudiedJob, record: JobRecord) -> list[tuple[str, str]]:
     rewards = {metric.name: metric.label for metric in study.metrics}
     rows = [
         ("Method", job.method),

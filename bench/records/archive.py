@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import lzma
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
@@ -13,6 +13,7 @@ from typing import IO, Any, cast
 from bench import records
 from bench.errors import FULL, BenchError, of_path
 from bench.records.atomic import scratch
+from bench.records.reading import check_run
 
 SUFFIX = ".tar.xz"
 KEPT = ("*/job.json", "*/status.json", "*/meter.jsonl", "*/clock.jsonl", "*/train.jsonl", "*/evaluations/[!.]*/*.json*")
@@ -42,22 +43,22 @@ class _Bounded:
         return data
 
 
-def pack(run: Path, out: Path) -> int:
-    """Write a run's records, and the images that its report shows, into ``out``; returns how many files it holds.
+def pack(run: Path, out: Path, images: Iterable[Path]) -> int:
+    """Write a run's records and some of its images into ``out``; returns how many files it holds.
 
     Equal records give equal bytes. No link is followed: what it points to may be anything of this machine.
+
+    Args:
+        images: those that the run's report shows; one that is not there is left out.
 
     Raises:
         BenchError: ``run`` holds no run or a link among its records, or ``out`` has another ending.
     """
-    from bench.report import shown_images
-    from bench.report.study import read_study
-
     if not out.name.endswith(SUFFIX):
         raise BenchError(f"an archive ends in {SUFFIX}; {out} does not")
-    study = read_study([run])
+    check_run(run)
     files = {*run.glob("*.json"), *(path for pattern in KEPT for path in run.glob(pattern))}
-    files |= {path for path in shown_images(study) if path.is_symlink() or path.is_file()}
+    files |= {path for path in images if path.is_symlink() or path.is_file()}
     for path in sorted(files):
         if link := next((part for part in _below(run, path) if part.is_symlink()), None):
             raise BenchError(f"{link} is a link, and an archive follows none; put the file itself there")

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import IO, Any, Final, NoReturn, TypeVar, cast
 
@@ -15,7 +16,7 @@ from bench.errors import FULL, BenchError, of_path
 from bench.errors import DiskFull as DiskFull  # a public name of this module
 from bench.records import atomic
 
-VERSION = 1
+VERSION: Final = 1
 """Version of the record layout, written into every file."""
 
 BASE: Final = "base"
@@ -189,14 +190,38 @@ def parsed(kind: type[Parsed], value: Any, path: Path) -> Parsed:
     try:
         return kind.model_validate(value)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the document"
-        raise BenchError(f"{path} is not a record this version reads ({where}: {first['msg'].lower()})") from error
+        raise BenchError(f"{path} is not a record this version reads ({_problem(error)})") from error
+
+
+@contextmanager
+def recording(what: str) -> Iterator[None]:
+    """Context in which a record is built of what strangers' code says of itself. BenchError: no record can hold it."""
+    try:
+        yield
+    except ValidationError as error:
+        raise BenchError(f"{what} cannot be recorded ({_problem(error)})") from error
+
+
+def _problem(error: ValidationError) -> str:
+    """The first thing that is wrong with a value, and the key where it stands."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"]) or "the document"
+    return f"{where}: {first['msg'].lower()}"
 
 
 def read_record(kind: type[Parsed], path: Path) -> Parsed:
     """Read one JSON document as a record. BenchError: one line for one that is not there or is no such record."""
     return parsed(kind, read_json(path), path)
+
+
+def document(record: BaseModel) -> dict[str, Any]:
+    """A record as it is written: the keys that its writer set, in values of JSON."""
+    return record.model_dump(mode="json", exclude_unset=True)
+
+
+def write_record(path: Path, record: BaseModel) -> None:
+    """Write a record as one JSON document."""
+    write_json(path, document(record))
 
 
 def read_raw(kind: type[BaseModel], path: Path) -> dict[str, Any]:

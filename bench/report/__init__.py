@@ -108,10 +108,12 @@ def _files(study: Study, published: bool | None) -> dict[str, str | bytes]:
     return files | _numbered("samples", samples)
 
 
-def shown_images(study: Study) -> set[Path]:
-    """Files of the images that a report shows."""
+def shown_images(run: Path) -> set[Path]:
+    """Files of the images that the report of a run shows. BenchError where a record of the run is damaged."""
     from bench.report import guidance, plots
+    from bench.report.study import read_study
 
+    study = read_study([run])
     parts = [part for subset in study.subsets or [""] for part in plots.samples_parts(study, subset)]
     if study.swept:
         sweep = guidance.sweep(study)

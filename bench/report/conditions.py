@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bench import records
-from bench.report.study import Metric, Study
+from bench.records.schema import MetricRecord
+from bench.report.study import Study
 from bench.report.text import Grid, count, listed
 
 MOST_SIZES = 3
@@ -56,7 +57,7 @@ def _lines(study: Study) -> Iterator[tuple[str, str]]:
         yield metric.label, _about(metric)
 
 
-def _about(metric: Metric) -> str:
+def _about(metric: MetricRecord) -> str:
     """Name, version, images and files of a metric."""
     text = f"{metric.name} v{metric.version}, {count(metric.images)} images of {metric.prompt_set}"
     if metric.weights is None:

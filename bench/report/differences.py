@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
+from bench.records.schema import MetricRecord
 from bench.report.stats import Interval, difference, make_cell
-from bench.report.study import Metric, Study
+from bench.report.study import Study
 from bench.report.tables import MainCell, MainRow, Section, difference_text, head
 from bench.report.text import Grid, listed
 
@@ -123,7 +124,7 @@ def _text(one: MainCell, other: MainCell) -> str:
     return f"{difference_text(one.metric, interval)}{mark or verdict}"
 
 
-def _verdict(metric: Metric, interval: Interval) -> str:
+def _verdict(metric: MetricRecord, interval: Interval) -> str:
     if not (metric.ranked and interval.excludes_zero):
         return ""
     return " ▲" if (interval.mean > 0) == metric.higher_is_better else " ▼"

@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.transforms import ScaledTranslation
 
+from bench.records.schema import MetricRecord
 from bench.report.stats import Cell
-from bench.report.study import Metric
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F3C8D", "#5F5F5F")
 """Colours told apart with any colour vision (Okabe and Ito 2008, jfly.uni-koeln.de/color); two more for a crowd."""
@@ -79,7 +79,7 @@ def rendered(draw: Callable[[], Figure]) -> tuple[bytes, bytes]:
     return png.getvalue(), svg.getvalue()
 
 
-def panels(subsets: Sequence[str], metrics: Sequence[Metric], x_label: str) -> tuple[Figure, list[list[Axes]]]:
+def panels(subsets: Sequence[str], metrics: Sequence[MetricRecord], x_label: str) -> tuple[Figure, list[list[Axes]]]:
     """An empty figure with a panel for each subset and metric.
 
     Every subset begins a row. Panels are wrapped, a lone subset's few sooner, so that they stay large enough to read.

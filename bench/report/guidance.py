@@ -10,9 +10,10 @@ from dataclasses import dataclass, field, replace
 
 from matplotlib.figure import Figure
 
+from bench.records.schema import MetricRecord
 from bench.report import conditions, figure, gaps, plots
 from bench.report.stats import AND_SEEDS, PROMPTS_ALONE, Cell, Interval, clear_best, difference, make_cell
-from bench.report.study import Job, Metric, Study
+from bench.report.study import StudiedJob, Study
 from bench.report.tables import bounds, head, interval_text, title
 from bench.report.text import Grid, listed, markdown
 
@@ -43,7 +44,7 @@ class SweptModel:
     name: str
     subset: str
     base: bool
-    jobs: Mapping[float, tuple[Job, ...]]
+    jobs: Mapping[float, tuple[StudiedJob, ...]]
     reward: str | None
     cells: Mapping[tuple[str, float], SweptCell] = field(default_factory=dict)
 
@@ -71,8 +72,8 @@ class Sweep:
 
     scales: list[float]
     suite_scale: float
-    metrics: list[Metric]
-    unscored: list[Metric]
+    metrics: list[MetricRecord]
+    unscored: list[MetricRecord]
     subsets: list[str]
     models: list[SweptModel]
     ranked: bool
@@ -123,7 +124,7 @@ def sweep(study: Study) -> Sweep:
 
 
 def _models(study: Study) -> list[SweptModel]:
-    jobs_of: dict[tuple[str, ...], dict[float, list[Job]]] = {}
+    jobs_of: dict[tuple[str, ...], dict[float, list[StudiedJob]]] = {}
     for job in study.swept:
         s = job.sweep
         key: tuple[str, ...] = (
@@ -224,7 +225,7 @@ def grids(made: Sweep, best: str) -> list[Grid]:
     return tables
 
 
-def _text(metric: Metric, model: SweptModel, scale: float, best: str) -> str:
+def _text(metric: MetricRecord, model: SweptModel, scale: float, best: str) -> str:
     c = model.cells[metric.name, scale]
     if c.cell.estimate is None:
         return c.cell.gap if c.cell.total else "–"
@@ -233,7 +234,7 @@ def _text(metric: Metric, model: SweptModel, scale: float, best: str) -> str:
     return f"{best.format(value) if c.best else value} {interval_text(metric, c.cell.estimate)}{mark}"
 
 
-def _mark(metric: Metric, to_base: Interval | None) -> str:
+def _mark(metric: MetricRecord, to_base: Interval | None) -> str:
     """Where a model differs from the base: ▲ better, ▼ worse; of what is not ranked, ↑ higher and ↓ lower."""
     if to_base is None or not to_base.excludes_zero:
         return ""

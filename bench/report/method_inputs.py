@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bench.records.schema import JobRecord
 from bench.report.method_settings import spelled
-from bench.report.study import JobRecord, Study
+from bench.report.study import Study
 from bench.report.text import Grid, by_subset, count
 
 NOTE = (

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from bench.report.study import JobRecord, Study
+from bench.records.schema import JobRecord
+from bench.report.study import Study
 from bench.report.text import Grid, by_subset
 
 NOTE = "Every setting as its jobs recorded it, whether a default, the embedded world's, tuned or given."

@@ -16,9 +16,10 @@ from matplotlib.ticker import PercentFormatter
 from PIL import Image, ImageDraw, ImageFont
 
 from bench.records import BASE, pictures
+from bench.records.schema import MetricRecord
 from bench.report import figure
 from bench.report.stats import Cell, make_cell
-from bench.report.study import Evaluation, Job, Metric, Row, Sample, Study
+from bench.report.study import Evaluation, Row, Sample, StudiedJob, Study
 from bench.report.tables import title
 from bench.report.text import Grid, percent
 
@@ -85,7 +86,7 @@ def _draw_panel(
     axis: Axes,
     study: Study,
     subset: str,
-    metric: Metric,
+    metric: MetricRecord,
     lines: dict[tuple[str, str, str], list[Point]],
     crowded: bool,
 ) -> None:
@@ -147,7 +148,7 @@ def samples_parts(study: Study, subset: str) -> list[Part]:
     )
 
 
-def parts_of(jobs: Sequence[Job], lines_of: Callable[[Sample], tuple[list[Line], list[str]]]) -> list[Part]:
+def parts_of(jobs: Sequence[StudiedJob], lines_of: Callable[[Sample], tuple[list[Line], list[str]]]) -> list[Part]:
     """A block for each of a few prompts of ``jobs``, with the lines and headings of ``lines_of``."""
     return [(*lines_of(prompt), prompt) for prompt in _choose_prompts(jobs)]
 
@@ -188,7 +189,7 @@ def sheet(study: Study, parts: Sequence[Part]) -> bytes | None:
     return file.getvalue()
 
 
-def _choose_prompts(jobs: Sequence[Job]) -> list[Sample]:
+def _choose_prompts(jobs: Sequence[StudiedJob]) -> list[Sample]:
     """The first prompt of each group, prompt sets taking turns, so that none is crowded out by a larger one."""
     first: dict[str, dict[str, Sample]] = {}
     for sample in (s for job in jobs for evaluation in job.evaluations for s in evaluation.samples):
@@ -200,7 +201,7 @@ def _choose_prompts(jobs: Sequence[Job]) -> list[Sample]:
     return [by_set[i][turn] for i, turn in chosen]
 
 
-def _checkpoints(study: Study, jobs: Sequence[Job]) -> tuple[list[Line], list[str]]:
+def _checkpoints(study: Study, jobs: Sequence[StudiedJob]) -> tuple[list[Line], list[str]]:
     base = study.base.at(0.0) if study.base else None
     lines = []
     for job in jobs:

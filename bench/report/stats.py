@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.errors import BenchError
-from bench.report.study import Job, Metric
+from bench.records.schema import MetricRecord
+from bench.report.study import StudiedJob
 
 RESAMPLES = 2000
 PROMPTS_ALONE = f"a percentile bootstrap of {RESAMPLES:,} resamples over prompts"
@@ -83,7 +84,7 @@ class Cell:
         return f"{'failed' if self.failed else 'missing'} {self.counts}"
 
 
-def make_cell(jobs: Sequence[Job], fraction: float, metric: Metric) -> Cell:
+def make_cell(jobs: Sequence[StudiedJob], fraction: float, metric: MetricRecord) -> Cell:
     """One metric of one row (its seeds pooled) at one planned share of the budget."""
     scored: list[dict[tuple[str, str], list[float]]] = []
     remedy, unscored, errors = "", 0, Counter[str]()

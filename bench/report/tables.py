@@ -10,9 +10,10 @@ from itertools import chain
 from typing import Any, Literal
 
 from bench.records import BASE, CONTEXT, EVALUATED, dumps
+from bench.records.schema import MetricRecord
 from bench.report import conditions, gaps
 from bench.report.stats import AND_SEEDS, PROMPTS_ALONE, Cell, Interval, clear_best, difference, make_cell
-from bench.report.study import Job, Metric, Row, Study
+from bench.report.study import Row, StudiedJob, Study
 from bench.report.text import Grid, count, duration, listed, markdown, memory, percent, scientific, tex
 
 FULL_SHARE = 0.99
@@ -29,7 +30,7 @@ class MainCell:
     ``judged`` says that its difference may be called better or worse.
     """
 
-    metric: Metric
+    metric: MetricRecord
     cell: Cell
     to_base: Interval | None
     trained_on: bool
@@ -121,7 +122,9 @@ def main_sections(study: Study) -> list[Section]:
     return sections
 
 
-def _untrained_row(study: Study, job: Job, kind: Literal["base", "context", "evaluated"], against: Cells) -> MainRow:
+def _untrained_row(
+    study: Study, job: StudiedJob, kind: Literal["base", "context", "evaluated"], against: Cells
+) -> MainRow:
     """A row that spent nothing; other models have no difference to the base, so they get no ``against``."""
     row = Row(BASE if kind == BASE else job.label, "", (job,))
     recorded = (job.record.context or job.record.evaluated if job.record else None) or {}
@@ -140,7 +143,7 @@ def _competing(study: Study) -> list[list[int]]:
     return [together] if (together := sorted(chain.from_iterable(groups.values()))) else []
 
 
-def _sampled_by_the_suite(study: Study, job: Job) -> bool:
+def _sampled_by_the_suite(study: Study, job: StudiedJob) -> bool:
     """Whether an evaluated row's own sampler agrees with the suite's in all it names; images must name one."""
     made = job.made
     if job.given:
@@ -295,12 +298,12 @@ def _drift(c: MainCell) -> str:
     return "" if c.metric.ranked or c.to_base is None else f", {difference_text(c.metric, c.to_base)} to base"
 
 
-def interval_text(metric: Metric, interval: Interval, sign: str = "") -> str:
+def interval_text(metric: MetricRecord, interval: Interval, sign: str = "") -> str:
     """``[low, high]`` with the metric's precision."""
     return f"[{metric.text(interval.low, sign)}, {metric.text(interval.high, sign)}]"
 
 
-def difference_text(metric: Metric, difference: Interval) -> str:
+def difference_text(metric: MetricRecord, difference: Interval) -> str:
     """``+difference [low, high]`` with the metric's precision and always a sign."""
     return f"{metric.text(difference.mean, '+')} {interval_text(metric, difference, '+')}"
 
@@ -467,7 +470,7 @@ def jobs(study: Study) -> Grid:
     return Grid(["Job", "Status", "Evaluations", "Reason", "Scoring errors"], rows)
 
 
-def _scoring_errors(job: Job) -> str:
+def _scoring_errors(job: StudiedJob) -> str:
     errors = [
         f"{name}: {score.error or 'no score'}"
         for evaluation in job.evaluations

@@ -18,7 +18,7 @@ from bench.experiment.config import ExperimentConfig, method_config
 from bench.experiment.prompt_file import suite_of
 from bench.experiment.toml import validated
 from bench.experiment.tuned import Tuned, prompt_key
-from bench.report.study import JobRecord
+from bench.records.schema import JobRecord
 from bench.tune.space import Dimension, read_ranges, space_of
 
 if TYPE_CHECKING:

@@ -8,8 +8,9 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 from bench.errors import BenchError
+from bench.records.schema import MetricRecord
 from bench.report.stats import Cell, make_cell
-from bench.report.study import Metric, Study, read_job
+from bench.report.study import Study, read_job
 
 MEAN = "mean over the ranked columns"
 """The default objective.
@@ -54,7 +55,7 @@ def judge(folders: Sequence[Path], objective: str = "") -> Scored:
     return Scored(fmean(gains), {label: fmean(values) for label, values in metrics.items()}, base)
 
 
-def columns_of(study: Study, objective: str) -> list[Metric]:
+def columns_of(study: Study, objective: str) -> list[MetricRecord]:
     """The columns that count: the named one, or all with a better direction, the same for every method.
 
     The metric that a method was rewarded with is among them. Without it, standing still would be the best setting of
@@ -64,7 +65,7 @@ def columns_of(study: Study, objective: str) -> list[Metric]:
     return [metric for metric in study.metrics if (metric.name == objective if objective else metric.ranked)]
 
 
-def gain(study: Study, columns: Sequence[Metric], cells: Mapping[str, Cell]) -> float:
+def gain(study: Study, columns: Sequence[MetricRecord], cells: Mapping[str, Cell]) -> float:
     """Mean over ``columns`` of the improvement over the base, in standard deviations of the base's images.
 
     For a column with mean m of the job and m0 of the base, and s0 the sample standard deviation of the base's scores
@@ -83,7 +84,7 @@ def gain(study: Study, columns: Sequence[Metric], cells: Mapping[str, Cell]) -> 
     return fmean(gains)
 
 
-def _base(study: Study, metric: Metric) -> tuple[float, float]:
+def _base(study: Study, metric: MetricRecord) -> tuple[float, float]:
     """Mean and standard deviation over images of the base in a column."""
     assert study.base is not None
     cell, evaluation = make_cell([study.base], 0.0, metric), study.base.at(0.0)

@@ -15,6 +15,7 @@ from pathlib import Path
 import fakes
 import torch
 
+from bench.experiment.recorded import untrained_header
 from bench.machine.engine import Engine, spread, whole
 
 CASES = {
@@ -67,7 +68,7 @@ def main(pipeline: Path, out: Path, sharding: str) -> None:
         if name in EVALUATED:
             # One batch: the second rank has none.
             with method.evaluation_weights(job), session.ledger.unmetered(), torch.no_grad():
-                world.evaluator.run(world.evaluator.painter(job.policy), out / name, header={})
+                world.evaluator.run(world.evaluator.painter(job.policy), out / name, header=untrained_header())
         logs += fakes.advance(job, method, 1)
         resumed, twin = world.session(micro_batch=micro_batch), fakes.small(method_name, **overrides)
         if stages:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import fakes
 import pytest
+from fake_run import FakeRun
 
 from bench import records
 from bench.backbone import hub
@@ -29,6 +30,12 @@ def here(tmp_path: Path, tiny_pipeline: Path, monkeypatch: pytest.MonkeyPatch) -
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "sd3").symlink_to(tiny_pipeline)
     return tmp_path
+
+
+def write_experiment(run: Path, **about: object) -> None:
+    fake = FakeRun(run)
+    fake.experiment |= about
+    fake.save()
 
 
 @pytest.mark.parametrize("given", ["models/sd3", "./models/sd3", "models/../models/sd3", "~/sd3"])
@@ -59,7 +66,7 @@ def test_a_folder_that_is_gone_is_not_fetched_from_a_stranger(here: Path, monkey
     ):
         run = here / f"run{number}"
         records.write_json(run / "config.json", config)
-        records.write_json(run / "experiment.json", {"backbone": "sd3", "backbone_commit": None, "jobs": []})
+        write_experiment(run, backbone="sd3", backbone_commit=None)
         monkeypatch.chdir(here / "models")
         origin = read_source(run)
         assert origin.kind == "folder"
@@ -68,7 +75,7 @@ def test_a_folder_that_is_gone_is_not_fetched_from_a_stranger(here: Path, monkey
 
 
 def test_a_model_of_the_hub_stays_one(here: Path) -> None:
-    records.write_json(here / "run/experiment.json", {"backbone": "owner/sd3", "backbone_commit": "c0ffee"})
+    write_experiment(here / "run", backbone="owner/sd3", backbone_commit="c0ffee")
     records.write_json(here / "run/config.json", {"backbone": "owner/sd3", "revision": "v1"})
     assert (read_source(here / "run").kind, read_source(here / "run").revision) == ("hub", "v1")
     assert Source("owner/sd3").record() == {"backbone": "owner/sd3", "backbone_kind": "hub"}
@@ -97,7 +104,7 @@ def test_a_path_that_is_not_there_is_no_id(here: Path, name: str) -> None:
     ],
 )
 def test_a_record_that_says_nothing_is_one_line(here: Path, file: str, content: object) -> None:
-    records.write_json(here / "run/experiment.json", {"backbone": "tiny-sd3"})
+    write_experiment(here / "run", backbone="tiny-sd3")
     (here / "run" / file).write_text(json.dumps(content))
     with pytest.raises(BenchError, match="run"):
         read_source(here / "run")

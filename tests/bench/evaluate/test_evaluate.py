@@ -33,6 +33,7 @@ from bench.evaluate.rescore import score_run
 from bench.evaluate.rows import evaluate
 from bench.evaluate.subjects import find_subject
 from bench.evaluation import Conditions, PolicyPainter, draw_suite, drawing, score_suite, scoring
+from bench.experiment.recorded import untrained_header
 from bench.experiment.run import Workspace
 from bench.export.folder import write_adapter
 from bench.machine import locks
@@ -132,7 +133,7 @@ def drawn_by(model: Any, world: fakes.World, folder: Path) -> dict[str, bytes]:
     painter = PolicyPainter(
         policy, world.backbone, fakes.suite().sampler, Conditions(world.backbone, fakes.suite().texts())
     )
-    draw_suite(fakes.suite(), painter, folder / "evaluations/0", header={}, engine=Engine(), batch=48)
+    draw_suite(fakes.suite(), painter, folder / "evaluations/0", header=untrained_header(), engine=Engine(), batch=48)
     return pictures(folder)
 
 
@@ -311,18 +312,18 @@ def test_images_of_other_weights_are_not_taken_over(world: fakes.World, tmp_path
     """What a killed pass left behind is only kept under the same header."""
     conditions = Conditions(world.backbone, fakes.suite().texts())
 
-    def draw(model: Any, folder: Path, header: dict[str, Any], stop: bool = False) -> None:
+    def draw(model: Any, folder: Path, weights: str, stop: bool = False) -> None:
         policy = Policy(model, world.backbone.scheduler(), world.null)
         painter: Any = PolicyPainter(policy, world.backbone, fakes.suite().sampler, conditions)
         if stop:
             ours, calls = painter.draw, []
             painter.draw = lambda *a: ours(*a) if not calls.append(a) and len(calls) < 2 else 1 / 0
-        draw_suite(fakes.suite(), painter, folder, header=header, engine=Engine(), batch=2)
+        draw_suite(fakes.suite(), painter, folder, header=untrained_header(weights), engine=Engine(), batch=2)
 
     with pytest.raises(ZeroDivisionError):
-        draw(world.backbone.transformer(), tmp_path / "a", {"step": 1}, stop=True)
-    draw(transformer(tiny_pipeline, 0.2), tmp_path / "a", {"step": 2})
-    draw(transformer(tiny_pipeline, 0.2), tmp_path / "b", {"step": 2})
+        draw(world.backbone.transformer(), tmp_path / "a", "one", stop=True)
+    draw(transformer(tiny_pipeline, 0.2), tmp_path / "a", "two")
+    draw(transformer(tiny_pipeline, 0.2), tmp_path / "b", "two")
     for path in (tmp_path / "b" / "images").iterdir():
         assert (tmp_path / "a" / "images" / path.name).read_bytes() == path.read_bytes()
 
@@ -345,7 +346,7 @@ def test_a_sweep_draws_each_scale_from_the_same_noise(run: Run, world: fakes.Wor
         policy = Policy(world.backbone.transformer(), world.backbone.scheduler(), world.null)
         painter = PolicyPainter(policy, world.backbone, sampler, conditions)
         target = tmp_path / name / "evaluations/0"
-        draw_suite(fakes.suite(), painter, target, header={}, engine=Engine(), batch=48)
+        draw_suite(fakes.suite(), painter, target, header=untrained_header(), engine=Engine(), batch=48)
         assert pictures(swept(folder, name)) == pictures(tmp_path / name)
         evaluated = records.read_json(swept(folder, name) / "job.json")["evaluated"]
         assert evaluated["sampler"] == {"steps": 2, "guidance_scale": scale, "resolution": 16}
@@ -480,7 +481,7 @@ def test_a_model_that_draws_nan_or_one_colour_is_found_out(world: fakes.World, t
     painter = PolicyPainter(
         policy, world.backbone, fakes.suite().sampler, Conditions(world.backbone, fakes.suite().texts())
     )
-    draw_suite(fakes.suite(), painter, tmp_path / "0", header={}, engine=Engine(), batch=4)
+    draw_suite(fakes.suite(), painter, tmp_path / "0", header=untrained_header(), engine=Engine(), batch=4)
     score_suite(fakes.suite(), {"brightness": Brightness()}, tmp_path / "0", engine=Engine())
     rows = list(records.read_lines(tmp_path / "0" / "samples.jsonl"))
     assert {r["scores"]["brightness"]["error"] for r in rows} == {drawing.NOT_A_NUMBER}

@@ -16,10 +16,11 @@ from PIL import Image
 from bench import records
 from bench.errors import BenchError
 from bench.evaluation.collecting import collect_suite
+from bench.experiment.recorded import untrained_header
 from bench.records import pictures
 from bench.suite import Prompt, PromptSet, Suite
 
-HEADER = {"step": 0, "fraction": 0.0, "spent": {}}
+HEADER = untrained_header()
 GENEVAL = PromptSet("geneval", tuple(Prompt(f"{i:05d}", f"a photo of {i}") for i in range(2)), 2, ())
 DRAWBENCH = PromptSet("drawbench", tuple(Prompt(f"{i:03d}", f"words {i}") for i in range(2)), 2, ())
 

@@ -36,7 +36,8 @@ from bench.export.folder import write_adapter
 from bench.machine.engine import Engine
 from bench.machine.progress import Progress
 from bench.metric import Metric
-from bench.report.study import SampleRecord, read_study
+from bench.records.schema import SampleRecord
+from bench.report.study import read_study
 from bench.suite import Prompt, PromptSet
 
 Run = Callable[..., tuple[Path, dict[str, str]]]
@@ -303,7 +304,7 @@ def test_images_of_records_without_hashes_are_scored(run: Run) -> None:
 
 def test_a_score_that_was_changed_ends_whatever_reads_it_and_can_be_made_anew(run: Run, tmp_path: Path) -> None:
     from bench.records.archive import pack
-    from bench.report import render_report
+    from bench.report import render_report, shown_images
 
     folder, _ = run("fake")
     (path,) = folder.glob("**/samples.jsonl")
@@ -315,7 +316,7 @@ def test_a_score_that_was_changed_ends_whatever_reads_it_and_can_be_made_anew(ru
     readers = (
         lambda: render_report([folder], tmp_path / "report"),
         lambda: score_run(folder, (), QUIET),
-        lambda: pack(folder, tmp_path / "x.tar.xz"),
+        lambda: pack(folder, tmp_path / "x.tar.xz", shown_images(folder)),
     )
     for read in readers:
         with pytest.raises(BenchError, match=r"samples\.jsonl:1 was changed after it was written"):

@@ -15,7 +15,8 @@ from bench.experiment.config import ExperimentConfig
 from bench.experiment.keys import job_keys
 from bench.experiment.toml import validated
 from bench.machine.bounds import LARGEST_INTEGER, MOST_EVALUATIONS
-from bench.report.study import Experiment, identity, read_job, read_study
+from bench.records.schema import ExperimentRecord, identity
+from bench.report.study import read_job, read_study
 from bench.rng import numpy_generator
 from bench.training.budget import CURRENCIES, Budget
 
@@ -77,7 +78,7 @@ def test_fractions_are_read_back_and_told_apart(tmp_path: Path) -> None:
         config = accepted(evaluations=evaluations)
         assert config is not None
         text = records.dumps(run.experiment | {"fractions": list(config.fractions)})
-        read = Experiment.model_validate(json.loads(text)).fractions
+        read = ExperimentRecord.model_validate(json.loads(text)).fractions
         assert tuple(read) == config.fractions and read[-1] == 1.0
         assert all(later - earlier > 1e-6 for earlier, later in itertools.pairwise([0.0, *read]))
     assert accepted(evaluations=MOST_EVALUATIONS + 1) is None

@@ -5,13 +5,15 @@ from __future__ import annotations
 import io
 import lzma
 import tarfile
+import tempfile
+from pathlib import Path
 
 import pytest
 
 from bench.errors import BenchError
 from bench.records import archive
 from bench.records.archive import pack, unpacked
-from bench.report import render_report
+from bench.report import render_report, shown_images
 
 
 def files(folder):
@@ -26,7 +28,7 @@ def packed(run, tmp_path):
         heavy = next(run.folder.glob("alpha--*")) / name
         heavy.parent.mkdir(parents=True, exist_ok=True)
         heavy.write_bytes(b"heavy")
-    pack(run.folder, tmp_path / "records.tar.xz")
+    pack(run.folder, tmp_path / "records.tar.xz", shown_images(run.folder))
     return tmp_path / "records.tar.xz"
 
 
@@ -47,7 +49,7 @@ def test_it_holds_no_weights_and_only_the_images_that_are_shown(run, packed):
 
 
 def test_equal_records_give_equal_bytes(run, packed, tmp_path):
-    pack(run.folder, tmp_path / "again.tar.xz")
+    pack(run.folder, tmp_path / "again.tar.xz", shown_images(run.folder))
     assert (tmp_path / "again.tar.xz").read_bytes() == packed.read_bytes()
 
 
@@ -78,7 +80,7 @@ def test_another_file_ends_in_one_line(tmp_path, content):
 
 def test_an_archive_has_its_ending(run, tmp_path):
     with pytest.raises(BenchError, match=r"an archive ends in \.tar\.xz"):
-        pack(run.folder, tmp_path / "records.zip")
+        pack(run.folder, tmp_path / "records.zip", shown_images(run.folder))
 
 
 def packed_with(path, *entries):
@@ -91,7 +93,7 @@ def packed_with(path, *entries):
 
 def test_an_archive_that_unpacks_without_limit_is_refused_and_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(archive, "MOST_BYTES", 1 << 20)
-    monkeypatch.setattr(archive.tempfile, "tempdir", str(tmp_path / "scratch"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
     (tmp_path / "scratch").mkdir()
     bomb = packed_with(tmp_path / "bomb.tar.xz", (tarfile.TarInfo("run/experiment.json"), bytes(2 << 20)))
     assert bomb.stat().st_size < 10_000
@@ -145,7 +147,7 @@ def test_packing_follows_no_link(run, tmp_path):
         image.unlink()
         image.symlink_to(tmp_path / "secret")
     with pytest.raises(BenchError, match=r"images/.*\.png is a link, and an archive follows none"):
-        pack(run.folder, tmp_path / "records.tar.xz")
+        pack(run.folder, tmp_path / "records.tar.xz", shown_images(run.folder))
     assert not (tmp_path / "records.tar.xz").exists()
 
 
@@ -154,11 +156,11 @@ def test_packing_follows_no_link_to_a_record_or_a_folder(run, tmp_path):
     job.rename(tmp_path / "elsewhere")
     job.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(BenchError, match=r"alpha--.* is a link, and an archive follows none"):
-        pack(run.folder, tmp_path / "records.tar.xz")
+        pack(run.folder, tmp_path / "records.tar.xz", shown_images(run.folder))
 
 
 def test_a_run_that_is_given_as_a_dot_is_packed_under_its_name(run, tmp_path, monkeypatch):
     monkeypatch.chdir(run.folder)
-    pack(tmp_path.__class__("."), tmp_path / "records.tar.xz")
+    pack(Path(), tmp_path / "records.tar.xz", shown_images(Path()))
     with tarfile.open(tmp_path / "records.tar.xz") as file:
         assert {name.partition("/")[0] for name in file.getnames()} == {"demo"}

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bench.records.schema import MetricRecord, ScoreRecord
 from bench.report.stats import LEVEL, Estimate, difference, make_cell
-from bench.report.study import Evaluation, Job, Metric, Sample, Score
+from bench.report.study import Evaluation, Sample, StudiedJob
 from bench.training.meter import Meter
 
 REPETITIONS = 400
@@ -35,7 +36,7 @@ def coverage(seeds: int, *, training: float, grouped: bool = False, binary: bool
         binary: scores are 0 or 1 instead of real numbers.
     """
     rng = np.random.default_rng(0)
-    metric = Metric(
+    metric = MetricRecord(
         name="m", label="M", version=1, higher_is_better=True, low=None, high=None, format=".3f", prompt_set="p",
         images=PROMPTS * REPEATS, grouped=grouped,
     )  # fmt: skip
@@ -58,14 +59,22 @@ def scores(rng: np.random.Generator, shared: np.ndarray, training: float, binary
     return (shared + own > 0).astype(float) if binary else shared + own
 
 
-def job(values: np.ndarray, seed: int) -> Job:
+def job(values: np.ndarray, seed: int) -> StudiedJob:
     """A job with one evaluation of these scores, its prompts in equal groups."""
     samples = [
-        Sample("p", f"p{prompt:03}", "", f"g{prompt % GROUPS}", i, Path(), {"m": Score(version=1, score=float(value))})
+        Sample(
+            "p",
+            f"p{prompt:03}",
+            "",
+            f"g{prompt % GROUPS}",
+            i,
+            Path(),
+            {"m": ScoreRecord(version=1, score=float(value))},
+        )
         for prompt, row in enumerate(values)
         for i, value in enumerate(row)
     ]
-    return Job("j", "x", "s", seed, None, "finished", None, Meter(), [Evaluation(1.0, Meter(), samples)])
+    return StudiedJob("j", "x", "s", seed, None, "finished", None, Meter(), [Evaluation(1.0, Meter(), samples)])
 
 
 @pytest.mark.parametrize("binary", [False, True])

@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 
 from bench.errors import BenchError
+from bench.records.schema import MetricRecord, ScoreRecord
 from bench.report.stats import clear_best, difference, make_cell
-from bench.report.study import Evaluation, Job, Metric, Sample, Score
+from bench.report.study import Evaluation, Sample, StudiedJob
 from bench.training.meter import Meter
 
 Values = dict[tuple[str, str], list[float]]
 
 
-def a_metric(images: int, grouped: bool = False, higher: bool = True) -> Metric:
-    return Metric(
+def a_metric(images: int, grouped: bool = False, higher: bool = True) -> MetricRecord:
+    return MetricRecord(
         name="m",
         label="M",
         version=1,
@@ -31,16 +32,16 @@ def a_metric(images: int, grouped: bool = False, higher: bool = True) -> Metric:
     )
 
 
-def a_job(values: Values, seed: int = 0, status: str = "finished") -> Job:
+def a_job(values: Values, seed: int = 0, status: str = "finished") -> StudiedJob:
     """A job with one evaluation, from (group, prompt) to the scores of its repeats; NaN stands for an error."""
     samples = [
-        Sample("p", prompt, "", group, i, Path(), {"m": Score(version=1, error="broken")})
+        Sample("p", prompt, "", group, i, Path(), {"m": ScoreRecord(version=1, error="broken")})
         if math.isnan(value)
-        else Sample("p", prompt, "", group, i, Path(), {"m": Score(version=1, score=value)})
+        else Sample("p", prompt, "", group, i, Path(), {"m": ScoreRecord(version=1, score=value)})
         for (group, prompt), scores in values.items()
         for i, value in enumerate(scores)
     ]
-    return Job("j", "x", "s", seed, None, status, None, Meter(), [Evaluation(1.0, Meter(), samples)])
+    return StudiedJob("j", "x", "s", seed, None, status, None, Meter(), [Evaluation(1.0, Meter(), samples)])
 
 
 def normal_values(prompts: int, repeats: int, shift: float = 0.0) -> Values:
