@@ -24,8 +24,8 @@ import bench, benchmarks, data_curation, methods
 from bench.cli import main
 from bench.experiment import shipped
 
-places = [*(Path(part.__path__[0]).parent for part in (bench, benchmarks, data_curation, methods)), shipped.FOLDER.parent]
-assert set(places) == {Path(sys.argv.pop(1))}, places
+folders = [shipped.FOLDER, *(Path(part.__path__[0]) for part in (bench, benchmarks, data_curation, methods))]
+assert {folder.parent for folder in folders} == {Path(sys.argv.pop(1))}, folders
 main(prog_name="bench")
 """
 
