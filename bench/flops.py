@@ -30,7 +30,7 @@ class Flops:
     backward: int
 
 
-_COUNTED: dict[tuple[Any, ...], Flops] = {}
+COUNTED: dict[tuple[Any, ...], Flops] = {}
 """Counting takes a second; the jobs of an experiment ask for the same models again."""
 
 
@@ -38,9 +38,9 @@ def _once(cost: Callable[..., Flops], model: torch.nn.Module, *inputs: Any) -> F
     """``cost(model, *inputs)``, counted once for the same modules, adapters that are on, and parameters that train."""
     modules = tuple((name, type(m), getattr(m, "_disable_adapters", None)) for name, m in model.named_modules())
     key = (cost, modules, tuple((name, p.shape, p.requires_grad) for name, p in model.named_parameters()), inputs)
-    if key not in _COUNTED:
-        _COUNTED[key] = cost(model, *inputs)
-    return _COUNTED[key]
+    if key not in COUNTED:
+        COUNTED[key] = cost(model, *inputs)
+    return COUNTED[key]
 
 
 def count(function: Callable[[], Any]) -> int:

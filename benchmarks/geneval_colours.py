@@ -30,7 +30,8 @@ BACKGROUND = np.uint8(0x99)
 CROPS, NAMES = 16384, 1024
 """Crops whose colour is remembered, and class names whose ten colours are; some bytes, and some kB, each."""
 
-_colours: Remembered[str] = Remembered(CROPS)
+colours: Remembered[str] = Remembered(CROPS)
+"""The colour of each crop that was looked at."""
 _classifiers: Remembered[Tensor] = Remembered(NAMES)
 
 
@@ -38,7 +39,7 @@ def colour(image: np.ndarray, found: Found) -> str:
     """The colour of an object of a uint8 (H, W, 3) picture. Raises BenchError where CLIP is missing."""
     path = assets.path(clip_vit.ASSET).resolve()
     crop = cut_out(image, found)
-    return _colours.get((path, found.name, digest(crop)), lambda: _classify(path, crop, found.name))
+    return colours.get((path, found.name, digest(crop)), lambda: _classify(path, crop, found.name))
 
 
 def _classify(path: Path, crop: np.ndarray, name: str) -> str:

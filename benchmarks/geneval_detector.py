@@ -47,11 +47,12 @@ class Found:
 def detect(image: np.ndarray, *, counting: bool = False) -> list[Found]:
     """The objects of a uint8 (H, W, 3) picture, most confident first; ``counting`` asks for surer ones."""
     path = assets.path(ASSET).resolve()
-    found = _pictures.get((path, digest(image)), lambda: _look(image))
+    found = pictures.get((path, digest(image)), lambda: _look(image))
     return [one for one in found if one.confidence > COUNTING_CONFIDENCE] if counting else list(found)
 
 
-_pictures: Remembered[tuple[Found, ...]] = Remembered(PICTURES)
+pictures: Remembered[tuple[Found, ...]] = Remembered(PICTURES)
+"""What was found in each picture that was looked at."""
 
 
 def _look(image: np.ndarray) -> tuple[Found, ...]:

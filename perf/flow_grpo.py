@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import _common as common
+import common
 import numpy as np
 import torch
-from _common import Figure
+from common import Figure
 from soar import Models, models_of
 from torch import Tensor
 

@@ -20,9 +20,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-import _common as common
+import common
 import torch
-from _common import Figure
+from common import Figure
 
 SFT_RATE = 48.0
 """SFT samples a second that one H200 is to reach: 45 % of 790 TFLOP/s at 7.3 TFLOP a sample (paper-experiments.md)."""

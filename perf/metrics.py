@@ -24,10 +24,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import _common as common
+import common
 import numpy as np
 import torch
-from _common import Figure
+from common import Figure
 from torch import Tensor, nn
 
 WORLD, PAPER = 64, 512

@@ -13,9 +13,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import _common as common
+import common
 import torch
-from _common import Figure
+from common import Figure
 from safetensors.torch import save_file
 
 

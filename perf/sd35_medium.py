@@ -17,9 +17,9 @@ import statistics
 from dataclasses import dataclass
 from typing import Any
 
-import _common as common
+import common
 import torch
-from _common import Figure
+from common import Figure
 
 CONFIG = dict(
     sample_size=128,

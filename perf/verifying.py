@@ -11,10 +11,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import _common as common
+import common
 import numpy as np
 import torch
-from _common import Figure
+from common import Figure
 
 SIDE = 512
 """Of the paper's pictures, in pixels."""

@@ -117,7 +117,7 @@ class Resuming:
             while True:
                 before = self._have()
                 try:
-                    self._receive(url, task)
+                    self.receive(url, task)
                     break
                 except (ChunkedEncodingError, ConnectionError, Timeout):
                     if self._have() <= before:
@@ -130,7 +130,7 @@ class Resuming:
     def _have(self) -> int:
         return self.part.stat().st_size if self.part.exists() else 0
 
-    def _receive(self, url: str, task: Task) -> None:
+    def receive(self, url: str, task: Task) -> None:
         """One request for all that is missing."""
         import requests
 
@@ -144,7 +144,7 @@ class Resuming:
                     return
                 case "other":
                     self.part.unlink()
-                    self._receive(url, task)
+                    self.receive(url, task)
                     return
                 case "rest":
                     mode = "ab"

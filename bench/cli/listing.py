@@ -4,24 +4,33 @@ from __future__ import annotations
 
 import shutil
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from bench import registry
 from bench.cli import costs
 from bench.errors import unknown
+from bench.experiment import shipped
 
 NARROWEST = 24
 """Columns that a text keeps beside the names, however narrow the terminal is."""
 
-KINDS = ("methods", "subsets", "suites", "metrics", "corpora", "backbones")
+KINDS = ("methods", "subsets", "suites", "metrics", "corpora", "backbones", "experiments")
+
+
+def summaries(kind: str) -> dict[str, str]:
+    """Name → summary of all of a kind: experiments are files, and everything else is in the registry."""
+    if kind == "experiments":
+        return {name: shipped.summary(name) for name in shipped.names()}
+    return {name: registry.summary(kind, name) for name in registry.table(kind)}
 
 
 def everything() -> Iterator[str]:
     """The names of every kind, each with its summary."""
     for kind in KINDS:
         yield f"{kind}:"
-        yield from (_line(kind, name, registry.summary(kind, name)) for name in registry.table(kind))
+        names = summaries(kind)
+        yield from (_line(names, name, names[name]) for name in names)
 
 
 def one(kind: str) -> Iterator[str]:
@@ -33,12 +42,13 @@ def one(kind: str) -> Iterator[str]:
     if kind not in KINDS:
         raise unknown("kind", kind, KINDS)
     measured = costs.read() if kind == "methods" else None
-    for name in registry.table(kind):
-        yield _line(kind, name, registry.summary(kind, name))
+    names = summaries(kind)
+    for name in names:
+        yield _line(names, name, names[name])
         if kind == "methods":
             declared = registry.declared(kind, name)
             paper = declared.get("traits", {}).get("paper", "paper not read")
-            yield _line(kind, "", paper, _needs(declared), _cost(measured, name))
+            yield _line(names, "", paper, _needs(declared), _cost(measured, name))
     if measured:
         commits = ", ".join(commit[:7] + commit[40:] for commit in measured["commits"])
         yield folded(
@@ -55,9 +65,9 @@ def folded(text: str, indent: str = "") -> str:
     )
 
 
-def _line(kind: str, name: str, *parts: str) -> str:
-    """A name and what is said of it. Parts that do not fit one line have lines of their own."""
-    start = f"  {name:<{max(map(len, registry.table(kind)))}}  "
+def _line(names: Iterable[str], name: str, *parts: str) -> str:
+    """One of the names and what is said of it. Parts that do not fit one line have lines of their own."""
+    start = f"  {name:<{max(map(len, names))}}  "
     one = start + " | ".join(parts)
     if "\n" not in folded(one):
         return one

@@ -31,14 +31,14 @@ class PolicyPainter:
     """Draws with a policy, by the suite's sampler. Conditions of prompts are encoded once."""
 
     def __init__(self, policy: Policy, backbone: Backbone, sampler: Sampler, conditions: Conditions) -> None:
-        self._policy, self._backbone, self._sampler, self._conditions = policy, backbone, sampler, conditions
+        self._policy, self._backbone, self.sampler, self._conditions = policy, backbone, sampler, conditions
 
     def draw(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[np.ndarray | None]:
-        shape = self._backbone.latent_shape_of(self._sampler.resolution, self._sampler.resolution)
+        shape = self._backbone.latent_shape_of(self.sampler.resolution, self.sampler.resolution)
         noise = torch.stack([torch.randn(shape, generator=torch_generator(seed)) for seed in seeds])
         device, text = self._policy.engine.device, self._conditions[[p.text for p in prompts]]
         latents = self._policy.sample(
-            noise.to(device), text.to(device), steps=self._sampler.steps, guidance_scale=self._sampler.guidance_scale
+            noise.to(device), text.to(device), steps=self.sampler.steps, guidance_scale=self.sampler.guidance_scale
         )
         finite = torch.isfinite(latents).flatten(1).all(1).tolist()
         pictures = self._backbone.decode(torch.nan_to_num(latents))

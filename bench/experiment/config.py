@@ -13,6 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from bench import plugins, registry
 from bench.errors import BenchError, unknown
+from bench.experiment import shipped
 from bench.experiment.toml import (
     Settings,
     check_value,
@@ -182,9 +183,13 @@ class ExperimentConfig(Settings):
 def read_experiment(path: Path | None, flags: Mapping[str, Any], settings: Sequence[str] = ()) -> ExperimentConfig:
     """Read an experiment file (if any), lay flags and ``method.key=value`` settings over it, and check every name.
 
+    Args:
+        path: of the file, or the name of a shipped experiment.
+
     Raises:
-        BenchError: one line for an unknown key, method, subset or suite, with the nearest known name.
+        BenchError: one line for an unknown experiment, key, method, subset or suite, with the nearest known name.
     """
+    path = None if path is None else shipped.find(path)
     values = read_values(path, flags, ExperimentConfig, file="experiment file", key="experiment key")
     values |= _with_files(values, flags, path)
     narrowing = {key: flags[key] for key in ("methods", "subsets") if flags.get(key) is not None}

@@ -89,7 +89,7 @@ class Rank:
             print(f"bench: {reason}", file=sys.stderr, flush=True)
         finally:  # or they would wait for this rank for ever
             if place.num_tasks > 1:
-                _stop_others()
+                stop_others()
         raise RankFailed(reason)
 
     def _work(self, rank: int, *, several: bool) -> tuple[int, str]:
@@ -98,8 +98,8 @@ class Rank:
             error_file = folder / "error.json"
             os.environ["TORCHELASTIC_ERROR_FILE"] = str(error_file)
             if several:
-                _join_group()
-            code = _run(self.command)
+                join_group()
+            code = run_worker(self.command)
             return code, ends.death(rank, code, _line(error_file))
 
     def checkpoint(self) -> Any:
@@ -119,7 +119,7 @@ _asked = False
 """Whether the worker was told to stop."""
 
 
-def _run(command: tuple[str, ...]) -> int:
+def run_worker(command: tuple[str, ...]) -> int:
     """Run the worker; its exit code, or the negative number of the signal that killed it."""
     global _running, _asked
     _asked = False
@@ -165,7 +165,7 @@ def _follow(launcher: int) -> None:
         time.sleep(_LOOK)
 
 
-def _join_group() -> None:
+def join_group() -> None:
     """Set torchrun's environment from the cluster's, one thread per core of this process."""
     from submitit.helpers import TorchDistributedEnvironment
 
@@ -176,7 +176,7 @@ def _join_group() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", os.environ.get("SLURM_CPUS_PER_TASK", "1"))
 
 
-def _stop_others() -> None:
+def stop_others() -> None:
     """What srun does to a job with a bad rank; submitit's local controller, this process's parent, has to be asked."""
     if os.environ.get("SUBMITIT_EXECUTOR") == "local":
         os.kill(os.getppid(), signal.SIGTERM)

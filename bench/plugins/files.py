@@ -30,8 +30,8 @@ class _File:
     sha256: str
 
 
-_FILES: dict[str, _File] = {}
-"""By name, of this process."""
+FILES: dict[str, _File] = {}
+"""The file of each method that this process was given by its path: name → file."""
 
 
 def is_path(name: str) -> bool:
@@ -86,23 +86,23 @@ def register(path: Path) -> str:
         )
     source = path.read_bytes()
     file = _File(path, hashlib.sha256(source).hexdigest())
-    if _FILES.get(name) == file and name in registry.table("methods"):
+    if FILES.get(name) == file and name in registry.table("methods"):
         return name
-    if name not in _FILES and name in registry.table("methods"):
+    if name not in FILES and name in registry.table("methods"):
         if _is_installed(name, source):
             return name
         raise BenchError(f"{path} would be named {name!r}, and that is another method; rename the file")
     module = execute(path, source)
     method = _only_method(module, path)
-    _FILES[name] = file
+    FILES[name] = file
     registry.add("methods", name, f"{module.__name__}:{method.__name__}")
     return name
 
 
 def origin(name: str) -> Any:
     """Where a method comes from, for records: ``built-in``, a package with its version, or a file with its hash."""
-    if name in _FILES:
-        return {"file": _FILES[name].path.name, "sha256": _FILES[name].sha256}
+    if name in FILES:
+        return {"file": FILES[name].path.name, "sha256": FILES[name].sha256}
     if name in registry.BUILT_IN["methods"]:
         return "built-in"
     point = next(point for point in entry_points(group="bench.methods") if point.name == name)

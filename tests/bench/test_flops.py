@@ -140,7 +140,7 @@ def test_counting_leaves_the_model_as_it_was():
 
 def test_the_same_architecture_is_counted_once_and_another_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     counted = []
-    monkeypatch.setattr("bench.flops._COUNTED", {})
+    monkeypatch.setattr("bench.flops.COUNTED", {})
     monkeypatch.setattr("bench.flops.count", lambda function: counted.append(1) or count(function))
     first, again = cost(make()), cost(make())
     assert first == again and len(counted) == 2  # a forward, and both

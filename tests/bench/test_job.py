@@ -629,21 +629,22 @@ def test_a_reward_that_is_waited_for_later_is_the_same_and_costs_the_same(world,
     """With the thread that a GPU's job has, and without."""
     from concurrent.futures import ThreadPoolExecutor
 
+    thread = ThreadPoolExecutor(1)
     now, later, threaded = world.job(), world.job(), world.job()
     images = np.arange(2 * 16 * 16 * 3, dtype=np.uint8).reshape(2, 16, 16, 3)
     prompts = [Prompt("0", "x")] * 2
     expected = now.reward(images, prompts)
     assert torch.equal(later.reward_later(images, prompts)(), expected)
     session = fakes.session_of(threaded)
-    session.scorer._thread = ThreadPoolExecutor(1)
     with monkeypatch.context() as on_a_gpu:
         on_a_gpu.setattr(session.engine, "device", torch.device("cuda"))
+        on_a_gpu.setattr(session.engine, "thread", lambda name: thread)
         wait = threaded.reward_later(images, prompts)
     assert torch.equal(wait(), expected)
     assert now.meter.counts() == later.meter.counts() == threaded.meter.counts()
     session.close()
     with pytest.raises(RuntimeError, match="after shutdown"):
-        session.scorer._thread.submit(print)
+        thread.submit(print)
 
 
 def test_a_loras_reference_is_the_pretrained_model_bit_for_bit(lora, world):

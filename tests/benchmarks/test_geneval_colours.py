@@ -32,7 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def clip(folder: Path, monkeypatch: pytest.MonkeyPatch) -> ClipViT:
     monkeypatch.setenv("BENCH_ASSET_CLIP_VIT_L14", str(folder))
-    monkeypatch.setattr(geneval_colours, "_colours", Remembered(64))
+    monkeypatch.setattr(geneval_colours, "colours", Remembered(64))
     return clip_vit.load()
 
 

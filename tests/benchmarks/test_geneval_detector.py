@@ -50,7 +50,7 @@ def instances(model: Mask2Former) -> Instances:
 def stand_in(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BENCH_ASSET_GENEVAL_DETECTOR", str(path))
     monkeypatch.setattr(geneval_detector, "class_names", lambda: tuple(f"thing {number}" for number in range(80)))
-    monkeypatch.setattr(geneval_detector, "_pictures", Remembered(4))
+    monkeypatch.setattr(geneval_detector, "pictures", Remembered(4))
     geneval_detector.release()
 
 

@@ -77,7 +77,7 @@ def test_the_four_share_one_look_at_a_picture(monkeypatch: pytest.MonkeyPatch) -
     looks: list[int] = []
     look = Mask2Former.__call__
     monkeypatch.setattr(Mask2Former, "__call__", lambda self, image: looks.append(1) or look(self, image))
-    monkeypatch.setattr(geneval_detector, "_pictures", Remembered(64))
+    monkeypatch.setattr(geneval_detector, "pictures", Remembered(64))
     pictures, prompts = (column[:2] for column in asked())
     for name in PINNED:
         metric(name).score(pictures, prompts)
@@ -89,8 +89,8 @@ def test_scores_do_not_depend_on_what_stands_beside(monkeypatch: pytest.MonkeyPa
     pictures, prompts = asked()
     judge = metric("geneval_reward")
     together = judge.score(pictures, prompts)
-    monkeypatch.setattr(geneval_detector, "_pictures", Remembered(64))
-    monkeypatch.setattr(geneval_colours, "_colours", Remembered(64))
+    monkeypatch.setattr(geneval_detector, "pictures", Remembered(64))
+    monkeypatch.setattr(geneval_colours, "colours", Remembered(64))
     assert [judge.score([pictures[number]], [prompts[number]])[0] for number in (4, 3)] == [together[4], together[3]]
 
 

@@ -95,7 +95,7 @@ def metric():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rapidocr_onnxruntime, "RapidOCR", engine)
         made = RapidOCRAccuracy()
-        assert made._engine is not None
+        made.prepare()  # loads it
         yield made
 
 
@@ -136,9 +136,12 @@ def test_a_picture_of_the_papers_size_is_not_shrunk(metric):
     assert metric.score([np.asarray(half)], [prompt])[0] < 1.0
 
 
-def test_released_it_reads_again():
-    metric = RapidOCRAccuracy()
-    metric.__dict__["_engine"] = lambda _: ([[None, "note"]], None)
-    assert metric.read(np.zeros((256, 256, 3), np.uint8)) == "note"
+def test_released_it_loads_its_engine_again(monkeypatch):
+    loaded = []
+    engine = lambda picture: ([[None, "note"]], None)  # noqa: E731
+    monkeypatch.setattr("rapidocr_onnxruntime.RapidOCR", lambda **_: loaded.append(1) or engine)
+    metric, picture = RapidOCRAccuracy(), np.zeros((256, 256, 3), np.uint8)
+    assert [metric.read(picture), metric.read(picture)] == ["note", "note"] and len(loaded) == 1
     metric.release()
-    assert "_engine" not in metric.__dict__
+    assert len(loaded) == 1
+    assert metric.read(picture) == "note" and len(loaded) == 2

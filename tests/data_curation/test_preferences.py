@@ -66,7 +66,7 @@ def test_the_preferred_picture_comes_first_wherever_it_stands(tmp_path):
 
 def test_places_are_those_of_the_manifest_and_not_of_the_corpus(tmp_path):
     corpus = Tagged([half("x", "0"), half("y", "1"), half("y", "0"), half("x", "1")])
-    corpus._images[1] = corpus._images[0]  # a picture that stands in two pairs is in a manifest once
+    corpus.pictures[1] = corpus.pictures[0]  # a picture that stands in two pairs is in a manifest once
     manifest = cut(corpus, ALL, None, tmp_path)
     assert manifest.indices == (0, 2, 3)
     assert pair_up(corpus, manifest).tolist() == [[2, 0], [0, 1]]
@@ -75,13 +75,13 @@ def test_places_are_those_of_the_manifest_and_not_of_the_corpus(tmp_path):
 def test_one_picture_may_win_one_pair_and_lose_another(tmp_path):
     """As where people see the last winner against a new picture."""
     corpus = Tagged([half("x", "0"), half("x", "1"), half("y", "1"), half("y", "0"), half("z", "0"), half("z", "1")])
-    corpus._images[2] = corpus._images[4] = corpus._images[1]
+    corpus.pictures[2] = corpus.pictures[4] = corpus.pictures[1]
     assert paired(corpus, tmp_path) == ([[1, 0], [1, 3], [5, 1]], [])
 
 
 def test_a_picture_against_itself_is_a_tie(tmp_path):
     corpus = Tagged([half("x", "1"), half("x", "0"), half("y", "1"), half("y", "0")])
-    corpus._images[1] = corpus._images[0]
+    corpus.pictures[1] = corpus.pictures[0]
     assert paired(corpus, tmp_path) == ([[2, 3]], ["tagged: 0 pairs lack a picture and 1 are ties; 1 are left"])
 
 

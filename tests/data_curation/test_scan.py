@@ -19,6 +19,7 @@ from bench.machine.crew import Crew
 from data_curation import parts, scan
 from data_curation.hy_soar import HYSOAR
 from data_curation.image_folder import ImageFolder
+from data_curation.paths import Inside
 
 
 @pytest.fixture(autouse=True)
@@ -175,10 +176,10 @@ def test_a_mislabelled_picture_is_counted(tmp_path):
 
 
 def test_trouble_with_the_disk_is_no_problem_of_a_pair(corpus, tmp_path, monkeypatch):
-    def broken(self, index):
+    def broken(self, name):
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(ImageFolder, "_data", broken)
+    monkeypatch.setattr(Inside, "read", broken)
     with pytest.raises(OSError, match="Input/output error"):
         scan.scan(corpus, tmp_path)
     assert not scan.scan_parts(corpus, tmp_path).folder.exists()

@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-import _common
+import common
 import metrics
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An environment of its own, with an empty cache folder and no stand-ins."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("BENCH_")}
     monkeypatch.setattr(os, "environ", kept | {"BENCH_CACHE": str(tmp_path / "cache")})
-    monkeypatch.setattr(_common, "HERE", tmp_path)
+    monkeypatch.setattr(common, "HERE", tmp_path)
 
 
 def vit(tokens: int, width: int, layers: int, patch: int) -> int:
@@ -61,7 +61,7 @@ def test_the_networks_have_the_published_number_of_weights(what: str, millions: 
 
 def test_every_metric_has_its_models_or_stand_ins(tmp_path: Path) -> None:
     needed = {asset for name in registry.table("metrics") for asset in registry.load("metrics", name).assets}
-    without = needed - set(stand_ins(tmp_path, _common.WORDS))
+    without = needed - set(stand_ins(tmp_path, common.WORDS))
     assert all(not assets.TABLE[name].stand_in for name in without)
 
 

@@ -6,7 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import _common
+import common
 import flow_grpo
 import loading
 import pytest
@@ -26,7 +26,7 @@ def test_soar_and_its_reference_have_one_loss_and_one_gradient(world: World, bat
     reference.batch = batch
     theirs, ours = soar.first_updates(reference, method, session)
     assert ours.loss == pytest.approx(theirs.loss, rel=1e-6)
-    assert _common.distance(theirs, ours) < ROUND_OFF
+    assert common.distance(theirs, ours) < ROUND_OFF
 
 
 def test_soar_and_its_reference_stay_together_over_steps(world: World) -> None:
@@ -41,7 +41,7 @@ def test_soars_reference_notices_another_objective(world: World) -> None:
     reference.config = reference.config.model_copy(update={"guidance_scale": 1.5})
     theirs, ours = soar.first_updates(reference, method, session)
     assert ours.loss != pytest.approx(theirs.loss, rel=1e-6)
-    assert _common.distance(theirs, ours) > 100 * ROUND_OFF
+    assert common.distance(theirs, ours) > 100 * ROUND_OFF
 
 
 def test_soars_reference_holds_more_memory(world: World) -> None:
@@ -49,8 +49,8 @@ def test_soars_reference_holds_more_memory(world: World) -> None:
     reference.prepare()
     reference.step()
     soar.step(method, session)
-    held = _common.peak_activation(reference.step, CPU, reference.parameters)
-    needed = _common.peak_activation(lambda: soar.step(method, session), CPU, session.job.parameters)
+    held = common.peak_activation(reference.step, CPU, reference.parameters)
+    needed = common.peak_activation(lambda: soar.step(method, session), CPU, session.job.parameters)
     assert needed <= 0.5 * held
 
 
@@ -71,7 +71,7 @@ def test_flow_grpo_and_its_reference_have_one_loss(world: World, batch: int, mic
 def test_flow_grpo_and_its_reference_have_one_gradient(world: World) -> None:
     reference, session, method = flow_grpo.both_sides(world.backbone, CPU, settings=SETTINGS, prompts=4)
     theirs, ours = flow_grpo.first_updates(reference, method, session)
-    assert _common.distance(theirs, ours) < 10 * ROUND_OFF
+    assert common.distance(theirs, ours) < 10 * ROUND_OFF
 
 
 def test_flow_grpo_and_its_reference_stay_together_over_updates(world: World) -> None:
@@ -106,7 +106,7 @@ def _losses(method: Any, session: Any) -> list[float]:
 def test_live_bytes_count_what_is_held_and_no_more() -> None:
     layers = torch.nn.Sequential(torch.nn.Linear(10, 10), torch.nn.GELU(), torch.nn.Linear(10, 10))
     data, size = torch.randn(100, 10), 100 * 10 * 4
-    with _common.LiveBytes(layers.parameters()) as counter:
+    with common.LiveBytes(layers.parameters()) as counter:
         out = layers(data)
         assert counter.live == 3 * size  # two inputs that backward needs, and the output
         view = out.view(10, 100)
@@ -125,7 +125,7 @@ def test_live_bytes_count_what_is_held_and_no_more() -> None:
 
 def test_alternate_runs_every_side_as_often() -> None:
     calls: list[str] = []
-    seconds = _common.alternate({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 2, CPU)
+    seconds = common.alternate({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 2, CPU)
     assert calls == ["a", "b"] * 3
     assert set(seconds) == {"a", "b"}
 
@@ -135,7 +135,7 @@ def test_captions_differ_and_fit_the_embedded_tokenizers() -> None:
 
     from bench.backbone.loader import TINY_SD3
 
-    every = _common.captions(342)
+    every = common.captions(342)
     assert len(set(every)) == 342
     tokenizer = CLIPTokenizer.from_pretrained(Path(TINY_SD3.source) / "tokenizer")
     assert max(len(tokenizer(caption).input_ids) for caption in every) <= 12
@@ -144,7 +144,7 @@ def test_captions_differ_and_fit_the_embedded_tokenizers() -> None:
 def test_the_shrunk_pipeline_opens_with_the_loader(tmp_path: Path) -> None:
     from bench.backbone import loader
 
-    _common.make_pipeline(tmp_path / "shrunk", width=64, depth=2, resolution=32)
+    common.make_pipeline(tmp_path / "shrunk", width=64, depth=2, resolution=32)
     backbone = loader.find(str(tmp_path / "shrunk"), max_sequence_length=77)
     assert backbone.latent_shape == (16, 4, 4)
     reference, session, method = soar.both_sides(backbone, CPU, batch_size=2)
@@ -171,9 +171,9 @@ def test_caches_written_for_loading_are_read_back(tmp_path: Path) -> None:
 def test_a_table_can_be_kept_as_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import json
 
-    monkeypatch.setattr(_common, "HERE", tmp_path)
-    arguments = _common.parser(None).parse_args(["--json", "--machine", "My Laptop", "--device", "cpu"])
-    _common.tell("some", [_common.Figure("speed", 2.0, "x", ">= 1")], ["a note"], arguments, CPU)
+    monkeypatch.setattr(common, "HERE", tmp_path)
+    arguments = common.parser(None).parse_args(["--json", "--machine", "My Laptop", "--device", "cpu"])
+    common.tell("some", [common.Figure("speed", 2.0, "x", ">= 1")], ["a note"], arguments, CPU)
     content = json.loads((tmp_path / "some-my-laptop.json").read_text())
     assert content["figures"] == [{"what": "speed", "value": 2.0, "unit": "x", "target": ">= 1"}]
     assert {"device", "versions", "git", "cores"} <= set(content["machine"])

@@ -85,20 +85,20 @@ class FakeCorpus(Corpus):
     quantiles: Mapping[str, float] = {"half": 0.5}
 
     def __init__(self, cache: Path | None = None, size: int = 12) -> None:
-        self._images = np.random.default_rng(0).integers(0, 256, (size, RESOLUTION, RESOLUTION, 3), np.uint8)
+        self.pictures = np.random.default_rng(0).integers(0, 256, (size, RESOLUTION, RESOLUTION, 3), np.uint8)
 
     def __len__(self) -> int:
-        return len(self._images)
+        return len(self.pictures)
 
     def caption(self, index: int) -> str:
         return CAPTIONS[index % len(CAPTIONS)]
 
     def image(self, index: int) -> np.ndarray:
-        return self._images[index]
+        return self.pictures[index]
 
     @property
     def fingerprint(self) -> str:
-        return digest({"fake": len(self), "pixels": int(self._images.sum())})
+        return digest({"fake": len(self), "pixels": int(self.pictures.sum())})
 
 
 def suite() -> Suite:

@@ -18,9 +18,10 @@ import fakes
 import torch
 
 from bench import records
-from bench.evaluation import drawing, scoring
+from bench.evaluation import Evaluator, scoring
 from bench.experiment import loop
 from bench.job import Job
+from bench.training.model import TrainedModel
 
 
 def patch(owner: Any, name: str, around: Callable[..., Any]) -> None:
@@ -65,28 +66,33 @@ def in_a_line(step: int) -> None:
     patch(records.Log, "append", around)
 
 
-def in_a_checkpoint(number: int) -> None:
-    """The checkpoint is written under its temporary name and not yet moved."""
+def in_a_file(number: int, is_one: Callable[[Path], bool]) -> None:
+    """The ``number``-th file of a kind is written under its temporary name and not yet moved."""
     seen = 0
 
     def around(original: Any, source: Path, target: Path) -> None:
         nonlocal seen
-        seen += Path(target).name == "checkpoint.pt"
-        kill_if(seen == number and Path(target).name == "checkpoint.pt")
+        found = is_one(Path(target))
+        seen += found
+        kill_if(found and seen == number)
         original(source, target)
 
     patch(os, "replace", around)
 
 
+def in_a_checkpoint(number: int) -> None:
+    in_a_file(number, lambda path: path.name == "checkpoint.pt")
+
+
 def at_call(owner: Any, name: str, number: int, *, before: bool = False) -> None:
-    """Right after the ``number``-th call of a method, or right before it."""
+    """Right after the ``number``-th call of a function, or right before it."""
     seen = 0
 
-    def around(original: Any, *arguments: Any) -> Any:
+    def around(original: Any, *arguments: Any, **options: Any) -> Any:
         nonlocal seen
         seen += 1
         kill_if(before and seen == number)
-        result = original(*arguments)
+        result = original(*arguments, **options)
         kill_if(seen == number)
         return result
 
@@ -94,33 +100,38 @@ def at_call(owner: Any, name: str, number: int, *, before: bool = False) -> None
 
 
 def in_an_evaluation(number: int) -> None:
-    """Images are drawn, samples.jsonl is not written."""
-    at_call(drawing._Drawing, "prompt_set", number)
+    """Images are drawn, samples.jsonl is not there."""
+    in_a_file(number, lambda path: path.name == "samples.jsonl" and path.parent.suffix == ".partial")
 
 
 def between_images(number: int) -> None:
-    """Some images of an evaluation are there, the others are not."""
-    at_call(drawing._Drawing, "_keep", number)
+    """Some images of an evaluation are there, the others are not: each evaluation has four."""
+    in_a_file(number, lambda path: path.suffix == ".png")
 
 
 def between_scores(number: int) -> None:
     """An evaluation's images are there, and are not all scored."""
-    at_call(scoring._Scoring, "_unit", number, before=True)
+    at_call(scoring, "score_each", number, before=True)
 
 
 def after_an_evaluation(number: int) -> None:
     """The evaluation is complete, the checkpoint is older."""
-    at_call(loop.JobRun, "_evaluate", number)
+    at_call(Evaluator, "run", number)
 
 
 def before_a_stage(number: int) -> None:
     """The weights that a stage hands on are there, the checkpoint knows nothing of it."""
-    at_call(loop.JobRun, "_enter", number, before=True)
+    at_call(TrainedModel, "save", number)
 
 
 def at_the_export(_: int) -> None:
     """Everything is done but for the weights."""
-    patch(loop.JobRun, "_export", lambda original, run: kill_if(True))
+
+    def around(original: Any, model: TrainedModel, folder: Path, *, merge: bool) -> None:
+        kill_if(folder.name == "weights")
+        original(model, folder, merge=merge)
+
+    patch(TrainedModel, "save", around)
 
 
 # point → (method, seconds between checkpoints, kills in the order of the runs)
@@ -133,7 +144,7 @@ POINTS: dict[str, tuple[str, float, list[tuple[Callable[[int], None], int]]]] = 
     "half-a-checkpoint": ("flow_grpo", -1, [(in_a_checkpoint, 2)]),
     "first-checkpoint": ("flow_grpo", -1, [(in_a_checkpoint, 1)]),
     "mid-evaluation": ("flow_grpo", 1e9, [(in_an_evaluation, 2)]),
-    "between-images": ("flow_grpo", 1e9, [(between_images, 2)]),
+    "between-images": ("flow_grpo", 1e9, [(between_images, 6)]),
     "between-scores": ("flow_grpo", 1e9, [(between_scores, 2)]),
     "after-evaluation": ("flow_grpo", 1e9, [(after_an_evaluation, 1)]),
     "last-evaluation": ("flow_grpo", -1, [(in_an_evaluation, 3)]),

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bench import plugins, registry
+from bench import registry
+from bench.plugins import files
 
 HEAD = '''"""A plugin of a test."""
 
@@ -78,7 +79,7 @@ def only_here() -> Iterator[None]:
     """Plugins that a test adds are gone after it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(registry, "ADDED", {})
-        patch.setattr(plugins, "_FILES", {})
+        patch.setattr(files, "FILES", {})
         registry.table.cache_clear()
         registry.summary.cache_clear()
         yield

@@ -68,7 +68,7 @@ def sends(monkeypatch: pytest.MonkeyPatch, answer: bytes | Exception) -> None:
             raise answer
         self.part.write_bytes(answer)
 
-    monkeypatch.setattr(download.Resuming, "_receive", receive)
+    monkeypatch.setattr(download.Resuming, "receive", receive)
 
 
 def one_line(call: Callable[[], object]) -> str:

@@ -112,8 +112,9 @@ def test_a_method_of_a_file_is_listed_too(tmp_path):
 def test_one_kind_is_its_part_of_the_whole_list(kind):
     whole, part = (CliRunner().invoke(main, ["list", *arguments]).output for arguments in ([], [kind]))
     lines = part.splitlines()
-    assert len(lines) == len(registry.table(kind)) and f"{kind}:\n{part}" in whole
-    assert len({line.index(registry.summary(kind, line.split()[0])) for line in lines}) == 1  # a column
+    summaries = listing.summaries(kind)
+    assert len(lines) == len(summaries) and f"{kind}:\n{part}" in whole
+    assert len({line.index(summaries[line.split()[0]]) for line in lines}) == 1  # a column
 
 
 def test_an_unknown_kind_ends_in_one_line():

@@ -377,7 +377,7 @@ def test_a_sweep_goes_on_and_takes_further_scales(run: Run, monkeypatch: pytest.
     drawn, ours = [], PolicyPainter.draw
 
     def draw(self, prompts, seeds):
-        drawn.append(self._sampler.guidance_scale)
+        drawn.append(self.sampler.guidance_scale)
         if drawn == [1.0, 3.0]:
             raise KeyboardInterrupt
         return ours(self, prompts, seeds)

@@ -84,12 +84,10 @@ def test_pictures_that_a_failed_job_finished_are_not_those_of_other_settings(
     """All pictures are drawn, and scoring dies. The other settings reach the fraction after another number of steps."""
     probe = job_run(world, tmp_path / "probe", 0)
     probe.run()
-    budget = f"flops={probe.job.meter.flops!r}"  # of two steps on batches of four
+    budget = f"flops={probe.session.job.meter.flops!r}"  # of two steps on batches of four
     with monkeypatch.context() as patch:
-        unit = scoring._Scoring._unit
-        patch.setattr(
-            scoring._Scoring, "_unit", lambda self, rows: unit(self, rows) if "base" in str(self.folder) else 1 / 0
-        )
+        read = scoring.read_picture
+        patch.setattr(scoring, "read_picture", lambda path, *a: read(path, *a) if "base" in path.parts else 1 / 0)
         failed = experiment("r", LATE, budget=budget)
     job = failed.folder / "sft--half--s0"
     assert failed.failed and [path.name for path in (job / "evaluations").iterdir()] == ["2"]
@@ -100,18 +98,17 @@ def test_pictures_that_a_failed_job_finished_are_not_those_of_other_settings(
 
 
 def job_run(world: fakes.World, folder: Path, seed: int) -> JobRun:
+    session = fakes.session_of(world.job(seed=seed))
     return JobRun(
-        folder, fakes.small("sft"), world.job(seed=seed), Budget.parse("steps=2"), (1.0,), world.evaluator,
-        configuration="c",
-    )  # fmt: skip
+        folder, fakes.small("sft"), session, Budget.parse("steps=2"), (1.0,), world.evaluator, configuration="c"
+    )
 
 
-@pytest.mark.parametrize("where", ["_unit", "draw"])
+@pytest.mark.parametrize(("owner", "where"), [(scoring, "read_picture"), (PolicyPainter, "draw")])
 def test_pictures_of_other_weights_are_drawn_anew_whatever_else_is_equal(
-    world: fakes.World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+    world: fakes.World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: object, where: str
 ) -> None:
     """One configuration, step and spending. Other code, or a device that rounds otherwise, leaves other weights."""
-    owner = scoring._Scoring if where == "_unit" else PolicyPainter
     with monkeypatch.context() as patch:
         patch.setattr(owner, where, lambda *a: 1 / 0)
         with pytest.raises(ZeroDivisionError):
@@ -128,7 +125,7 @@ def test_an_evaluation_says_which_weights_were_drawn(world: fakes.World, tmp_pat
     run.run()
     found = records.read_json(tmp_path / "evaluations/2/evaluation.json")
     whole = hashlib.sha256()
-    for name, tensor in sorted(run.job.policy.transformer.state_dict().items()):
+    for name, tensor in sorted(run.session.job.policy.transformer.state_dict().items()):
         whole.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\n".encode() + tensor.numpy().tobytes())
     assert (found["configuration"], found["weights"]) == ("c", whole.hexdigest())
 
@@ -155,22 +152,6 @@ def test_what_an_earlier_start_began_does_not_stay(world: fakes.World, tmp_path:
     job_run(world, tmp_path, 0).run()
     assert sorted(path.name for path in evaluations.iterdir()) == ["2"]
     assert not list(evaluations.rglob("*.partial"))
-
-
-def test_what_a_living_process_writes_is_left_alone(tmp_path: Path) -> None:
-    import os
-    import platform
-
-    parent, elsewhere, old = (
-        tmp_path / f".a.json.{platform.node()}.{os.getppid()}.partial",
-        tmp_path / ".a.json.another-machine.1.partial",
-        tmp_path / ".b.json.another-machine.1.partial",
-    )
-    for path in (parent, elsewhere, old):
-        path.write_text("{")
-    os.utime(old, (0, 0))
-    records.clear_partials(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([parent.name, elsewhere.name])
 
 
 # -- rows that nothing is trained for --------------------------------------------------------------------------------

@@ -144,12 +144,17 @@ def lives(pid: int) -> bool:
     "start",
     [
         "from bench.launch.processes import run_processes; run_processes(command, 2, 1)",
-        "from bench.launch import rank; rank.Rank(command, Path())._work(0, several=False)",
+        "import submitit; from bench.launch.rank import Rank\n"
+        "submitit.JobEnvironment = lambda: SimpleNamespace(global_rank=0, num_tasks=1)\n"
+        "Rank(command, Path())()",
     ],
     ids=["ranks of accelerate", "a worker of a cluster job"],
 )
 def test_processes_that_were_started_end_with_a_launcher_that_is_killed(start: str) -> None:
-    code = f"import sys; from pathlib import Path; command = (sys.executable, '-S', '-c', {SLEEPER!r}); {start}"
+    code = (
+        "import sys; from pathlib import Path; from types import SimpleNamespace\n"
+        f"command = (sys.executable, '-S', '-c', {SLEEPER!r})\n{start}"
+    )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     many = 2 if "run_processes" in start else 1

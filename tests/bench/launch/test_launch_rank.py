@@ -20,9 +20,9 @@ def stopped(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Rank 0 of two, whose worker was told to stop; returns what it then asked of the others."""
     asked: list[str] = []
     monkeypatch.setattr("submitit.JobEnvironment", lambda: SimpleNamespace(job_id="7", global_rank=0, num_tasks=2))
-    monkeypatch.setattr(rank, "_join_group", lambda: None)
-    monkeypatch.setattr(rank, "_run", lambda command: ends.INTERRUPTED)
-    monkeypatch.setattr(rank, "_stop_others", lambda: asked.append("stop"))
+    monkeypatch.setattr(rank, "join_group", lambda: None)
+    monkeypatch.setattr(rank, "run_worker", lambda command: ends.INTERRUPTED)
+    monkeypatch.setattr(rank, "stop_others", lambda: asked.append("stop"))
     monkeypatch.delenv("SLURM_RESTART_COUNT", raising=False)
     monkeypatch.setitem(os.environ, "TORCHELASTIC_ERROR_FILE", "")  # which a rank sets; put back afterwards
     return asked
@@ -58,7 +58,7 @@ def test_nor_does_another_attempt_of_the_same(tmp_path: Path, monkeypatch: pytes
 def test_a_rank_that_cannot_say_why_still_stops_the_others(
     tmp_path: Path, stopped: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rank, "_run", lambda command: -9)
+    monkeypatch.setattr(rank, "run_worker", lambda command: -9)
     monkeypatch.setattr(Path, "write_text", lambda *_, **__: (_ for _ in ()).throw(OSError("disk")))
     with pytest.raises(OSError, match="disk"):
         Rank(("worker",), tmp_path, ("job",))()

@@ -221,7 +221,7 @@ def test_a_lora_of_rank_32_is_the_75_mb_of_the_paper():
 
 def test_methods_that_train_the_same_are_counted_once(monkeypatch):
     costs: dict[tuple[Any, ...], Any] = {}
-    monkeypatch.setattr("bench.flops._COUNTED", costs)
+    monkeypatch.setattr("bench.flops.COUNTED", costs)
     first = probe.what_trains(small("sft"), TINY, low=True)
     assert probe.what_trains(small("soar"), TINY, low=True) == first
     assert len(costs) == 1
