@@ -132,7 +132,7 @@ def _writable(folder: Path) -> bool:
         if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
             raise
         return False
-    return os.access(folder, os.W_OK)
+    return os.access(folder, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
 
 
 def _caption_problem(row: Row) -> str | None:

@@ -169,7 +169,7 @@ def _check_whole(where: Path, info: Mapping[str, Any]) -> None:
     }
     for fault, names in other.items():
         if names:
-            raise BenchError(f"the weights of {where} {fault} {some(names)}; copy or download them again")
+            raise BenchError(f"the weights of {where} {fault} {some(names, 3)}; copy or download them again")
 
 
 def _stored_dtype(folder: Path) -> torch.dtype | None:

@@ -148,11 +148,11 @@ def read_lora(transformer: Any, path: Path) -> LoraFile:
             else:
                 layers.setdefault(target.module, {})[part] = target.of(key, part, tensor)
     if strange:
-        raise ValueError(f"{some(strange)} is of no layout that is read; only LoRA (and PEFT's DoRA) is")
+        raise ValueError(f"{some(strange, 3)} is of no layout that is read; only LoRA (and PEFT's DoRA) is")
     if homeless:
-        raise ValueError(f"the transformer has no layer for {some(homeless)}")
+        raise ValueError(f"the transformer has no layer for {some(homeless, 3)}")
     if lonely := sorted(alphas.keys() - layers.keys()):
-        raise ValueError(f"it has an alpha but no weights for {some(lonely)}")
+        raise ValueError(f"it has an alpha but no weights for {some(lonely, 3)}")
     return LoraFile(layers, alphas, config)
 
 
@@ -263,7 +263,9 @@ def _config(path: Path, metadata: Mapping[str, str]) -> LoraConfig | None:
         raise ValueError(f"{where} says that it is {kind}, and only LoRA is read")
     known = {field.name for field in fields(LoraConfig)}
     if unknown := sorted(key for key in values.keys() - known if values[key]):
-        raise ValueError(f"{where} has {some(unknown)}, which this version of peft does not know; install a newer one")
+        raise ValueError(
+            f"{where} has {some(unknown, 3)}, which this version of peft does not know; install a newer one"
+        )
     values = {key: value for key, value in values.items() if key in known and key != "runtime_config"}
     for key in ("r", "lora_alpha"):
         number = values.get(key)
@@ -309,14 +311,14 @@ def _put_on(transformer: Any, file: LoraFile) -> None:
 
     if alone := sorted(name for name, parts in file.layers.items() if not {A, B} <= parts.keys()):
         lacking = ", ".join(sorted({A, B} - file.layers[alone[0]].keys()))
-        raise ValueError(f"it lacks {lacking} of {some(alone)}")
+        raise ValueError(f"it lacks {lacking} of {some(alone, 3)}")
     inject_adapter_in_model(file.config or _own_config(file), transformer, adapter_name=ADAPTER)
     slots = dict(_slots(transformer))
     tensors = {(name, part): tensor for name, parts in file.layers.items() for part, tensor in parts.items()}
     if missing := sorted(f"{name}.{part}" for name, part in slots.keys() - tensors.keys()):
-        raise ValueError(f"it lacks {some(missing)}")
+        raise ValueError(f"it lacks {some(missing, 3)}")
     if extra := sorted(f"{name}.{part}" for name, part in tensors.keys() - slots.keys()):
-        raise ValueError(f"its configuration makes no layer for {some(extra)}")
+        raise ValueError(f"its configuration makes no layer for {some(extra, 3)}")
     for (name, part), slot in slots.items():
         tensor = tensors[name, part]
         if tensor.shape != slot.shape:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from fakes import advance, session_of, small, weights
+from fakes import advance, learner, session_of, small, weights
 from observed import prepare, record, wide
 
 from bench.errors import JobFailure
@@ -80,7 +80,7 @@ def test_the_average_has_the_releases_constant_decay(world):
     for _ in range(3):
         advance(job, method, 1)
         expected = [0.995 * e + 0.005 * wide(w) for e, w in zip(expected, weights(job), strict=True)]
-    for value, held in zip(expected, job.learner.ema, strict=True):
+    for value, held in zip(expected, learner(job).ema, strict=True):
         np.testing.assert_allclose(wide(held), value, rtol=1e-5, atol=1e-6)
 
 

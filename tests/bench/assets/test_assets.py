@@ -16,6 +16,7 @@ from click.testing import CliRunner
 
 from bench import assets
 from bench.assets import download
+from bench.assets import table as assets_table
 from bench.assets.kinds import File, HubModel
 from bench.cli import main
 from bench.errors import BenchError
@@ -54,7 +55,7 @@ def table(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A small table, a hub cache that is empty, and no network that a test could reach by mistake."""
     import huggingface_hub.constants
 
-    monkeypatch.setattr(assets, "TABLE", {a.name: a for a in (LIST, HEAD, PREFIX, MODEL, GATED)})
+    monkeypatch.setattr(assets_table, "TABLE", {a.name: a for a in (LIST, HEAD, PREFIX, MODEL, GATED)})
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(download, "RETRIES", 0)
     sends(monkeypatch, ConnectionRefusedError("a test asked for the network"))
@@ -260,7 +261,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[fake_hub.Fa
     from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 
     monkeypatch.undo()  # the downloads of this test are real
-    monkeypatch.setattr(assets, "TABLE", {a.name: a for a in (MODEL, GATED)})
+    monkeypatch.setattr(assets_table, "TABLE", {a.name: a for a in (MODEL, GATED)})
     monkeypatch.setattr(download, "RETRIES", 0)
     monkeypatch.setattr(download, "PAUSE", 0.0)
     monkeypatch.setattr(download, "PIECE", 2)

@@ -94,7 +94,7 @@ def test_a_later_command_goes_on_with_what_an_earlier_one_left(server: FileServe
 
 def test_a_download_that_was_killed_leaves_nothing_after_the_next(server: FileServer, target: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from bench import download\n"
+        "import sys; from pathlib import Path; from bench.assets import download\n"
         "url, target, sha256, size = sys.argv[1:]\n"
         "lock = Path(target).parent / '.locks' / 'file.lock'\n"
         "download.fetch(url, Path(target), sha256, int(size), what='the file', lock=lock)"

@@ -521,7 +521,9 @@ def test_records_of_another_version_are_not_written_again(run: Run, pattern: str
     folder, _ = run("fake", passes="generate")
     (path,) = folder.glob(pattern)
     first, _, rest = path.read_text().partition("\n") if path.suffix == ".jsonl" else (path.read_text(), "", "")
-    path.write_text(json.dumps(json.loads(first) | damage) + "\n" + rest)
+    changed = json.loads(first) | damage
+    changed.pop("check", None)  # what a line of another version would hold is not known
+    path.write_text(json.dumps(changed) + "\n" + rest)
     before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
     with pytest.raises(BenchError, match=f"{path.name} is not a record this version reads"):
         score_run(folder, ("spread",), Progress(quiet=True))
@@ -627,7 +629,7 @@ def test_a_run_whose_record_says_no_jobs_ends_in_one_line(run: Run, tmp_path: Pa
     trained.mkdir()
     (trained / "experiment.json").write_text(json.dumps(record))
     for what in (trained, trained / "base"):
-        with pytest.raises(BenchError, match=r"experiment\.json is damaged \(its jobs are no names\)"):
+        with pytest.raises(BenchError, match=r"experiment\.json is not a record this version reads"):
             run(what)
 
 

@@ -82,9 +82,9 @@ def test_a_jobs_model_is_gone_before_the_next_one_is_made(experiment, monkeypatc
     alive: list[int] = []
     make = jobs.Job.__init__
 
-    def init(self: jobs.Job, **given: Any) -> None:
+    def init(self: jobs.Job, *parts: Any) -> None:
         alive.append(sum(model() is not None for model in models))
-        make(self, **given)
+        make(self, *parts)
         models.append(weakref.ref(self.policy.transformer))
 
     monkeypatch.setattr(jobs.Job, "__init__", init)

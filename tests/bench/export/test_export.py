@@ -271,7 +271,7 @@ LACKING: dict[str, tuple[str, Callable[[Path], Any], str]] = {
     "experiment a list": ("full", rewritten("../experiment.json", lambda record: []), "experiment.json"),
     "experiment without its jobs": ("full", rewritten("../experiment.json", without("jobs")), "experiment.json.*jobs"),
     "without its suite": ("full", rewritten("../experiment.json", without("suite")), "experiment.json.*suite"),
-    "config a list": ("full", rewritten("../config.json", lambda record: []), "config.json is damaged"),
+    "config a list": ("full", rewritten("../config.json", lambda record: []), "config.json is not a record"),
     "job without its config": ("full", rewritten("job.json", without("config")), "job.json.*config"),
     "job a list": ("full", rewritten("job.json", lambda record: []), "job.json"),
     "no status": ("full", rewritten("status.json", without("status")), "status.json.*status"),

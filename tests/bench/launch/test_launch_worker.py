@@ -17,6 +17,7 @@ from launching import wait_until
 from bench import worker
 from bench.errors import BenchError, JobFailure
 from bench.evaluate.config import EvaluationConfig
+from bench.experiment import run as experiment_run
 from bench.experiment.config import ExperimentConfig
 from bench.experiment.loop import OutOfMemory
 from bench.experiment.run import Outcome, Workspace
@@ -41,7 +42,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     workspace = Workspace(tmp_path / "cache", tmp_path / "runs")
 
     def run(function, *only: str) -> Result:
-        monkeypatch.setattr(run, "run_experiment", function)
+        monkeypatch.setattr(experiment_run, "run_experiment", function)
         path = write_config(workspace.runs / "x", config)
         command = worker_command(path, workspace, only, quiet=True)
         return CliRunner().invoke(worker.main, command[command.index(str(path)) :], catch_exceptions=False)

@@ -49,7 +49,7 @@ def half(tiny_pipeline):
 def test_bfloat16_computes_and_float32_learns(world, half):
     (_, logs), (coarse, half_logs) = trained(world, "sft"), trained(half, "sft")
     assert all(p.dtype == torch.float32 and p.grad is None for p in coarse.parameters)
-    state = coarse.learner.optimizer.state[coarse.parameters[0]]
+    state = fakes.learner(coarse).optimizer.state[coarse.parameters[0]]
     assert state["exp_avg"].dtype == torch.float32
     assert half_logs[0]["loss"] != logs[0]["loss"]
     assert half_logs[0]["loss"] == pytest.approx(logs[0]["loss"], rel=0.02)

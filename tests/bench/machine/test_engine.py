@@ -143,7 +143,7 @@ def test_the_clock_of_a_step_is_read_when_the_device_is_done(
     monkeypatch.setattr(Engine, "settle", wait)
     run = fakes.job_run(world, tmp_path, "sft", "steps=2", (1.0,))
     run.run()
-    assert run.job.meter.seconds == 2 * seconds
+    assert run.session.job.meter.seconds == 2 * seconds
 
 
 def test_a_gpu_is_waited_for_and_a_cpu_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
