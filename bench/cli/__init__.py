@@ -328,13 +328,13 @@ def run(
 ) -> None:
     """Train every method on every subset with every seed under one budget, evaluate, and render the report.
 
-    EXPERIMENT is a TOML file (see experiments/); flags go over it. Stop with Ctrl-C; the same command resumes.
+    EXPERIMENT is a TOML file or a name of `bench list experiments`; flags go over it. Ctrl-C stops; the same resumes.
 
     \b
         bench run --methods sft,soar,flow_grpo --subset high_aesthetic
-        bench run experiments/embedded_steps.toml --seeds 0,1
-        bench run experiments/paper_main.toml --dry-run
-        bench run experiments/paper_main.toml --launcher accelerate --processes 8
+        bench run embedded_steps --seeds 0,1
+        bench run paper_main --dry-run
+        bench run paper_main --launcher accelerate --processes 8
     """
     from bench.experiment.config import read_experiment
 
@@ -412,9 +412,9 @@ def tune(
 
     \b
         bench tune --methods sft,soar --subset high_aesthetic
-        bench tune experiments/embedded_steps.toml --trials 16
+        bench tune embedded_steps --trials 16
         bench tune --methods soar --space soar.lr=1e-4:1e-3 --space soar.aux_weight=0.3:3
-        bench run experiments/embedded_steps.toml --tuned reports/embedded_steps-tune/tuned.toml
+        bench run embedded_steps --tuned reports/embedded_steps-tune/tuned.toml
     """
     from bench.experiment.config import read_experiment
     from bench.experiment.run import Workspace
@@ -613,7 +613,7 @@ def curate(corpus: str, names: tuple[str, ...], suite: str, cache: Path, **setti
 @click.argument("kind", required=False)
 @click.option("--config", "method", help="Show the settings of a method, or of a .py file's, with their sources.")
 def list_(kind: str | None, method: str | None) -> None:
-    """Methods, subsets, suites, metrics, corpora and backbones, with a summary of each; or all of one KIND.
+    """Methods, subsets, suites, metrics, corpora, backbones and experiments, with summaries; or all of one KIND.
 
     \b
         bench list
