@@ -6,7 +6,7 @@ PYTEST ?= --numprocesses=auto --maxprocesses=4 --dist=loadfile
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: run test lint coverage parity clean
+.PHONY: run test quick lint coverage parity clean
 
 run: $(STAMP)
 	$(BIN)/bench run --methods sft,soar,flow_grpo --subset high_aesthetic
@@ -14,6 +14,10 @@ run: $(STAMP)
 # One thread per process: two processes of one thread are faster than one of two, and sums come out the same everywhere.
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST)
+
+# The loop while one works: lints, and the tests that neither train for long nor start processes (tests/conftest.py).
+quick: lint
+	$(MAKE) test PYTEST='$(PYTEST) -m "not slow"'
 
 coverage:
 	$(MAKE) test PYTEST="$(PYTEST) --cov --cov-report=term:skip-covered"

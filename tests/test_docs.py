@@ -47,6 +47,7 @@ def raft(tmp_path: Path) -> Path:
 SMALL = {"prompts": 4, "group_size": 3, "sampling_steps": 2}
 
 
+@pytest.mark.slow
 def test_the_worked_method_keeps_every_promise(raft: Path) -> None:
     settings = [part for key, value in SMALL.items() for part in ("--set", f"{key}={value}")]
     result = CliRunner().invoke(main, ["check", str(raft), *settings])
@@ -54,6 +55,7 @@ def test_the_worked_method_keeps_every_promise(raft: Path) -> None:
     assert len(result.output.splitlines()) == len(PROMISES)
 
 
+@pytest.mark.slow
 def test_the_worked_method_fine_tunes_on_the_best_of_each_group(raft: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     method = registry.load("methods", plugins.named(str(raft)))
     trained, job = method(method_config(method, "embedded", SMALL)), World().job(method.needs)
@@ -73,6 +75,7 @@ def test_the_worked_method_fine_tunes_on_the_best_of_each_group(raft: Path, monk
     assert job.meter.reward_calls == 12 and job.meter.updates == 1
 
 
+@pytest.mark.slow
 def test_the_worked_method_stands_in_a_comparison_beside_built_in_ones(world: Any, raft: Path, tmp_path: Path) -> None:
     with fakes.registered(world.backbone):
         config = read_experiment(

@@ -16,7 +16,7 @@ from bench.cli.printing import say
 @click.argument("kind", required=False)
 @click.option("--config", "method", help="Show the settings of a method, or of a .py file's, with their sources.")
 def list_(kind: str | None, method: str | None) -> None:
-    """Methods, subsets, suites, metrics, corpora and backbones, with a summary of each; or all of one KIND.
+    """Methods, subsets, suites, metrics, corpora, backbones and experiments, with summaries; or all of one KIND.
 
     \b
         bench list

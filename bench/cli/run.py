@@ -66,13 +66,13 @@ def run(
 ) -> None:
     """Train every method on every subset with every seed under one budget, evaluate, and render the report.
 
-    EXPERIMENT is a TOML file (see experiments/); flags go over it. Stop with Ctrl-C; the same command resumes.
+    EXPERIMENT is a TOML file or a name of `bench list experiments`; flags go over it. Ctrl-C stops; the same resumes.
 
     \b
         bench run --methods sft,soar,flow_grpo --subset high_aesthetic
-        bench run experiments/embedded_steps.toml --seeds 0,1
-        bench run experiments/paper_main.toml --dry-run
-        bench run experiments/paper_main.toml --launcher accelerate --processes 8
+        bench run embedded_steps --seeds 0,1
+        bench run paper_main --dry-run
+        bench run paper_main --launcher accelerate --processes 8
     """
     from bench.experiment.config import read_experiment
 

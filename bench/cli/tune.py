@@ -60,9 +60,9 @@ def tune(
 
     \b
         bench tune --methods sft,soar --subset high_aesthetic
-        bench tune experiments/embedded_steps.toml --trials 16
+        bench tune embedded_steps --trials 16
         bench tune --methods soar --space soar.lr=1e-4:1e-3 --space soar.aux_weight=0.3:3
-        bench run experiments/embedded_steps.toml --tuned reports/embedded_steps-tune/tuned.toml
+        bench run embedded_steps --tuned reports/embedded_steps-tune/tuned.toml
     """
     from bench.experiment.config import read_experiment
     from bench.experiment.run import Workspace

@@ -155,12 +155,12 @@ def test_a_damaged_file_of_hashes_ends_in_one_line(file):
 
 def test_a_cache_that_cannot_be_written_does_for_reading(file, monkeypatch):
     monkeypatch.setattr(module, "SETTLED", 0.0)
-    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    monkeypatch.setattr(os, "access", lambda path, mode, **options: False)
     assert hashed(file) == hashlib.sha256(b"one").hexdigest()  # no file of hashes is there
     monkeypatch.undo()
     monkeypatch.setattr(module, "SETTLED", 0.0)
     hashed(file)
-    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    monkeypatch.setattr(os, "access", lambda path, mode, **options: False)
     monkeypatch.setattr(hashlib, "file_digest", None)
     assert hashed(file) == hashlib.sha256(b"one").hexdigest()
 
@@ -200,7 +200,7 @@ def test_a_listing_that_cannot_be_written_does_for_reading(tmp_path, monkeypatch
     path = beside(tmp_path / "in", RED)
     first = open_corpus(str(path), tmp_path / "cache", 16)
     before = sorted(tmp_path.rglob("*"))
-    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    monkeypatch.setattr(os, "access", lambda path, mode, **options: False)
     again = open_corpus(str(path), tmp_path / "cache", 16)
     assert again.fingerprint == first.fingerprint and again.caption(0) == "a picture"
     (tmp_path / "in" / "a.txt").write_text("another")

@@ -26,7 +26,7 @@ def test_what_metering_costs_is_measured_on_a_job_that_charges(monkeypatch: pyte
         charged.append(meters[0].forwards - before)
         return {9: 0.5, 99: 0.01}[repeats]
 
-    monkeypatch.setattr("bench.job.Meter", Kept)
+    monkeypatch.setattr("bench.training.ledger.Meter", Kept)
     monkeypatch.setattr(embedded, "clock", clock)
     found = embedded.meter_cost()
     assert charged == [32, 32]

@@ -55,7 +55,9 @@ def table(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A small table, a hub cache that is empty, and no network that a test could reach by mistake."""
     import huggingface_hub.constants
 
-    monkeypatch.setattr(assets_table, "TABLE", {a.name: a for a in (LIST, HEAD, PREFIX, MODEL, GATED)})
+    small = {a.name: a for a in (LIST, HEAD, PREFIX, MODEL, GATED)}
+    for place in (assets, assets_table):
+        monkeypatch.setattr(place, "TABLE", small)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(download, "RETRIES", 0)
     sends(monkeypatch, ConnectionRefusedError("a test asked for the network"))
@@ -261,7 +263,9 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[fake_hub.Fa
     from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 
     monkeypatch.undo()  # the downloads of this test are real
-    monkeypatch.setattr(assets_table, "TABLE", {a.name: a for a in (MODEL, GATED)})
+    small = {a.name: a for a in (MODEL, GATED)}
+    for place in (assets, assets_table):
+        monkeypatch.setattr(place, "TABLE", small)
     monkeypatch.setattr(download, "RETRIES", 0)
     monkeypatch.setattr(download, "PAUSE", 0.0)
     monkeypatch.setattr(download, "PIECE", 2)

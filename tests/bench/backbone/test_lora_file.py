@@ -369,7 +369,7 @@ def test_hundreds_of_keys_are_a_few_names_and_a_number(tiny_pipeline: Path, tmp_
     ("more", "line"),
     [
         ({"lora_alpha": None}, "does not say lora_alpha"),
-        ({"lora_alpha": float("inf")}, "does not say lora_alpha"),
+        ({"lora_alpha": float("inf")}, "it holds Infinity, which is no JSON"),
         ({"r": "2"}, "does not say r, a finite"),
         ({"peft_type": "LOHA"}, "says that it is LOHA"),
         ({"stronger": 2}, "has stronger, which this version of peft does not know"),

@@ -126,7 +126,7 @@ def test_two_equal_jobs_leave_equal_bytes_and_another_seed_others(world, tmp_pat
     for folder in ("a", "b"):
         job_run(world, tmp_path / folder).run()
     other = job_run(world, tmp_path / "c")
-    other.job = world.job(seed=1)
+    other.session = world.session(seed=1)
     other.run()
     assert records_of(tmp_path / "a") == records_of(tmp_path / "b")
     assert (tmp_path / "a" / "train.jsonl").read_bytes() != (tmp_path / "c" / "train.jsonl").read_bytes()
@@ -235,7 +235,7 @@ def test_a_stage_starts_from_what_the_one_before_would_be_evaluated_with(world, 
     first = name.partition("+")[0]
     alone = job_run(world, tmp_path / "alone", first, "steps=3", (1.0,))
     alone.run()
-    with alone.method.evaluation_weights(alone.job), torch.no_grad():
+    with alone.method.evaluation_weights(alone.session.job), torch.no_grad():
         noise, text = torch.ones(2, 4, 4, 4), world.text(2)
         expected = alone.session.job.policy.velocity(noise, 0.5, text)
     run = job_run(world, tmp_path / "both", name, "steps=6", (0.5, 1.0))
@@ -256,7 +256,7 @@ def test_a_stage_starts_from_what_the_one_before_would_be_evaluated_with(world, 
     assert halves[0] == halves[1]  # the first half is the same job
     whole = find_weights(tmp_path / "both")
     assert whole.kind == "transformer"
-    with run.method.evaluation_weights(run.job), torch.no_grad():
+    with run.method.evaluation_weights(run.session.job), torch.no_grad():
         expected = run.session.job.policy.velocity(noise, 0.5, text)
     run.session.job.policy.transformer = None
     loaded = loading.load_transformer(whole.path, torch.float32, torch.device("cpu"), part=None)
@@ -493,7 +493,7 @@ def test_ctrl_c_leaves_a_resumable_state(world, tmp_path, monkeypatch, presses, 
 
     with monkeypatch.context() as patch:
         if where == "update":
-            patch.setattr(broken.job, "update", press(broken.session.job.update))
+            patch.setattr(broken.session.job, "update", press(broken.session.job.update))
         else:
             patch.setattr(evaluation, "score_suite", press(evaluation.score_suite))
         with pytest.raises(KeyboardInterrupt):
