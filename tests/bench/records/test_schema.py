@@ -25,9 +25,12 @@ from bench.evaluation import draw_suite, score_suite
 from bench.evaluation.collecting import collect_suite
 from bench.experiment import recorded
 from bench.experiment.config import ExperimentConfig
+from bench.experiment.data import SubsetData
+from bench.experiment.keys import JobKey, JobSpec
 from bench.experiment.recipe import Recipe, Stage
 from bench.experiment.toml import validated
 from bench.experiment.tuned import Tuned
+from bench.experiment.workbench import Workbench
 from bench.machine.engine import Engine
 from bench.method import AdamWConfig, Needs, PostTrainingMethod, Traits
 from bench.records.archive import unpacked
@@ -49,7 +52,7 @@ from bench.training.meter import Meter
 
 EXAMPLES = Path(__file__).parent / "examples"
 BENCH = Path(bench.__file__).parent
-ARCHIVE = Path(__file__).parents[3] / "reports" / "high_aesthetic" / "records.tar.xz"
+ARCHIVE = Path(__file__).parents[3] / "reports" / "reference" / "high_aesthetic" / "records.tar.xz"
 KINDS: dict[str, type[BaseModel]] = {
     "experiment.json": ExperimentRecord,
     "job.json": JobRecord,
@@ -116,6 +119,13 @@ class Blank:
         return [None for _ in prompts]
 
 
+def subset_data(pairs: dict[str, Any] | None) -> SubsetData:
+    """Six pairs, with preferences that are recorded as ``pairs``."""
+    preferences = SimpleNamespace(record=pairs) if pairs else None
+    manifest = SimpleNamespace(content_hash="ab" * 8, count=6)
+    return cast(SubsetData, SimpleNamespace(manifest=manifest, training=SimpleNamespace(preferences=preferences)))
+
+
 @pytest.fixture
 def config(monkeypatch: pytest.MonkeyPatch) -> ExperimentConfig:
     monkeypatch.setattr(recorded, "versions", lambda: {"python": "3.11.9", "torch": "2.13.0"})
@@ -165,22 +175,13 @@ def write_run(config: ExperimentConfig, run: Path) -> None:
         folder=run,
     )
     jobs = [f"{method}--all--s{seed}" for seed in config.seeds for method in config.methods]
-    experiment = recorded.experiment_record(config, suite, backbone, metrics, jobs)
+    workbench = cast(Workbench, SimpleNamespace(config=config, suite=suite, backbone=backbone, metrics=metrics))
+    experiment = recorded.experiment_record(workbench, jobs)
     records.write_record(run / "experiment.json", experiment)
     pairs = {"corpus": "liked", "pairs": 5, "hash": "aa", "preferred_hash": "bb"}
     for method, recipe in recipes().items():
-        job = recorded.job_record(
-            config,
-            recipe,
-            job=f"{method}--all--s0",
-            method=method,
-            subset="all",
-            seed=0,
-            reward="brightness" if recipe.needs.reward else None,
-            preferences=pairs if recipe.needs.preference_pairs else None,
-            subset_hash="ab" * 8,
-            subset_count=6,
-        )
+        reward = "brightness" if recipe.needs.reward else None
+        job = recorded.job_record(config, JobSpec(JobKey(method, "all", 0), recipe, reward), subset_data(pairs))
         records.write_record(run / job.job / "job.json", job)
     trained = run / "sft--all--s0"
     write_status(trained, "failed", "a reason — of several words")
@@ -298,9 +299,8 @@ def test_a_method_with_a_trait_that_is_no_text_ends_in_one_line(config: Experime
         traits = replace(Plain.traits, paper=cast(str, None))
 
     recipe = Recipe((Stage("sft", Untold, BatchConfig(lr=1e-4), "built-in"),))
-    about: dict[str, Any] = {"subset": "all", "seed": 0, "subset_hash": "ab", "subset_count": 6}
     with pytest.raises(BenchError, match=r"the job sft--all--s0 cannot be recorded \(traits\.paper: "):
-        recorded.job_record(config, recipe, job="sft--all--s0", method="sft", reward=None, preferences=None, **about)
+        recorded.job_record(config, JobSpec(JobKey("sft", "all", 0), recipe, None), subset_data(None))
 
 
 def damaged(run: Path, name: str, change: Callable[[str], str]) -> Path:
