@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from bench import records, registry
+from bench import levels, records, registry
 from bench.errors import BenchError, unknown
 from bench.experiment import DRAWN_UNTRAINED, NOT_TRAINED, Outcome, Workspace, untrained_header, untrained_record
 from bench.progress import Progress
@@ -129,7 +129,7 @@ def _open_run(folder: Path, config: EvaluationConfig, engine: Engine) -> tuple[S
             head = {"v": records.VERSION, "name": config.run_name, "notice": suite.notice}
             return {**head, "suite": about, "jobs": []}
 
-        if old not in (None, record(known)):
+        if old and old | {"suite": levels.with_name(old["suite"])} != record(known):
             raise BenchError(
                 f"{folder} was evaluated on another suite or with other metrics; give this one a name with --name, or "
                 "delete the folder"
@@ -228,7 +228,7 @@ class _Rows:
         path = row.folder / "job.json"
         about = {"kind": self.subject.kind, "source": self.subject.what.rstrip("/") or "/"} | row.about | about
         if path.exists():
-            if records.read_json(path)["evaluated"] != about:
+            if levels.with_name(records.read_json(path)["evaluated"]) != levels.with_name(about):
                 raise BenchError(
                     f"{row.folder} holds an evaluation of something else that was called {self.subject.what!r}, or "
                     "drawn in another way; give this one a name with --name, or delete the folder"

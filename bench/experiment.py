@@ -13,7 +13,7 @@ from itertools import pairwise, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench import plugins, records, registry
+from bench import levels, plugins, records, registry
 from bench.budget import Budget
 from bench.config import ExperimentConfig, SubsetRule
 from bench.errors import BenchError
@@ -315,6 +315,7 @@ def _write_experiment(
     names = [job.name for job in jobs]
     if path.exists():
         old = records.read_json(path)
+        old["suite"] = levels.with_name(old["suite"])
         earlier = old.pop("jobs", [])
         fixed["suite"] = with_added(fixed["suite"], old["suite"])
         _refuse_another(folder, old, fixed, fixed)
@@ -571,6 +572,7 @@ class _Shared:
             reward=self.metrics[reward] if reward else None,
             engine=self.engine,
             compute=self.compute,
+            levels=self.suite.sampler.levels,
         )
         trackers = self.config.trackers if self.engine.is_main else ()
         with (

@@ -24,6 +24,7 @@ from bench.errors import JobFailure, Undeclared
 from bench.feed import Feed
 from bench.flops import Cost, decode_cost, meta_twin, reference_cost, transformer_cost
 from bench.learner import Learner
+from bench.levels import DIFFUSERS
 from bench.meter import Meter
 from bench.reward import Reward
 from bench.rng import torch_generator
@@ -64,13 +65,14 @@ class Job:
         reward: Metric | None = None,
         engine: Engine | None = None,
         compute: Compute | None = None,
+        levels: str = DIFFUSERS,
     ) -> None:
         self.engine, self.compute = engine or Engine(), compute or Compute()
         self.device = self.engine.device
         self.seed, self.step = seed, 0
         self.meter = Meter()
         self.latent_shape: Shape = backbone.latent_shape
-        self._backbone, self._null = backbone, null
+        self._backbone, self._null, self._levels = backbone, null, levels
         self._given, self._feed = data, Feed(data, seed, self.engine.rank, self.engine.world_size)
         self._scored = self._reward = Reward(reward, self.engine) if reward else None
         self._traced = True  # whether the reward may be asked for its gradient
@@ -87,7 +89,8 @@ class Job:
     def _begin(self, transformer: SD3Transformer2DModel) -> None:
         """Nothing trains yet."""
         transformer.requires_grad_(False)
-        self.policy = Policy(transformer, self._backbone.scheduler(), self._null, self.engine, self._charge_forward)
+        scheduler = self._backbone.scheduler()
+        self.policy = Policy(transformer, scheduler, self._null, self.engine, self._charge_forward, self._levels)
         self.learner: Learner | None = None
         self._twin: SD3Transformer2DModel | None = None
         self._costs: dict[tuple[Shape, bool], Cost] = {}

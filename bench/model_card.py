@@ -13,6 +13,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from bench import records
+from bench.levels import SHIFTED
 from bench.origin import Origin, read_origin
 from bench.report import tables
 from bench.report.read import Job, JobRecord, Study, read_job
@@ -228,7 +229,10 @@ def _code(study: Study, job: Job, source: Origin, form: Form, root: str) -> str:
     prompt = next((s.prompt for evaluation in job.evaluations for s in evaluation.samples), "a photo of a cat")
     arguments = [
         repr(prompt),
-        f"num_inference_steps={sampler.steps}",
+        # Of levels that are given to it, the scheduler shifts each once.
+        f"sigmas=[i / {sampler.steps} for i in range({sampler.steps}, 0, -1)]"
+        if sampler.levels == SHIFTED
+        else f"num_inference_steps={sampler.steps}",
         f"guidance_scale={sampler.guidance_scale:g}",
         f"height={sampler.resolution}",
         f"width={sampler.resolution}",

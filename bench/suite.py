@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from bench import levels
 from bench.errors import BenchError
 from bench.rng import derive_seed
 
@@ -56,11 +57,20 @@ class PromptSet:
 
 @dataclass(frozen=True)
 class Sampler:
-    """How images are made: Euler steps of the probability-flow ODE, guidance scale, side in pixels."""
+    """How images are made: Euler steps of the probability-flow ODE, guidance scale, side in pixels.
+
+    Attributes:
+        levels: name of the list of noise levels (``bench/levels.py``). Another list is a new version of the suite.
+    """
 
     steps: int
     guidance_scale: float
     resolution: int
+    levels: str = levels.DIFFUSERS
+
+    def __post_init__(self) -> None:
+        """BenchError for levels that are not known."""
+        levels.check(self.levels)
 
 
 @dataclass(frozen=True)

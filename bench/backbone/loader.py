@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
+from bench import levels
 from bench.backbone import hub, loading
 from bench.backbone.family import check_family, t5_tokens
 from bench.engine import Engine
@@ -229,10 +230,12 @@ class Backbone:
         return loading.load_transformer(self.folder, torch.float32, self.engine.device)
 
     def scheduler(self) -> FlowMatchEulerDiscreteScheduler:
-        """The pipeline's scheduler."""
+        """The pipeline's scheduler. BenchError where its own levels are none that this project knows."""
         from diffusers import FlowMatchEulerDiscreteScheduler
 
-        return FlowMatchEulerDiscreteScheduler.from_pretrained(self.folder, subfolder="scheduler")
+        scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(self.folder, subfolder="scheduler")
+        levels.check_scheduler(scheduler.config, f"{self.folder}/scheduler/scheduler_config.json")
+        return scheduler
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:

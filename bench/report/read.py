@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from bench import records
 from bench.budget import Budget
 from bench.errors import BenchError, unknown
+from bench.levels import DIFFUSERS, with_name
 from bench.meter import Meter
 from bench.records import BASE, CONTEXT, EVALUATED
 from bench.report.text import listed
@@ -62,12 +63,13 @@ class Metric(BaseModel):
 
 
 class Sampler(BaseModel):
-    """How the suite's images were sampled."""
+    """How the suite's images were sampled; records from before levels had names had one list."""
 
     model_config = ConfigDict(frozen=True)
     steps: int
     guidance_scale: float
     resolution: int
+    levels: str = DIFFUSERS
 
 
 class Suite(BaseModel):
@@ -494,7 +496,7 @@ def _read_untrained(runs: list[Path], kind: str, suite: Suite) -> tuple[Job, ...
     for folder in (path.parent for run in runs for path in sorted(run.glob(f"{kind}--*/job.json"))):
         job = _read_job(folder, suite)
         earlier = found.get(job.name)
-        if earlier and earlier.record and job.record and earlier.record.evaluated != job.record.evaluated:
+        if earlier and earlier.record and job.record and with_name(earlier.made) != with_name(job.made):
             raise BenchError(
                 f"{folder} and an earlier run's {job.name} are not the same (they differ in "
                 f"{_differing(earlier.made, job.made)}); evaluate one of them under another path, or report them apart"

@@ -22,7 +22,7 @@ from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 from trained import adapted, transformer, velocity
 
-from bench import export
+from bench import export, levels
 from bench.backbone import hub, loader
 from bench.cli import main
 from bench.errors import BenchError
@@ -448,6 +448,20 @@ def test_the_code_on_the_card_works(
     assert names["image"].size == (16, 16) and (folder / "picture.png").exists()
     expected = adapted(load_home(full)) if job == lora else transformer(load_home(full), 0.02)
     assert torch.equal(velocity(names["pipeline"].transformer), velocity(expected))
+
+
+@pytest.mark.parametrize("name", levels.GRIDS)
+def test_the_code_on_the_card_draws_at_the_suites_levels(
+    run: FakeRun, full: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    run.experiment["suite"]["sampler"] |= {"steps": 5, "levels": name}
+    run.save()
+    (code,) = re.findall(r"```python\n(.*?)```", write_card(full).read_text(), re.S)
+    monkeypatch.chdir(full)
+    names: dict[str, Any] = {}
+    exec(compile(code, "README.md", "exec"), names)
+    visited = names["pipeline"].scheduler.sigmas.tolist()
+    assert visited == pytest.approx(levels.sigmas(name, 5, 3.0).tolist(), rel=1e-6)
 
 
 def load_home(job: Path) -> Path:
