@@ -24,6 +24,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "soar": "methods.soar:SOAR",
         "input_perturbation": "methods.input_perturbation:InputPerturbation",
         "reflexflow": "methods.reflexflow:ReflexFlow",
+        "mixflow": "methods.mixflow:MixFlow",
         "flow_grpo": "methods.flow_grpo:FlowGRPO",
         "diffusion_nft": "methods.diffusion_nft:DiffusionNFT",
         "dpo": "methods.dpo:DPO",
