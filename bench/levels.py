@@ -74,6 +74,15 @@ def sigmas(name: str, steps: int, shift: float) -> NDArray[np.float32]:
     return np.append(GRIDS[name](steps, shift), 0).astype(np.float32)
 
 
+def sigmas_from(sigma: float, steps: int, shift: float) -> NDArray[np.float32]:
+    """Levels from ``sigma`` down to 0 in equal steps of the time before the shift: (steps + 1,).
+
+    From 1 it is the list ``shifted``.
+    """
+    times = np.linspace(sigma / (shift - (shift - 1) * sigma), 0, steps + 1)
+    return np.asarray(_shift(times, shift)).astype(np.float32)
+
+
 ELSEWHERE: Final[Mapping[str, Any]] = {
     "num_train_timesteps": TABLE,
     "use_dynamic_shifting": False,

@@ -8,7 +8,7 @@ from typing import Any
 from bench import measured, registry
 from bench.errors import unknown
 
-KINDS = ("methods", "subsets", "suites", "metrics", "corpora", "backbones")
+KINDS = ("methods", "subsets", "suites", "metrics", "probes", "corpora", "backbones")
 
 
 def everything() -> Iterator[str]:

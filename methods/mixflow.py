@@ -1,7 +1,7 @@
 """MixFlow (Li et al. 2025, arXiv 2512.19311): the model is told a level, and its input is noisier than that.
 
-A sampler's states are found to lie nearest to the path at a higher level than the sampler believes ("slow flow"). So per
-pair, with U and U' uniform in [0, 1):
+A sampler's states are found to lie nearest to the path at a higher level than the sampler believes ("slow flow"). So
+per pair, with U and U' uniform in [0, 1):
 
 1. The level ``sigma`` that the model is told: ``1 - sqrt(U)``, then the timestep shift.
 2. The slowed level ``m = sigma + U' gamma (1 - sigma)``, at which the input lies.
