@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from typing import Protocol
 
 import torch
@@ -18,6 +17,7 @@ from torch import Tensor
 from bench import flow, levels
 from bench.backbone.loader import TextCondition
 from bench.rng import torch_generator
+from bench.solvers import solve
 
 
 class Field(Protocol):
@@ -172,7 +172,8 @@ class OnPath:
         return unconditional, conditional
 
     def _parts(self) -> tuple[Tensor, ...]:
-        return torch.arange(len(self.pairs), device=self.pairs.latents.device).split(self._batch)
+        rows: tuple[Tensor, ...] = torch.arange(len(self.pairs), device=self.pairs.latents.device).split(self._batch)
+        return rows
 
 
 class Trajectories:
@@ -260,9 +261,7 @@ class Trajectories:
 
     def solve(self, state: Tensor, sigmas: Tensor) -> Tensor:
         """Euler steps from any states of the pairs through ``sigmas``, which begin at the states' level."""
-        for before, after in pairwise(sigmas):
-            state = flow.euler(state, self.call(state, before), before, after)
-        return state
+        return solve(self.call, state, sigmas)
 
     def sigmas_from(self, position: int, steps: int) -> Tensor:
         """Levels from a position's down to 0 in so many steps, evenly spread before the shift: (steps + 1,)."""

@@ -12,6 +12,8 @@ from torch import Tensor
 from bench import flow, levels
 from bench.backbone.loader import TextCondition
 from bench.engine import Engine
+from bench.remedies import Remedy
+from bench.solvers import EULER, solve
 from bench.weights import adapters_off
 
 if TYPE_CHECKING:
@@ -128,19 +130,28 @@ class Policy:
 
     @torch.no_grad()
     def sample(
-        self, noise: Tensor, text: TextCondition, *, steps: int, guidance_scale: float, levels: str | None = None
+        self,
+        noise: Tensor,
+        text: TextCondition,
+        *,
+        steps: int,
+        guidance_scale: float,
+        levels: str | None = None,
+        solver: str = EULER,
+        remedy: Remedy | None = None,
     ) -> Tensor:
-        """Solve the ODE from ``noise`` with Euler steps: clean latents like ``noise``.
+        """Solve the ODE from ``noise``: clean latents like ``noise``.
 
         Args:
             levels: name of the list of noise levels; None: the policy's own.
+            solver: one of ``bench/solvers.py``; Euler steps are the reference.
+            remedy: changes what the solver does (``bench/remedies.py``).
         """
-        sigmas = self.sigmas(steps, levels)
-        latents = noise
-        for i in range(steps):
-            velocity = self.guided_velocity(latents, sigmas[i], text, guidance_scale)
-            latents = flow.euler(latents, velocity, sigmas[i], sigmas[i + 1])
-        return latents
+
+        def velocity(latents: Tensor, sigma: Tensor) -> Tensor:
+            return self.guided_velocity(latents, sigma, text, guidance_scale)
+
+        return solve(velocity, noise, self.sigmas(steps, levels), solver, remedy)
 
     @contextmanager
     def reference(self) -> Iterator[None]:
