@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import fakes
@@ -223,3 +225,12 @@ def test_a_policy_is_a_field(world: fakes.World) -> None:
             assert all("value" in row for row in rows(probe, paths)), probe.name
     ratio = next(probe for probe in PROBES if probe.name == "norm_ratio")
     assert {row["value"] for row in rows(ratio, found[1])} == {1.0}
+
+
+def test_the_probe_in_the_docs_works() -> None:
+    page = (Path(__file__).parents[2] / "docs/exposure-bias.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.S)
+    names: dict[str, Any] = {}
+    exec(compile(code, "exposure-bias.md", "exec"), names)
+    found = rows(names["Turn"](), at(1.0, drawn_pairs(WORLD, 3)))
+    assert len(found) == 3 * len(way().starts) and all(-1e-6 < row["value"] < 2 for row in found)
