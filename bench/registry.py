@@ -1,8 +1,8 @@
 """Names to code. Nothing is imported until it is used, so ``bench list`` and ``bench --help`` stay instant.
 
 A built-in is one line below. A package outside this repository adds entries through the entry-point groups
-``bench.methods``, ``bench.metrics``, ``bench.subsets``, ``bench.suites``, ``bench.corpora`` and ``bench.backbones``.
-A method in a single file is added by its path (``bench/plugins/files.py``).
+``bench.methods``, ``bench.metrics``, ``bench.probes``, ``bench.subsets``, ``bench.suites``, ``bench.corpora`` and
+``bench.backbones``. A method in a single file is added by its path (``bench/plugins/files.py``).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "soar": "methods.soar:SOAR",
         "input_perturbation": "methods.input_perturbation:InputPerturbation",
         "reflexflow": "methods.reflexflow:ReflexFlow",
+        "mixflow": "methods.mixflow:MixFlow",
         "flow_grpo": "methods.flow_grpo:FlowGRPO",
         "diffusion_nft": "methods.diffusion_nft:DiffusionNFT",
         "dpo": "methods.dpo:DPO",
@@ -66,6 +67,18 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "geneval_reward": "benchmarks.metrics.geneval_reward:GenEvalReward",
         "geneval_reward_released": "benchmarks.metrics.geneval_reward_released:GenEvalRewardReleased",
         "imagereward": "benchmarks.metrics.imagereward:ImageReward",
+    },
+    "probes": {
+        "heldout_loss": "benchmarks.probes.heldout_loss:HeldOutLoss",
+        "one_step_gap": "benchmarks.probes.one_step_gap:OneStepGap",
+        "k_step_gap": "benchmarks.probes.k_step_gap:KStepGap",
+        "response": "benchmarks.probes.response:Response",
+        "slowness": "benchmarks.probes.slowness:Slowness",
+        "variance_error": "benchmarks.probes.variance_error:VarianceError",
+        "norm_ratio": "benchmarks.probes.norm_ratio:NormRatio",
+        "noise_ratio": "benchmarks.probes.noise_ratio:NoiseRatio",
+        "recovery": "benchmarks.probes.recovery:Recovery",
+        "step_error": "benchmarks.probes.step_error:StepError",
     },
     "corpora": {
         "world": "data_curation.world.corpus:WorldCorpus",

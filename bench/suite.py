@@ -12,6 +12,7 @@ from bench.errors import BenchError
 from bench.metric import Metric
 from bench.prompt import Prompt
 from bench.rng import derive_seed
+from bench.sampling import levels
 
 __all__ = ["Prompt", "PromptSet", "Sampler", "Suite"]
 
@@ -41,11 +42,21 @@ class PromptSet:
 
 @dataclass(frozen=True)
 class Sampler:
-    """How images are made: Euler steps of the probability-flow ODE, guidance scale, side in pixels."""
+    """How images are made: Euler steps of the probability-flow ODE, guidance scale, side in pixels.
+
+    Attributes:
+        levels: name of the list of noise levels (``bench/sampling/levels.py``). Another list is a new version of the
+            suite.
+    """
 
     steps: int
     guidance_scale: float
     resolution: int
+    levels: str = levels.DIFFUSERS
+
+    def __post_init__(self) -> None:
+        """BenchError for levels that are not known."""
+        levels.check(self.levels)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from bench.errors import unknown
 NARROWEST = 24
 """Columns that a text keeps beside the names, however narrow the terminal is."""
 
-KINDS = ("methods", "subsets", "suites", "metrics", "corpora", "backbones")
+KINDS = ("methods", "subsets", "suites", "metrics", "probes", "corpora", "backbones")
 
 
 def everything() -> Iterator[str]:

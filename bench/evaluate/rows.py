@@ -21,6 +21,7 @@ from bench.machine.bounds import LARGEST_SCALE, LONGEST_NAME, MOST_IMAGES, MOST_
 from bench.machine.locks import EXPERIMENT, turn
 from bench.machine.progress import Progress
 from bench.records import atomic
+from bench.sampling import levels
 
 if TYPE_CHECKING:
     from bench.machine.engine import Engine
@@ -150,7 +151,7 @@ def _open_run(folder: Path, config: EvaluationConfig, engine: Engine) -> tuple[S
             head = {"v": records.VERSION, "name": config.run_name, "notice": suite.notice}
             return {**head, "suite": about, "jobs": []}
 
-        if old not in (None, record(known)):
+        if old and old | {"suite": levels.with_name(old["suite"])} != record(known):
             raise BenchError(
                 f"{folder} was evaluated on another suite or with other metrics; give this one a name with --name, or "
                 "delete the folder"
@@ -266,7 +267,7 @@ class _Rows:
         path = row.folder / "job.json"
         about = {"kind": self.subject.kind, "source": self.subject.what.rstrip("/") or "/"} | row.about | about
         if path.exists():
-            if records.read_raw(JobRecord, path).get("evaluated") != about:
+            if levels.with_name(records.read_raw(JobRecord, path).get("evaluated") or {}) != levels.with_name(about):
                 raise self._of_something_else(row)
             return
         if self.subject.kind != "images":  # what is there was drawn by something that no record names any more

@@ -38,7 +38,11 @@ class PolicyPainter:
         noise = torch.stack([torch.randn(shape, generator=torch_generator(seed)) for seed in seeds])
         device, text = self._policy.engine.device, self._conditions[[p.text for p in prompts]]
         latents = self._policy.sample(
-            noise.to(device), text.to(device), steps=self._sampler.steps, guidance_scale=self._sampler.guidance_scale
+            noise.to(device),
+            text.to(device),
+            steps=self._sampler.steps,
+            guidance_scale=self._sampler.guidance_scale,
+            levels=self._sampler.levels,
         )
         finite = torch.isfinite(latents).flatten(1).all(1).tolist()
         pictures = self._backbone.decode(torch.nan_to_num(latents))

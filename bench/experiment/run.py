@@ -25,6 +25,7 @@ from bench.machine.spelling import same_corpus
 from bench.machine.versions import git_state, versions
 from bench.plugins.blame import Own
 from bench.records import atomic
+from bench.sampling import levels
 from bench.training.budget import Budget
 
 if TYPE_CHECKING:
@@ -334,6 +335,7 @@ def _write_experiment(
     names = [job.name for job in jobs]
     if path.exists():
         old = records.read_raw(Experiment, path)
+        old["suite"] = levels.with_name(old["suite"])
         earlier = old.pop("jobs", [])
         fixed["suite"] = with_added(fixed["suite"], old["suite"])
         if same_corpus(str(old.get("corpus")), config.corpus):
@@ -641,6 +643,7 @@ class _Shared:
             reward=self.metrics[reward] if reward else None,
             engine=self.engine,
             compute=self.compute,
+            levels=self.suite.sampler.levels,
         )
         trackers = self.config.trackers if self.engine.is_main else ()
         with (

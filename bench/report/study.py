@@ -23,6 +23,7 @@ from bench import records
 from bench.errors import BenchError, some, unknown
 from bench.records import BASE, CONTEXT, EVALUATED
 from bench.report.text import listed
+from bench.sampling.levels import DIFFUSERS, with_name
 from bench.training.budget import Budget
 from bench.training.meter import Meter
 
@@ -89,11 +90,12 @@ class Metric(_Part):
 
 
 class Sampler(_Part):
-    """How the suite's images were sampled."""
+    """How the suite's images were sampled; records from before levels had names had one list."""
 
     steps: int
     guidance_scale: float
     resolution: int
+    levels: str = DIFFUSERS
 
 
 class Suite(_Part):
@@ -642,7 +644,7 @@ def _read_untrained(runs: list[Path], kind: str, suite: Suite) -> tuple[Job, ...
     for folder in (path.parent for run in runs for path in sorted(run.glob(f"{kind}--*/job.json"))):
         job = _read_job(folder, suite)
         earlier = found.get(job.name)
-        if earlier and earlier.record and job.record and earlier.record.evaluated != job.record.evaluated:
+        if earlier and earlier.record and job.record and with_name(earlier.made) != with_name(job.made):
             raise BenchError(
                 f"{folder} and an earlier run's {job.name} are not the same (they differ in "
                 f"{_differing(earlier.made, job.made)}); evaluate one of them under another path, or report them apart"
