@@ -75,7 +75,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "response": "benchmarks.probes.response:Response",
         "slowness": "benchmarks.probes.slowness:Slowness",
         "variance_error": "benchmarks.probes.variance_error:VarianceError",
-        "norm_ratio": "benchmarks.probes.norm_ratio:NormRatio",
+        "velocity_norm": "benchmarks.probes.velocity_norm:VelocityNorm",
         "noise_ratio": "benchmarks.probes.noise_ratio:NoiseRatio",
         "recovery": "benchmarks.probes.recovery:Recovery",
         "step_error": "benchmarks.probes.step_error:StepError",

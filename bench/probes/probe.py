@@ -52,7 +52,7 @@ class Probe(ABC):
         label: what a report calls it.
         version: of the computation.
         ideal: its value for a model without exposure bias, in the limit of many steps; None: there is no such value.
-        needs_base: reads velocities of the model before post-training too.
+        relative: a number that means something beside the base's alone: a report divides by it, pair by pair.
         routine: part of every evaluation; otherwise only where it is named.
         long: follows paths of many steps, so it reads fewer pairs.
     """
@@ -61,7 +61,7 @@ class Probe(ABC):
     label: ClassVar[str]
     version: ClassVar[int]
     ideal: ClassVar[float | None] = 0.0
-    needs_base: ClassVar[bool] = False
+    relative: ClassVar[bool] = False
     routine: ClassVar[bool] = True
     long: ClassVar[bool] = False
 
@@ -71,7 +71,8 @@ class Probe(ABC):
 
     def describe(self) -> dict[str, Any]:
         """The part of a record that makes a reading comparable."""
-        return {"name": self.name, "label": self.label, "version": self.version, "ideal": self.ideal}
+        about = {"name": self.name, "label": self.label, "version": self.version, "ideal": self.ideal}
+        return about | ({"relative": True} if self.relative else {})
 
 
 def chunks(pairs: int) -> list[range]:
@@ -122,14 +123,12 @@ class _Nowhere:
 
 
 def forwards(probes: Sequence[Probe], route: Route, scales: Sequence[float]) -> int:
-    """Samples that go through the model for one pair, the base's included, where all of ``probes`` read it."""
+    """Samples that go through the model for one pair that all of ``probes`` read."""
     from bench.backbone.loader import TextCondition
 
     latents, text = torch.ones(2, 1, 1, 1), TextCondition(torch.zeros(2, 1, 1), torch.zeros(2, 1))
-    nowhere = _Nowhere()
-    base = nowhere if any(probe.needs_base for probe in probes) else None
-    found, counted = trajectories(nowhere, HeldOut(latents, text, (0, 1), 0), route, scales, base=base)
+    found, counted = trajectories(_Nowhere(), HeldOut(latents, text, (0, 1), 0), route, scales)
     for paths in found:
         for probe in probes:
             rows(probe, paths)
-    return sum(each.forwards for each in counted) // 2
+    return counted.forwards // 2

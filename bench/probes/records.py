@@ -66,14 +66,12 @@ def probe_pairs(
     folder: Path,
     *,
     engine: Engine,
-    base: Field | None = None,
     batch: int | None = None,
     tick: Callable[[int], None] = lambda pairs: None,
 ) -> None:
     """Read the probes into ``folder``, unless the same are there. Every process must call it.
 
     Args:
-        base: for probes that need it.
         batch: pairs in a forward; it changes nothing but memory.
         tick: called with the number of pairs that have been read now and had not been before.
     """
@@ -95,7 +93,7 @@ def probe_pairs(
             at = mine if mine in missing else missing[0]
             chosen = [probe for probe in probing.probes if any(reads(probe, number) for number in missing)]
             pairs = held_out.pairs(parts[at])
-            found = _read(field, pairs, probing, chosen, base, batch)
+            found = _read(field, pairs, probing, chosen, batch)
             if at == mine:
                 own = {probe.name for probe in chosen if reads(probe, at)}
                 records.write_lines(partial / f"{_name(at)}.jsonl", [row for row in found if row["probe"] in own])
@@ -125,8 +123,6 @@ def _begin(partial: Path, head: Row) -> None:
         records.write_json(about, head)
 
 
-def _read(
-    field: Field, pairs: HeldOut, probing: Probing, probes: Collection[Probe], base: Field | None, batch: int | None
-) -> list[Row]:
-    found, _ = trajectories(field, pairs, probing.route, probing.scales, base=base, batch=batch)
+def _read(field: Field, pairs: HeldOut, probing: Probing, probes: Collection[Probe], batch: int | None) -> list[Row]:
+    found, _ = trajectories(field, pairs, probing.route, probing.scales, batch=batch)
     return [row for paths in found for probe in probes for row in rows(probe, paths)]

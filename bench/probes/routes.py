@@ -185,12 +185,11 @@ class Trajectories:
     Args:
         model: of the policy.
         scale: of classifier-free guidance; 1: none.
-        base: of the model before post-training, for probes with ``needs_base``.
     """
 
-    def __init__(self, model: OnPath, scale: float, base: OnPath | None = None) -> None:
+    def __init__(self, model: OnPath, scale: float) -> None:
         self.pairs, self.route, self.scale = model.pairs, model.route, scale
-        self._model, self._base = model, base
+        self._model = model
         self._landed: dict[tuple[int, int], Tensor] = {}
         self._off: dict[tuple[int, int], Tensor] = {}
 
@@ -231,11 +230,6 @@ class Trajectories:
         """The model's velocity there."""
         return self._model.velocity(position, self.scale)
 
-    def base_velocity(self, position: int) -> Tensor:
-        """The base's velocity there."""
-        assert self._base is not None, "the probe declares no needs_base"
-        return self._base.velocity(position, self.scale)
-
     def landed(self, start: int, steps: int) -> Tensor:
         """Where Euler steps of the sampler lead from the path at ``start``."""
         if steps == 0:
@@ -271,17 +265,8 @@ class Trajectories:
 
 
 def trajectories(
-    field: Field,
-    pairs: HeldOut,
-    route: Route,
-    scales: Sequence[float],
-    *,
-    base: Field | None = None,
-    batch: int | None = None,
-) -> tuple[list[Trajectories], list[OnPath]]:
-    """Trajectories of a field at each scale, which share what lies on the path; and what counts their forwards."""
-    guided = any(scale != 1 for scale in scales)
-    model = OnPath(field, pairs, route, guided=guided, batch=batch)
-    before = OnPath(base, pairs, route, guided=guided, batch=batch) if base is not None else None
-    counted = [model, before] if before else [model]
-    return [Trajectories(model, scale, before) for scale in scales], counted
+    field: Field, pairs: HeldOut, route: Route, scales: Sequence[float], *, batch: int | None = None
+) -> tuple[list[Trajectories], OnPath]:
+    """Trajectories of a field at each scale, and what lies on the path, which they share and which counts forwards."""
+    model = OnPath(field, pairs, route, guided=any(scale != 1 for scale in scales), batch=batch)
+    return [Trajectories(model, scale) for scale in scales], model

@@ -21,7 +21,7 @@ from bench.probes.routes import HeldOut, route
 from bench.sampling import levels
 
 WORLD = GaussianWorld(0.2, 0.7)
-NAMES = ("heldout_loss", "one_step_gap", "variance_error", "norm_ratio", "recovery")
+NAMES = ("heldout_loss", "one_step_gap", "variance_error", "velocity_norm", "recovery")
 FIELD = GaussianField(WORLD, empty_mean=0.1)
 PROBING = Probing(
     tuple(registry.load("probes", name)() for name in NAMES),
@@ -47,7 +47,7 @@ class Pairs:
 
 
 def read(folder: Path, pairs: Pairs, probing: Probing = PROBING, **options: Any) -> bytes:
-    probe_pairs(FIELD, pairs, probing, folder, **({"engine": Engine(), "base": FIELD} | options))
+    probe_pairs(FIELD, pairs, probing, folder, **({"engine": Engine()} | options))
     return (folder / "probes.jsonl").read_bytes()
 
 
@@ -162,7 +162,7 @@ def test_two_processes_leave_the_bytes_of_one_and_compute_alike(tmp_path: Path, 
     def run(rank: int) -> None:
         try:
             engine = Two(rank, gate, board)
-            probe_pairs(field, Pairs(count), PROBING, tmp_path / "two", engine=engine, base=field)
+            probe_pairs(field, Pairs(count), PROBING, tmp_path / "two", engine=engine)
         except BaseException as error:
             problems.append(error)
             gate.abort()
