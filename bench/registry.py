@@ -83,6 +83,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "corpora": {
         "world": "data_curation.world.corpus:WorldCorpus",
         "world_preferences": "data_curation.world.preferences:WorldPreferences",
+        "world_holdout": "data_curation.world.corpus:WorldHoldout",
         "hy_soar": "data_curation.hy_soar:HYSOAR",
         "folder": "data_curation.image_folder:ImageFolder",
         "webdataset": "data_curation.webdataset:WebDataset",
@@ -92,6 +93,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "curation": {
         "open": "data_curation.opening:open_corpus",
         "cut": "data_curation.curate:cut",
+        "hold_out": "data_curation.holdout:hold_out",
         "pair_up": "data_curation.preferences:pair_up",
         "score": "data_curation.scoring:score_corpus",
         "scan": "data_curation.scan:scan",

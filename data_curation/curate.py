@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-from collections.abc import Callable
-from dataclasses import fields
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,6 +29,7 @@ def cut(
     *,
     threshold: float | None = None,
     quantile: float | None = None,
+    holdout: int = 0,
     tick: Callable[[int], None] = lambda pairs: None,
     rank: int = 0,
     world_size: int = 1,
@@ -42,6 +44,8 @@ def cut(
         metric: what plays the subset's role; None for a subset without one.
         threshold: least score kept, instead of the subset's own.
         quantile: share of the corpus to keep, best first, instead of a threshold.
+        holdout: how many of the subset's pairs are kept from training: those with the least keys, so that neither the
+            corpus's order nor a score decides.
         tick: called with the number of pairs just scored or scanned by this process.
         rank, world_size: this process and how many share the work; process 0 merges and writes.
         barrier: returns once every process has called it; it is called three times, whatever is there already.
@@ -54,7 +58,7 @@ def cut(
     used = subset.threshold if threshold is None else threshold
     if metric is not None and quantile is None and used is None:
         raise BenchError(f"the subset {subset.name} has no threshold for {corpus.name}; give --threshold or --quantile")
-    rule = _rule_name(subset, metric, used, quantile)
+    rule = _rule_name(subset, metric, used, quantile) + (f"-h{holdout}" if holdout else "")
     path = cache / "cuts" / corpus.fingerprint[:16] / rule / "manifest.json"
     done = path.exists()
     barrier()  # process 0 writes only after all have looked, so all take the same way
@@ -65,7 +69,7 @@ def cut(
     barrier()
     try:
         if rank == 0 and not done:
-            _write(path, corpus, subset, metric, cache, used, quantile)
+            _write(path, corpus, subset, metric, cache, used, quantile, holdout)
     finally:
         barrier()  # the others wait here even where nothing could be cut
     if rank and not wait_for(path):
@@ -91,6 +95,7 @@ def _write(
     cache: Path,
     threshold: float | None,
     quantile: float | None,
+    holdout: int,
 ) -> None:
     usable, counts = scan.usable(corpus, cache)
     pairs = usable if metric is None else scoring.scores(corpus, metric, cache)
@@ -110,6 +115,17 @@ def _write(
         raise BenchError(
             f"no pair of {corpus.name} is in {subset.name} (score of at least {threshold}){best}; lower --threshold"
         )
+    if holdout >= len(members):
+        raise BenchError(
+            f"{subset.name} has {len(members)} pairs of {corpus.name}, and {holdout} of them are to be held out; give "
+            "a smaller --holdout"
+        )
+    trained, apart = members, {}
+    if holdout:
+        held_out = members["key"].isin(members["key"].sort_values()[:holdout])
+        trained, least = members[~held_out], members["key"][held_out]
+        apart = {"holdout": {"count": holdout, "content_hash": _content_hash(least)}}
+        members = members.assign(held_out=held_out)
     table = members.to_parquet(index=False)
     records.write_bytes(path.parent / "members.parquet", table)
     records.write_json(
@@ -125,13 +141,14 @@ def _write(
             "quantile": quantile if metric else None,
             "caption": subset.caption,
             "tags": dict(subset.tags),
-            "count": len(members),
+            "count": len(trained),
             "of": counts.listed,
             "left_out": counts.left_out,
             "duplicates": counts.duplicates,
             "unscored": int(pairs["score"].isna().sum()) if metric else 0,
-            "content_hash": _content_hash(members["key"]),
+            "content_hash": _content_hash(trained["key"]),
             "members_hash": hashlib.sha256(table).hexdigest(),
+            **apart,
         },
     )
 
@@ -153,11 +170,13 @@ def _matches(corpus: Corpus, subset: Subset, indices: pd.Series) -> np.ndarray:
     return np.fromiter((matches(int(index)) for index in indices), bool, len(indices))
 
 
-def _content_hash(keys: pd.Series) -> str:
+def _content_hash(keys: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(sorted(keys)).encode()).hexdigest()
 
 
-_HEAD = tuple(field.name for field in fields(Manifest) if field.name not in ("indices", "keys", "sizes", "path"))
+_HEAD = tuple(
+    field.name for field in fields(Manifest) if field.name not in ("indices", "keys", "sizes", "path", "held_out")
+)
 
 
 def read_manifest(path: Path, corpus: Corpus) -> Manifest:
@@ -168,18 +187,40 @@ def read_manifest(path: Path, corpus: Corpus) -> Manifest:
         table = (path.parent / "members.parquet").read_bytes()
         if hashlib.sha256(table).hexdigest() != head["members_hash"]:
             raise BenchError(f"the manifest {path} does not match its members; {again}")
-        members = pd.read_parquet(io.BytesIO(table), columns=["index", "key", "width", "height"])
-        manifest = Manifest(
-            **{name: head[name] for name in _HEAD},
-            indices=tuple(members["index"].tolist()),
-            keys=tuple(members["key"].tolist()),
-            sizes=tuple(zip(members["width"].tolist(), members["height"].tolist(), strict=True)),
-            path=path,
-        )
+        members = pd.read_parquet(io.BytesIO(table))
+        apart = members.get("held_out", pd.Series(False, members.index))  # manifests of earlier releases have none
+        manifest = _of(path, head, members[~apart])
+        if holdout := head.get("holdout"):
+            manifest = replace(manifest, held_out=_of(path, head | holdout, members[apart].sort_values("key")))
     except (KeyError, TypeError, OSError, ValueError) as error:
         raise BenchError(f"the manifest {path} is damaged ({type(error).__name__}: {error}); {again}") from error
-    if len(members) != manifest.count or _content_hash(members["key"]) != manifest.content_hash:
-        raise BenchError(f"the manifest {path} does not match its members; {again}")
+    for part in (manifest, manifest.held_out):
+        if part and (len(part.keys) != part.count or _content_hash(part.keys) != part.content_hash):
+            raise BenchError(f"the manifest {path} does not match its members; {again}")
     if manifest.corpus_fingerprint != corpus.fingerprint:
         raise BenchError(f"the manifest {path} was cut from another corpus; {again}")
     return manifest
+
+
+def _of(path: Path, head: Mapping[str, Any], members: pd.DataFrame) -> Manifest:
+    return Manifest(
+        **{name: head[name] for name in _HEAD},
+        indices=tuple(members["index"].tolist()),
+        keys=tuple(members["key"].tolist()),
+        sizes=tuple(zip(members["width"].tolist(), members["height"].tolist(), strict=True)),
+        path=path,
+    )
+
+
+def part(manifest: Manifest, positions: Sequence[int]) -> Manifest:
+    """Some pairs of a manifest, in the order of ``positions``."""
+    keys = tuple(manifest.keys[position] for position in positions)
+    return replace(
+        manifest,
+        count=len(keys),
+        content_hash=_content_hash(keys),
+        indices=tuple(manifest.indices[position] for position in positions),
+        keys=keys,
+        sizes=tuple(manifest.sizes[position] for position in positions),
+        held_out=None,
+    )

@@ -21,6 +21,7 @@ from bench.machine.bounds import (
     LARGEST_INTEGER,
     LARGEST_SIDE,
     MOST_GPUS,
+    MOST_HELD_OUT,
     MOST_TFLOPS,
     MOST_TRAINING_MINUTES,
     MOST_TRIALS,
@@ -297,6 +298,8 @@ LAUNCHING = ("processes", "nodes", "gpus_per_node", "partition", "account", "tim
 @click.option("--suite", help="Evaluation suite.")
 @click.option("--reward", help="Metric that rewards; default: the one a subset was cut by, else aesthetic.")
 @click.option("--preferences", help="Corpus of preference pairs; default: the one that goes with the corpus.")
+@click.option("--holdout", type=int, help="Pairs kept from training, for exposure bias; default: fresh ones, if any.")
+@click.option("--probes/--no-probes", "probes", default=None, help="Measure exposure bias at every evaluation.")
 @click.option("--context", callback=_names, help="Pipelines evaluated beside the base and never trained.")
 @click.option("--tuned", help="Settings that `bench tune` chose: its tuned.toml. Tables and --set go over them.")
 @click.option("--name", help="Name of the run folder and of the report.")
@@ -380,6 +383,7 @@ def run(
 @click.option("--corpus", help="world, or the path of a corpus.")
 @click.option("--reward", help="Metric that rewards; default: the one a subset was cut by, else aesthetic.")
 @click.option("--preferences", help="Corpus of preference pairs; default: the one that goes with the corpus.")
+@click.option("--holdout", type=int, help="Pairs kept from training, for exposure bias; default: fresh ones, if any.")
 @click.option("--name", default="", help="Of the run folder and the report; default: <experiment>-tune.")
 @_with(_model)
 @_with(_computing)
@@ -584,6 +588,9 @@ def export(job: Path, out: Path, backbone: str | None, transformer_only: bool) -
 @click.option("--suite", default="embedded", show_default=True, help="Whose metrics score the corpus.")
 @click.option("--threshold", type=_Number(), help="Least score kept, instead of the subset's own.")
 @click.option("--quantile", type=_Number(0, 1, min_open=True), help="Share of the corpus to keep, best first.")
+@click.option(
+    "--holdout", type=click.IntRange(0, MOST_HELD_OUT), default=0, help="Pairs of each subset that no method trains on."
+)
 @click.option("--metric", help="Only score the corpus with this metric and show how the scores lie.")
 @click.option(
     "--resolution",

@@ -64,7 +64,7 @@ def training_data(
     manifest: Manifest,
     cache: Path,
     *,
-    text_limit: int,
+    text_limit: float,
     rank: int = 0,
     world_size: int = 1,
     barrier: Callable[[], None] = lambda: None,
@@ -205,7 +205,7 @@ class _Pictures:
         return image
 
 
-def _text(work: _Work, texts: Sequence[str], limit: int, say: Callable[[str], None]) -> StoredText | AheadText:
+def _text(work: _Work, texts: Sequence[str], limit: float, say: Callable[[str], None]) -> StoredText | AheadText:
     """Conditions from the cache if what it lacks fits the limit, otherwise encoded ahead."""
     backbone = work.backbone
     tokens = backbone.spec.max_sequence_length

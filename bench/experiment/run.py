@@ -17,6 +17,7 @@ from bench import plugins, records, registry
 from bench.backbone.source import Origin
 from bench.errors import FULL, BenchError, DeviceLost, device_lost, of_path, stop_if_lost
 from bench.experiment.config import ExperimentConfig, SubsetRule
+from bench.experiment.held_out import cut_off, probe_reader
 from bench.experiment.prompt_file import suite_of
 from bench.experiment.recipe import Recipe, recipe
 from bench.machine.locks import EXPERIMENT, turn
@@ -31,6 +32,7 @@ from bench.training.budget import Budget
 if TYPE_CHECKING:
     from bench.machine.engine import Engine
     from bench.method import Needs
+    from bench.probes.reader import ProbeReader
     from bench.training.data import Preferences, TrainingData
 
 
@@ -123,7 +125,7 @@ def run_experiment(
             atomic.sweep_below(folder)
             _write_experiment(folder, config, suite, backbone, metrics, jobs)
 
-    data, manifests = _prepare(config, workspace, progress, engine, backbone, suite, metrics)
+    data, manifests, readers = _prepare(config, workspace, progress, engine, backbone, suite, metrics)
     preferences: Preferences | str | None = None
     if any(recipe.needs.preference_pairs for recipe in recipes.values()):
         preferences = prepare_preferences(config, workspace, progress, engine, backbone, suite, metrics)
@@ -132,7 +134,7 @@ def run_experiment(
     compute = Compute(**{field.name: getattr(config, field.name) for field in fields(Compute)})
     evaluator = Evaluator(suite, backbone, metrics, engine, compute, keep=rewards)
     lacking = preferences if isinstance(preferences, str) else None
-    shared = _Shared(config, progress, engine, compute, backbone, evaluator, suite, metrics, lacking)
+    shared = _Shared(config, progress, engine, compute, backbone, evaluator, suite, metrics, lacking, readers)
     if engine.is_main:
         for job in jobs:  # every configuration is checked before the first job spends anything
             given = recipes[job.method], data[job.subset], manifests[job.subset]
@@ -191,15 +193,17 @@ def _prepare(
     backbone: Any,
     suite: Any,
     metrics: dict[str, Any],
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Training data and manifest of each subset: curated and encoded now, or read from the caches."""
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, ProbeReader]]:
+    """Training data and manifest of each subset, curated and encoded now or read from the caches, and what reads
+    probes on its held-out pairs, if it has any."""
     cache = workspace.cache
     corpus = engine.main_first(
         lambda: open_corpus(config.corpus, cache, backbone.spec.resolution, config.aspect_buckets)
     )
-    data, manifests = {}, {}
+    data, manifests, readers = {}, {}, {}
     for name in config.subsets:
         rule = config.subset.get(name, SubsetRule()).model_dump(exclude={"pairs"})
+        rule["holdout"] = cut_off(config, corpus)
         manifests[name] = manifest = cut_subset(corpus, name, suite, metrics, cache, progress, engine, **rule)
         backbone.check_sides(side for size in manifest.sizes for side in size)  # buckets are wider than the resolution
         data[name] = _encoded(config, cache, progress, engine, backbone, corpus, manifest, name)
@@ -207,7 +211,9 @@ def _prepare(
             f"{name}: {manifest.count} of {manifest.of} pairs"
             + (f", {manifest.metric} of at least {manifest.threshold:.3f}" if manifest.threshold is not None else "")
         )
-    return data, manifests
+        if reader := probe_reader(config, corpus, manifest, cache, suite, metrics, backbone, engine, progress):
+            readers[name] = reader
+    return data, manifests, readers
 
 
 def _encoded(
@@ -488,7 +494,8 @@ def _lies_in(error: OSError, folder: Path) -> bool:
 
 @dataclass(frozen=True)
 class _Shared:
-    """What the jobs of an experiment share. ``lacking`` says why there are no preference pairs, if they were needed."""
+    """What the jobs of an experiment share. ``lacking`` says why there are no preference pairs, if they were needed;
+    ``readers`` read probes, by subset."""
 
     config: ExperimentConfig
     progress: Progress
@@ -499,6 +506,7 @@ class _Shared:
     suite: Any
     metrics: dict[str, Any]
     lacking: str | None
+    readers: Mapping[str, ProbeReader]
 
     @cached_property
     def null(self) -> Any:
@@ -506,12 +514,12 @@ class _Shared:
         return self.backbone.encode_prompts([""])
 
     @contextmanager
-    def owed(self, folder: Path, left: str | Path = "status.json") -> Iterator[bool]:
+    def owed(self, folder: Path, *left: str | Path) -> Iterator[bool]:
         """Hold a row for as long as the context lasts; False where it is finished, with ``left`` in its folder."""
         from bench.records.status import read_status
 
         with turn(folder.parent, folder.name, self.engine, self.progress.say):
-            finished = read_status(folder)["status"] == "finished" and (folder / left).exists()
+            finished = read_status(folder)["status"] == "finished" and all((folder / name).exists() for name in left)
             owed = not self.engine.broadcast(finished)
             if not owed:
                 self.progress.skip(folder.name)
@@ -521,11 +529,15 @@ class _Shared:
         """Evaluate the pretrained model: row zero of every table."""
         from bench.backbone.policy import Policy
 
-        with self.owed(runs / records.BASE, DRAWN_UNTRAINED) as owed:
+        probed = (NOT_TRAINED / records.PROBES / name / "probes.json" for name in self.readers)
+        with self.owed(runs / records.BASE, DRAWN_UNTRAINED, *probed) as owed:
             if owed:
                 policy = Policy(self.backbone.transformer(), self.backbone.scheduler(), self.null, self.engine)
                 head = {"job": records.BASE, "method": records.BASE}
-                self._evaluate(runs / records.BASE, head, self.evaluator.painter(policy), self.backbone.fingerprint)
+                folder, painter = runs / records.BASE, self.evaluator.painter(policy)
+                with self._evaluated(folder, head, painter, self.backbone.fingerprint):
+                    for name, reader in self.readers.items():
+                        reader.read(policy, folder / NOT_TRAINED / records.PROBES / name)
 
     def evaluate_context(self, runs: Path, name: str) -> None:
         """Evaluate a pipeline that is never trained, through diffusers: a row beside the base."""
@@ -544,11 +556,14 @@ class _Shared:
             head = {"job": job, "method": records.CONTEXT, "label": name.strip("/").rpartition("/")[2]}
             try:
                 about = pipeline.describe()
-                self._evaluate(runs / job, head | {"context": about}, pipeline, records.digest(about))
+                with self._evaluated(runs / job, head | {"context": about}, pipeline, records.digest(about)):
+                    pass
             finally:
                 pipeline.close()
 
-    def _evaluate(self, folder: Path, head: dict[str, Any], painter: Any, weights: str) -> None:
+    @contextmanager
+    def _evaluated(self, folder: Path, head: dict[str, Any], painter: Any, weights: str) -> Iterator[None]:
+        """Evaluate a row that is not trained; it is finished when the context ends."""
         from bench.records.status import write_status
 
         main, name = self.engine.is_main, head["job"]
@@ -557,6 +572,7 @@ class _Shared:
             write_status(folder, "started")
         with self.progress.job(name, self.suite.images()) as task:
             self.evaluator.run(painter, folder / NOT_TRAINED, header=untrained_header(weights), tick=task.drew)
+        yield
         if main:
             write_status(folder, "finished")
 
@@ -659,6 +675,7 @@ class _Shared:
                 budget=Budget.parse(self.config.budget),
                 fractions=self.config.fractions,
                 evaluator=self.evaluator,
+                probes=self.readers.get(plan.subset),
                 configuration=records.configuration(records.read_json(folder / "job.json")),
                 progress=task.trained,
                 tick=task.drew,

@@ -27,6 +27,9 @@ MOST_IMAGES = 65_536
 LARGEST_COUNT = 100_000
 """Of a method's setting that states no bound: 100 times the largest batch of any paper that we follow."""
 
+MOST_HELD_OUT = 10_000
+"""Pairs kept from training; an evaluation reads a few hundred."""
+
 LARGEST_SIDE = 8192
 """Pixels of a picture's side. The positions of SD3.5 end at 6144 and lower."""
 

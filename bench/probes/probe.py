@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from bench import records
-from bench.errors import BenchError
+from bench.errors import BenchError, stop_if_lost
 from bench.probes.routes import HeldOut, Route, Trajectories, trajectories
 
 if TYPE_CHECKING:
@@ -97,6 +97,7 @@ def rows(probe: Probe, paths: Trajectories) -> list[dict[str, Any]]:
     try:
         return [head | row for reading in probe.read(paths) for row in _rows(reading, paths)]
     except Exception as error:  # whatever a stranger's probe raises
+        stop_if_lost(error)
         reason = str(error) if isinstance(error, BenchError) else f"{type(error).__name__}: {error}"
         return [head | {"pairs": list(paths.pairs.indices), "error": " ".join(reason.split())}]
 

@@ -15,7 +15,15 @@ from bench.errors import FULL, BenchError, of_path
 from bench.records.atomic import scratch
 
 SUFFIX = ".tar.xz"
-KEPT = ("*/job.json", "*/status.json", "*/meter.jsonl", "*/clock.jsonl", "*/train.jsonl", "*/evaluations/[!.]*/*.json*")
+KEPT = (
+    "*/job.json",
+    "*/status.json",
+    "*/meter.jsonl",
+    "*/clock.jsonl",
+    "*/train.jsonl",
+    "*/evaluations/[!.]*/*.json*",
+    "*/evaluations/[!.]*/probes/*/*.json*",
+)
 """Records below a run's folder, beside its own ``*.json``."""
 
 

@@ -266,6 +266,7 @@ def _validation(config: ExperimentConfig, asked: Asked) -> ExperimentConfig:
         "prompts": str(Path(asked.prompts).absolute()) if asked.prompts else "",
         "seeds": (asked.seed,),
         "evaluations": 1,
+        "probes": False,
         "context": (),
         "tuned": None,
     }
