@@ -491,6 +491,8 @@ def archive(run: Path, out: Path) -> None:
     "--metrics", callback=_names, default="", help="Those of the suite to score with alone; NAME@PROMPT-SET adds one."
 )
 @click.option("--guidance", callback=_scales, metavar="SCALES", help="Draw each WHAT at each scale: 1,2,3,4.5,7.")
+@click.option("--probes", is_flag=True, default=None, help="Measure exposure bias too (docs/exposure-bias.md).")
+@click.option("--pairs", metavar="RUN", help="Run whose held-out pairs are read; default: the run of a job or a base.")
 @click.option("--limit", type=click.IntRange(1, 10**9 - 1), help="Prompts per group, for a look: never comparable.")
 @click.option("--name", default="", help="Of run folder and report; default: evaluate-<suite>, or guidance-<suite>.")
 @_with((*_model[:2], _model[3]))

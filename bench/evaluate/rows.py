@@ -24,6 +24,8 @@ from bench.records import atomic
 from bench.sampling import levels
 
 if TYPE_CHECKING:
+    from bench.backbone.loader import Backbone
+    from bench.backbone.policy import Policy
     from bench.machine.engine import Engine
     from bench.metric import Metric
     from bench.suite import Suite
@@ -55,6 +57,8 @@ class EvaluationConfig(Settings):
         max_length=MOST_SCALES,
         description="scales of classifier-free guidance, a row for each; default: the suite's",
     )
+    probes: bool = Field(False, description="measure exposure bias too")
+    pairs: str = Field("", description="run whose held-out pairs are read; default: the run of a job or a base")
 
     @property
     def run_name(self) -> str:
@@ -102,7 +106,7 @@ def evaluate(
         try:
             subject = find_subject(what, backbone=config.backbone, revision=config.revision)
             scored = {} if config.passes == "generate" else {name: metrics[name] for name in chosen}
-            _Rows(config, suite, engine, progress, folder, subject).run(scored)
+            _Rows(config, suite, engine, progress, folder, subject, workspace.cache).run(scored)
         except records.DiskFull:
             raise
         except Exception as fault:
@@ -207,12 +211,16 @@ class _Rows:
         progress: Progress,
         run: Path,
         subject: Subject,
+        cache: Path,
     ) -> None:
+        self.cache = cache
         self.config, self.engine, self.progress, self.subject = config, engine, progress, subject
         self.suite, self.rows = suite, _at_scales(suite, config.guidance, run, subject)
 
     def run(self, metrics: Mapping[str, Metric]) -> None:
         """Draw what is missing, and score it with ``metrics``."""
+        if self.subject.kind == "images" and self.config.probes:
+            raise BenchError(f"{self.subject.what} holds images, and probes read a model; leave --probes out")
         if self.subject.kind == "images" and self.config.guidance:
             raise BenchError(f"{self.subject.what} holds images, and --guidance draws some; leave one of them out")
         with ExitStack() as held:
@@ -300,6 +308,10 @@ class _Rows:
                 f"{self.subject.what} is drawn with settings of its own, and --guidance sweeps the SD3 family alone; "
                 "leave one of them out"
             )
+        if family is not SD3 and self.config.probes:
+            raise BenchError(
+                f"{self.subject.what} is not of the SD3 family, and probes read that alone; leave --probes out"
+            )
         images = self.suite.images() * len(self.rows)
         with self.progress.task(f"draw {self.subject.label}", images) as task:
 
@@ -371,7 +383,7 @@ class _Rows:
                     },
                 )
         missing = [row for row in self.rows if not self.engine.broadcast(row.drawn)]
-        if not missing:
+        if not missing and not self.config.probes:
             return
         conditions = Conditions(backbone, self.suite.texts())
         null = backbone.encode_prompts([""])
@@ -380,6 +392,24 @@ class _Rows:
         with backbone.vae_loaded():
             for row in missing:
                 draw(row, PolicyPainter(policy, backbone, row.suite.sampler, conditions))
+        if self.config.probes:
+            self._probe(policy, backbone)
+
+    def _probe(self, policy: Policy, backbone: Backbone) -> None:
+        """Read the probes of each row at its sampler's levels. What is wrong with the pairs costs no score."""
+        from bench.evaluate.probing import readers
+
+        try:
+            for row in self.rows:
+                found = readers(
+                    self.subject, self.config.pairs, row.suite, backbone, self.cache, self.engine, self.progress
+                )
+                for subset, reader in found:
+                    reader.read(policy, row.evaluation / records.PROBES / subset)
+        except BenchError as error:
+            if self.engine.world_size > 1:  # the others may be inside a collective and cannot know
+                raise
+            self.progress.say(f"{self.subject.what}: no measures of exposure bias: {error}")
 
 
 def score_run(run: Path, names: Sequence[str], progress: Progress) -> None:

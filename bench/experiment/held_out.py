@@ -29,9 +29,9 @@ def probe_reader(
     config: ExperimentConfig,
     corpus: Corpus,
     manifest: Manifest,
+    metric: Metric | None,
     cache: Path,
     suite: Suite,
-    metrics: dict[str, Metric],
     backbone: Backbone,
     engine: Engine,
     progress: Progress,
@@ -39,6 +39,11 @@ def probe_reader(
     """What reads the probes of a subset's rows; None without held-out pairs. Where there are too few, it says so.
 
     Every process must call it.
+
+    Args:
+        manifest: the subset as methods train on it.
+        metric: what plays the subset's role; None for a subset without one.
+        suite: whose sampler the probes follow, and whose images say what they may cost.
     """
     from bench.encoded.subset import training_data
     from bench.probes.reader import PAIRS, EncodedPairs, ProbeReader, affordable, routine_probing
@@ -49,7 +54,6 @@ def probe_reader(
     say = progress.say if engine.is_main else lambda line: None
     probing = routine_probing(suite, float(backbone.scheduler().config.shift), say)
     subset = registry.load("subsets", manifest.subset)
-    metric = metrics[suite.roles[subset.role]] if subset.role else None
     together: dict[str, Any] = {"rank": engine.rank, "world_size": engine.world_size, "barrier": engine.barrier}
     try:
         with progress.task(f"hold out {manifest.subset}", 1):

@@ -211,7 +211,9 @@ def _prepare(
             f"{name}: {manifest.count} of {manifest.of} pairs"
             + (f", {manifest.metric} of at least {manifest.threshold:.3f}" if manifest.threshold is not None else "")
         )
-        if reader := probe_reader(config, corpus, manifest, cache, suite, metrics, backbone, engine, progress):
+        role = registry.load("subsets", name).role
+        metric = metrics[suite.roles[role]] if role else None
+        if reader := probe_reader(config, corpus, manifest, metric, cache, suite, backbone, engine, progress):
             readers[name] = reader
     return data, manifests, readers
 
