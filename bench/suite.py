@@ -13,6 +13,7 @@ from bench.metric import Metric
 from bench.prompt import Prompt
 from bench.rng import derive_seed
 from bench.sampling import levels
+from bench.sampling.names import EULER, check_remedy, check_solver
 
 __all__ = ["Prompt", "PromptSet", "Sampler", "Suite"]
 
@@ -47,16 +48,28 @@ class Sampler:
     Attributes:
         levels: name of the list of noise levels (``bench/sampling/levels.py``). Another list is a new version of the
             suite.
+        solver: one of ``bench/sampling/names.py``. A suite's own is Euler's; a sweep draws with others.
+        remedy: for exposure bias without training, ``name=scale``, or nothing.
     """
 
     steps: int
     guidance_scale: float
     resolution: int
     levels: str = levels.DIFFUSERS
+    solver: str = EULER
+    remedy: str = ""
 
     def __post_init__(self) -> None:
-        """BenchError for levels that are not known."""
+        """BenchError for levels, a solver or a remedy that is not known, and for those that do not go together."""
         levels.check(self.levels)
+        check_solver(self.solver)
+        if self.remedy:
+            check_remedy(self.remedy, self.solver)
+
+    def record(self) -> dict[str, Any]:
+        """What records hold of it. Euler's solver and no remedy go without saying, as in records of every release."""
+        usual = {"solver": EULER, "remedy": ""}
+        return {name: value for name, value in asdict(self).items() if usual.get(name, ...) != value}
 
 
 @dataclass(frozen=True)
@@ -116,7 +129,7 @@ class Suite:
             "name": self.name,
             "version": self.version,
             "seed": self.seed,
-            "sampler": asdict(self.sampler),
+            "sampler": self.sampler.record(),
             "metrics": [prompts.column(metrics[name]) for name, prompts in self.metrics()],
         }
 

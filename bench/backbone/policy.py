@@ -14,8 +14,9 @@ from bench.backbone.condition import TextCondition
 from bench.backbone.weights import adapters_off
 from bench.machine.engine import Engine
 from bench.sampling import levels
+from bench.sampling.names import EULER
 from bench.sampling.remedies import Remedy
-from bench.sampling.solvers import EULER, solve
+from bench.sampling.solvers import solve
 
 if TYPE_CHECKING:
     from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel

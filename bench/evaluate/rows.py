@@ -6,7 +6,6 @@ import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,9 +14,10 @@ from pydantic import Field
 from bench import records, registry
 from bench.errors import BenchError, concerns_a_path, of_path, stop_if_lost, unknown
 from bench.evaluate.subjects import Subject, expanded, find_subject, trained_transformer
-from bench.experiment.run import DRAWN_UNTRAINED, NOT_TRAINED, Outcome, Workspace, untrained_header, untrained_record
+from bench.evaluate.sweep import Row, rows_of, swept_by
+from bench.experiment.run import Outcome, Workspace, untrained_header, untrained_record
 from bench.experiment.toml import Settings, read_values, validated
-from bench.machine.bounds import LARGEST_SCALE, LONGEST_NAME, MOST_IMAGES, MOST_SCALES, MOST_T5_TOKENS
+from bench.machine.bounds import LARGEST_SCALE, LONGEST_NAME, MOST_IMAGES, MOST_SCALES, MOST_STEPS, MOST_T5_TOKENS
 from bench.machine.locks import EXPERIMENT, turn
 from bench.machine.progress import Progress
 from bench.records import atomic
@@ -52,7 +52,12 @@ class EvaluationConfig(Settings):
         (), description="score with these of the suite's alone; name@prompt-set adds a column"
     )
     limit: int | None = Field(None, gt=0, description="prompts per group, for a look")
-    guidance: tuple[Annotated[float, Field(gt=0, le=LARGEST_SCALE)], ...] = Field(
+    steps: tuple[Annotated[int, Field(ge=1, le=MOST_STEPS)], ...] = Field(
+        (), max_length=MOST_SCALES, description="of the sampler, a row for each number; default: the suite's"
+    )
+    solver: tuple[str, ...] = Field((), description="of the sampler, a row for each; default: euler")
+    remedy: tuple[str, ...] = Field((), max_length=MOST_SCALES, description="without training, a row for each")
+    guidance: tuple[Annotated[float, Field(ge=1, le=LARGEST_SCALE)], ...] = Field(
         (),
         max_length=MOST_SCALES,
         description="scales of classifier-free guidance, a row for each; default: the suite's",
@@ -62,7 +67,7 @@ class EvaluationConfig(Settings):
 
     @property
     def run_name(self) -> str:
-        kind = "guidance" if self.guidance else "evaluate"
+        kind = "sweep" if self.steps or self.solver else "guidance" if self.guidance else "evaluate"
         return self.name or f"{kind}-{self.suite}" + (f"-first-{self.limit}" if self.limit else "")
 
 
@@ -165,41 +170,6 @@ def _open_run(folder: Path, config: EvaluationConfig, engine: Engine) -> tuple[S
     return suite, metrics, [name for name in columns if name in wanted or name in (alone or known)]
 
 
-@dataclass(frozen=True)
-class _Row:
-    """One line of ``runs/``: a subject, drawn as its ``suite`` says. ``about`` is what its record holds of a sweep."""
-
-    suite: Suite
-    folder: Path
-    label: str
-    about: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def evaluation(self) -> Path:
-        return self.folder / NOT_TRAINED
-
-    @property
-    def drawn(self) -> bool:
-        return (self.folder / DRAWN_UNTRAINED).exists()
-
-
-def _at_scales(suite: Suite, scales: Sequence[float], run: Path, subject: Subject) -> list[_Row]:
-    """A subject's row, or one for each scale of guidance, on the same prompts and noise."""
-    folder = run / f"{records.EVALUATED}--{subject.slug}"
-    if not scales:
-        return [_Row(suite, folder, subject.label)]
-    about = {"sweep": {"name": subject.label, **(subject.job() or {})}}
-    return [
-        _Row(
-            replace(suite, sampler=replace(suite.sampler, guidance_scale=scale)),
-            folder.with_name(f"{folder.name}--cfg{scale:g}"),
-            f"{subject.label}, CFG {scale:g}",
-            about,
-        )
-        for scale in scales
-    ]
-
-
 class _Rows:
     """One subject on one suite: a row, or one for each scale of a sweep."""
 
@@ -215,14 +185,14 @@ class _Rows:
     ) -> None:
         self.cache = cache
         self.config, self.engine, self.progress, self.subject = config, engine, progress, subject
-        self.suite, self.rows = suite, _at_scales(suite, config.guidance, run, subject)
+        self.suite, self.rows = suite, rows_of(config, suite, run, subject)
 
     def run(self, metrics: Mapping[str, Metric]) -> None:
         """Draw what is missing, and score it with ``metrics``."""
         if self.subject.kind == "images" and self.config.probes:
             raise BenchError(f"{self.subject.what} holds images, and probes read a model; leave --probes out")
-        if self.subject.kind == "images" and self.config.guidance:
-            raise BenchError(f"{self.subject.what} holds images, and --guidance draws some; leave one of them out")
+        if self.subject.kind == "images" and (flag := swept_by(self.config)):
+            raise BenchError(f"{self.subject.what} holds images, and {flag} draws some; leave one of them out")
         with ExitStack() as held:
             for folder in sorted({row.folder for row in self.rows}):  # in one order: nobody waits in a circle
                 held.enter_context(turn(folder.parent, folder.name, self.engine, self.progress.say))
@@ -250,7 +220,7 @@ class _Rows:
             if identity is not None and about.get("identity", identity) != identity:
                 raise self._of_something_else(row)
 
-    def _of_something_else(self, row: _Row) -> BenchError:
+    def _of_something_else(self, row: Row) -> BenchError:
         return BenchError(
             f"{row.folder} holds an evaluation of something else that was called {self.subject.what!r}, or "
             "drawn in another way; give this one a name with --name, or delete the folder"
@@ -267,7 +237,7 @@ class _Rows:
                 if self.engine.is_main:
                     write_status(row.folder, "finished")
 
-    def _begin(self, row: _Row, about: dict[str, Any]) -> None:
+    def _begin(self, row: Row, about: dict[str, Any]) -> None:
         """Write ``job.json`` first, or see that it is of the same subject."""
         from bench.records.status import write_status
         from bench.report.study import JobRecord
@@ -303,9 +273,9 @@ class _Rows:
         family = check_family(folder, DRAWN)
         if family is not SD3 and self.subject.kind != "pipeline":
             raise BenchError(f"{self.subject.backbone} is no pipeline of the SD3 family; give one with --backbone")
-        if family is not SD3 and self.config.guidance:
+        if family is not SD3 and (flag := swept_by(self.config)):
             raise BenchError(
-                f"{self.subject.what} is drawn with settings of its own, and --guidance sweeps the SD3 family alone; "
+                f"{self.subject.what} is drawn with settings of its own, and {flag} sweeps the SD3 family alone; "
                 "leave one of them out"
             )
         if family is not SD3 and self.config.probes:
@@ -315,7 +285,7 @@ class _Rows:
         images = self.suite.images() * len(self.rows)
         with self.progress.task(f"draw {self.subject.label}", images) as task:
 
-            def draw(row: _Row, painter: Any) -> None:
+            def draw(row: Row, painter: Any) -> None:
                 draw_suite(
                     row.suite, painter, row.evaluation,
                     header=header, engine=self.engine, batch=self.config.evaluation_batch, tick=task.advance,
@@ -332,7 +302,7 @@ class _Rows:
                     f"{self.config.evaluation_batch}): the same command goes on with those that are missing"
                 ) from error
 
-    def _with_pipeline(self, folder: Path, draw: Callable[[_Row, Any], None]) -> None:
+    def _with_pipeline(self, folder: Path, draw: Callable[[Row, Any], None]) -> None:
         """Draw with diffusers' own pipeline, for a family that has no policy code."""
         from bench.backbone.context import ContextPipeline
 
@@ -349,7 +319,7 @@ class _Rows:
         finally:
             pipeline.close()
 
-    def _with_policy(self, draw: Callable[[_Row, Any], None]) -> None:
+    def _with_policy(self, draw: Callable[[Row, Any], None]) -> None:
         """Draw with the policy code that trains; weights and conditions are loaded once for all rows."""
         from bench.backbone import loader
         from bench.backbone.policy import Policy
@@ -379,7 +349,7 @@ class _Rows:
                         "backbone_hash": backbone.fingerprint,
                         "max_sequence_length": backbone.spec.max_sequence_length,
                         "dtype": str(self.engine.dtype).removeprefix("torch."),
-                        "sampler": asdict(row.suite.sampler),
+                        "sampler": row.suite.sampler.record(),
                     },
                 )
         missing = [row for row in self.rows if not self.engine.broadcast(row.drawn)]

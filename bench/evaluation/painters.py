@@ -13,6 +13,7 @@ from bench.backbone.loader import Backbone
 from bench.backbone.policy import Policy
 from bench.prompt import Prompt
 from bench.rng import torch_generator
+from bench.sampling.remedies import remedy
 from bench.suite import Sampler
 
 TEXTS = 64
@@ -43,6 +44,8 @@ class PolicyPainter:
             steps=self._sampler.steps,
             guidance_scale=self._sampler.guidance_scale,
             levels=self._sampler.levels,
+            solver=self._sampler.solver,
+            remedy=remedy(self._sampler.remedy),
         )
         finite = torch.isfinite(latents).flatten(1).all(1).tolist()
         pictures = self._backbone.decode(torch.nan_to_num(latents))

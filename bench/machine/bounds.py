@@ -39,6 +39,9 @@ MOST_T5_TOKENS = 512
 LARGEST_SCALE = 1000.0
 """Of guidance; pictures are noise long before."""
 
+MOST_STEPS = 1000
+"""Of a sampler; the family has 1000 training timesteps."""
+
 MOST_SCALES = 100
 """Of one sweep; each draws the whole suite."""
 

@@ -21,8 +21,9 @@ _NAMES = {
     *("compute.md", "compute.csv", "differences.md", "differences.csv", "published.md", "published.csv"),
     *("training_dynamics.png", "training_dynamics.svg", "training_dynamics.csv"),
     *("guidance.md", "guidance.csv", "guidance.png", "guidance.svg"),
+    *("sweep.md", "sweep.csv", "sweep.png", "sweep.svg"),
 }
-_SAMPLES = re.compile(r"samples(-guidance)?(-[^/]+)?\.png")
+_SAMPLES = re.compile(r"samples(-guidance|-sweep)?(-[^/]+)?\.png")
 
 
 def is_of_a_report(name: str) -> bool:
@@ -92,11 +93,11 @@ def _files(study: Study, published: bool | None) -> dict[str, str | bytes]:
         shown = {subset: picture for subset in sweep.subsets if (picture := guidance.samples(study, sweep, subset))}
         swept = page.SweptPart(sweep, swept_svg, shown)
         files |= {
-            "guidance.md": guidance.guidance_markdown(study, sweep),
-            "guidance.csv": guidance.guidance_csv(sweep),
-            "guidance.png": png,
-            "guidance.svg": swept_svg,
-            **_numbered("samples-guidance", shown),
+            f"{sweep.file}.md": guidance.guidance_markdown(study, sweep),
+            f"{sweep.file}.csv": guidance.guidance_csv(sweep),
+            f"{sweep.file}.png": png,
+            f"{sweep.file}.svg": swept_svg,
+            **_numbered(f"samples-{sweep.file}", shown),
         }
     comparison = None
     if study.tabled and (study.experiment.suite.name in SUITES if published is None else published):

@@ -25,7 +25,7 @@ TEMPLATE = """{% extends "document" %}
 {%- if trained %}<a href="#given">Given</a>{% endif %}
 {%- if published %}<a href="#published">Published</a>{% endif %}
 {%- if trained %}<a href="#dynamics">Dynamics</a>{% endif %}
-{%- if swept %}<a href="#guidance">Guidance</a>{% endif %}
+{%- if swept %}<a href="#guidance">{{ swept.heading }}</a>{% endif %}
 {%- if tabled %}<a href="#samples">Samples</a>{% endif %}
 {%- if trained %}<a href="#paradigms">Paradigms</a><a href="#settings">Settings</a>{% endif %}
 {%- if trained %}<a href="#compute">Compute</a>{% endif %}
@@ -85,15 +85,15 @@ the paired difference to the base with its 95 % interval
 <div class="figure"><img src="{{ dynamics }}" alt="Each metric against the share of the budget spent"></div>
 {% endif %}
 {%- if swept %}
-<h2 id="guidance">Guidance</h2>
+<h2 id="guidance">{{ swept.heading }}</h2>
 <p>{{ swept.caption }}</p>
-<div class="figure"><img src="{{ swept.plot }}" alt="Each metric against the guidance scale"></div>
+<div class="figure"><img src="{{ swept.plot }}" alt="Each metric against the {{ swept.axis }}"></div>
 {% for grid in swept.grids %}{{ table(grid, "numbers swept") }}{% endfor %}
 <ul class="notes">{% for note in swept.notes %}<li>{{ note }}</li>{% endfor %}</ul>
 {%- for subset, picture in swept.samples %}
 <h3>Samples at each scale{{ ", " ~ subset if subset }} <small>same prompt and noise in every tile of a block; first seed
 </small></h3>
-<div class="figure"><img src="{{ picture }}" alt="Samples of each model at each guidance scale"></div>
+<div class="figure"><img src="{{ picture }}" alt="Samples of each model at each {{ swept.axis }}"></div>
 {%- endfor %}
 {% endif %}
 {%- if tabled %}
@@ -207,7 +207,9 @@ def page(
 
 def _swept(study: Study, part: SweptPart) -> dict[str, Any]:
     return {
-        "caption": guidance.CAPTION,
+        "heading": part.sweep.heading,
+        "axis": part.sweep.axis.title,
+        "caption": part.sweep.caption,
         "plot": _data_uri("image/svg+xml", part.svg),
         "grids": guidance.grids(part.sweep, "{} ★"),
         "notes": guidance.notes(study, part.sweep),

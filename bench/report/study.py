@@ -24,6 +24,7 @@ from bench.errors import BenchError, some, unknown
 from bench.records import BASE, CONTEXT, EVALUATED
 from bench.report.text import listed
 from bench.sampling.levels import DIFFUSERS, with_name
+from bench.sampling.names import EULER
 from bench.training.budget import Budget
 from bench.training.meter import Meter
 
@@ -96,6 +97,8 @@ class Sampler(_Part):
     guidance_scale: float
     resolution: int
     levels: str = DIFFUSERS
+    solver: str = EULER
+    remedy: str = ""
 
 
 class Suite(_Part):
@@ -234,6 +237,8 @@ class SampledAs(TypedDict):
     steps: NotRequired[int | None]
     guidance_scale: NotRequired[float | None]
     resolution: NotRequired[int | None]
+    solver: NotRequired[str]
+    remedy: NotRequired[str]
 
 
 @with_config(_KEPT)

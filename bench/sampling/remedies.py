@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from bench.errors import BenchError
+from bench.sampling.names import EPSILON, read_remedy
 
 
 class Remedy(Protocol):
@@ -89,3 +90,11 @@ class DifferentialCorrection:
         low = self.low if self.constant else self.low * sigma
         high = self.high if self.constant else self.high * (1 - sigma)
         return after + low * smooth + high * (difference - smooth)
+
+
+def remedy(text: str) -> Remedy | None:
+    """The remedy that a sampler's record names, as of ``names.read_remedy``; None for an empty text."""
+    if not text:
+        return None
+    name, scales = read_remedy(text)
+    return EpsilonScaling(scales[0]) if name == EPSILON else DifferentialCorrection(scales[0], sum(scales[1:]))

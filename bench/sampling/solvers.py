@@ -14,13 +14,12 @@ import torch
 from torch import Tensor
 
 from bench import flow
-from bench.errors import BenchError, unknown
+from bench.errors import BenchError
+from bench.sampling.names import DPM, EULER, HEUN, check_solver
 from bench.sampling.remedies import Remedy
 
 Velocity = Callable[[Tensor, Tensor], Tensor]
 """(states (N, C, H, W), one level) → velocities, like the states."""
-
-EULER: Final = "euler"
 
 
 def solve(
@@ -36,8 +35,7 @@ def solve(
     Raises:
         BenchError: an unknown solver, or a remedy that it cannot have.
     """
-    if solver not in SOLVERS:
-        raise unknown("solver", solver, SOLVERS)
+    check_solver(solver)
     if remedy is not None and remedy.euler_only and solver != EULER:
         raise BenchError(f"this remedy changes where Euler steps lead, and {solver} takes none; choose {EULER}")
 
@@ -46,11 +44,6 @@ def solve(
         return remedy.velocity(found, latents, sigma) if remedy else found
 
     return SOLVERS[solver](remedied, state, sigmas, remedy)
-
-
-def evaluations(solver: str, steps: int) -> int:
-    """How many velocities a sample costs: solvers are compared at equal ones, and not at equal steps."""
-    return 2 * steps - 1 if solver == "heun" else steps
 
 
 def _euler(velocity: Velocity, state: Tensor, sigmas: Tensor, remedy: Remedy | None) -> Tensor:
@@ -91,7 +84,7 @@ def _diffusers(scheduler: Any, visited: Tensor, velocity: Velocity, state: Tenso
 
 SOLVERS: Final[dict[str, Callable[[Velocity, Tensor, Tensor, Remedy | None], Tensor]]] = {
     EULER: _euler,
-    "heun": _heun,
-    "dpm++": _dpm,
+    HEUN: _heun,
+    DPM: _dpm,
 }
 """Name → solver; Euler is the reference, which every suite draws with."""

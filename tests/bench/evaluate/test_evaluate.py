@@ -7,7 +7,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -346,7 +346,7 @@ def test_a_sweep_draws_each_scale_from_the_same_noise(run: Run, world: fakes.Wor
         draw_suite(fakes.suite(), painter, target, header={}, engine=Engine(), batch=48)
         assert pictures(swept(folder, name)) == pictures(tmp_path / name)
         evaluated = records.read_json(swept(folder, name) / "job.json")["evaluated"]
-        assert evaluated["sampler"] == asdict(sampler)
+        assert evaluated["sampler"] == sampler.record()
         assert evaluated["sweep"] == {"name": "fake"}
     seeds = [[r["seed"] for r in records.read_lines(path)] for path in folder.glob("*/evaluations/0/samples.jsonl")]
     assert len(seeds) == 3 and seeds[0] == seeds[1] == seeds[2]
@@ -682,7 +682,7 @@ def test_scoring_before_generating_ends_in_one_line(run: Run) -> None:
     assert "holds no images yet" in failed["fake"]
 
 
-BAD = ("0", "1,-2", "1,two", "3,1,3.0", "1,,2", "nan", "1,inf", "")
+BAD = ("0", "0.5", "1,-2", "1,two", "3,1,3.0", "1,,2", "nan", "1,inf", "")
 
 
 @pytest.mark.parametrize(
@@ -694,7 +694,7 @@ BAD = ("0", "1,-2", "1,two", "3,1,3.0", "1,,2", "nan", "1,inf", "")
         (["--metrics", "spread@nowhere"], "unknown prompt set 'nowhere'; known: some"),
         (["--metrics", "spreat@some"], "unknown metric 'spreat'; did you mean 'spread'?"),
         *(
-            (["--guidance", given], "--guidance takes numbers above 0 with commas between, each once: ")
+            (["--guidance", given], "--guidance takes numbers of at least 1 with commas between, each once: ")
             for given in BAD
         ),
     ],

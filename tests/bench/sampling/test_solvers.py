@@ -17,8 +17,9 @@ from bench import flow
 from bench.backbone.policy import Policy
 from bench.errors import BenchError
 from bench.sampling import levels
+from bench.sampling.names import evaluations
 from bench.sampling.remedies import DifferentialCorrection, EpsilonScaling, Remedy
-from bench.sampling.solvers import SOLVERS, evaluations, solve
+from bench.sampling.solvers import SOLVERS, solve
 
 WORLD = GaussianWorld(0.4, 0.5)
 NOISE = torch.randn(3, 2, 4, 6, generator=torch.Generator().manual_seed(0))
