@@ -376,6 +376,7 @@ def _job_record(
         **recipe.record(),
         "tuned": _tuned_record(config, job.method),
         "reward": reward_metric(config, job, recipe.needs, suite),
+        "trained_probes": sorted({name for stage in recipe.stages for name in stage.method.trained_probes}),
         "preferences": data.preferences.record if recipe.needs.preference_pairs and data.preferences else None,
         "subset_hash": manifest.content_hash,
         "subset_count": manifest.count,

@@ -53,6 +53,7 @@ class Probe(ABC):
         version: of the computation.
         ideal: its value for a model without exposure bias, in the limit of many steps; None: there is no such value.
         relative: a number that means something beside the base's alone: a report divides by it, pair by pair.
+        weight: of a level in a mean over levels: ``sigma_squared`` where a target grows as 1 / sigma; else equal.
         routine: part of every evaluation; otherwise only where it is named.
         long: follows paths of many steps, so it reads fewer pairs.
     """
@@ -62,6 +63,7 @@ class Probe(ABC):
     version: ClassVar[int]
     ideal: ClassVar[float | None] = 0.0
     relative: ClassVar[bool] = False
+    weight: ClassVar[str] = ""
     routine: ClassVar[bool] = True
     long: ClassVar[bool] = False
 
@@ -72,7 +74,8 @@ class Probe(ABC):
     def describe(self) -> dict[str, Any]:
         """The part of a record that makes a reading comparable."""
         about = {"name": self.name, "label": self.label, "version": self.version, "ideal": self.ideal}
-        return about | ({"relative": True} if self.relative else {})
+        about |= {"relative": True} if self.relative else {}
+        return about | ({"weight": self.weight} if self.weight else {})
 
 
 def chunks(pairs: int) -> list[range]:

@@ -279,6 +279,7 @@ class JobRecord(_Record):
     git: Git
     subset_hash: str | None
     subset_count: int | None
+    trained_probes: list[str] = []
     label: str | None = None
     context: dict[str, Any] | None = None
     evaluated: EvaluatedAs | None = None
@@ -377,6 +378,7 @@ class Evaluation:
     spent: Meter
     samples: list[Sample]
     configuration: str | None = None
+    folder: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -743,7 +745,7 @@ def _read_evaluation(path: Path, suite: Suite, clock: Mapping[int, Mapping[str, 
         about = line.prompt_set, line.prompt_id, line.prompt, line.group, line.repeat
         samples[key] = Sample(*about, image, scores, line.sha256)
     spent = _meter(record.spent, record.step, clock)
-    return Evaluation(record.fraction, spent, list(samples.values()), record.configuration)
+    return Evaluation(record.fraction, spent, list(samples.values()), record.configuration, path.parent)
 
 
 def _meter(counts: Mapping[str, Any], step: int, clock: Mapping[int, Mapping[str, Any]]) -> Meter:

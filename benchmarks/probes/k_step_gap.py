@@ -12,6 +12,7 @@ class KStepGap(Probe):
     """Error of the corrective velocity after k Euler steps, less the error on the path."""
 
     name, label, version = "k_step_gap", "Gap after k steps", 1
+    weight = "sigma_squared"
 
     def read(self, paths: Trajectories) -> Iterator[Reading]:
         return gaps(paths, paths.far())

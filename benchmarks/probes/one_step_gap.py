@@ -12,6 +12,7 @@ class OneStepGap(Probe):
     """Error of the corrective velocity after one Euler step, less the error on the path."""
 
     name, label, version = "one_step_gap", "Gap after one step", 1
+    weight = "sigma_squared"
 
     def read(self, paths: Trajectories) -> Iterator[Reading]:
         return gaps(paths, ((start, 1) for start in paths.route.starts))
