@@ -56,7 +56,8 @@ class Measure:
     Attributes:
         base: mean of the base.
         mean: of the difference over levels, with its interval over pairs.
-        levels: the same at each level of a reading, in order; of several starts at one level, their mean.
+        levels: the same at each level of a reading, in order, or at the start of a path that ends at 0; of several
+            readings at one level, their mean.
         pairs: how many both have.
     """
 
@@ -80,9 +81,10 @@ class Line:
 
 @dataclass(frozen=True)
 class Exposure:
-    """All lines, what each measure is called, and rows that were read on other pairs or levels."""
+    """All lines, what each measure is called and is without bias, and rows that were read on other pairs or levels."""
 
     labels: Mapping[str, str]
+    ideals: Mapping[str, float | None]
     lines: tuple[Line, ...]
     left_out: tuple[str, ...]
 
@@ -104,12 +106,14 @@ def exposure(study: Study) -> Exposure | None:
     if study.base is None or not study.base.evaluations:
         return None
     labels: dict[str, str] = {}
+    ideals: dict[str, float | None] = {}
     lines, left_out = [], []
     for subset in study.subsets:
         base = _read(study.base.evaluations[0], subset)
         if base is None:
             continue
         labels |= {name: probe["label"] for name, probe in base.probes.items()}
+        ideals |= {name: probe["ideal"] for name, probe in base.probes.items()}
         for row in study.rows(subset):
             for fraction in study.fractions:
                 jobs = [(job, found) for job in row.jobs if (at := job.at(fraction)) and (found := _read(at, subset))]
@@ -119,7 +123,7 @@ def exposure(study: Study) -> Exposure | None:
                     trained = frozenset(name for job, _ in alike for name in _trained(job))
                     measures = _measures(base, [found for _, found in alike])
                     lines.append(Line(row.method, subset, fraction, len(alike), trained, measures))
-    return Exposure(labels, tuple(lines), tuple(dict.fromkeys(left_out))) if lines else None
+    return Exposure(labels, ideals, tuple(lines), tuple(dict.fromkeys(left_out))) if lines else None
 
 
 def _trained(job: Job) -> Sequence[str]:
@@ -158,12 +162,13 @@ def _measures(base: Readings, found: Sequence[Readings]) -> dict[Key, Measure]:
         theirs = np.mean([[[f.values[key][level][pair] for pair in pairs] for level in levels] for f in found], 0)
         difference = theirs / own - 1 if about.get("relative") else theirs - own
         sigmas = np.array([level[1] for level in levels])
+        places = np.array([sigma or start for start, sigma, _ in levels])  # a path to the end is told by its start
         weights = sigmas**2 if about.get("weight") == "sigma_squared" else np.ones(len(sigmas))
         mean = (weights @ difference) / weights.sum()
         made[key] = Measure(
             base=1.0 if about.get("relative") else float((weights @ own).mean() / weights.sum()),
             mean=_interval(mean),
-            levels={float(s): _interval(difference[sigmas == s].mean(0)) for s in np.unique(sigmas)},
+            levels={float(s): _interval(difference[places == s].mean(0)) for s in np.unique(places)},
             pairs=len(pairs),
         )
     return made
@@ -217,20 +222,29 @@ def _cell(line: Line, key: Key) -> str:
 
 
 def sentences(found: Exposure) -> list[str]:
-    """Of each measure without bias at 0: which methods reduced it, and by how much."""
+    """Of each measure that has a value without bias: which methods came nearer to it than the base, and which left it.
+
+    Only differences whose interval excludes zero count. One that a report divides by the base's has no such sentence.
+    """
     told = []
     for name, scale in found.keys:
-        reduced = []
+        ideal, nearer, farther = found.ideals[name], list[str](), list[str]()
+        if ideal is None:
+            continue
         for line in found.last:
             measure = line.measures.get((name, scale))
-            if measure and measure.mean.excludes_zero and abs(measure.base + measure.mean.mean) < abs(measure.base):
-                share = 1 - abs(measure.base + measure.mean.mean) / abs(measure.base)
-                reduced.append(f"{line.method} by {share:.0%}" + (" †" if name in line.trained else ""))
-        if reduced:
+            if not measure or not measure.mean.excludes_zero or measure.base == ideal:
+                continue
+            change = abs(measure.base + measure.mean.mean - ideal) / abs(measure.base - ideal) - 1
+            sort = f"{line.method} by {abs(change):.0%}" + (" †" if name in line.trained else "")
+            (nearer if change < 0 else farther).append(sort)
+        what = [f"nearer are {listed(nearer)}" if nearer else "", f"farther are {listed(farther)}" if farther else ""]
+        if nearer or farther:
             told.append(
-                f"{found.labels[name]} at guidance {scale:g} is nearer to 0 than the base's: {listed(reduced)}."
+                f"{found.labels[name]} at guidance {scale:g}, {ideal:g} without bias, beside the base: "
+                f"{'; '.join(filter(None, what))}."
             )
-    return told or ["No method reduced a measure by more than its interval."]
+    return told or ["No method moved a measure by more than its interval."]
 
 
 def notes(found: Exposure) -> list[str]:

@@ -94,10 +94,10 @@ def test_seeds_are_averaged_and_the_interval_is_over_pairs(run: FakeRun) -> None
 def test_the_sentences_say_who_reduced_what_and_what_it_trained_on(run: FakeRun) -> None:
     trained(run, "soar", lambda p, s, pair: of_base(p, s, pair) / 2, probes=("one_step_gap",))
     trained(run, "sft", lambda p, s, pair: of_base(p, s, pair) * 2)
+    said = "at guidance 4.5, 0 without bias, beside the base: nearer are soar by 50%"
     told = sentences(read(run))
-    assert "Gap at guidance 4.5 is nearer to 0 than the base's: soar by 50% †." in told
-    assert "Slowness at guidance 4.5 is nearer to 0 than the base's: soar by 50%." in told
-    assert not any("sft" in line for line in told)
+    assert f"Gap {said} †; farther are sft by 100%." in told and f"Slowness {said}; farther are sft by 100%." in told
+    assert len(told) == 4  # a length has no value without bias but the base's own
     assert any(line.startswith("† The measure is in the method's own loss") for line in notes(read(run)))
     without, _ = grids(read(run))
     assert without.headers == ["Guidance 1", "Slowness", "Gap", "Length"]
@@ -141,7 +141,7 @@ def test_the_page_has_the_section_where_there_are_readings_and_nothing_of_it_els
     written = {path.name for path in render_report([run.folder], tmp_path / "report")}
     assert {"exposure.md", "exposure.csv", "exposure.png", "exposure.svg"} <= written
     page = (tmp_path / "report/index.html").read_text()
-    assert '<h2 id="exposure">Exposure bias</h2>' in page and "nearer to 0 than the base" in page
+    assert '<h2 id="exposure">Exposure bias</h2>' in page and "0 without bias, beside the base" in page
     for path in run.folder.rglob("probes.json"):
         path.unlink()
     written = {path.name for path in render_report([run.folder], tmp_path / "report")}
