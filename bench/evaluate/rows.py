@@ -22,6 +22,7 @@ from bench.machine.locks import EXPERIMENT, turn
 from bench.machine.progress import Progress
 from bench.records import atomic
 from bench.sampling import levels
+from bench.sampling.names import EULER
 
 if TYPE_CHECKING:
     from bench.backbone.loader import Backbone
@@ -371,6 +372,8 @@ class _Rows:
 
         try:
             for row in self.rows:
+                if row.suite.sampler.solver != EULER or row.suite.sampler.remedy:
+                    continue  # probes follow Euler steps alone, so they would say the same of each
                 found = readers(
                     self.subject, self.config.pairs, row.suite, backbone, self.cache, self.engine, self.progress
                 )

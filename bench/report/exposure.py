@@ -103,13 +103,14 @@ class Exposure:
 
 def exposure(study: Study) -> Exposure | None:
     """The study's readings beside the base's; None where there are none to compare."""
-    if study.base is None or not study.base.evaluations:
+    first = next((job for job in (*study.start, *study.evaluated) if _is_base(job) and job.evaluations), None)
+    if first is None:
         return None
     labels: dict[str, str] = {}
     ideals: dict[str, float | None] = {}
     lines, left_out = [], []
-    for subset in study.subsets:
-        base = _read(study.base.evaluations[0], subset)
+    for subset in study.subsets or _subsets(first.evaluations[0]):
+        base = _read(first.evaluations[0], subset)
         if base is None:
             continue
         labels |= {name: probe["label"] for name, probe in base.probes.items()}
@@ -123,7 +124,24 @@ def exposure(study: Study) -> Exposure | None:
                     trained = frozenset(name for job, _ in alike for name in _trained(job))
                     measures = _measures(base, [found for _, found in alike])
                     lines.append(Line(row.method, subset, fraction, len(alike), trained, measures))
+        for job in study.evaluated:
+            readings = _read(job.evaluations[0], subset) if job is not first and job.evaluations else None
+            if readings and readings.about == base.about:
+                lines.append(Line(job.label, subset, 1.0, 1, frozenset(), _measures(base, [readings])))
+            elif readings:
+                left_out.append(job.label)
     return Exposure(labels, ideals, tuple(lines), tuple(dict.fromkeys(left_out))) if lines else None
+
+
+def _is_base(job: Job) -> bool:
+    """Whether others are held against a row: the base of a run, or a whole pipeline that was evaluated."""
+    return job.name == records.BASE or job.made.get("kind") == "pipeline"
+
+
+def _subsets(evaluation: Evaluation) -> list[str]:
+    """Subsets on whose held-out pairs an evaluated row was read."""
+    found = evaluation.folder.glob(f"{records.PROBES}/*/probes.json") if evaluation.folder else ()
+    return sorted(path.parent.name for path in found)
 
 
 def _trained(job: Job) -> Sequence[str]:
@@ -298,7 +316,8 @@ def exposure_figures(study: Study, found: Exposure) -> tuple[bytes, bytes]:
 def _draw(study: Study, found: Exposure) -> Figure:
     scale = max(at for _, at in found.keys)
     names = [name for name, at in found.keys if at == scale]
-    looks = {method: figure.look(number) for number, method in enumerate(study.methods)}
+    names_of = dict.fromkeys([*study.methods, *(line.method for line in found.last)])
+    looks = {method: figure.look(number) for number, method in enumerate(names_of)}
     subsets = list(dict.fromkeys(line.subset for line in found.last))
     drawn = Figure(figsize=(4.9 * 3, 3.3 * -(-len(names) // 3) * len(subsets) + 0.9), layout="constrained")
     panels = drawn.subplots(-(-len(names) // 3) * len(subsets), 3, squeeze=False).reshape(len(subsets), -1)

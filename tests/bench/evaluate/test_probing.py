@@ -15,6 +15,8 @@ from bench.experiment.config import ExperimentConfig
 from bench.experiment.run import Outcome, Workspace, run_experiment
 from bench.machine.progress import Progress
 from bench.probes import reader
+from bench.report.exposure import exposure
+from bench.report.study import read_study
 
 SETTINGS = {"sft": {"batch_size": 2, "lr": 1e-3}}
 
@@ -103,3 +105,19 @@ def test_images_have_no_model_to_read(bench: Bench) -> None:
     (images,) = folder.rglob("images")
     (reason,) = bench.evaluate(images).failed.values()
     assert reason == f"{images} holds images, and probes read a model; leave --probes out"
+
+
+def test_rows_that_are_evaluated_alone_are_held_against_the_pipeline_among_them(bench: Bench) -> None:
+    run = bench.train(name="run")
+    folder = bench.evaluate("fake", run / "sft--half--s0", pairs=str(run)).folder
+    trained, evaluated = (exposure(read_study([path])) for path in (run, folder))
+    assert trained and evaluated
+    (line,) = (line for line in trained.last if line.subset == "half")
+    (again,) = (line for line in evaluated.last if line.subset == "half")
+    assert again.method == "sft--half--s0" and again.measures == line.measures
+
+
+def test_a_row_with_a_remedy_has_no_readings_of_its_own(bench: Bench) -> None:
+    run = bench.train(name="run")
+    folder = bench.evaluate(run / "base", remedy=("epsilon_scaling=1.05",), name="remedied").folder
+    assert not readings(folder)
