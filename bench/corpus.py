@@ -35,10 +35,13 @@ class Corpus(ABC):
         quantiles: subset name → share of the corpus to keep, where a corpus's scores live on their own scale and the
             paper's thresholds mean nothing. Empty: the subset's own threshold holds.
         preferences: registered corpus of preference pairs that goes with this one, if there is one.
+        holdout: registered corpus of fresh pairs of the same kind, which no method trains on. Empty: held-out pairs are
+            a part of this one.
     """
 
     name: str
     preferences: ClassVar[str] = ""
+    holdout: ClassVar[str] = ""
     quantiles: ClassVar[Mapping[str, float]] = {}
 
     @abstractmethod
@@ -113,6 +116,7 @@ class Manifest:
         of: pairs listed in the corpus, usable or not.
         content_hash: over the sorted keys, so over pictures as stored and captions; not over the resolution.
         indices, keys, sizes: of the pairs kept, in the corpus's order; a size is (width, height) in pixels.
+        held_out: the part that no method trains on, in the order of its keys; None where none was cut off.
     """
 
     subset: str
@@ -128,3 +132,4 @@ class Manifest:
     keys: tuple[str, ...]
     sizes: tuple[tuple[int, int], ...]
     path: Path
+    held_out: Manifest | None = None

@@ -25,17 +25,6 @@ def shift_time(u: Tensor, shift: float) -> Tensor:
     return shift * u / (1 + (shift - 1) * u)
 
 
-def sampling_levels(steps: int, shift: float) -> Tensor:
-    """Noise levels of a sampler of ``steps`` steps: (steps + 1,) float32, from 1 down to 0.
-
-    The times ``1, 1 - 1/steps, …, 1/steps``, shifted, and 0 (RuoyuWang-2077/FlowBP @ 34c93f9,
-    ``trainers/sd35/leapalign.py``). With shift 3 the last of 25 levels before 0 is 1/9. A scheduler's own table of 25
-    goes on to 0.009 instead.
-    """
-    levels = shift_time(torch.linspace(1, 1 / steps, steps, dtype=torch.float64), shift)
-    return torch.cat([levels, levels.new_zeros(1)]).float()
-
-
 def logit_normal_time(normal: Tensor, *, table: int = 1000) -> Tensor:
     """Logit-normal(0, 1) times on the scheduler's table, in {1/table, …, 1}, from standard normal draws of any shape.
 

@@ -90,6 +90,8 @@ class PostTrainingMethod(ABC):
     """What `bench tune` varies: a positive setting → the least and the largest factor of its default."""
     needs: ClassVar[Needs]
     traits: ClassVar[Traits]
+    trained_probes: ClassVar[tuple[str, ...]] = ()
+    """Probes whose measure is in its loss: a report marks them †, as it marks a metric that is the reward."""
 
     def __init__(self, config: MethodConfig) -> None:
         self.config: Any = config

@@ -1,8 +1,8 @@
 """Names to code. Nothing is imported until it is used, so ``bench list`` and ``bench --help`` stay instant.
 
 A built-in is one line below. A package outside this repository adds entries through the entry-point groups
-``bench.methods``, ``bench.metrics``, ``bench.subsets``, ``bench.suites``, ``bench.corpora`` and ``bench.backbones``.
-A method in a single file is added by its path (``bench/plugins/files.py``).
+``bench.methods``, ``bench.metrics``, ``bench.probes``, ``bench.subsets``, ``bench.suites``, ``bench.corpora`` and
+``bench.backbones``. A method in a single file is added by its path (``bench/plugins/files.py``).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "soar": "methods.soar:SOAR",
         "input_perturbation": "methods.input_perturbation:InputPerturbation",
         "reflexflow": "methods.reflexflow:ReflexFlow",
+        "mixflow": "methods.mixflow:MixFlow",
         "flow_grpo": "methods.flow_grpo:FlowGRPO",
         "diffusion_nft": "methods.diffusion_nft:DiffusionNFT",
         "dpo": "methods.dpo:DPO",
@@ -67,9 +68,22 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "geneval_reward_released": "benchmarks.metrics.geneval_reward_released:GenEvalRewardReleased",
         "imagereward": "benchmarks.metrics.imagereward:ImageReward",
     },
+    "probes": {
+        "heldout_loss": "benchmarks.probes.heldout_loss:HeldOutLoss",
+        "one_step_gap": "benchmarks.probes.one_step_gap:OneStepGap",
+        "k_step_gap": "benchmarks.probes.k_step_gap:KStepGap",
+        "response": "benchmarks.probes.response:Response",
+        "slowness": "benchmarks.probes.slowness:Slowness",
+        "variance_error": "benchmarks.probes.variance_error:VarianceError",
+        "velocity_norm": "benchmarks.probes.velocity_norm:VelocityNorm",
+        "noise_ratio": "benchmarks.probes.noise_ratio:NoiseRatio",
+        "recovery": "benchmarks.probes.recovery:Recovery",
+        "step_error": "benchmarks.probes.step_error:StepError",
+    },
     "corpora": {
         "world": "data_curation.world.corpus:WorldCorpus",
         "world_preferences": "data_curation.world.preferences:WorldPreferences",
+        "world_holdout": "data_curation.world.corpus:WorldHoldout",
         "hy_soar": "data_curation.hy_soar:HYSOAR",
         "folder": "data_curation.image_folder:ImageFolder",
         "webdataset": "data_curation.webdataset:WebDataset",
@@ -79,6 +93,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "curation": {
         "open": "data_curation.opening:open_corpus",
         "cut": "data_curation.curate:cut",
+        "hold_out": "data_curation.holdout:hold_out",
         "pair_up": "data_curation.preferences:pair_up",
         "score": "data_curation.scoring:score_corpus",
         "scan": "data_curation.scan:scan",

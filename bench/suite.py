@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 from bench.errors import BenchError
 from bench.metric import Metric
@@ -13,6 +13,8 @@ from bench.prompt import Prompt
 from bench.records import recording
 from bench.records.schema import MetricRecord, SamplerRecord, SuiteRecord
 from bench.rng import derive_seed
+from bench.sampling import levels
+from bench.sampling.names import EULER, check_remedy, check_solver
 
 __all__ = ["Prompt", "PromptSet", "Sampler", "Suite"]
 
@@ -48,11 +50,33 @@ class PromptSet:
 
 @dataclass(frozen=True)
 class Sampler:
-    """How images are made: Euler steps of the probability-flow ODE, guidance scale, side in pixels."""
+    """How images are made: Euler steps of the probability-flow ODE, guidance scale, side in pixels.
+
+    Attributes:
+        levels: name of the list of noise levels (``bench/sampling/levels.py``). Another list is a new version of the
+            suite.
+        solver: one of ``bench/sampling/names.py``. A suite's own is Euler's; a sweep draws with others.
+        remedy: for exposure bias without training, ``name=scale``, or nothing.
+    """
 
     steps: int
     guidance_scale: float
     resolution: int
+    levels: str = levels.DIFFUSERS
+    solver: str = EULER
+    remedy: str = ""
+
+    def __post_init__(self) -> None:
+        """BenchError for levels, a solver or a remedy that is not known, and for those that do not go together."""
+        levels.check(self.levels)
+        check_solver(self.solver)
+        if self.remedy:
+            check_remedy(self.remedy, self.solver)
+
+    def record(self) -> SamplerRecord:
+        """What records hold of it. Euler's solver and no remedy go without saying, as in records of every release."""
+        usual = {"solver": EULER, "remedy": ""}
+        return SamplerRecord(**{name: value for name, value in asdict(self).items() if usual.get(name, ...) != value})
 
 
 @dataclass(frozen=True)
@@ -112,15 +136,13 @@ class Suite:
         Raises:
             BenchError: a metric has two columns, or something else that no record can hold.
         """
-        sampler, columns = self.sampler, [prompts.column(metrics[name]) for name, prompts in self.metrics()]
+        columns = [prompts.column(metrics[name]) for name, prompts in self.metrics()]
         with recording(f"the suite {self.name}"):
             return SuiteRecord(
                 name=self.name,
                 version=self.version,
                 seed=self.seed,
-                sampler=SamplerRecord(
-                    steps=sampler.steps, guidance_scale=sampler.guidance_scale, resolution=sampler.resolution
-                ),
+                sampler=self.sampler.record(),
                 metrics=columns,
             )
 

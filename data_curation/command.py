@@ -28,6 +28,7 @@ def run(
     *,
     threshold: float | None,
     quantile: float | None,
+    holdout: int,
     metric: str | None,
     resolution: int,
     aspect_buckets: bool,
@@ -36,6 +37,7 @@ def run(
     """Cut ``subsets`` from the corpus ``name``, or only score it with ``metric``.
 
     Args:
+        holdout: pairs of each subset to keep from training; fresh ones are taken where the corpus has them.
         shard: (rank, world_size): do just this share of the parts, and cut nothing.
     """
     progress = Progress()
@@ -55,9 +57,13 @@ def run(
         if shard is not None:
             continue
         if subset is not None:
-            manifest = curate.cut(corpus, subset, judging, cache, threshold=threshold, quantile=quantile)
+            cut_off = 0 if corpus.holdout else holdout
+            manifest = curate.cut(
+                corpus, subset, judging, cache, threshold=threshold, quantile=quantile, holdout=cut_off
+            )
             rule = "no score" if manifest.threshold is None else f"{used} of at least {manifest.threshold:.4f}"
-            click.echo(f"{subset.name}: {manifest.count} of {manifest.of} pairs, {rule}, {manifest.path}")
+            apart = f" and {manifest.held_out.count} held out" if manifest.held_out else ""
+            click.echo(f"{subset.name}: {manifest.count} of {manifest.of} pairs{apart}, {rule}, {manifest.path}")
         if judging is not None:
             cuts = {} if subset is None or manifest.threshold is None else {"this cut": manifest.threshold}
             _show_scores(corpus, judging, cache, _published(judge, used) | cuts, every_share=subset is None)

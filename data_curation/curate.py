@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,6 +30,7 @@ def cut(
     *,
     threshold: float | None = None,
     quantile: float | None = None,
+    holdout: int = 0,
     crew: Crew = ALONE,
 ) -> Manifest:
     """Make (or read back) a subset of a corpus and write its manifest. Every process of several calls it.
@@ -39,6 +42,8 @@ def cut(
         metric: what plays the subset's role; None for a subset without one.
         threshold: least score kept, instead of the subset's own.
         quantile: share of the corpus to keep, best first, instead of a threshold.
+        holdout: how many of the subset's pairs are kept from training: those with the least keys, so that neither the
+            corpus's order nor a score decides.
         crew: who shares the work. Its ``tick`` hears of the pairs that this process has scored or scanned. Its
             ``barrier`` is called three times, whatever is there already.
 
@@ -50,7 +55,7 @@ def cut(
     used = subset.threshold if threshold is None else threshold
     if metric is not None and quantile is None and used is None:
         raise BenchError(f"the subset {subset.name} has no threshold for {corpus.name}; give --threshold or --quantile")
-    rule = _Rule(subset, metric, used, quantile)
+    rule = _Rule(subset, metric, used, quantile, holdout)
     path = cache / "cuts" / corpus.fingerprint[:16] / rule.name / "manifest.json"
     done = path.exists()
     crew.barrier()  # process 0 writes only after all have looked, so all take the same way
@@ -77,12 +82,14 @@ class _Rule:
         metric: what scores the pairs; None for a subset that asks for no score.
         threshold: least score kept; unused with a quantile.
         quantile: share kept.
+        holdout: how many of the pairs are kept from training.
     """
 
     subset: Subset
     metric: Metric | None
     threshold: float | None
     quantile: float | None
+    holdout: int
 
     @property
     def name(self) -> str:
@@ -94,11 +101,13 @@ class _Rule:
             parts += [share, f"{metric.name}-v{metric.version}"]
         if subset.caption is not None or subset.tags:
             parts.append("f" + records.digest({"caption": subset.caption, "tags": dict(subset.tags)})[:8])
+        if self.holdout:
+            parts.append(f"h{self.holdout}")
         return "-".join(parts)
 
 
 def _write(path: Path, corpus: Corpus, rule: _Rule, cache: Path) -> None:
-    subset, metric, threshold = rule.subset, rule.metric, rule.threshold
+    subset, metric, threshold, holdout = rule.subset, rule.metric, rule.threshold, rule.holdout
     usable, counts = scan.usable(corpus, cache)
     pairs = usable if metric is None else scoring.scores(corpus, metric, cache)
     pairs = pairs[_matches(corpus, subset, pairs["index"])]
@@ -117,6 +126,17 @@ def _write(path: Path, corpus: Corpus, rule: _Rule, cache: Path) -> None:
         raise BenchError(
             f"no pair of {corpus.name} is in {subset.name} (score of at least {threshold}){best}; lower --threshold"
         )
+    if holdout >= len(members):
+        raise BenchError(
+            f"{subset.name} has {len(members)} pairs of {corpus.name}, and {holdout} of them are to be held out; give "
+            "a smaller --holdout"
+        )
+    trained, apart = members, {}
+    if holdout:
+        held_out = members["key"].isin(members["key"].sort_values()[:holdout])
+        trained, least = members[~held_out], members["key"][held_out]
+        apart = {"holdout": {"count": holdout, "content_hash": _content_hash(least)}}
+        members = members.assign(held_out=held_out)
     table = members.to_parquet(index=False)
     records.write_bytes(path.parent / "members.parquet", table)
     records.write_json(
@@ -132,13 +152,14 @@ def _write(path: Path, corpus: Corpus, rule: _Rule, cache: Path) -> None:
             "quantile": rule.quantile if metric else None,
             "caption": subset.caption,
             "tags": dict(subset.tags),
-            "count": len(members),
+            "count": len(trained),
             "of": counts.listed,
             "left_out": counts.left_out,
             "duplicates": counts.duplicates,
             "unscored": int(pairs["score"].isna().sum()) if metric else 0,
-            "content_hash": _content_hash(members["key"]),
+            "content_hash": _content_hash(trained["key"]),
             "members_hash": hashlib.sha256(table).hexdigest(),
+            **apart,
         },
     )
 
@@ -160,11 +181,13 @@ def _matches(corpus: Corpus, subset: Subset, indices: pd.Series) -> np.ndarray:
     return np.fromiter((matches(int(index)) for index in indices), bool, len(indices))
 
 
-def _content_hash(keys: pd.Series) -> str:
+def _content_hash(keys: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(sorted(keys)).encode()).hexdigest()
 
 
-_HEAD = tuple(field.name for field in fields(Manifest) if field.name not in ("indices", "keys", "sizes", "path"))
+_HEAD = tuple(
+    field.name for field in fields(Manifest) if field.name not in ("indices", "keys", "sizes", "path", "held_out")
+)
 
 
 def read_manifest(path: Path, corpus: Corpus) -> Manifest:
@@ -175,18 +198,40 @@ def read_manifest(path: Path, corpus: Corpus) -> Manifest:
         table = (path.parent / "members.parquet").read_bytes()
         if hashlib.sha256(table).hexdigest() != head["members_hash"]:
             raise BenchError(f"the manifest {path} does not match its members; {again}")
-        members = pd.read_parquet(io.BytesIO(table), columns=["index", "key", "width", "height"])
-        manifest = Manifest(
-            **{name: head[name] for name in _HEAD},
-            indices=tuple(members["index"].tolist()),
-            keys=tuple(members["key"].tolist()),
-            sizes=tuple(zip(members["width"].tolist(), members["height"].tolist(), strict=True)),
-            path=path,
-        )
+        members = pd.read_parquet(io.BytesIO(table))
+        apart = members.get("held_out", pd.Series(False, members.index))  # manifests of earlier releases have none
+        manifest = _of(path, head, members[~apart])
+        if holdout := head.get("holdout"):
+            manifest = replace(manifest, held_out=_of(path, head | holdout, members[apart].sort_values("key")))
     except (KeyError, TypeError, OSError, ValueError) as error:
         raise BenchError(f"the manifest {path} is damaged ({type(error).__name__}: {error}); {again}") from error
-    if len(members) != manifest.count or _content_hash(members["key"]) != manifest.content_hash:
-        raise BenchError(f"the manifest {path} does not match its members; {again}")
+    for part in (manifest, manifest.held_out):
+        if part and (len(part.keys) != part.count or _content_hash(part.keys) != part.content_hash):
+            raise BenchError(f"the manifest {path} does not match its members; {again}")
     if manifest.corpus_fingerprint != corpus.fingerprint:
         raise BenchError(f"the manifest {path} was cut from another corpus; {again}")
     return manifest
+
+
+def _of(path: Path, head: Mapping[str, Any], members: pd.DataFrame) -> Manifest:
+    return Manifest(
+        **{name: head[name] for name in _HEAD},
+        indices=tuple(members["index"].tolist()),
+        keys=tuple(members["key"].tolist()),
+        sizes=tuple(zip(members["width"].tolist(), members["height"].tolist(), strict=True)),
+        path=path,
+    )
+
+
+def part(manifest: Manifest, positions: Sequence[int]) -> Manifest:
+    """Some pairs of a manifest, in the order of ``positions``."""
+    keys = tuple(manifest.keys[position] for position in positions)
+    return replace(
+        manifest,
+        count=len(keys),
+        content_hash=_content_hash(keys),
+        indices=tuple(manifest.indices[position] for position in positions),
+        keys=keys,
+        sizes=tuple(manifest.sizes[position] for position in positions),
+        held_out=None,
+    )

@@ -16,6 +16,7 @@ from pydantic import Field, field_validator
 from bench import flow
 from bench.errors import JobFailure
 from bench.method import AdamWConfig, Needs, PostTrainingMethod, Traits
+from bench.sampling.levels import SHIFTED
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -94,7 +95,7 @@ class LeapAlign(PostTrainingMethod):
 
     def sample(self, job: Job, share: PromptBatch, k: int, j: int) -> tuple[Tensor, Tensor]:
         """Clean latents (N, C, H, W) with the gradient of the leaps, and the sum of their distances (N,)."""
-        c, sigmas = self.config, flow.sampling_levels(self.config.sampling_steps, job.policy.shift).to(job.device)
+        c, sigmas = self.config, job.policy.sigmas(self.config.sampling_steps, SHIFTED)
         x, distance = job.noise(share, "start"), torch.zeros(len(share), device=job.device)
         leap = x
         for i in range(c.sampling_steps):

@@ -65,6 +65,7 @@ class ReflexFlow(PostTrainingMethod):
         trains="all parameters",
         paper="arXiv 2512.04904",
     )
+    trained_probes = ("heldout_loss", "one_step_gap")
 
     def setup(self, job: Job) -> None:
         job.train_full(**self.config.adamw())

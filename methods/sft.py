@@ -31,6 +31,7 @@ class SFT(PostTrainingMethod):
         trains="all parameters",
         paper="Lipman et al. 2023; Esser et al. 2024",
     )
+    trained_probes = ("heldout_loss",)
 
     def setup(self, job: Job) -> None:
         job.train_full(**self.config.adamw())

@@ -58,6 +58,7 @@ class SOAR(PostTrainingMethod):
         trains="all parameters",
         paper="arXiv 2604.12617",
     )
+    trained_probes = ("heldout_loss", "one_step_gap")
 
     def setup(self, job: Job) -> None:
         job.train_full(**self.config.adamw())

@@ -12,12 +12,13 @@ ROOT = Path(__file__).parents[1]
 
 FLOORS = (
     "errors flow prompt rng corpus",
+    "sampling",
     "registry records",
     "machine scaffold",
     "assets backbone",
     "metric batches flops",
     "suite training",
-    "job encoded evaluation",
+    "job encoded evaluation probes",
     "method rollout report",
     "plugins lora matching trajectories export",
     "experiment",

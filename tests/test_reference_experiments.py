@@ -11,6 +11,8 @@ from bench.experiment.config import ExperimentConfig, read_experiment
 from bench.experiment.recipe import recipe
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+LATER = {"mixflow"}
+"""Methods that came after the reference comparison was run, whose report is committed."""
 
 
 def read(name: str) -> ExperimentConfig:
@@ -31,7 +33,7 @@ def test_every_row_can_be_made_and_has_tuned_settings_and_three_seeds(name: str)
 
 def test_the_main_comparison_has_every_method_on_both_subsets_at_equal_flops() -> None:
     config = read("embedded")
-    assert {config.method_of(name) for name in config.trained} == set(registry.BUILT_IN["methods"])
+    assert {config.method_of(name) for name in config.trained} == set(registry.BUILT_IN["methods"]) - LATER
     assert "soar+flow_grpo" in config.methods and config.split_of("soar+flow_grpo") == (0.5, 0.5)
     assert config.subsets == ("high_aesthetic", "high_clipscore") and config.budget.startswith("flops=")
 

@@ -21,6 +21,7 @@ from bench.backbone import hub, loading
 from bench.backbone.condition import TextCondition as TextCondition  # plugins import it from here
 from bench.backbone.family import check_family, check_sides, t5_tokens
 from bench.machine.engine import Engine
+from bench.sampling import levels
 
 if TYPE_CHECKING:
     import torch
@@ -209,11 +210,13 @@ class Backbone:
         return loading.load_transformer(self.folder, torch.float32, self.engine.device)
 
     def scheduler(self) -> FlowMatchEulerDiscreteScheduler:
-        """The pipeline's scheduler."""
+        """The pipeline's scheduler. BenchError where its own levels are none that this project knows."""
         from diffusers import FlowMatchEulerDiscreteScheduler
 
         with loading.opening(self.folder / "scheduler"):
-            return FlowMatchEulerDiscreteScheduler.from_pretrained(self.folder, subfolder="scheduler")
+            scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(self.folder, subfolder="scheduler")
+        levels.check_scheduler(scheduler.config, f"{self.folder}/scheduler/scheduler_config.json")
+        return scheduler
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:

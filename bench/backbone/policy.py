@@ -13,6 +13,10 @@ from bench import flow
 from bench.backbone.condition import TextCondition
 from bench.backbone.weights import adapters_off
 from bench.machine.engine import Engine
+from bench.sampling import levels
+from bench.sampling.names import EULER
+from bench.sampling.remedies import Remedy
+from bench.sampling.solvers import solve
 
 if TYPE_CHECKING:
     from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
@@ -23,10 +27,11 @@ class Policy:
 
     Args:
         transformer: the weights.
-        scheduler: gives the timestep shift and the sampling schedule.
+        scheduler: gives the timestep shift.
         null: the empty prompt's condition (1 row), for guidance.
         engine: where it computes; the weights and ``null`` are moved there.
         charge: called with the latents of each forward, whether a graph is built, and whether adapters are off.
+        levels: name of the list of noise levels that it samples at (``bench/sampling/levels.py``): the suite's.
 
     Attributes:
         module: what is called in a forward: the transformer, or what a data-parallel engine wraps around it.
@@ -39,24 +44,27 @@ class Policy:
         null: TextCondition,
         engine: Engine | None = None,
         charge: Callable[[Tensor, bool, bool], None] = lambda latents, graph, bare: None,
+        levels: str = levels.DIFFUSERS,
     ) -> None:
         self.engine = engine or Engine()
         self.transformer = transformer.to(self.engine.device)
         self.module: torch.nn.Module = transformer
         self.scheduler = scheduler
         self.null = null.to(self.engine.device)
-        self._charge, self._bare = charge, False
+        self._charge, self._bare, self._levels = charge, False, levels
 
     @property
     def shift(self) -> float:
         """Timestep shift of the scheduler (3 for SD3 and SD3.5)."""
         return float(self.scheduler.config.shift)
 
-    def sigmas(self, steps: int) -> Tensor:
-        """The scheduler's sampling schedule: (steps + 1,) noise levels from 1 down to 0."""
-        self.scheduler.set_timesteps(steps)
-        sigmas: Tensor = self.scheduler.sigmas
-        return sigmas.float().to(self.engine.device)
+    def sigmas(self, steps: int, name: str | None = None) -> Tensor:
+        """The levels that a sampler of ``steps`` steps visits: (steps + 1,) from 1 down to 0.
+
+        Args:
+            name: of the list (``bench/sampling/levels.py``); None: the policy's own.
+        """
+        return torch.from_numpy(levels.sigmas(name or self._levels, steps, self.shift)).to(self.engine.device)
 
     def velocity(self, latents: Tensor, sigma: Tensor | float, text: TextCondition) -> Tensor:
         """Conditional velocity.
@@ -123,14 +131,29 @@ class Policy:
         return unconditional, conditional
 
     @torch.no_grad()
-    def sample(self, noise: Tensor, text: TextCondition, *, steps: int, guidance_scale: float) -> Tensor:
-        """Solve the ODE from ``noise`` with Euler steps: clean latents like ``noise``."""
-        sigmas = self.sigmas(steps)
-        latents = noise
-        for i in range(steps):
-            velocity = self.guided_velocity(latents, sigmas[i], text, guidance_scale)
-            latents = flow.euler(latents, velocity, sigmas[i], sigmas[i + 1])
-        return latents
+    def sample(
+        self,
+        noise: Tensor,
+        text: TextCondition,
+        *,
+        steps: int,
+        guidance_scale: float,
+        levels: str | None = None,
+        solver: str = EULER,
+        remedy: Remedy | None = None,
+    ) -> Tensor:
+        """Solve the ODE from ``noise``: clean latents like ``noise``.
+
+        Args:
+            levels: name of the list of noise levels; None: the policy's own.
+            solver: one of ``bench/sampling/solvers.py``; Euler steps are the reference.
+            remedy: changes what the solver does (``bench/sampling/remedies.py``).
+        """
+
+        def velocity(latents: Tensor, sigma: Tensor) -> Tensor:
+            return self.guided_velocity(latents, sigma, text, guidance_scale)
+
+        return solve(velocity, noise, self.sigmas(steps, levels), solver, remedy)
 
     @contextmanager
     def reference(self) -> Iterator[None]:

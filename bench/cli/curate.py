@@ -11,7 +11,7 @@ import click
 from bench import registry
 from bench.cli import options, types
 from bench.errors import BenchError, shortened
-from bench.machine.bounds import LARGEST_SIDE
+from bench.machine.bounds import LARGEST_SIDE, MOST_HELD_OUT
 
 
 def _shard(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int] | None:
@@ -29,6 +29,9 @@ def _shard(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
 @click.option("--suite", default="embedded", show_default=True, help="Whose metrics score the corpus.")
 @click.option("--threshold", type=types.Number(), help="Least score kept, instead of the subset's own.")
 @click.option("--quantile", type=types.Number(0, 1, min_open=True), help="Share of the corpus to keep, best first.")
+@click.option(
+    "--holdout", type=click.IntRange(0, MOST_HELD_OUT), default=0, help="Pairs of each subset that no method trains on."
+)
 @click.option("--metric", help="Only score the corpus with this metric and show how the scores lie.")
 @click.option(
     "--resolution",

@@ -11,6 +11,7 @@ import click
 from bench.cli import options, types
 from bench.cli.printing import say
 from bench.errors import BenchError, shortened
+from bench.machine.bounds import MOST_STEPS
 
 
 def _scales(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[float, ...] | None:
@@ -20,11 +21,54 @@ def _scales(ctx: click.Context, param: click.Parameter, value: str | None) -> tu
         scales = tuple(float(part) for part in value.split(","))
     except ValueError:
         scales = ()
-    if not scales or not all(0 < s < math.inf for s in scales) or len({f"{s:g}" for s in scales}) < len(scales):
+    if not scales or not all(1 <= s < math.inf for s in scales) or len({f"{s:g}" for s in scales}) < len(scales):
         raise BenchError(
-            f"--guidance takes numbers above 0 with commas between, each once: 1,2,4.5, not {shortened(value, 80)!r}"
+            "--guidance takes numbers of at least 1 with commas between, each once: 1,2,4.5, not "
+            f"{shortened(value, 80)!r}"
         )
     return scales
+
+
+def _steps(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...] | None:
+    if value is None:
+        return None
+    try:
+        steps = tuple(int(part) for part in value.split(","))
+    except ValueError:
+        steps = ()
+    if not steps or not all(1 <= step <= MOST_STEPS for step in steps) or len(set(steps)) < len(steps):
+        raise BenchError(
+            f"--steps takes whole numbers from 1 to {MOST_STEPS} with commas between, each once: 4,10,20, not "
+            f"{shortened(value, 80)!r}"
+        )
+    return steps
+
+
+def _each_once(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    names = types.names(ctx, param, value)
+    if names is not None and (not names or len(set(names)) < len(names)):
+        raise BenchError(
+            f"{param.opts[0]} takes names with commas between, each once, not {shortened(value or '', 80)!r}"
+        )
+    return names
+
+
+def _solvers(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    from bench.sampling.names import check_solver
+
+    names = _each_once(ctx, param, value)
+    for name in names or ():
+        check_solver(name)
+    return names
+
+
+def _remedies(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    from bench.sampling.names import EULER, check_remedy
+
+    names = _each_once(ctx, param, value)
+    for name in names or ():
+        check_remedy(name, EULER)
+    return names
 
 
 @click.command()
@@ -39,6 +83,11 @@ def _scales(ctx: click.Context, param: click.Parameter, value: str | None) -> tu
     help="Those of the suite to score with alone; NAME@PROMPT-SET adds one.",
 )
 @click.option("--guidance", callback=_scales, metavar="SCALES", help="Draw each WHAT at each scale: 1,2,3,4.5,7.")
+@click.option("--steps", callback=_steps, metavar="NUMBERS", help="Draw each WHAT in so many steps: 4,6,10,20,40.")
+@click.option("--solver", callback=_solvers, metavar="NAMES", help="Draw each WHAT with each: euler,heun,dpm++.")
+@click.option("--remedy", callback=_remedies, metavar="NAMES", help="Without training: epsilon_scaling=1.005.")
+@click.option("--probes", is_flag=True, default=None, help="Measure exposure bias too (docs/exposure-bias.md).")
+@click.option("--pairs", metavar="RUN", help="Run whose held-out pairs are read; default: the run of a job or a base.")
 @click.option("--limit", type=click.IntRange(1, 10**9 - 1), help="Prompts per group, for a look: never comparable.")
 @click.option("--name", default="", help="Of run folder and report; default: evaluate-<suite>, or guidance-<suite>.")
 @options.revision
@@ -87,7 +136,7 @@ def evaluate(
         target = reports / config.run_name
         render_report([outcome.folder], target)
         if not quiet:
-            table = "guidance.md" if config.guidance else "main_results.md"
+            table = next(name for name in ("sweep.md", "guidance.md", "main_results.md") if (target / name).exists())
             say((target / table).read_text(encoding="utf-8"))
         say(f"report: {target / 'index.html'}")
     if outcome.failed and quiet:

@@ -15,7 +15,7 @@ from bench.experiment import shipped
 NARROWEST = 24
 """Columns that a text keeps beside the names, however narrow the terminal is."""
 
-KINDS = ("methods", "subsets", "suites", "metrics", "corpora", "backbones", "experiments")
+KINDS = ("methods", "subsets", "suites", "metrics", "probes", "corpora", "backbones", "experiments")
 
 
 def summaries(kind: str) -> dict[str, str]:

@@ -63,6 +63,9 @@ reward = click.option("--reward", help="Metric that rewards; default: the one a 
 preferences = click.option(
     "--preferences", help="Corpus of preference pairs; default: the one that goes with the corpus."
 )
+holdout = click.option(
+    "--holdout", type=int, help="Pairs kept from training, for exposure bias; default: fresh ones, if any."
+)
 revision = click.option("--revision", help="Branch, tag or commit of a hub id.")
 offline = click.option("--offline", is_flag=True, default=None, help="Use the hub's cache alone.")
 max_sequence_length = click.option("--max-sequence-length", type=int, help="T5 tokens; default: the backbone's.")

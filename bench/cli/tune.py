@@ -28,6 +28,7 @@ from bench.machine.bounds import LARGEST_INTEGER, MOST_TRIALS
 @click.option("--corpus", help="world, or the path of a corpus.")
 @options.reward
 @options.preferences
+@options.holdout
 @click.option("--name", default="", help="Of the run folder and the report; default: <experiment>-tune.")
 @options.model
 @options.computing

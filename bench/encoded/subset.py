@@ -65,7 +65,7 @@ def training_data(
     manifest: Manifest,
     cache: Path,
     *,
-    text_limit: int,
+    text_limit: float,
     crew: Crew = ALONE,
 ) -> TrainingData:
     """Latents and conditions of a subset's pairs. What no earlier run has encoded is encoded now, shared by the crew.
@@ -191,7 +191,7 @@ class _Pictures:
         return image
 
 
-def _text(work: _Work, texts: Sequence[str], limit: int) -> StoredText | AheadText:
+def _text(work: _Work, texts: Sequence[str], limit: float) -> StoredText | AheadText:
     """Conditions from the cache if what it lacks fits the limit, otherwise encoded ahead."""
     backbone, say = work.backbone, work.crew.say if work.crew.is_main else ALONE.say
     tokens = backbone.spec.max_sequence_length

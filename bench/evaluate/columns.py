@@ -11,6 +11,7 @@ from bench import records, registry
 from bench.errors import BenchError, unknown
 from bench.evaluate.config import EvaluationConfig
 from bench.records.schema import ExperimentRecord
+from bench.sampling import levels
 
 if TYPE_CHECKING:
     from bench.machine.engine import Engine
@@ -51,7 +52,7 @@ def open_run(folder: Path, config: EvaluationConfig, engine: Engine) -> tuple[Su
             held = about.model_copy(update={"metrics": [described[name] for name in names]})
             return ExperimentRecord(v=records.VERSION, name=config.run_name, notice=suite.notice, suite=held, jobs=[])
 
-        if old not in (None, records.document(record(known))):
+        if old and old | {"suite": levels.with_name(old["suite"])} != records.document(record(known)):
             raise BenchError(
                 f"{folder} was evaluated on another suite or with other metrics; give this one a name with --name, or "
                 "delete the folder"

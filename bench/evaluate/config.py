@@ -10,7 +10,7 @@ from pydantic import Field
 from bench import registry
 from bench.errors import unknown
 from bench.experiment.toml import Settings, read_values, validated
-from bench.machine.bounds import LARGEST_SCALE, LONGEST_NAME, MOST_IMAGES, MOST_SCALES, MOST_T5_TOKENS
+from bench.machine.bounds import LARGEST_SCALE, LONGEST_NAME, MOST_IMAGES, MOST_SCALES, MOST_STEPS, MOST_T5_TOKENS
 
 
 class EvaluationConfig(Settings):
@@ -34,15 +34,23 @@ class EvaluationConfig(Settings):
         (), description="score with these of the suite's alone; name@prompt-set adds a column"
     )
     limit: int | None = Field(None, gt=0, description="prompts per group, for a look")
-    guidance: tuple[Annotated[float, Field(gt=0, le=LARGEST_SCALE)], ...] = Field(
+    steps: tuple[Annotated[int, Field(ge=1, le=MOST_STEPS)], ...] = Field(
+        (), max_length=MOST_SCALES, description="of the sampler, a row for each number; default: the suite's"
+    )
+    solver: tuple[str, ...] = Field((), description="of the sampler, a row for each; default: euler")
+    remedy: tuple[str, ...] = Field((), max_length=MOST_SCALES, description="without training, a row for each")
+    guidance: tuple[Annotated[float, Field(ge=1, le=LARGEST_SCALE)], ...] = Field(
         (),
         max_length=MOST_SCALES,
         description="scales of classifier-free guidance, a row for each; default: the suite's",
     )
 
+    probes: bool = Field(False, description="measure exposure bias too")
+    pairs: str = Field("", description="run whose held-out pairs are read; default: the run of a job or a base")
+
     @property
     def run_name(self) -> str:
-        kind = "guidance" if self.guidance else "evaluate"
+        kind = "sweep" if self.steps or self.solver else "guidance" if self.guidance else "evaluate"
         return self.name or f"{kind}-{self.suite}" + (f"-first-{self.limit}" if self.limit else "")
 
 

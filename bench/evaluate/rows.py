@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,14 +13,19 @@ from bench.errors import BenchError, concerns_a_path, of_path, stop_if_lost
 from bench.evaluate.columns import open_run
 from bench.evaluate.config import EvaluationConfig
 from bench.evaluate.subjects import Subject, expand, find_subject, trained_transformer
-from bench.experiment.recorded import DRAWN_UNTRAINED, NOT_TRAINED, untrained_header, untrained_record
+from bench.evaluate.sweep import Row, rows_of, swept_by
+from bench.experiment.recorded import untrained_header, untrained_record
 from bench.experiment.run import Outcome, Workspace
 from bench.machine.locks import EXPERIMENT, hold_lock
 from bench.machine.progress import Progress
 from bench.records import atomic
 from bench.records.schema import EvaluationRecord, JobRecord
+from bench.sampling import levels
+from bench.sampling.names import EULER
 
 if TYPE_CHECKING:
+    from bench.backbone.loader import Backbone
+    from bench.backbone.policy import Policy
     from bench.machine.engine import Engine
     from bench.metric import Metric
     from bench.suite import Suite
@@ -52,7 +56,7 @@ def evaluate(
         try:
             subject = find_subject(what, backbone=config.backbone, revision=config.revision)
             scored = {} if config.passes == "generate" else {name: metrics[name] for name in chosen}
-            _Rows(config, suite, engine, progress, folder, subject).run(scored)
+            _Rows(config, suite, engine, progress, folder, subject, workspace.cache).run(scored)
         except records.DiskFull:
             raise
         except Exception as fault:
@@ -72,41 +76,6 @@ def evaluate(
     return Outcome(folder, failed)
 
 
-@dataclass(frozen=True)
-class _Row:
-    """One line of ``runs/``: a subject, drawn as its ``suite`` says. ``about`` is what its record holds of a sweep."""
-
-    suite: Suite
-    folder: Path
-    label: str
-    about: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def evaluation(self) -> Path:
-        return self.folder / NOT_TRAINED
-
-    @property
-    def drawn(self) -> bool:
-        return (self.folder / DRAWN_UNTRAINED).exists()
-
-
-def _at_scales(suite: Suite, scales: Sequence[float], run: Path, subject: Subject) -> list[_Row]:
-    """A subject's row, or one for each scale of guidance, on the same prompts and noise."""
-    folder = run / f"{records.EVALUATED}--{subject.slug}"
-    if not scales:
-        return [_Row(suite, folder, subject.label)]
-    about = {"sweep": {"name": subject.label, **(subject.job() or {})}}
-    return [
-        _Row(
-            replace(suite, sampler=replace(suite.sampler, guidance_scale=scale)),
-            folder.with_name(f"{folder.name}--cfg{scale:g}"),
-            f"{subject.label}, CFG {scale:g}",
-            about,
-        )
-        for scale in scales
-    ]
-
-
 class _Rows:
     """One subject on one suite: a row, or one for each scale of a sweep."""
 
@@ -118,14 +87,18 @@ class _Rows:
         progress: Progress,
         run: Path,
         subject: Subject,
+        cache: Path,
     ) -> None:
+        self.cache = cache
         self.config, self.engine, self.progress, self.subject = config, engine, progress, subject
-        self.suite, self.rows = suite, _at_scales(suite, config.guidance, run, subject)
+        self.suite, self.rows = suite, rows_of(config, suite, run, subject)
 
     def run(self, metrics: Mapping[str, Metric]) -> None:
         """Draw what is missing, and score it with ``metrics``."""
-        if self.subject.kind == "images" and self.config.guidance:
-            raise BenchError(f"{self.subject.what} holds images, and --guidance draws some; leave one of them out")
+        if self.subject.kind == "images" and self.config.probes:
+            raise BenchError(f"{self.subject.what} holds images, and probes read a model; leave --probes out")
+        if self.subject.kind == "images" and (flag := swept_by(self.config)):
+            raise BenchError(f"{self.subject.what} holds images, and {flag} draws some; leave one of them out")
         with ExitStack() as held:
             for folder in sorted({row.folder for row in self.rows}):  # in one order: nobody waits in a circle
                 held.enter_context(hold_lock(folder.parent, folder.name, self.engine, self.progress.say))
@@ -153,7 +126,7 @@ class _Rows:
             if identity is not None and about.get("identity", identity) != identity:
                 raise self._of_something_else(row)
 
-    def _of_something_else(self, row: _Row) -> BenchError:
+    def _of_something_else(self, row: Row) -> BenchError:
         return BenchError(
             f"{row.folder} holds an evaluation of something else that was called {self.subject.what!r}, or "
             "drawn in another way; give this one a name with --name, or delete the folder"
@@ -170,14 +143,14 @@ class _Rows:
                 if self.engine.is_main:
                     write_status(row.folder, "finished")
 
-    def _begin(self, row: _Row, about: dict[str, Any]) -> None:
+    def _begin(self, row: Row, about: dict[str, Any]) -> None:
         """Write ``job.json`` first, or see that it is of the same subject."""
         from bench.records.status import write_status
 
         path = row.folder / "job.json"
         about = {"kind": self.subject.kind, "source": self.subject.what.rstrip("/") or "/"} | row.about | about
         if path.exists():
-            if records.read_raw(JobRecord, path).get("evaluated") != about:
+            if levels.with_name(records.read_raw(JobRecord, path).get("evaluated") or {}) != levels.with_name(about):
                 raise self._of_something_else(row)
             return
         if self.subject.kind != "images":  # what is there was drawn by something that no record names any more
@@ -205,15 +178,19 @@ class _Rows:
         family = check_family(folder, DRAWN)
         if family is not SD3 and self.subject.kind != "pipeline":
             raise BenchError(f"{self.subject.backbone} is no pipeline of the SD3 family; give one with --backbone")
-        if family is not SD3 and self.config.guidance:
+        if family is not SD3 and (flag := swept_by(self.config)):
             raise BenchError(
-                f"{self.subject.what} is drawn with settings of its own, and --guidance sweeps the SD3 family alone; "
+                f"{self.subject.what} is drawn with settings of its own, and {flag} sweeps the SD3 family alone; "
                 "leave one of them out"
+            )
+        if family is not SD3 and self.config.probes:
+            raise BenchError(
+                f"{self.subject.what} is not of the SD3 family, and probes read that alone; leave --probes out"
             )
         images = self.suite.images() * len(self.rows)
         with self.progress.task(f"draw {self.subject.label}", images) as task:
 
-            def draw(row: _Row, painter: Any) -> None:
+            def draw(row: Row, painter: Any) -> None:
                 draw_suite(
                     row.suite, painter, row.evaluation,
                     header=header, engine=self.engine, batch=self.config.evaluation_batch, tick=task.advance,
@@ -230,7 +207,7 @@ class _Rows:
                     f"{self.config.evaluation_batch}): the same command goes on with those that are missing"
                 ) from error
 
-    def _with_pipeline(self, folder: Path, draw: Callable[[_Row, Any], None]) -> None:
+    def _with_pipeline(self, folder: Path, draw: Callable[[Row, Any], None]) -> None:
         """Draw with diffusers' own pipeline, for a family that has no policy code."""
         from bench.backbone.context import ContextPipeline
 
@@ -247,7 +224,7 @@ class _Rows:
         finally:
             pipeline.close()
 
-    def _with_policy(self, draw: Callable[[_Row, Any], None]) -> None:
+    def _with_policy(self, draw: Callable[[Row, Any], None]) -> None:
         """Draw with the policy code that trains; weights and conditions are loaded once for all rows."""
         from bench.backbone import loader
         from bench.backbone.policy import Policy
@@ -277,11 +254,11 @@ class _Rows:
                         "backbone_hash": backbone.fingerprint,
                         "max_sequence_length": backbone.spec.max_sequence_length,
                         "dtype": str(self.engine.dtype).removeprefix("torch."),
-                        "sampler": asdict(row.suite.sampler),
+                        "sampler": records.document(row.suite.sampler.record()),
                     },
                 )
         missing = [row for row in self.rows if not self.engine.broadcast(row.drawn)]
-        if not missing:
+        if not missing and not self.config.probes:
             return
         conditions = Conditions(backbone, self.suite.texts())
         null = backbone.encode_prompts([""])
@@ -290,3 +267,23 @@ class _Rows:
         with backbone.vae_loaded():
             for row in missing:
                 draw(row, PolicyPainter(policy, backbone, row.suite.sampler, conditions))
+        if self.config.probes:
+            self._probe(policy, backbone)
+
+    def _probe(self, policy: Policy, backbone: Backbone) -> None:
+        """Read the probes of each row at its sampler's levels. What is wrong with the pairs costs no score."""
+        from bench.evaluate.probing import readers
+
+        try:
+            for row in self.rows:
+                if row.suite.sampler.solver != EULER or row.suite.sampler.remedy:
+                    continue  # probes follow Euler steps alone, so they would say the same of each
+                found = readers(
+                    self.subject, self.config.pairs, row.suite, backbone, self.cache, self.engine, self.progress
+                )
+                for subset, reader in found:
+                    reader.read(policy, row.evaluation / records.PROBES / subset)
+        except BenchError as error:
+            if self.engine.world_size > 1:  # the others may be inside a collective and cannot know
+                raise
+            self.progress.say(f"{self.subject.what}: no measures of exposure bias: {error}")

@@ -13,6 +13,7 @@ from bench.backbone.loader import Backbone
 from bench.backbone.policy import Policy
 from bench.prompt import Prompt
 from bench.rng import torch_generator
+from bench.sampling.remedies import remedy
 from bench.suite import Sampler
 
 TEXTS = 64
@@ -38,7 +39,13 @@ class PolicyPainter:
         noise = torch.stack([torch.randn(shape, generator=torch_generator(seed)) for seed in seeds])
         device, text = self._policy.engine.device, self._conditions[[p.text for p in prompts]]
         latents = self._policy.sample(
-            noise.to(device), text.to(device), steps=self.sampler.steps, guidance_scale=self.sampler.guidance_scale
+            noise.to(device),
+            text.to(device),
+            steps=self.sampler.steps,
+            guidance_scale=self.sampler.guidance_scale,
+            levels=self.sampler.levels,
+            solver=self.sampler.solver,
+            remedy=remedy(self.sampler.remedy),
         )
         finite = torch.isfinite(latents).flatten(1).all(1).tolist()
         pictures = self._backbone.decode(torch.nan_to_num(latents))

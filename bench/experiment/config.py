@@ -28,6 +28,7 @@ from bench.machine.bounds import (
     LARGEST_SIDE,
     LONGEST_NAME,
     MOST_EVALUATIONS,
+    MOST_HELD_OUT,
     MOST_IMAGES,
     MOST_SEEDS,
     MOST_T5_TOKENS,
@@ -105,6 +106,14 @@ class ExperimentConfig(Settings):
     adam_8bit: bool = Field(False, description="optimizer states in 8 bits (bitsandbytes)")
     evaluation_batch: int = Field(48, gt=0, le=MOST_IMAGES, description="images sampled together in evaluations")
     sharding: Literal["ddp", "fsdp"] = Field("ddp", description="what several processes do with a full fine-tune")
+    holdout: int | None = Field(
+        None,
+        ge=0,
+        le=MOST_HELD_OUT,
+        description="pairs that no method trains on, for measures of exposure bias; default: 256 fresh ones of the "
+        "world, none of another corpus",
+    )
+    probes: bool = Field(True, description="read measures of exposure bias at every evaluation")
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = ("tensorboard",)
     method: dict[str, dict[str, Any]] = Field({}, description="per method: overrides of its configuration")
     variant: dict[str, dict[str, Any]] = Field(

@@ -10,6 +10,7 @@ from bench import records, registry
 from bench.encoded.subset import training_data
 from bench.errors import BenchError
 from bench.experiment.config import SubsetRule
+from bench.experiment.held_out import cut_off, probe_reader
 from bench.experiment.toml import parse_size
 from bench.training.data import Preferences, TrainingData
 
@@ -18,14 +19,20 @@ if TYPE_CHECKING:
 
     from bench.corpus import Corpus, Manifest, Subset
     from bench.experiment.workbench import Workbench
+    from bench.probes.reader import ProbeReader
 
 
 @dataclass(frozen=True)
 class SubsetData:
-    """A subset of the corpus: which pairs, and their latents and conditions."""
+    """A subset of the corpus: which pairs, and their latents and conditions.
+
+    Attributes:
+        probes: what reads measures of exposure bias on its held-out pairs, if it has any.
+    """
 
     manifest: Manifest
     training: TrainingData
+    probes: ProbeReader | None = None
 
 
 @dataclass(frozen=True)
@@ -73,13 +80,14 @@ def _prepare_subsets(workbench: Workbench) -> dict[str, SubsetData]:
     subsets = {}
     for name in config.subsets:
         rule = config.subset.get(name, SubsetRule())
-        manifest = cut_subset(workbench, corpus, name, rule)
+        manifest = cut_subset(workbench, corpus, name, rule, holdout=cut_off(config, corpus))
         backbone.check_sides(side for size in manifest.sizes for side in size)  # buckets are wider than the resolution
-        subsets[name] = SubsetData(manifest, _encoded(workbench, corpus, manifest, name))
+        training = _encoded(workbench, corpus, manifest, name)
         workbench.progress.say(
             f"{name}: {manifest.count} of {manifest.of} pairs"
             + (f", {manifest.metric} of at least {manifest.threshold:.3f}" if manifest.threshold is not None else "")
         )
+        subsets[name] = SubsetData(manifest, training, probe_reader(workbench, corpus, manifest, workbench.suite))
     return subsets
 
 
@@ -123,16 +131,19 @@ def open_corpus(name: str, cache: Path, resolution: int, aspect_buckets: bool = 
     return corpus
 
 
-def cut_subset(workbench: Workbench, corpus: Corpus, name: str, rule: SubsetRule | None = None) -> Manifest:
+def cut_subset(
+    workbench: Workbench, corpus: Corpus, name: str, rule: SubsetRule | None = None, *, holdout: int = 0
+) -> Manifest:
     """A subset's manifest, curated now if it is missing, by all processes together.
 
     Args:
         rule: the experiment's own threshold or quantile.
+        holdout: how many of its pairs are kept from training.
     """
     subset: Subset = registry.load("subsets", name)
     metric = workbench.metrics[workbench.suite.roles[subset.role]] if subset.role else None
     changed = rule.model_dump(exclude={"pairs"}) if rule else {}
     with workbench.crew(f"curate {name}", len(corpus)) as crew:
         cut = registry.load("curation", "cut")
-        manifest: Manifest = cut(corpus, subset, metric, workbench.cache, crew=crew, **changed)
+        manifest: Manifest = cut(corpus, subset, metric, workbench.cache, holdout=holdout, crew=crew, **changed)
         return manifest

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from bench.experiment.recipe import Recipe
     from bench.experiment.workbench import Workbench
     from bench.machine.engine import Compute
+    from bench.probes.reader import ProbeReader
     from bench.training.data import TrainingData
 
 
@@ -52,6 +53,7 @@ class Rows:
     Attributes:
         run: the run folder.
         lacking: why there are no preference pairs, where a job needs them.
+        readers: what reads probes, by subset.
     """
 
     workbench: Workbench
@@ -59,6 +61,7 @@ class Rows:
     evaluator: Evaluator
     compute: Compute
     lacking: str | None
+    readers: Mapping[str, ProbeReader]
 
     @cached_property
     def null(self) -> TextCondition:
@@ -69,12 +72,15 @@ class Rows:
 
     def evaluate_base(self) -> None:
         """Evaluate the pretrained model: row zero of every table."""
-        backbone = self.workbench.backbone
-        with self._owed(records.BASE, DRAWN_UNTRAINED) as owed:
+        backbone, probes = self.workbench.backbone, NOT_TRAINED / records.PROBES
+        probed = [probes / name / "probes.json" for name in self.readers]
+        with self._owed(records.BASE, DRAWN_UNTRAINED, *probed) as owed:
             if owed:
                 policy = Policy(backbone.transformer(), backbone.scheduler(), self.null, self.workbench.engine)
                 head = {"job": records.BASE, "method": records.BASE}
-                self._evaluate(head, self.evaluator.painter(policy), backbone.fingerprint)
+                with self._evaluated(head, self.evaluator.painter(policy), backbone.fingerprint):
+                    for name, reader in self.readers.items():
+                        reader.read(policy, self.run / records.BASE / probes / name)
 
     def evaluate_context(self, name: str) -> None:
         """Evaluate a pipeline that is never trained, through diffusers: a row beside the base."""
@@ -90,11 +96,14 @@ class Rows:
             head = {"job": row, "method": records.CONTEXT, "label": name.strip("/").rpartition("/")[2]}
             try:
                 about = pipeline.describe()
-                self._evaluate(head | {"context": about}, pipeline, records.digest(about))
+                with self._evaluated(head | {"context": about}, pipeline, records.digest(about)):
+                    pass
             finally:
                 pipeline.close()
 
-    def _evaluate(self, head: dict[str, Any], painter: Painter, weights: str) -> None:
+    @contextmanager
+    def _evaluated(self, head: dict[str, Any], painter: Painter, weights: str) -> Iterator[None]:
+        """Evaluate a row that is not trained; it is finished when the context ends."""
         name, main = head["job"], self.workbench.engine.is_main
         folder = self.run / name
         if main:
@@ -102,15 +111,16 @@ class Rows:
             write_status(folder, "started")
         with self.workbench.progress.job(name, self.workbench.suite.images()) as task:
             self.evaluator.run(painter, folder / NOT_TRAINED, header=untrained_header(weights), tick=task.drew)
+        yield
         if main:
             write_status(folder, "finished")
 
     @contextmanager
-    def _owed(self, row: str, left: str | Path = "status.json") -> Iterator[bool]:
+    def _owed(self, row: str, *left: Path) -> Iterator[bool]:
         """Hold a row for as long as the context lasts; False where it is finished, with ``left`` in its folder."""
         engine, progress, folder = self.workbench.engine, self.workbench.progress, self.run / row
         with hold_lock(self.run, row, engine, progress.say):
-            finished = read_status(folder)["status"] == "finished" and (folder / left).exists()
+            finished = read_status(folder)["status"] == "finished" and all((folder / name).exists() for name in left)
             owed = not engine.broadcast(finished)
             if not owed:
                 progress.skip(row)
@@ -202,6 +212,7 @@ class Rows:
             reward=reward,
             engine=engine,
             compute=self.compute,
+            levels=self.workbench.suite.sampler.levels,
         )
         with (
             self.workbench.progress.job(job.name, self.workbench.suite.images()) as task,
@@ -216,6 +227,7 @@ class Rows:
                 budget=Budget.parse(config.budget),
                 fractions=config.fractions,
                 evaluator=self.evaluator,
+                probes=self.readers.get(job.key.subset),
                 configuration=records.configuration(records.read_json(folder / "job.json")),
                 progress=task.trained,
                 tick=task.drew,

@@ -23,6 +23,7 @@ from bench.experiment.session import Session
 from bench.machine.engine import digest_of, spread, whole
 from bench.machine.memory import peak_memory, release_memory, reset_peak_memory
 from bench.method import PostTrainingMethod
+from bench.probes.reader import ProbeReader
 from bench.records import atomic, saved
 from bench.records.schema import EvaluationRecord
 from bench.training.budget import Budget
@@ -86,6 +87,7 @@ class JobRun:
     """One job and its folder.
 
     Attributes:
+        probes: what reads measures of exposure bias at every evaluation.
         configuration: what its evaluations name, ``records.configuration``.
         then: stages after the first: a method, and the share of the budget at which it takes over. It starts from the
             weights that the stage before it would be evaluated with.
@@ -101,6 +103,7 @@ class JobRun:
     budget: Budget
     fractions: tuple[float, ...]
     evaluator: Evaluator
+    probes: ProbeReader | None = None
     configuration: str | None = None
     then: tuple[tuple[PostTrainingMethod, float], ...] = ()
     progress: Callable[[float, dict[str, float]], None] = lambda share, scalars: None
@@ -293,6 +296,8 @@ class JobRun:
                 weights=weights,
             )
             self.evaluator.run(self.evaluator.painter(job.policy), folder, header=header, tick=self.tick)
+            if self.probes:
+                self.probes.read(job.policy, folder)
         reset_peak_memory()
 
     # -- state -----------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from bench.records.schema import (
     TrainLine,
 )
 from bench.records.status import read_status
+from bench.sampling import levels
 from bench.training.budget import Budget
 from bench.training.meter import Meter
 
@@ -45,6 +46,7 @@ def write_experiment(folder: Path, workbench: Workbench, jobs: list[str]) -> Non
     names = fixed.pop("jobs")
     if path.exists():
         old = records.read_raw(ExperimentRecord, path)
+        old["suite"] = levels.with_name(old["suite"])
         earlier = old.pop("jobs", [])
         fixed["suite"] = with_added(fixed["suite"], old["suite"])
         if same_corpus(str(old.get("corpus")), fixed["corpus"]):
@@ -133,6 +135,7 @@ def job_record(config: ExperimentConfig, job: JobSpec, data: SubsetData) -> JobR
             **job.recipe.record(),
             tuned=_tuned(config, key.method),
             reward=job.reward,
+            trained_probes=sorted({name for stage in job.recipe.stages for name in stage.method.trained_probes}),
             preferences=preferences.record if preferences else None,
             subset_hash=data.manifest.content_hash,
             subset_count=data.manifest.count,

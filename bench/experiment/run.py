@@ -92,9 +92,9 @@ def run_experiment(
 
     data = prepare(workbench, preference_pairs=any(job.recipe.needs.preference_pairs for job in jobs))
     compute = Compute(**{field.name: getattr(config, field.name) for field in fields(Compute)})
-    rows = Rows(
-        workbench, folder, Evaluator(suite, backbone, metrics, engine, compute, keep=rewards), compute, data.lacking
-    )
+    readers = {name: each.probes for name, each in data.subsets.items() if each.probes}
+    evaluator = Evaluator(suite, backbone, metrics, engine, compute, keep=rewards)
+    rows = Rows(workbench, folder, evaluator, compute, data.lacking, readers)
     if engine.is_main:
         for job in jobs:  # every configuration is checked before the first job spends anything
             write_job(folder / job.name, job_record(config, job, data.subsets[job.key.subset]))

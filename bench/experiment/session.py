@@ -12,6 +12,7 @@ from bench.errors import JobFailure
 from bench.job import Job
 from bench.machine.engine import Compute, Engine
 from bench.metric import Metric
+from bench.sampling.levels import DIFFUSERS
 from bench.training.data import TrainingData
 from bench.training.feed import Feed
 from bench.training.learner import Learner
@@ -49,6 +50,7 @@ class Session:
         reward: Metric | None = None,
         engine: Engine | None = None,
         compute: Compute | None = None,
+        levels: str = DIFFUSERS,
     ) -> Session:
         """A session that has not begun; every door that ``data`` and ``reward`` allow is open.
 
@@ -56,10 +58,11 @@ class Session:
             null: the empty prompt's condition, one row.
             reward: the metric that scores pictures for a method that asks for it.
             engine, compute: one process on the CPU, with the defaults, unless told otherwise.
+            levels: name of the list of noise levels that the policy samples with; the suite's.
         """
         engine, compute = engine or Engine(), compute or Compute()
         ledger = Ledger(engine)
-        model = TrainedModel(backbone, null, engine, compute, ledger)
+        model = TrainedModel(backbone, null, engine, compute, ledger, levels)
         feed = Feed(data, seed, engine)
         scorer = Reward(reward, engine) if reward else None
         job = Job(backbone, model, ledger, feed, scorer, engine, compute, seed)

@@ -21,6 +21,7 @@ from bench.report import tables
 from bench.report.study import StudiedJob, Study, read_job
 from bench.report.tables import MainCell, MainRow, Section
 from bench.report.text import count, scientific
+from bench.sampling.levels import SHIFTED
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCardData
@@ -231,7 +232,10 @@ def _code(study: Study, job: StudiedJob, source: Source, form: Form, root: str) 
     prompt = next((s.prompt for evaluation in job.evaluations for s in evaluation.samples), "a photo of a cat")
     arguments = [
         repr(prompt),
-        f"num_inference_steps={sampler.steps}",
+        # Of levels that are given to it, the scheduler shifts each once.
+        f"sigmas=[i / {sampler.steps} for i in range({sampler.steps}, 0, -1)]"
+        if sampler.levels == SHIFTED
+        else f"num_inference_steps={sampler.steps}",
         f"guidance_scale={sampler.guidance_scale:g}",
         f"height={sampler.resolution}",
         f"width={sampler.resolution}",

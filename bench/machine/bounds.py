@@ -27,6 +27,9 @@ MOST_IMAGES = 65_536
 LARGEST_COUNT = 100_000
 """Of a method's setting that states no bound: 100 times the largest batch of any paper that we follow."""
 
+MOST_HELD_OUT = 10_000
+"""Pairs kept from training; an evaluation reads a few hundred."""
+
 LARGEST_SIDE = 8192
 """Pixels of a picture's side. The positions of SD3.5 end at 6144 and lower."""
 
@@ -35,6 +38,9 @@ MOST_T5_TOKENS = 512
 
 LARGEST_SCALE = 1000.0
 """Of guidance; pictures are noise long before."""
+
+MOST_STEPS = 1000
+"""Of a sampler; the family has 1000 training timesteps."""
 
 MOST_SCALES = 100
 """Of one sweep; each draws the whole suite."""

@@ -16,7 +16,15 @@ from bench.records.atomic import scratch
 from bench.records.reading import check_run
 
 SUFFIX = ".tar.xz"
-KEPT = ("*/job.json", "*/status.json", "*/meter.jsonl", "*/clock.jsonl", "*/train.jsonl", "*/evaluations/[!.]*/*.json*")
+KEPT = (
+    "*/job.json",
+    "*/status.json",
+    "*/meter.jsonl",
+    "*/clock.jsonl",
+    "*/train.jsonl",
+    "*/evaluations/[!.]*/*.json*",
+    "*/evaluations/[!.]*/probes/*/*.json*",
+)
 """Records below a run's folder, beside its own ``*.json``."""
 
 

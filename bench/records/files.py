@@ -28,6 +28,8 @@ CONTEXT: Final = "context"
 
 EVALUATED: Final = "evaluated"
 """Method of weights or images that are only evaluated; their folder is ``evaluated--<slug>``."""
+PROBES = Path("probes")
+"""In the evaluation of a base: a folder for each subset on whose held-out pairs its probes were read."""
 
 
 def dumps(value: Any) -> str:

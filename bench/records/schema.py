@@ -19,6 +19,8 @@ from typing_extensions import TypedDict
 
 from bench.errors import BenchError
 from bench.records.files import BASE, CONTEXT, EVALUATED, inside, is_name
+from bench.sampling.levels import DIFFUSERS
+from bench.sampling.names import EULER
 
 
 def identity(folder: str) -> tuple[str, str, int]:
@@ -116,11 +118,14 @@ class MetricRecord(_Part):
 
 
 class SamplerRecord(_Part):
-    """How the suite's images were sampled."""
+    """How the suite's images were sampled; records from before levels had names had one list."""
 
     steps: int
     guidance_scale: Number
     resolution: int
+    levels: str = DIFFUSERS
+    solver: str = EULER
+    remedy: str = ""
 
 
 class SuiteRecord(_Part):
@@ -246,7 +251,7 @@ class TunedUsed(TypedDict):
 
 @with_config(_KEPT)
 class Swept(TypedDict):
-    """What was drawn at several guidance scales; of a job, which it is."""
+    """What was drawn with several samplers; of a job, which it is."""
 
     name: str
     run: NotRequired[str | None]
@@ -263,6 +268,9 @@ class SampledAs(TypedDict):
     steps: NotRequired[int | None]
     guidance_scale: NotRequired[Number | None]
     resolution: NotRequired[int | None]
+    levels: NotRequired[str]
+    solver: NotRequired[str]
+    remedy: NotRequired[str]
 
 
 @with_config(_KEPT)
@@ -284,7 +292,8 @@ class JobRecord(_Record):
     ``label`` is the name of a row that nothing was trained for. ``context`` says how a context row was loaded and
     sampled, ``evaluated`` what an evaluated row is: its kind, source, identity and sampler. ``preferences`` names the
     corpus of preference pairs and how many there are, ``tuned`` the settings that `bench tune` chose and how,
-    ``origin`` where the method came from (of a pipeline, ``stages`` say it), ``variant_of`` the method of a variant.
+    ``origin`` where the method came from (of a pipeline, ``stages`` say it), ``variant_of`` the method of a variant,
+    ``trained_probes`` the measures of exposure bias that are in its loss.
     """
 
     job: Name
@@ -296,6 +305,7 @@ class JobRecord(_Record):
     needs: dict[str, bool]
     traits: dict[str, str]
     reward: str | None
+    trained_probes: list[str] = []
     preferences: PreferencesUsed | None = None
     tuned: TunedUsed | None = None
     origin: Comes = None

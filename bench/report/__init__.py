@@ -21,8 +21,10 @@ _NAMES = {
     *("compute.md", "compute.csv", "differences.md", "differences.csv", "published.md", "published.csv"),
     *("training_dynamics.png", "training_dynamics.svg", "training_dynamics.csv"),
     *("guidance.md", "guidance.csv", "guidance.png", "guidance.svg"),
+    *("exposure.md", "exposure.csv", "exposure.png", "exposure.svg"),
+    *("sweep.md", "sweep.csv", "sweep.png", "sweep.svg"),
 }
-_SAMPLES = re.compile(r"samples(-guidance)?(-[^/]+)?\.png")
+_SAMPLES = re.compile(r"samples(-guidance|-sweep)?(-[^/]+)?\.png")
 
 
 def is_of_a_report(name: str) -> bool:
@@ -56,7 +58,7 @@ def render_report(runs: list[Path], out: Path, published: bool | None = None) ->
 
 def _files(study: Study, published: bool | None) -> dict[str, str | bytes]:
     """Names and contents of a report."""
-    from bench.report import differences, guidance, page, paradigms, plots, tables
+    from bench.report import differences, exposure, guidance, page, paradigms, plots, tables
     from bench.report.published.compare import SUITES, compare, comparison_csv, comparison_markdown
 
     sections = tables.main_sections(study) if study.tabled else []
@@ -92,11 +94,21 @@ def _files(study: Study, published: bool | None) -> dict[str, str | bytes]:
         shown = {subset: picture for subset in sweep.subsets if (picture := guidance.samples(study, sweep, subset))}
         swept = page.SweptPart(sweep, swept_svg, shown)
         files |= {
-            "guidance.md": guidance.guidance_markdown(study, sweep),
-            "guidance.csv": guidance.guidance_csv(sweep),
-            "guidance.png": png,
-            "guidance.svg": swept_svg,
-            **_numbered("samples-guidance", shown),
+            f"{sweep.file}.md": guidance.guidance_markdown(study, sweep),
+            f"{sweep.file}.csv": guidance.guidance_csv(sweep),
+            f"{sweep.file}.png": png,
+            f"{sweep.file}.svg": swept_svg,
+            **_numbered(f"samples-{sweep.file}", shown),
+        }
+    biased = exposure.exposure(study)
+    biased_svg = b""
+    if biased:
+        png, biased_svg = exposure.exposure_figures(study, biased)
+        files |= {
+            "exposure.md": exposure.exposure_markdown(study, biased),
+            "exposure.csv": exposure.exposure_csv(biased),
+            "exposure.png": png,
+            "exposure.svg": biased_svg,
         }
     comparison = None
     if study.tabled and (study.experiment.suite.name in SUITES if published is None else published):
@@ -104,7 +116,7 @@ def _files(study: Study, published: bool | None) -> dict[str, str | bytes]:
         files["published.md"] = comparison_markdown(study, comparison)
         files |= {"published.csv": comparison_csv(comparison)} if comparison.pairs else {}
     samples = {subset: picture for subset in study.subsets or [""] if (picture := plots.samples_image(study, subset))}
-    files["index.html"] = page.page(study, sections, svg, samples, differing, comparison, swept)
+    files["index.html"] = page.page(study, sections, svg, samples, differing, comparison, swept, biased, biased_svg)
     return files | _numbered("samples", samples)
 
 

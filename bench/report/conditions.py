@@ -8,6 +8,7 @@ from bench import records
 from bench.records.schema import MetricRecord
 from bench.report.study import Study
 from bench.report.text import Grid, count, listed
+from bench.sampling.levels import DIFFUSERS
 
 MOST_SIZES = 3
 """Sizes of given images that are named; more are counted."""
@@ -43,6 +44,8 @@ def _lines(study: Study) -> Iterator[tuple[str, str]]:
         yield "Backbone", f"{experiment.backbone} {experiment.backbone_hash}".strip()
     guidance = scales(study) or f"{suite.sampler.guidance_scale:g}"
     sampler = f"{suite.sampler.steps} steps, CFG {guidance}, {suite.sampler.resolution} px"
+    if suite.sampler.levels != DIFFUSERS:
+        sampler += f", levels {suite.sampler.levels}"
     yield "Sampler", sampling(study, sampler)
     if study.tokens:
         yield "T5 tokens", str(study.tokens[0]) if len(study.tokens) == 1 else "differs by row"

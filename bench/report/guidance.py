@@ -1,5 +1,6 @@
-"""A sweep over scales of classifier-free guidance: each metric of each model at each scale, as tables and as a plot.
+"""A sweep over a setting of the sampler: each metric of each model at each value, as tables and as a plot.
 
+Usually the setting is the scale of classifier-free guidance, and in the code a value on the axis is called a scale.
 Numbers of one scale compare with each other, and those of different scales are never ranked together.
 """
 
@@ -12,6 +13,7 @@ from matplotlib.figure import Figure
 
 from bench.records.schema import MetricRecord
 from bench.report import conditions, figure, gaps, plots
+from bench.report.axis import GUIDANCE, Axis, axis_of, model_of
 from bench.report.stats import AND_SEEDS, PROMPTS_ALONE, Cell, Interval, clear_best, difference, make_cell
 from bench.report.study import StudiedJob, Study
 from bench.report.tables import bounds, head, interval_text, title
@@ -21,6 +23,12 @@ CAPTION = (
     "Every model at several scales of classifier-free guidance, on the same prompts and the same noise. At scale 1 "
     "there is no guidance: the conditional branch alone. All other tables are drawn at one scale, so what a model "
     "gains or loses at others shows only here."
+)
+
+OTHERWISE = (
+    "Every model drawn with several samplers, on the same prompts and the same noise. All other tables are drawn with "
+    "the suite's sampler, so what a model gains or loses with others shows only here. Heun's method computes two "
+    "velocities a step, and one in the last."
 )
 
 
@@ -47,6 +55,7 @@ class SweptModel:
     jobs: Mapping[float, tuple[StudiedJob, ...]]
     reward: str | None
     cells: Mapping[tuple[str, float], SweptCell] = field(default_factory=dict)
+    variant: str = ""
 
     @property
     def seeds(self) -> int:
@@ -70,13 +79,32 @@ class SweptModel:
 class Sweep:
     """Every model of a sweep, by subset; ``unscored`` metrics have no score of any of them and are left out."""
 
-    scales: list[float]
-    suite_scale: float
+    axis: Axis
     metrics: list[MetricRecord]
     unscored: list[MetricRecord]
     subsets: list[str]
     models: list[SweptModel]
     ranked: bool
+
+    @property
+    def scales(self) -> list[float]:
+        """Places of the values on the axis."""
+        return self.axis.places
+
+    @property
+    def caption(self) -> str:
+        """What the section shows."""
+        return CAPTION if self.axis.setting == GUIDANCE and not self.axis.beside else OTHERWISE
+
+    @property
+    def heading(self) -> str:
+        """What the section is called."""
+        return "Guidance" if self.caption == CAPTION else "Samplers"
+
+    @property
+    def file(self) -> str:
+        """What its files are called."""
+        return "guidance" if self.caption == CAPTION else "sweep"
 
     def of(self, subset: str) -> list[SweptModel]:
         """The models that stand beside each other for a subset."""
@@ -91,8 +119,8 @@ class Sweep:
 
 def sweep(study: Study) -> Sweep:
     """The study's sweep, with every cell computed."""
-    models = _models(study)
-    scales = sorted({scale for model in models for scale in model.jobs})
+    axis = axis_of(study.swept, study.experiment.suite.sampler)
+    models, scales = _models(study, axis), axis.places
     computed = [
         replace(
             model,
@@ -108,12 +136,11 @@ def sweep(study: Study) -> Sweep:
         name for model in computed for (name, _), c in model.cells.items() if c.cell.n or c.cell.errors or c.cell.remedy
     }
     metrics = [metric for metric in study.metrics if metric.name in scored] or study.metrics
-    bases = {model.backbone: model for model in computed if model.base}
-    computed = [_against(model, bases.get(model.backbone)) for model in computed]
+    bases = {(model.backbone, model.variant): model for model in computed if model.base}
+    computed = [_against(model, bases.get((model.backbone, model.variant))) for model in computed]
     tokens = {study.tokens_of(job) for job in study.swept}
     made = Sweep(
-        scales=scales,
-        suite_scale=study.experiment.suite.sampler.guidance_scale,
+        axis=axis,
         metrics=metrics,
         unscored=[metric for metric in study.metrics if metric not in metrics],
         subsets=list(dict.fromkeys(model.subset for model in computed if model.subset)) or [""],
@@ -123,34 +150,38 @@ def sweep(study: Study) -> Sweep:
     return replace(made, models=_mark_best(made)) if made.ranked else made
 
 
-def _models(study: Study) -> list[SweptModel]:
+def _models(study: Study, axis: Axis) -> list[SweptModel]:
     jobs_of: dict[tuple[str, ...], dict[float, list[StudiedJob]]] = {}
     for job in study.swept:
         s = job.sweep
-        key: tuple[str, ...] = (
-            (s["run"], s["method"], s["subset"] or "") if "run" in s else (job.name.rpartition("--cfg")[0],)
-        )
-        jobs_of.setdefault(key, {}).setdefault(job.guidance_scale, []).append(job)
+        key: tuple[str, ...] = (s["run"], s["method"], s["subset"] or "") if "run" in s else (model_of(job),)
+        jobs_of.setdefault((axis.variant(job), *key), {}).setdefault(axis.of(job), []).append(job)
     trained_from = {job.made.get("backbone_hash") for job in study.swept if "run" in job.sweep}
     models = {}
-    for key, jobs in jobs_of.items():
+    for (variant, *of_model), jobs in jobs_of.items():
+        key = (variant, *of_model)
         first = next(iter(jobs.values()))[0]
         s = first.sweep
         models[key] = SweptModel(
-            name=s.get("method") or s["name"],
+            name=", ".join(filter(None, (s.get("method") or s["name"], variant))),
             subset=s.get("subset") or "",
             base="run" not in s
             and first.made["kind"] == "pipeline"
             and first.made.get("backbone_hash") in trained_from,
             jobs={scale: tuple(sorted(of, key=lambda job: job.sweep.get("seed") or 0)) for scale, of in jobs.items()},
             reward=s.get("reward"),
+            variant=variant,
         )
     told_apart = [
         replace(model, name=_long_name(key)) if any(_alike(model, other) for other in models.values()) else model
         for key, model in models.items()
     ]
     order = {method: number for number, method in enumerate(study.methods)}
-    return sorted(told_apart, key=lambda m: (bool(m.subset), not m.base, order.get(m.name, len(order))))
+    return sorted(told_apart, key=lambda m: (bool(m.subset), not m.base, order.get(_method(m), len(order))))
+
+
+def _method(model: SweptModel) -> str:
+    return model.name.removesuffix(f", {model.variant}") if model.variant else model.name
 
 
 def _alike(model: SweptModel, other: SweptModel) -> bool:
@@ -159,7 +190,9 @@ def _alike(model: SweptModel, other: SweptModel) -> bool:
 
 
 def _long_name(key: tuple[str, ...]) -> str:
-    return f"{key[0]}: {key[1]}" if len(key) > 1 else key[0].partition("--")[2]
+    variant, first, *rest = key
+    name = f"{first}: {rest[0]}" if rest else first.partition("--")[2]
+    return ", ".join(filter(None, (name, variant)))
 
 
 def _against(model: SweptModel, base: SweptModel | None) -> SweptModel:
@@ -176,16 +209,18 @@ def _mark_best(made: Sweep) -> list[SweptModel]:
     """The clear best of each metric at each scale among the models of each subset."""
     best: set[tuple[str, str, str, float]] = set()
     for subset in made.subsets:
-        models = made.of(subset)
-        for metric in (m for m in made.metrics if m.ranked):
-            for scale in made.scales:
-                at = (metric.name, scale)
-                estimates = [
-                    m.cells[at].cell.estimate if m.judged(scale) and m.reward != metric.name else None for m in models
-                ]
-                winner = clear_best(estimates, metric.higher_is_better)
-                if winner is not None:
-                    best.add((models[winner].name, subset, *at))
+        for variant in dict.fromkeys(model.variant for model in made.models):
+            models = [model for model in made.of(subset) if model.variant == variant]
+            for metric in (m for m in made.metrics if m.ranked):
+                for scale in made.scales:
+                    at = (metric.name, scale)
+                    estimates = [
+                        m.cells[at].cell.estimate if m.judged(scale) and m.reward != metric.name else None
+                        for m in models
+                    ]
+                    winner = clear_best(estimates, metric.higher_is_better)
+                    if winner is not None:
+                        best.add((models[winner].name, subset, *at))
     # What was not trained here stands beside every subset, and is bold only where it is best beside all of them.
     return [
         replace(
@@ -210,7 +245,8 @@ def grids(made: Sweep, best: str) -> list[Grid]:
         best: a format string for the best value of its scale.
     """
     several = any(model.seeds > 1 for model in made.models)
-    scales = [f"CFG {scale:g}" + (" (the suite's)" if scale == made.suite_scale else "") for scale in made.scales]
+    own = made.axis.own_place
+    scales = [made.axis.label(scale) + (" (the suite's)" if scale == own else "") for scale in made.scales]
     tables = []
     for subset in made.subsets:
         for metric in made.metrics:
@@ -250,7 +286,9 @@ def notes(study: Study, made: Sweep) -> list[str]:
     several = any(model.seeds > 1 for model in made.models)
     lines = [
         f"Mean with its 95 % interval, {AND_SEEDS if several else PROMPTS_ALONE}.",
-        f"The suite's own scale is {made.suite_scale:g}: the numbers of other tables were drawn with that one.",
+        f"The suite's own scale is {made.axis.own:g}: the numbers of other tables were drawn with that one."
+        if made.caption == CAPTION
+        else "▲, ▼, ★ and differences to the base are among models that were drawn with the same sampler.",
     ]
     if alone:
         lines.append(
@@ -289,13 +327,13 @@ def guidance_markdown(study: Study, made: Sweep) -> str:
     """The tables with their caption and notes."""
     tables = "\n".join(grid.markdown() for grid in grids(made, "**{}**"))
     remarks = "".join(f"- {markdown(line)}\n" for line in notes(study, made))
-    end = f"## Conditions\n\n{conditions.grid(study).markdown()}"
-    return f"{head(study, 'Guidance')}{CAPTION}\n\n{tables}\n{remarks}\n{end}"
+    top, end = f"{head(study, made.heading)}{made.caption}", conditions.grid(study).markdown()
+    return f"{top}\n\n{tables}\n{remarks}\n## Conditions\n\n{end}"
 
 
 def guidance_csv(made: Sweep) -> str:
     """Full-precision numbers, one line for each model, metric and scale; what is not there is left empty."""
-    headers = ["subset", "model", "seeds", "metric", "prompt_set", "guidance_scale", "of_the_suite", "mean", "low"]
+    headers = ["subset", "model", "seeds", "metric", "prompt_set", made.axis.setting, "of_the_suite", "mean", "low"]
     headers += ["high", "n", "N", "minus_base", "minus_base_low", "minus_base_high", "trained_on", "best"]
     rows = []
     for model in made.models:
@@ -303,7 +341,9 @@ def guidance_csv(made: Sweep) -> str:
             for scale in made.scales:
                 c = model.cells[metric.name, scale]
                 line = [model.subset, model.name, str(model.seeds if model.subset else ""), metric.name]
-                line += [metric.prompt_set, repr(scale), str(int(scale == made.suite_scale)), *bounds(c.cell.estimate)]
+                value = str(made.axis.values[made.scales.index(scale)])
+                own = str(int(scale == made.axis.own_place))
+                line += [metric.prompt_set, value, own, *bounds(c.cell.estimate)]
                 line += [str(c.cell.n), str(c.cell.total), *bounds(c.to_base)]
                 rows.append([*line, str(int(model.reward == metric.name)), str(int(c.best))])
     return Grid(headers, rows).csv()
@@ -324,7 +364,7 @@ def samples_parts(study: Study, made: Sweep, subset: str) -> list[plots.Part]:
         plots.Line(model.name, looks[model.name].colour, [(evaluation, 0) for evaluation in evaluations])
         for model, evaluations in zip(models, firsts, strict=True)
     ]
-    columns = [f"CFG {scale:g}" for scale in made.scales]
+    columns = [made.axis.label(scale) for scale in made.scales]
     jobs = [job for model in models for of in model.jobs.values() for job in of]
     return plots.parts_of(jobs, lambda prompt: (lines, columns))
 
@@ -337,11 +377,12 @@ def guidance_figures(study: Study, made: Sweep) -> tuple[bytes, bytes]:
 def _draw(study: Study, made: Sweep) -> Figure:
     looks = made.looks(study)
     crowded = max(len(made.of(subset)) for subset in made.subsets) > figure.CROWD
-    drawn, grid = figure.panels(made.subsets, made.metrics, "guidance scale")
+    drawn, grid = figure.panels(made.subsets, made.metrics, made.axis.title)
+    own = made.axis.own_place
     for subset, axes in zip(made.subsets, grid, strict=True):
         for axis, metric in zip(axes, made.metrics, strict=True):
-            if made.scales[0] <= made.suite_scale <= made.scales[-1]:
-                axis.axvline(made.suite_scale, color=figure.FAINT, linewidth=1.5, linestyle=(0, (1, 1.5)), zorder=1)
+            if own is not None and made.scales[0] <= own <= made.scales[-1]:
+                axis.axvline(own, color=figure.FAINT, linewidth=1.5, linestyle=(0, (1, 1.5)), zorder=1)
             ends = []
             models = made.of(subset)
             for model, dodge in zip(models, figure.dodges(len(models)), strict=True):
@@ -350,14 +391,18 @@ def _draw(study: Study, made: Sweep) -> Figure:
                 figure.intervals(axis, made.scales, cells, looks[model.name].colour, dodge)
                 if x == x:  # NaN where nothing is scored
                     ends.append(figure.LineEnd(x, y, model.name, looks[model.name], model.reward == metric.name))
-            axis.set_xticks(made.scales, [f"{scale:g}" for scale in made.scales])
+            axis.set_xticks(made.scales, made.axis.ticks)
             figure.name_ends(axis, ends, crowded=crowded)
     if crowded:
         figure.legend(drawn, [(name, looks[name]) for name in dict.fromkeys(model.name for model in made.models)])
-    key = f"{figure.key(crowded)} · dotted: the suite's scale, {made.suite_scale:g} · 1: no guidance"
+    key = figure.key(crowded)
+    if made.caption == CAPTION:
+        key += f" · dotted: the suite's scale, {made.axis.own:g} · 1: no guidance"
+    elif own is not None:
+        key += " · dotted: the suite's"
     if any(model.base for model in made.models):
         key += " · dark and dashed: base"
     if any(model.reward in {metric.name for metric in made.metrics} for model in made.models):
         key += " · †: the method was trained on this metric"
-    figure.label(drawn, f"{title(study)}: each metric against guidance", key, study.experiment.notice)
+    figure.label(drawn, f"{title(study)}: each metric against {made.axis.noun}", key, study.experiment.notice)
     return drawn

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from bench.report import conditions, guidance, html, method_inputs, method_settings, paradigms, tables
+from bench.report import conditions, exposure, guidance, html, method_inputs, method_settings, paradigms, tables
 from bench.report.differences import Differences
 from bench.report.published.compare import Comparison
 from bench.report.stats import Estimate
@@ -25,7 +25,8 @@ TEMPLATE = """{% extends "document" %}
 {%- if trained %}<a href="#given">Given</a>{% endif %}
 {%- if published %}<a href="#published">Published</a>{% endif %}
 {%- if trained %}<a href="#dynamics">Dynamics</a>{% endif %}
-{%- if swept %}<a href="#guidance">Guidance</a>{% endif %}
+{%- if biased %}<a href="#exposure">Exposure bias</a>{% endif %}
+{%- if swept %}<a href="#guidance">{{ swept.heading }}</a>{% endif %}
 {%- if tabled %}<a href="#samples">Samples</a>{% endif %}
 {%- if trained %}<a href="#paradigms">Paradigms</a><a href="#settings">Settings</a>{% endif %}
 {%- if trained %}<a href="#compute">Compute</a>{% endif %}
@@ -84,16 +85,24 @@ the paired difference to the base with its 95 % interval
 <h2 id="dynamics">Training dynamics</h2>
 <div class="figure"><img src="{{ dynamics }}" alt="Each metric against the share of the budget spent"></div>
 {% endif %}
+{%- if biased %}
+<h2 id="exposure">Exposure bias</h2>
+<p>{{ biased.caption }}</p>
+<ul>{% for sentence in biased.sentences %}<li>{{ sentence }}</li>{% endfor %}</ul>
+<div class="figure"><img src="{{ biased.plot }}" alt="Each measure of exposure bias against the noise level"></div>
+{% for grid in biased.grids %}{{ table(grid, "numbers") }}{% endfor %}
+<ul class="notes">{% for note in biased.notes %}<li>{{ note }}</li>{% endfor %}</ul>
+{% endif %}
 {%- if swept %}
-<h2 id="guidance">Guidance</h2>
+<h2 id="guidance">{{ swept.heading }}</h2>
 <p>{{ swept.caption }}</p>
-<div class="figure"><img src="{{ swept.plot }}" alt="Each metric against the guidance scale"></div>
+<div class="figure"><img src="{{ swept.plot }}" alt="Each metric against the {{ swept.axis }}"></div>
 {% for grid in swept.grids %}{{ table(grid, "numbers swept") }}{% endfor %}
 <ul class="notes">{% for note in swept.notes %}<li>{{ note }}</li>{% endfor %}</ul>
 {%- for subset, picture in swept.samples %}
 <h3>Samples at each scale{{ ", " ~ subset if subset }} <small>same prompt and noise in every tile of a block; first seed
 </small></h3>
-<div class="figure"><img src="{{ picture }}" alt="Samples of each model at each guidance scale"></div>
+<div class="figure"><img src="{{ picture }}" alt="Samples of each model at each {{ swept.axis }}"></div>
 {%- endfor %}
 {% endif %}
 {%- if tabled %}
@@ -163,6 +172,8 @@ def page(
     differing: Differences | None,
     published: Comparison | None,
     swept: SweptPart | None,
+    biased: exposure.Exposure | None = None,
+    biased_svg: bytes = b"",
 ) -> str:
     """The page. ``samples`` are PNGs by subset; the dynamics are shown only where something was trained."""
     scales = {metric.name: _scale(sections, i) for i, metric in enumerate(study.metrics)}
@@ -175,6 +186,7 @@ def page(
         trained=bool(study.jobs),
         tabled=study.tabled,
         swept=swept and _swept(study, swept),
+        biased=biased and _biased(biased, biased_svg),
         based=study.base is not None,
         judged=any(c.judged and c.to_base for section in sections for row in section.rows for c in row.cells),
         row_headers=tables.row_headers(study),
@@ -205,9 +217,21 @@ def page(
     )
 
 
+def _biased(found: exposure.Exposure, svg: bytes) -> dict[str, Any]:
+    return {
+        "caption": exposure.CAPTION,
+        "plot": _data_uri("image/svg+xml", svg),
+        "grids": exposure.grids(found),
+        "sentences": exposure.sentences(found),
+        "notes": exposure.notes(found),
+    }
+
+
 def _swept(study: Study, part: SweptPart) -> dict[str, Any]:
     return {
-        "caption": guidance.CAPTION,
+        "heading": part.sweep.heading,
+        "axis": part.sweep.axis.title,
+        "caption": part.sweep.caption,
         "plot": _data_uri("image/svg+xml", part.svg),
         "grids": guidance.grids(part.sweep, "{} ★"),
         "notes": guidance.notes(study, part.sweep),

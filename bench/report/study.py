@@ -25,6 +25,7 @@ from bench.records.schema import (
     identity,
 )
 from bench.report.text import listed
+from bench.sampling.levels import with_name
 from bench.training.budget import Budget
 from bench.training.meter import Meter
 
@@ -54,6 +55,7 @@ class Evaluation:
     spent: Meter
     samples: list[Sample]
     configuration: str | None = None
+    folder: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -324,7 +326,7 @@ def _read_untrained(runs: list[Path], kind: str, suite: SuiteRecord) -> tuple[St
     for folder in (path.parent for run in runs for path in sorted(run.glob(f"{kind}--*/job.json"))):
         job = _read_job(folder, suite)
         earlier = found.get(job.name)
-        if earlier and earlier.record and job.record and earlier.record.evaluated != job.record.evaluated:
+        if earlier and earlier.record and job.record and with_name(earlier.made) != with_name(job.made):
             raise BenchError(
                 f"{folder} and an earlier run's {job.name} are not the same (they differ in "
                 f"{_differing(earlier.made, job.made)}); evaluate one of them under another path, or report them apart"
@@ -383,7 +385,7 @@ def _read_evaluation(
         about = line.prompt_set, line.prompt_id, line.prompt, line.group, line.repeat
         samples[key] = Sample(*about, image, scores, line.sha256)
     spent = _meter(record.spent, clock.get(record.step))
-    return Evaluation(record.fraction, spent, list(samples.values()), record.configuration)
+    return Evaluation(record.fraction, spent, list(samples.values()), record.configuration, path.parent)
 
 
 def _meter(counts: Mapping[str, Any], clock: ClockLine | None) -> Meter:

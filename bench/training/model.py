@@ -17,6 +17,7 @@ from bench.backbone.weights import check_seal, save_weights, seal, unseal, with_
 from bench.errors import BenchError
 from bench.flops import Flops, meta_twin, reference_cost, transformer_cost
 from bench.machine.engine import Compute, Engine, whole
+from bench.sampling.levels import DIFFUSERS
 from bench.training.learner import Learner
 from bench.training.ledger import Ledger
 
@@ -29,6 +30,9 @@ Shape = tuple[int, ...]
 class TrainedModel:
     """A transformer as a policy, and as what learns. A pipeline's later stage begins it anew.
 
+    Args:
+        levels: name of the list of noise levels that its policy samples with.
+
     Attributes:
         policy: the model as a velocity field; its forwards are charged to the ledger.
         learner: what trains; None before ``train_full`` or ``train_lora``.
@@ -38,10 +42,16 @@ class TrainedModel:
     learner: Learner | None
 
     def __init__(
-        self, backbone: Backbone, null: TextCondition, engine: Engine, compute: Compute, ledger: Ledger
+        self,
+        backbone: Backbone,
+        null: TextCondition,
+        engine: Engine,
+        compute: Compute,
+        ledger: Ledger,
+        levels: str = DIFFUSERS,
     ) -> None:
         self._backbone, self._null, self._engine, self._compute = backbone, null, engine, compute
-        self._ledger = ledger
+        self._ledger, self._levels = ledger, levels
         self._started_from: Path | None = None
         transformer = backbone.transformer()
         self._pretrained = transformer.config.get("_name_or_path")
@@ -50,7 +60,8 @@ class TrainedModel:
     def _begin(self, transformer: SD3Transformer2DModel) -> None:
         """Nothing trains yet."""
         transformer.requires_grad_(False)
-        self.policy = Policy(transformer, self._backbone.scheduler(), self._null, self._engine, self._charge_forward)
+        scheduler = self._backbone.scheduler()
+        self.policy = Policy(transformer, scheduler, self._null, self._engine, self._charge_forward, self._levels)
         self.learner = None
         self._twin: SD3Transformer2DModel | None = None
         self._costs: dict[tuple[Shape, bool], Flops] = {}

@@ -266,6 +266,7 @@ def _validation(config: ExperimentConfig, request: Request) -> ExperimentConfig:
         "prompts": str(Path(request.prompts).absolute()) if request.prompts else "",
         "seeds": (request.seed,),
         "evaluations": 1,
+        "probes": False,
         "context": (),
         "tuned": None,
     }

@@ -33,17 +33,6 @@ Z0, Z1, V, EPS = draw(0), draw(1), draw(2), draw(3)
 S, S_NEXT = torch.tensor(SIGMA, dtype=torch.float64), torch.tensor(SIGMA_NEXT, dtype=torch.float64)
 
 
-# -- times and levels --------------------------------------------------------------------------------------------------
-
-
-def test_the_levels_of_a_sampler_are_the_shifted_times_and_zero():
-    """3 u / (1 + 2 u) by hand at u = 1, .75, .5, .25, and at the last of 25."""
-    near(flow.sampling_levels(4, 3.0), np.array([1, 0.9, 0.75, 0.5, 0]), rtol=1e-7)
-    assert len(flow.sampling_levels(25, 3.0)) == 26
-    assert float(flow.sampling_levels(25, 3.0)[-2]) == pytest.approx(1 / 9)
-    near(flow.sampling_levels(4, 1.0), np.array([1, 0.75, 0.5, 0.25, 0]), rtol=1e-7)
-
-
 # -- the straight path -------------------------------------------------------------------------------------------------
 
 

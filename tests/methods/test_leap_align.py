@@ -11,6 +11,7 @@ from observed import prepare, record, wide
 from bench.errors import JobFailure
 from bench.experiment.config import read_experiment
 from bench.experiment.recipe import recipe
+from bench.sampling.levels import sigmas
 
 SETTINGS = {"prompts": 3, "sampling_steps": 5, "guidance_scale": 1.0}
 
@@ -24,10 +25,11 @@ def levels(steps: int) -> np.ndarray:
 class Linear:
     """A policy whose velocity is ``a z``, so that gradients can be written down."""
 
-    shift = 3.0
-
     def __init__(self) -> None:
         self.a = torch.tensor(0.7, requires_grad=True)
+
+    def sigmas(self, steps, name):
+        return torch.from_numpy(sigmas(name, steps, 3.0))
 
     def guided_velocity(self, z, sigma, text, guidance_scale, *, detach_unconditional):
         return self.a * z

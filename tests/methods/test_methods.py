@@ -14,6 +14,12 @@ from observed import column, prepare, record, wide
 from bench import flow, registry
 
 METHODS = tuple(registry.BUILT_IN["methods"])
+PROBED = {
+    "sft": {"heldout_loss"},
+    "soar": {"heldout_loss", "one_step_gap"},
+    "reflexflow": {"heldout_loss", "one_step_gap"},
+}
+"""What is in a method's loss on the path and one step off it, by docs/protocol.md; the other methods' inputs differ."""
 VARIANTS = {
     "default": {},
     "weighted": {"aux_weight": 0.25},
@@ -250,3 +256,9 @@ def test_soar_never_divides_by_a_vanishing_level(world):
         patch.setattr(job, "uniform", lambda batch, stream, *shape: torch.zeros(len(batch), *shape))
         states, levels, _ = method.auxiliary(job, pairs, pairs.latents, z1, u, z1)
     assert (levels > 0).all() and torch.isfinite(states / flow.per_sample(levels, states)).all()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_says_which_probes_it_trains_on(name):
+    declared = registry.load("methods", name).trained_probes
+    assert set(declared) == PROBED.get(name, set()) <= set(registry.table("probes"))

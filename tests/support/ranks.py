@@ -24,6 +24,7 @@ CASES = {
     "soar-micro": ("soar", {"batch_size": 7, "sde_branches": 1, "rollout_steps": 3}, 2),
     "soar-ema": ("soar", {"ema_decay": 0.9}, None),
     "perturbed": ("input_perturbation", {"batch_size": 7}, 2),
+    "mixflow": ("mixflow", {"batch_size": 7}, 2),
     "reflexflow": ("reflexflow", {"batch_size": 7, "through_rollout": True}, 2),
     "grpo-uneven": ("flow_grpo", {"prompts": 3, "clip_range": 0.9}, 2),
     "grpo-window": ("flow_grpo", {"prompts": 3, "window": 1, "guard": True, "noise_level": 1.5, "clip_range": 0.9}, 2),

@@ -317,6 +317,7 @@ OTHERWISE = {
     "dpo": {"pairs_from": "reference", "passes": 2},
     "flow_grpo": {"window": 2, "sde_kind": "cps", "guard": True, "detach_unconditional": False},
     "leap_align": {"detach_unconditional": False},
+    "mixflow": {"density": "logit_normal"},
     "reflexflow": {"through_rollout": True},
     "soar": {"sde_branches": 2, "fresh_noise": True, "aux_weighting": "clipped"},
 }

@@ -157,7 +157,7 @@ def test_a_pipeline_a_fine_tune_and_both_forms_of_a_lora(
     assert pictures(row(folder, "peft")) == lora
     about = records.read_json(row(folder, "lora") / "job.json")["evaluated"]
     assert about["kind"] == "lora"
-    assert about["sampler"] == {"steps": 2, "guidance_scale": 2.0, "resolution": 16}
+    assert about["sampler"] == {"steps": 2, "guidance_scale": 2.0, "resolution": 16, "levels": "diffusers-0.42"}
     assert len(about["identity"]) == len(about["backbone_hash"]) == 64
     assert records.read_json(folder / "experiment.json")["suite"]["seed"] == 7
 
@@ -349,7 +349,7 @@ def test_a_sweep_draws_each_scale_from_the_same_noise(run: Run, world: fakes.Wor
         draw_suite(fakes.suite(), painter, target, header=untrained_header(), engine=Engine(), batch=48)
         assert pictures(swept(folder, name)) == pictures(tmp_path / name)
         evaluated = records.read_json(swept(folder, name) / "job.json")["evaluated"]
-        assert evaluated["sampler"] == {"steps": 2, "guidance_scale": scale, "resolution": 16}
+        assert evaluated["sampler"] == sampler.record()
         assert evaluated["sweep"] == {"name": "fake"}
     seeds = [[r["seed"] for r in records.read_lines(path)] for path in folder.glob("*/evaluations/0/samples.jsonl")]
     assert len(seeds) == 3 and seeds[0] == seeds[1] == seeds[2]
@@ -643,6 +643,21 @@ def test_a_name_stands_for_one_thing(run: Run, tmp_path: Path, tiny_pipeline: Pa
         run("fake", suite="rich", name="evaluate-fake")
 
 
+def test_a_run_from_before_levels_had_names_goes_on(run: Run) -> None:
+    folder, _ = run("fake")
+    for path, part in ((folder / "experiment.json", "suite"), (row(folder, "fake") / "job.json", "evaluated")):
+        record = records.read_json(path)
+        del record[part]["sampler"]["levels"]
+        records.write_json(path, record)
+    shutil.rmtree(row(folder, "fake") / "evaluations")
+    assert run("fake") == (folder, {})
+    assert records.read_json(folder / "experiment.json")["suite"]["sampler"]["levels"] == "diffusers-0.42"
+    record["evaluated"]["sampler"]["levels"] = "shifted"
+    records.write_json(path, record)
+    shutil.rmtree(row(folder, "fake") / "evaluations")
+    assert "holds an evaluation of something else" in run("fake")[1]["fake"]
+
+
 def test_a_run_or_a_file_is_told_from_what_can_be_evaluated(run: Run, tmp_path: Path) -> None:
     folder, _ = run("fake")
     (tmp_path / "cat.png").write_bytes(b"")
@@ -672,7 +687,7 @@ def test_scoring_before_generating_ends_in_one_line(run: Run) -> None:
     assert "holds no images yet" in failed["fake"]
 
 
-BAD = ("0", "1,-2", "1,two", "3,1,3.0", "1,,2", "nan", "1,inf", "")
+BAD = ("0", "0.5", "1,-2", "1,two", "3,1,3.0", "1,,2", "nan", "1,inf", "")
 
 
 @pytest.mark.parametrize(
@@ -684,7 +699,7 @@ BAD = ("0", "1,-2", "1,two", "3,1,3.0", "1,,2", "nan", "1,inf", "")
         (["--metrics", "spread@nowhere"], "unknown prompt set 'nowhere'; known: some"),
         (["--metrics", "spreat@some"], "unknown metric 'spreat'; did you mean 'spread'?"),
         *(
-            (["--guidance", given], "--guidance takes numbers above 0 with commas between, each once: ")
+            (["--guidance", given], "--guidance takes numbers of at least 1 with commas between, each once: ")
             for given in BAD
         ),
     ],

@@ -35,6 +35,7 @@ from bench.export.folder import export_job
 from bench.export.model_card import write_card
 from bench.report import tables
 from bench.report.study import read_study
+from bench.sampling import levels
 
 CONFIG = {"lr": 1e-5, "batch_size": 32, "target_modules": ["attn.to_q"]}
 HOSTILE = "<script>alert(1)</script> [x](javascript:y) ![i](//e.vil/p) `code` **bold** __strong__ | $e$\n---\n# head"
@@ -577,6 +578,20 @@ def test_the_code_on_the_card_works(
     assert names["image"].size == (16, 16) and (folder / "picture.png").exists()
     expected = adapted(load_home(full)) if job == lora else transformer(load_home(full), 0.02)
     assert torch.equal(velocity(names["pipeline"].transformer), velocity(expected))
+
+
+@pytest.mark.parametrize("name", levels.GRIDS)
+def test_the_code_on_the_card_draws_at_the_suites_levels(
+    run: FakeRun, full: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    run.experiment["suite"]["sampler"] |= {"steps": 5, "levels": name}
+    run.save()
+    (code,) = re.findall(r"```python\n(.*?)```", write_card(full).read_text(), re.S)
+    monkeypatch.chdir(full)
+    names: dict[str, Any] = {}
+    exec(compile(code, "README.md", "exec"), names)
+    visited = names["pipeline"].scheduler.sigmas.tolist()
+    assert visited == pytest.approx(levels.sigmas(name, 5, 3.0).tolist(), rel=1e-6)
 
 
 def load_home(job: Path) -> Path:

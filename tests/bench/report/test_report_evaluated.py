@@ -432,3 +432,17 @@ def test_runs_that_differ_in_added_columns_name_them(tmp_path: Path) -> None:
     two.save()
     with pytest.raises(BenchError, match="differ in suite and cannot share a report; render them apart"):
         read_study([one.folder, two.folder])
+
+
+def test_runs_that_were_sampled_at_other_levels_share_no_report(tmp_path: Path) -> None:
+    one, two = only_evaluated(tmp_path / "one"), only_evaluated(tmp_path / "two")
+    one.evaluated("a", "A", 0.1, kind="lora", sampler=SUITE)
+    two.evaluated("a", "A", 0.1, kind="lora", sampler=SUITE | {"levels": "diffusers-0.42"})
+    for named, shared in (("diffusers-0.42", True), ("shifted", False)):
+        two.experiment["suite"]["sampler"]["levels"] = named
+        two.save()
+        if shared:  # a record that names no levels is from when there was one list
+            assert len(read_study([one.folder, two.folder]).evaluated) == 1
+        else:
+            with pytest.raises(BenchError, match="differ in suite and cannot share a report; render them apart"):
+                read_study([one.folder, two.folder])

@@ -1,0 +1,60 @@
+"""Which pairs an experiment keeps from training, and the probes that are read on them."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from bench import registry
+from bench.encoded.subset import training_data
+from bench.errors import BenchError
+from bench.machine.crew import Crew
+from bench.probes.reader import PAIRS, EncodedPairs, ProbeReader, affordable, routine_probing
+
+if TYPE_CHECKING:
+    from bench.corpus import Corpus, Manifest
+    from bench.experiment.config import ExperimentConfig
+    from bench.experiment.workbench import Workbench
+    from bench.suite import Suite
+
+
+def cut_off(config: ExperimentConfig, corpus: Corpus) -> int:
+    """How many pairs of each subset are kept from training; 0 where the corpus has fresh ones."""
+    return 0 if corpus.holdout else config.holdout or 0
+
+
+def probe_reader(workbench: Workbench, corpus: Corpus, manifest: Manifest, suite: Suite) -> ProbeReader | None:
+    """What reads the probes of a subset's rows; None without held-out pairs. Where there are too few, it says so.
+
+    Every process must call it.
+
+    Args:
+        manifest: the subset as methods train on it.
+        suite: whose sampler the probes follow, and whose images say what they may cost.
+    """
+    config, engine, backbone = workbench.config, workbench.engine, workbench.backbone
+    count = config.holdout if config.holdout is not None else PAIRS if corpus.holdout else 0
+    if not count or not config.probes:
+        return None
+    say = workbench.progress.say if engine.is_main else lambda line: None
+    probing = routine_probing(suite, float(backbone.scheduler().config.shift), say)
+    subset = registry.load("subsets", manifest.subset)
+    metric = workbench.metrics[workbench.suite.roles[subset.role]] if subset.role else None
+    crew = Crew(engine.rank, engine.world_size, engine.barrier)
+    try:
+        with workbench.progress.task(f"hold out {manifest.subset}", 1):
+            source, part = registry.load("curation", "hold_out")(
+                corpus, manifest, subset, metric, workbench.cache,
+                count=count, at_most=affordable(suite, probing), crew=crew,
+            )  # fmt: skip
+            if not part.count:
+                raise BenchError("an evaluation is too short for any; a quarter of its forwards is what they may cost")
+            data = training_data(backbone, source, part, workbench.cache, text_limit=math.inf, crew=crew)
+    except BenchError as error:
+        if engine.world_size > 1:  # the others may be inside a collective and cannot know
+            raise
+        say(f"{manifest.subset}: no measures of exposure bias: {error}")
+        return None
+    held_out = EncodedPairs(data, part.content_hash, suite.seed, engine)
+    say(f"{manifest.subset}: measures of exposure bias on {len(held_out)} held-out pairs")
+    return ProbeReader(probing, held_out, engine, config.evaluation_batch, say)

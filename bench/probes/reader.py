@@ -1,0 +1,121 @@
+"""The probes of an evaluation: which are read, on how many pairs, and what they may cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from bench import records, registry
+from bench.errors import stop_if_lost
+from bench.machine.engine import Engine
+from bench.probes.probe import LONG_EVERY, Probe, chunks, forwards, reads
+from bench.probes.records import HeldOutPairs, Probing, probe_pairs
+from bench.probes.routes import Field, HeldOut, route
+from bench.sampling import levels
+from bench.suite import Suite
+from bench.training.data import TrainingData
+
+SHARE = 0.25
+"""Most of an evaluation's forwards that its probes may add."""
+
+STARTS = 5
+"""Levels that probes start from: more would leave fewer pairs."""
+
+PAIRS = 256
+"""Held-out pairs of a corpus that has fresh ones, unless another number is asked for."""
+
+
+class EncodedPairs:
+    """Held-out pairs whose latents and conditions are encoded.
+
+    Args:
+        identity: a hash of pictures and captions.
+        seed: of their noise; the suite's.
+    """
+
+    def __init__(self, data: TrainingData, identity: str, seed: int, engine: Engine) -> None:
+        self.identity = identity
+        self._data, self._seed, self._device = data, seed, engine.device
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def pairs(self, positions: Sequence[int]) -> HeldOut:
+        index = torch.tensor(positions)
+        assert self._data.latents is not None
+        latents, text = self._data.latents[index], self._data.text[self._data.text_of[index]]
+        return HeldOut(latents.to(self._device), text.to(self._device), tuple(positions), self._seed)
+
+
+def routine_probing(suite: Suite, shift: float, say: Callable[[str], None]) -> Probing:
+    """The routine probes at the suite's levels, without guidance and with the suite's.
+
+    Args:
+        shift: timestep shift of the backbone.
+        say: told in one line of a probe that cannot be loaded, and is left out.
+    """
+    probes: list[Probe] = []
+    for name in registry.table("probes"):
+        try:
+            probe: Probe = registry.load("probes", name)()
+        except Exception as error:  # whatever a stranger's module raises
+            stop_if_lost(error)
+            say(f"the probe {name} is left out: {error}")
+        else:
+            probes += [probe] if probe.routine else []
+    sampler = suite.sampler
+    sigmas = torch.from_numpy(levels.sigmas(sampler.levels, sampler.steps, shift))
+    scales = tuple(dict.fromkeys((1.0, float(sampler.guidance_scale))))
+    return Probing(tuple(probes), route(sigmas, shift, starts=STARTS), scales)
+
+
+def affordable(suite: Suite, probing: Probing) -> int:
+    """The most pairs whose forwards are at most ``SHARE`` of those that the suite's images take."""
+    sampler = suite.sampler
+    limit = SHARE * suite.images() * sampler.steps * (1 if sampler.guidance_scale == 1 else 2)
+    costs = [
+        forwards([probe for probe in probing.probes if reads(probe, chunk)], probing.route, probing.scales)
+        for chunk in range(LONG_EVERY)
+    ]
+
+    def cost(pairs: int) -> int:
+        return sum(len(part) * costs[number % LONG_EVERY] for number, part in enumerate(chunks(pairs)))
+
+    pairs = int(limit // max(min(costs), 1))
+    while pairs and cost(pairs) > limit:
+        pairs -= 1
+    return pairs
+
+
+@dataclass(frozen=True)
+class ProbeReader:
+    """Probes on the held-out pairs of one subset.
+
+    Attributes:
+        batch: pairs in a forward.
+        say: told in one line of each probe that gave no value.
+    """
+
+    probing: Probing
+    held_out: HeldOutPairs
+    engine: Engine
+    batch: int
+    say: Callable[[str], None]
+
+    def read(self, field: Field, folder: Path) -> None:
+        """Read them into ``folder``, unless the same are there. Every process must call it."""
+        probe_pairs(field, self.held_out, self.probing, folder, engine=self.engine, batch=self.batch)
+        if self.engine.is_main:
+            for line in failures(folder):
+                self.say(f"{folder}: {line}")
+
+
+def failures(folder: Path) -> Iterator[str]:
+    """A line for each probe that has rows without a value."""
+    rows = list(records.read_lines(folder / "probes.jsonl"))
+    for name in dict.fromkeys(row["probe"] for row in rows if "error" in row):
+        errors = [row["error"] for row in rows if row["probe"] == name and "error" in row]
+        yield f"the probe {name} has {len(errors)} readings without a value, the first: {errors[0]}"

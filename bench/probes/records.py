@@ -1,0 +1,128 @@
+"""Read probes on held-out pairs, and keep what they say beside an evaluation's samples.
+
+``probes.jsonl`` has a row for each probe, guidance scale, pair and level. ``probes.json`` says on which pairs and at
+which levels, and is written last. A pass that was cut off goes on, and any number of processes leaves the same bytes.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from bench import records
+from bench.machine.engine import Engine
+from bench.probes.probe import CHUNK, Probe, chunks, reads, rows
+from bench.probes.routes import Field, HeldOut, Route, trajectories
+
+Row = dict[str, Any]
+
+
+class HeldOutPairs(Protocol):
+    """Pairs that no method trains on, in a fixed order.
+
+    Attributes:
+        identity: a hash of pictures and captions.
+    """
+
+    identity: str
+
+    def __len__(self) -> int: ...
+
+    def pairs(self, positions: Sequence[int]) -> HeldOut:
+        """Latents, conditions and noise of some of them, where the model computes."""
+        ...
+
+
+@dataclass(frozen=True)
+class Probing:
+    """What is read: which probes, at which levels and guidance scales."""
+
+    probes: tuple[Probe, ...]
+    route: Route
+    scales: tuple[float, ...]
+
+    def describe(self, held_out: HeldOutPairs) -> Row:
+        """All that two readings must share to be compared. It holds the sampler's levels themselves."""
+        return {
+            "v": records.VERSION,
+            "pairs": {"count": len(held_out), "identity": held_out.identity, "together": CHUNK},
+            "sigmas": [float(sigma) for sigma in self.route.sigmas],
+            "shift": self.route.shift,
+            "starts": list(self.route.starts),
+            "middle": list(self.route.middle),
+            "span": self.route.span,
+            "scales": list(self.scales),
+            "probes": [probe.describe() for probe in self.probes],
+        }
+
+
+def probe_pairs(
+    field: Field,
+    held_out: HeldOutPairs,
+    probing: Probing,
+    folder: Path,
+    *,
+    engine: Engine,
+    batch: int | None = None,
+    tick: Callable[[int], None] = lambda pairs: None,
+) -> None:
+    """Read the probes into ``folder``, unless the same are there. Every process must call it.
+
+    Args:
+        batch: pairs in a forward; it changes nothing but memory.
+        tick: called with the number of pairs that have been read now and had not been before.
+    """
+    head = probing.describe(held_out)
+    if engine.broadcast(_holds(folder / "probes.json", head)):
+        return
+    partial = folder / ".probes.partial"
+    if engine.is_main:
+        (folder / "probes.json").unlink(missing_ok=True)  # it must never stand beside rows of other pairs
+        _begin(partial, head)
+    engine.barrier()
+    parts = chunks(len(held_out))
+    done = engine.broadcast({path.stem for path in partial.glob("[!.]*.jsonl")} if engine.is_main else set())
+    for first in range(0, len(parts), engine.world_size):
+        turn = range(first, min(first + engine.world_size, len(parts)))
+        missing = [number for number in turn if _name(number) not in done]
+        mine = first + engine.rank
+        if missing:  # weights that are spread over processes compute with all of them, and alike, or not at all
+            at = mine if mine in missing else missing[0]
+            chosen = [probe for probe in probing.probes if any(reads(probe, number) for number in missing)]
+            pairs = held_out.pairs(parts[at])
+            found = _read(field, pairs, probing, chosen, batch)
+            if at == mine:
+                own = {probe.name for probe in chosen if reads(probe, at)}
+                records.write_lines(partial / f"{_name(at)}.jsonl", [row for row in found if row["probe"] in own])
+        tick(sum(len(parts[number]) for number in turn))
+    engine.barrier()
+    if engine.is_main:
+        files = (partial / f"{_name(number)}.jsonl" for number in range(len(parts)))
+        records.write_lines(folder / "probes.jsonl", (row for file in files for row in records.read_lines(file)))
+        records.write_json(folder / "probes.json", head)
+        shutil.rmtree(partial)
+    engine.barrier()
+
+
+def _name(number: int) -> str:
+    return f"{number:05d}"
+
+
+def _holds(path: Path, head: Row) -> bool:
+    return path.exists() and records.read_json(path) == head
+
+
+def _begin(partial: Path, head: Row) -> None:
+    """Keep what a pass left that was cut off, unless it read something else."""
+    about = partial / "about.json"
+    if not _holds(about, head):
+        shutil.rmtree(partial, ignore_errors=True)
+        records.write_json(about, head)
+
+
+def _read(field: Field, pairs: HeldOut, probing: Probing, probes: Collection[Probe], batch: int | None) -> list[Row]:
+    found, _ = trajectories(field, pairs, probing.route, probing.scales, batch=batch)
+    return [row for paths in found for probe in probes for row in rows(probe, paths)]
