@@ -324,8 +324,9 @@ class JobRecord(_Record):
             if not isinstance(self.config.get(stage["name"]), dict):
                 raise ValueError(f"the stage {stage['name']} has no settings in config")
         made: Mapping[str, Any] = self.evaluated or {}
-        if made.get("sweep") and ("kind" not in made or not (made.get("sampler") or {}).get("guidance_scale")):
-            raise ValueError("a row of a sweep needs its kind and the guidance scale of its sampler")
+        drawn = made.get("sampler") or {}
+        if made.get("sweep") and not ("kind" in made and drawn.get("guidance_scale") and drawn.get("steps")):
+            raise ValueError("a row of a sweep needs its kind, and the steps and the guidance scale of its sampler")
         sweep = made.get("sweep") or {}
         if "run" in sweep and not {"method", "subset"} <= sweep.keys():
             raise ValueError("a job's row of a sweep needs its method and its subset")

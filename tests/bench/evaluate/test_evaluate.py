@@ -349,7 +349,7 @@ def test_a_sweep_draws_each_scale_from_the_same_noise(run: Run, world: fakes.Wor
         draw_suite(fakes.suite(), painter, target, header=untrained_header(), engine=Engine(), batch=48)
         assert pictures(swept(folder, name)) == pictures(tmp_path / name)
         evaluated = records.read_json(swept(folder, name) / "job.json")["evaluated"]
-        assert evaluated["sampler"] == sampler.record()
+        assert evaluated["sampler"] == records.document(sampler.record())
         assert evaluated["sweep"] == {"name": "fake"}
     seeds = [[r["seed"] for r in records.read_lines(path)] for path in folder.glob("*/evaluations/0/samples.jsonl")]
     assert len(seeds) == 3 and seeds[0] == seeds[1] == seeds[2]

@@ -80,7 +80,7 @@ def test_bad_input_is_one_line() -> None:
 
 def test_a_suite_that_says_nothing_has_the_list_of_diffusers() -> None:
     assert asdict(Sampler(20, 4.5, 64))["levels"] == "diffusers-0.42"
-    assert fakes.suite().describe({"brightness": fakes.Brightness()})["sampler"]["levels"] == "diffusers-0.42"
+    assert fakes.suite().describe({"brightness": fakes.Brightness()}).sampler.levels == "diffusers-0.42"
 
 
 def test_a_policy_has_the_list_of_diffusers_unless_told_otherwise(world: fakes.World) -> None:
