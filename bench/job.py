@@ -315,6 +315,7 @@ class Job:
     def update(self) -> None:
         """Average the gradients over the items, clip, take one optimizer step. The norm is logged as "grad_norm"."""
         learner = self._learning
+        self._engine.share_gradients(learner.parameters)
         items = learner.take_items()
         if items == 0:
             raise JobFailure("the method called job.update() without job.accumulate(loss, items) before it")

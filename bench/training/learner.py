@@ -62,7 +62,6 @@ class Learner:
 
     def average(self, items: float) -> float:
         """Make the gradients the mean over ``items``, clip them, and return their norm before that."""
-        self._engine.share_gradients(self.parameters)
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         torch._foreach_mul_(gradients, self._engine.world_size / items)  # data parallelism averages over processes
         return float(whole(torch.nn.utils.clip_grad_norm_(self.parameters, self._max_grad_norm)))

@@ -202,7 +202,7 @@ def test_many_names_are_shortened(folder: Path, tmp_path: Path) -> None:
             del weights[name]
 
     _edited(copy, "text_encoder", half)
-    with pytest.raises(BenchError, match=f"lack {lost[0]}, {lost[1]}, {lost[2]} and {len(lost) - 3} more;"):
+    with pytest.raises(BenchError, match=f"lack {lost[0]}, {lost[1]}, {lost[2]}, and {len(lost) - 3} more;"):
         load_text_pipeline(copy, torch.float32, CPU)
 
 
