@@ -109,7 +109,7 @@ def test_too_few_fresh_pairs_cost_the_measures_and_not_the_run(
 
 def test_an_archive_holds_them(experiment: Run, tmp_path: Path) -> None:
     run = experiment(name="run").folder
-    archive.pack(run, tmp_path / "run.tar.xz")
+    archive.pack(run, tmp_path / "run.tar.xz", ())
     with archive.unpacked([tmp_path / "run.tar.xz"]) as (folder,):
         assert readings(folder) == readings(run)
         assert len([*folder.rglob("probes.json")]) == 3
