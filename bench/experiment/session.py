@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from bench.backbone.condition import TextCondition
@@ -90,17 +89,13 @@ class Session:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a resumed job needs, but for the method's own state. Every process must call it."""
-        return {**self.position(), "meter": self.ledger.meter.state(), **self._learner.state_dict()}
+        return {**self.position(), **self.ledger.state_dict(), **self._learner.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore ``state_dict``, made by any number of processes; called after the method's ``setup``."""
         self._learner.load_state_dict(state)
         self.ledger.load_state_dict(state)
         self.go_to(state)
-
-    def restart(self, folder: Path) -> None:
-        """Begin a later stage from the weights in ``folder``."""
-        self.model.restart(folder)
 
     def close(self) -> None:
         """End the threads that read ahead and score."""

@@ -134,7 +134,7 @@ def test_the_ceiling_is_held_against_the_first_rewards_of_a_later_stage_too(worl
     advance(job, earlier, 1)
     session = session_of(job)
     session.model.save(tmp_path / "from", merge=True)
-    session.restart(tmp_path / "from")
+    session.model.restart(tmp_path / "from")
     method = small("leap_align", **SETTINGS, reward_ceiling=0.0)
     method.setup(job)
     with pytest.raises(JobFailure, match="no reward is under reward_ceiling 0"):

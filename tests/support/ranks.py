@@ -60,7 +60,7 @@ def main(pipeline: Path, out: Path, sharding: str) -> None:
             stages = out / f"{name}-from"
             with first.evaluation_weights(job):
                 session.model.save(stages, merge=True)
-            session.restart(stages)
+            session.model.restart(stages)
         method = fakes.small(method_name, **overrides)
         method.setup(job)
         before = whole(fakes.weights(job))
@@ -73,7 +73,7 @@ def main(pipeline: Path, out: Path, sharding: str) -> None:
         logs += fakes.advance(job, method, 1)
         resumed, twin = world.session(micro_batch=micro_batch), fakes.small(method_name, **overrides)
         if stages:
-            resumed.restart(stages)
+            resumed.model.restart(stages)
         again = resumed.job
         twin.setup(again)
         resumed.load_state_dict(state["job"])
