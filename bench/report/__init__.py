@@ -21,7 +21,7 @@ _NAMES = {
     *("compute.md", "compute.csv", "differences.md", "differences.csv", "published.md", "published.csv"),
     *("training_dynamics.png", "training_dynamics.svg", "training_dynamics.csv"),
     *("guidance.md", "guidance.csv", "guidance.png", "guidance.svg"),
-    *("exposure.md", "exposure.csv", "exposure.png", "exposure.svg"),
+    *("exposure.md", "exposure.csv", "exposure.png", "exposure.svg", "exposure_budget.png", "exposure_budget.svg"),
     *("sweep.md", "sweep.csv", "sweep.png", "sweep.svg"),
 }
 _SAMPLES = re.compile(r"samples(-guidance|-sweep)?(-[^/]+)?\.png")
@@ -58,7 +58,7 @@ def render_report(runs: list[Path], out: Path, published: bool | None = None) ->
 
 def _files(study: Study, published: bool | None) -> dict[str, str | bytes]:
     """Names and contents of a report."""
-    from bench.report import differences, exposure, guidance, page, paradigms, plots, tables
+    from bench.report import differences, exposure, exposure_plots, figure, guidance, page, paradigms, plots, tables
     from bench.report.published.compare import SUITES, compare, comparison_csv, comparison_markdown
 
     sections = tables.main_sections(study) if study.tabled else []
@@ -100,23 +100,27 @@ def _files(study: Study, published: bool | None) -> dict[str, str | bytes]:
             f"{sweep.file}.svg": swept_svg,
             **_numbered(f"samples-{sweep.file}", shown),
         }
-    biased = exposure.exposure(study)
-    biased_svg = b""
-    if biased:
-        png, biased_svg = exposure.exposure_figures(study, biased)
+    biased = None
+    if found := exposure.exposure(study):
+        png, levels = figure.rendered(lambda: exposure_plots.against_level(study, found))
         files |= {
-            "exposure.md": exposure.exposure_markdown(study, biased),
-            "exposure.csv": exposure.exposure_csv(biased),
+            "exposure.md": exposure.exposure_markdown(study, found),
+            "exposure.csv": exposure.exposure_csv(found),
             "exposure.png": png,
-            "exposure.svg": biased_svg,
+            "exposure.svg": levels,
         }
+        budget = b""
+        if found.trained:
+            png, budget = figure.rendered(lambda: exposure_plots.over_budget(study, found))
+            files |= {"exposure_budget.png": png, "exposure_budget.svg": budget}
+        biased = page.BiasedPart(found, levels, budget)
     comparison = None
     if study.tabled and (study.experiment.suite.name in SUITES if published is None else published):
         comparison = compare(study, sections)
         files["published.md"] = comparison_markdown(study, comparison)
         files |= {"published.csv": comparison_csv(comparison)} if comparison.pairs else {}
     samples = {subset: picture for subset in study.subsets or [""] if (picture := plots.samples_image(study, subset))}
-    files["index.html"] = page.page(study, sections, svg, samples, differing, comparison, swept, biased, biased_svg)
+    files["index.html"] = page.page(study, sections, svg, samples, differing, comparison, swept, biased)
     return files | _numbered("samples", samples)
 
 

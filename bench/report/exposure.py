@@ -5,21 +5,21 @@ See ``docs/exposure-bias.md``. Everything comes from ``probes.json`` and ``probe
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from bench import records
-from bench.report import figure
+from bench.report.plots import share_of
 from bench.report.stats import LEVEL, RESAMPLES, Interval
 from bench.report.study import Evaluation, StudiedJob, Study
-from bench.report.tables import head, title
+from bench.report.tables import head
 from bench.report.text import Grid, listed, markdown
 
 CAPTION = (
@@ -30,10 +30,19 @@ SEED = 20260407
 """Of the resamples, so that drawing a report twice gives the same intervals."""
 
 Floats = NDArray[np.float64]
-Key = tuple[str, float]
-"""Probe and guidance scale."""
 Level = tuple[float, float, int]
 """Start, level of the reading, and steps between them."""
+
+
+class Key(NamedTuple):
+    """What is measured: a probe after so many steps of the sampler, at a guidance scale.
+
+    ``way`` says the steps in words where a probe reads after several numbers of them, and is empty elsewhere.
+    """
+
+    probe: str
+    way: str
+    guidance: float
 
 
 @dataclass(frozen=True)
@@ -41,7 +50,7 @@ class Readings:
     """What probes read in one evaluation: its header, and the value of each pair."""
 
     about: Mapping[str, Any]
-    values: Mapping[Key, Mapping[Level, Mapping[int, float]]]
+    values: Mapping[tuple[str, float], Mapping[Level, Mapping[int, float]]]
 
     @property
     def probes(self) -> dict[str, Mapping[str, Any]]:
@@ -56,8 +65,7 @@ class Measure:
     Attributes:
         base: mean of the base.
         mean: of the difference over levels, with its interval over pairs.
-        levels: the same at each level of a reading, in order, or at the start of a path that ends at 0; of several
-            readings at one level, their mean.
+        levels: the same at each level of a reading, in order, or at the start of a path that ends at 0.
         pairs: how many both have.
     """
 
@@ -69,11 +77,18 @@ class Measure:
 
 @dataclass(frozen=True)
 class Line:
-    """A method on a subset at a share of the budget."""
+    """A method on a subset at a share of the budget.
+
+    Attributes:
+        fraction: of the budget, as planned; 1 of a row that was evaluated alone.
+        share: what was spent by then, a mean over seeds; None: the row was not trained here.
+        trained: probes that are in the method's own loss.
+    """
 
     method: str
     subset: str
     fraction: float
+    share: float | None
     seeds: int
     trained: frozenset[str]
     measures: Mapping[Key, Measure]
@@ -81,10 +96,9 @@ class Line:
 
 @dataclass(frozen=True)
 class Exposure:
-    """All lines, what each measure is called and is without bias, and rows that were read on other pairs or levels."""
+    """All lines, what the base's header says of each probe, and rows that were read on other pairs or levels."""
 
-    labels: Mapping[str, str]
-    ideals: Mapping[str, float | None]
+    probes: Mapping[str, Mapping[str, Any]]
     lines: tuple[Line, ...]
     left_out: tuple[str, ...]
 
@@ -95,10 +109,29 @@ class Exposure:
         return [line for line in self.lines if ends[line.method, line.subset] is line]
 
     @property
+    def trained(self) -> list[Line]:
+        """Lines of methods that were trained here, and so have a share of a budget."""
+        return [line for line in self.lines if line.share is not None]
+
+    @property
     def keys(self) -> list[Key]:
-        """Measures in order, the larger guidance scale last."""
+        """Measures in the order of probes, the larger guidance scale last."""
         found = dict.fromkeys(key for line in self.lines for key in line.measures)
-        return sorted(found, key=lambda key: ([*self.labels].index(key[0]), key[1]))
+        return sorted(found, key=lambda key: ([*self.probes].index(key.probe), key.guidance))
+
+    @property
+    def subsets(self) -> list[str]:
+        """Subsets on whose held-out pairs was read."""
+        return list(dict.fromkeys(line.subset for line in self.lines))
+
+    def label(self, key: Key) -> str:
+        """What a measure is called, without its guidance scale."""
+        return ", ".join(filter(None, (self.probes[key.probe]["label"], key.way)))
+
+    def ideal(self, key: Key) -> float | None:
+        """Its value without bias; None: it has none, or none but the base's own."""
+        about = self.probes[key.probe]
+        return None if about.get("relative") or about["ideal"] is None else float(about["ideal"])
 
 
 def exposure(study: Study) -> Exposure | None:
@@ -106,15 +139,13 @@ def exposure(study: Study) -> Exposure | None:
     first = next((job for job in (*study.start, *study.evaluated) if _is_base(job) and job.evaluations), None)
     if first is None:
         return None
-    labels: dict[str, str] = {}
-    ideals: dict[str, float | None] = {}
+    probes: dict[str, Mapping[str, Any]] = {}
     lines, left_out = [], []
     for subset in study.subsets or _subsets(first.evaluations[0]):
         base = _read(first.evaluations[0], subset)
         if base is None:
             continue
-        labels |= {name: probe["label"] for name, probe in base.probes.items()}
-        ideals |= {name: probe["ideal"] for name, probe in base.probes.items()}
+        probes |= base.probes
         for row in study.rows(subset):
             for fraction in study.fractions:
                 jobs = [(job, found) for job in row.jobs if (at := job.at(fraction)) and (found := _read(at, subset))]
@@ -123,14 +154,15 @@ def exposure(study: Study) -> Exposure | None:
                 if alike:
                     trained = frozenset(name for job, _ in alike for name in _trained(job))
                     measures = _measures(base, [found for _, found in alike])
-                    lines.append(Line(row.method, subset, fraction, len(alike), trained, measures))
+                    share = share_of(study, row, fraction)
+                    lines.append(Line(row.method, subset, fraction, share, len(alike), trained, measures))
         for job in study.evaluated:
             readings = _read(job.evaluations[0], subset) if job is not first and job.evaluations else None
             if readings and readings.about == base.about:
-                lines.append(Line(job.label, subset, 1.0, 1, frozenset(), _measures(base, [readings])))
+                lines.append(Line(job.label, subset, 1.0, None, 1, frozenset(), _measures(base, [readings])))
             elif readings:
                 left_out.append(job.label)
-    return Exposure(labels, ideals, tuple(lines), tuple(dict.fromkeys(left_out))) if lines else None
+    return Exposure(probes, tuple(lines), tuple(dict.fromkeys(left_out))) if lines else None
 
 
 def _is_base(job: StudiedJob) -> bool:
@@ -157,7 +189,7 @@ def _read(evaluation: Evaluation, subset: str) -> Readings | None:
 
 
 def _readings(folder: Path) -> Readings:
-    values: dict[Key, dict[Level, dict[int, float]]] = {}
+    values: dict[tuple[str, float], dict[Level, dict[int, float]]] = {}
     for row in records.read_lines(folder / "probes.jsonl"):
         if "value" in row:
             at = values.setdefault((row["probe"], row["guidance"]), {})
@@ -167,29 +199,52 @@ def _readings(folder: Path) -> Readings:
 
 def _measures(base: Readings, found: Sequence[Readings]) -> dict[Key, Measure]:
     made = {}
-    for key, levels in base.values.items():
-        about = base.probes[key[0]]
-        shared = {
-            level: sorted(set(pairs).intersection(*(set(f.values.get(key, {}).get(level, {})) for f in found)))
-            for level, pairs in levels.items()
-        }
-        pairs = sorted(set.intersection(*map(set, shared.values()))) if shared else []
-        if not pairs:
-            continue
-        own = np.array([[levels[level][pair] for pair in pairs] for level in levels])
-        theirs = np.mean([[[f.values[key][level][pair] for pair in pairs] for level in levels] for f in found], 0)
-        difference = theirs / own - 1 if about.get("relative") else theirs - own
-        sigmas = np.array([level[1] for level in levels])
-        places = np.array([sigma or start for start, sigma, _ in levels])  # a path to the end is told by its start
-        weights = sigmas**2 if about.get("weight") == "sigma_squared" else np.ones(len(sigmas))
-        mean = (weights @ difference) / weights.sum()
-        made[key] = Measure(
-            base=1.0 if about.get("relative") else float((weights @ own).mean() / weights.sum()),
-            mean=_interval(mean),
-            levels={float(s): _interval(difference[places == s].mean(0)) for s in np.unique(places)},
-            pairs=len(pairs),
-        )
+    for (name, scale), every in base.values.items():
+        others = [readings.values.get((name, scale), {}) for readings in found]
+        for way, levels in _ways(every).items():
+            of_way = {level: every[level] for level in levels}
+            if measure := _measure(base.probes[name], of_way, others):
+                made[Key(name, way, scale)] = measure
     return made
+
+
+def _ways(levels: Iterable[Level]) -> dict[str, list[Level]]:
+    """Levels of a probe by how many steps lead to them, in words. Each way is a line of its own.
+
+    Paths to the end differ in steps because they differ in starts. They are one way, unless a start has several.
+    """
+    last = Counter(start for start, sigma, _ in levels if sigma == 0)
+    alike = all(count == 1 for count in last.values())
+    ways: dict[int, list[Level]] = {}
+    for start, sigma, steps in levels:
+        ways.setdefault(0 if sigma == 0 and alike else steps, []).append((start, sigma, steps))
+    if len(ways) == 1:
+        return {"": next(iter(ways.values()))}
+    return {f"{steps} step" + "s" * (steps != 1): of_way for steps, of_way in ways.items()}
+
+
+def _measure(
+    about: Mapping[str, Any],
+    base: Mapping[Level, Mapping[int, float]],
+    others: Sequence[Mapping[Level, Mapping[int, float]]],
+) -> Measure | None:
+    """One measure of a method's seeds beside the base; None where no pair has every level in all of them."""
+    shared = [set(pairs).intersection(*(other.get(level, {}) for other in others)) for level, pairs in base.items()]
+    pairs = sorted(set.intersection(*shared))
+    if not pairs:
+        return None
+    own = np.array([[values[pair] for pair in pairs] for values in base.values()])
+    theirs = np.mean([[[other[level][pair] for pair in pairs] for level in base] for other in others], 0)
+    difference = theirs / own - 1 if about.get("relative") else theirs - own
+    sigmas = np.array([level[1] for level in base])
+    places = [sigma or start for start, sigma, _ in base]  # a path to the end is told by its start
+    weights = sigmas**2 if about.get("weight") == "sigma_squared" else np.ones(len(sigmas))
+    return Measure(
+        base=1.0 if about.get("relative") else float((weights @ own).mean() / weights.sum()),
+        mean=_interval((weights @ difference) / weights.sum()),
+        levels={place: _interval(difference[at]) for place, at in sorted(zip(places, range(len(places)), strict=True))},
+        pairs=len(pairs),
+    )
 
 
 def _interval(values: Floats) -> Interval:
@@ -208,26 +263,23 @@ def _draws(pairs: int) -> NDArray[np.int64]:
 
 
 def grids(found: Exposure) -> list[Grid]:
-    """A table for each guidance scale: a row for each method at the end of its budget, a column for each measure."""
-    several = len({line.subset for line in found.lines}) > 1
+    """A table for each guidance scale and subset: a row for each measure, a column for each method at its end."""
     tables = []
-    for scale in dict.fromkeys(scale for _, scale in found.keys):
-        names = [name for name, at in found.keys if at == scale]
-        rows = []
-        for subset in dict.fromkeys(line.subset for line in found.last):
+    for scale in dict.fromkeys(sorted(key.guidance for key in found.keys)):
+        for subset in found.subsets:
             lines = [line for line in found.last if line.subset == subset]
-            base = [next((f"{line.measures[n, scale].base:.4g}" for line in lines if (n, scale) in line.measures), "–")
-                    for n in names]  # fmt: skip
-            rows.append([f"base, {subset}" if several else "base", *base])
-            rows += [
-                [
-                    f"{line.method}, {subset}" if several else line.method,
-                    *(_cell(line, (name, scale)) for name in names),
-                ]
-                for line in lines
+            rows = [
+                [found.label(key), _base(lines, key), *(_cell(line, key) for line in lines)]
+                for key in found.keys
+                if key.guidance == scale
             ]
-        tables.append(Grid([f"Guidance {scale:g}", *(found.labels[name] for name in names)], rows))
+            heading = f"Guidance {scale:g}" + (f", {subset}" if len(found.subsets) > 1 else "")
+            tables.append(Grid([heading, "base", *(line.method for line in lines)], rows))
     return tables
+
+
+def _base(lines: Sequence[Line], key: Key) -> str:
+    return next((f"{line.measures[key].base:.4g}" for line in lines if key in line.measures), "–")
 
 
 def _cell(line: Line, key: Key) -> str:
@@ -235,34 +287,58 @@ def _cell(line: Line, key: Key) -> str:
         return "–"
     mean = line.measures[key].mean
     mark = (" ↑" if mean.mean > 0 else " ↓") if mean.excludes_zero else ""
-    trained = " †" if key[0] in line.trained else ""
+    trained = " †" if key.probe in line.trained else ""
     return f"{mean.mean:+.3g} [{mean.low:+.3g}, {mean.high:+.3g}]{mark}{trained}"
 
 
 def sentences(found: Exposure) -> list[str]:
-    """Of each measure that has a value without bias: which methods came nearer to it than the base, and which left it.
+    """Who came nearer to no bias than the base and by how much: in one sentence, and then for each measure.
 
-    Only differences whose interval excludes zero count. One that a report divides by the base's has no such sentence.
+    Only differences whose interval excludes zero count.
     """
     told = []
-    for name, scale in found.keys:
-        ideal, nearer, farther = found.ideals[name], list[str](), list[str]()
-        if ideal is None:
-            continue
+    for key in found.keys:
+        ideal, nearer, farther = found.ideal(key), list[str](), list[str]()
         for line in found.last:
-            measure = line.measures.get((name, scale))
-            if not measure or not measure.mean.excludes_zero or measure.base == ideal:
-                continue
-            change = abs(measure.base + measure.mean.mean - ideal) / abs(measure.base - ideal) - 1
-            sort = f"{line.method} by {abs(change):.0%}" + (" †" if name in line.trained else "")
-            (nearer if change < 0 else farther).append(sort)
+            if (change := _change(found, line, key)) is not None:
+                sort = f"{_name(found, line)} by {abs(change):.0%}" + (" †" if key.probe in line.trained else "")
+                (nearer if change < 0 else farther).append(sort)
         what = [f"nearer are {listed(nearer)}" if nearer else "", f"farther are {listed(farther)}" if farther else ""]
         if nearer or farther:
             told.append(
-                f"{found.labels[name]} at guidance {scale:g}, {ideal:g} without bias, beside the base: "
+                f"{found.label(key)} at guidance {key.guidance:g}, {ideal:g} without bias, beside the base: "
                 f"{'; '.join(filter(None, what))}."
             )
-    return told or ["No method moved a measure by more than its interval."]
+    return [_summary(found), *told] if told else ["No method moved a measure by more than its interval."]
+
+
+def _summary(found: Exposure) -> str:
+    """Of each method: in how many measures it came nearer and went away, and the median change over all that moved."""
+    parts = []
+    for line in found.last:
+        keys = [key for key in found.keys if found.ideal(key) is not None and key.probe not in line.trained]
+        moved = [change for key in keys if (change := _change(found, line, key)) is not None]
+        if moved:
+            nearer, middle = sum(change < 0 for change in moved), float(np.median(moved))
+            parts.append(
+                f"{_name(found, line)} is nearer in {nearer} and farther in {len(moved) - nearer} of {len(keys)} "
+                f"measures (median of their changes {middle:+.0%})"
+            )
+    if not parts:
+        return "No method moved a measure that it does not train on by more than its interval."
+    return f"Distance to no bias beside the base, without a method's own measures (†): {listed(parts)}."
+
+
+def _name(found: Exposure, line: Line) -> str:
+    return f"{line.method} on {line.subset}" if len(found.subsets) > 1 else line.method
+
+
+def _change(found: Exposure, line: Line, key: Key) -> float | None:
+    """Distance to the value without bias over the base's, less 1; None where it is not told from no difference."""
+    measure, ideal = line.measures.get(key), found.ideal(key)
+    if ideal is None or measure is None or not measure.mean.excludes_zero or measure.base == ideal:
+        return None
+    return abs(measure.base + measure.mean.mean - ideal) / abs(measure.base - ideal) - 1
 
 
 def notes(found: Exposure) -> list[str]:
@@ -292,57 +368,18 @@ def exposure_markdown(study: Study, found: Exposure) -> str:
 def exposure_csv(found: Exposure) -> str:
     """Full-precision numbers at every share of the budget, one line per measure and level; ``mean`` is over levels."""
     return Grid(
-        ["subset", "method", "seeds", "fraction", "probe", "guidance", "sigma", "base", "pairs", "minus_base", "low",
-         "high", "trained_on"],
+        ["subset", "method", "seeds", "fraction", "probe", "after", "guidance", "sigma", "base", "pairs", "minus_base",
+         "low", "high", "trained_on"],
         [*_csv_rows(found)],
     ).csv()  # fmt: skip
 
 
 def _csv_rows(found: Exposure) -> Iterator[list[str]]:
     for line in found.lines:
-        for (name, scale), measure in line.measures.items():
-            first = [line.subset, line.method, str(line.seeds), repr(line.fraction), name, repr(scale)]
+        for key, measure in line.measures.items():
+            first = [line.subset, line.method, str(line.seeds), repr(line.fraction)]
+            first += [key.probe, key.way, repr(key.guidance)]
             for sigma, at in (("mean", measure.mean), *((repr(s), i) for s, i in measure.levels.items())):
                 base = repr(measure.base) if sigma == "mean" else ""
                 values = [repr(at.mean), repr(at.low), repr(at.high)]
-                yield [*first, sigma, base, str(measure.pairs), *values, str(int(name in line.trained))]
-
-
-def exposure_figures(study: Study, found: Exposure) -> tuple[bytes, bytes]:
-    """Each measure against the level at the largest guidance scale, a line for each method, as PNG and as SVG."""
-    return figure.rendered(lambda: _draw(study, found))
-
-
-def _draw(study: Study, found: Exposure) -> Figure:
-    scale = max(at for _, at in found.keys)
-    names = [name for name, at in found.keys if at == scale]
-    names_of = dict.fromkeys([*study.methods, *(line.method for line in found.last)])
-    looks = {method: figure.look(number) for number, method in enumerate(names_of)}
-    subsets = list(dict.fromkeys(line.subset for line in found.last))
-    drawn = Figure(figsize=(4.9 * 3, 3.3 * -(-len(names) // 3) * len(subsets) + 0.9), layout="constrained")
-    panels = drawn.subplots(-(-len(names) // 3) * len(subsets), 3, squeeze=False).reshape(len(subsets), -1)
-    for subset, row in zip(subsets, panels, strict=True):
-        for axis, name in zip(row, names, strict=False):
-            axis.set_title(found.labels[name] + (f"   {subset}" if len(subsets) > 1 else ""))
-            axis.axhline(0, color=figure.BASE_COLOUR, linewidth=1.5, linestyle=figure.DASHES[1], zorder=1)
-            axis.set_xlabel("sigma")
-            for line in (line for line in found.last if line.subset == subset and (name, scale) in line.measures):
-                levels = {s: i for s, i in line.measures[name, scale].levels.items() if s > LOWEST or name not in STEEP}
-                how, x = looks[line.method], list(levels)
-                axis.plot(
-                    x, [i.mean for i in levels.values()], color=how.colour, marker=how.marker, linestyle=how.dashes
-                )
-                axis.fill_between(
-                    x, [i.low for i in levels.values()], [i.high for i in levels.values()], color=how.colour, alpha=0.12
-                )
-        for axis in row[len(names) :]:
-            axis.set_visible(False)
-    figure.legend(drawn, [(method, looks[method]) for method in dict.fromkeys(line.method for line in found.last)])
-    key = f"Difference to the base at guidance {scale:g}, with its 95 % interval over pairs · dashed: the base"
-    figure.label(drawn, f"{title(study)}: exposure bias against the level", key, study.experiment.notice)
-    return drawn
-
-
-LOWEST = 0.1
-STEEP = ("one_step_gap", "k_step_gap")
-"""Measures whose target grows as the level vanishes: below ``LOWEST`` a plot would show nothing else."""
+                yield [*first, sigma, base, str(measure.pairs), *values, str(int(key.probe in line.trained))]

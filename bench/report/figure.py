@@ -12,10 +12,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import PercentFormatter
 from matplotlib.transforms import ScaledTranslation
 
-from bench.records.schema import MetricRecord
-from bench.report.stats import Cell
+from bench.report.stats import Interval
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F3C8D", "#5F5F5F")
 """Colours told apart with any colour vision (Okabe and Ito 2008, jfly.uni-koeln.de/color); two more for a crowd."""
@@ -79,24 +79,34 @@ def rendered(draw: Callable[[], Figure]) -> tuple[bytes, bytes]:
     return png.getvalue(), svg.getvalue()
 
 
-def panels(subsets: Sequence[str], metrics: Sequence[MetricRecord], x_label: str) -> tuple[Figure, list[list[Axes]]]:
-    """An empty figure with a panel for each subset and metric.
+def panels(subsets: Sequence[str], headings: Sequence[str], x_label: str) -> tuple[Figure, list[list[Axes]]]:
+    """An empty figure with a panel for each subset and heading.
 
     Every subset begins a row. Panels are wrapped, a lone subset's few sooner, so that they stay large enough to read.
     """
-    columns = min(len(metrics), 4 if len(subsets) > 1 or len(metrics) > 4 else 2)
-    each = -(-len(metrics) // columns)
+    columns = min(len(headings), 4 if len(subsets) > 1 or len(headings) > 4 else 2)
+    each = -(-len(headings) // columns)
     figure = Figure(figsize=(4.9 * columns, 3.3 * each * len(subsets) + 0.9), layout="constrained")
     grid = figure.subplots(each * len(subsets), columns, squeeze=False).reshape(len(subsets), -1)
     for subset, axes in zip(subsets, grid, strict=True):
-        for axis, metric in zip(axes, metrics, strict=False):
-            axis.set_title(metric.heading if len(subsets) == 1 else f"{metric.heading}   {subset}")
+        for axis, heading in zip(axes, headings, strict=False):
+            axis.set_title(heading if len(subsets) == 1 else f"{heading}   {subset}")
             axis.margins(y=0.08)
-        for axis in axes[len(metrics) :]:
+        for axis in axes[len(headings) :]:
             axis.set_visible(False)
-    for axis in grid[-1, len(metrics) - columns : len(metrics)]:
+    for axis in grid[-1, len(headings) - columns : len(headings)]:
         axis.set_xlabel(x_label)
-    return figure, [list(axes[: len(metrics)]) for axes in grid]
+    return figure, [list(axes[: len(headings)]) for axes in grid]
+
+
+SPENT = "share of budget spent"
+
+
+def spent(axis: Axes, most: float) -> None:
+    """Make the x axis one of shares of the budget, up to ``most`` or to all of it."""
+    axis.set_xlim(-0.02, max(1.0, most) + 0.02)
+    axis.xaxis.set_major_formatter(PercentFormatter(1.0))
+    axis.set_xticks(np.linspace(0, 1, 5))
 
 
 def label(figure: Figure, title: str, key: str, notice: str) -> None:
@@ -105,12 +115,12 @@ def label(figure: Figure, title: str, key: str, notice: str) -> None:
     figure.supxlabel(f"{key}\n{notice}", x=0.01, ha="left", fontsize=8.5, color="#5f6368")
 
 
-def line(axis: Axes, x: Sequence[float], cells: Sequence[Cell], how: Look) -> tuple[float, float]:
+def line(axis: Axes, x: Sequence[float], estimates: Sequence[Interval | None], how: Look) -> tuple[float, float]:
     """Draw a line through the means; returns its last point, NaN where it has none.
 
-    NaN breaks the line where a point is incomplete, instead of drawing through it.
+    A point without an estimate breaks the line, instead of drawing through it.
     """
-    mean, _, _ = _bounds(cells)
+    mean, _, _ = _bounds(estimates)
     axis.plot(
         x,
         mean,
@@ -125,13 +135,15 @@ def line(axis: Axes, x: Sequence[float], cells: Sequence[Cell], how: Look) -> tu
     return (float(x[there[-1]]), float(mean[there[-1]])) if len(there) else (np.nan, np.nan)
 
 
-def intervals(axis: Axes, x: Sequence[float], cells: Sequence[Cell], colour: str, dodge: float | None) -> None:
+def intervals(
+    axis: Axes, x: Sequence[float], estimates: Sequence[Interval | None], colour: str, dodge: float | None
+) -> None:
     """Draw the intervals of a line as a band.
 
     Args:
         dodge: in a crowd, where bands would cover each other, they are whiskers this far (in points) to the right.
     """
-    _, low, high = _bounds(cells)
+    _, low, high = _bounds(estimates)
     if dodge is None:
         axis.fill_between(x, low, high, color=colour, alpha=0.14, linewidth=0)
         return
@@ -141,9 +153,8 @@ def intervals(axis: Axes, x: Sequence[float], cells: Sequence[Cell], colour: str
     axis.update_datalim([(at, bound) for at, *bounds in zip(x, low, high, strict=True) for bound in bounds])
 
 
-def _bounds(cells: Sequence[Cell]) -> np.ndarray:
-    """(mean, low, high) by point; NaN where a cell is incomplete."""
-    estimates = [c.estimate for c in cells]
+def _bounds(estimates: Sequence[Interval | None]) -> np.ndarray:
+    """(mean, low, high) by point; NaN where there is no estimate."""
     return np.array([(e.mean, e.low, e.high) if e else (np.nan, np.nan, np.nan) for e in estimates]).T
 
 

@@ -377,7 +377,7 @@ def guidance_figures(study: Study, made: Sweep) -> tuple[bytes, bytes]:
 def _draw(study: Study, made: Sweep) -> Figure:
     looks = made.looks(study)
     crowded = max(len(made.of(subset)) for subset in made.subsets) > figure.CROWD
-    drawn, grid = figure.panels(made.subsets, made.metrics, made.axis.title)
+    drawn, grid = figure.panels(made.subsets, [metric.heading for metric in made.metrics], made.axis.title)
     own = made.axis.own_place
     for subset, axes in zip(made.subsets, grid, strict=True):
         for axis, metric in zip(axes, made.metrics, strict=True):
@@ -386,9 +386,9 @@ def _draw(study: Study, made: Sweep) -> Figure:
             ends = []
             models = made.of(subset)
             for model, dodge in zip(models, figure.dodges(len(models)), strict=True):
-                cells = [model.cells[metric.name, scale].cell for scale in made.scales]
-                x, y = figure.line(axis, made.scales, cells, looks[model.name])
-                figure.intervals(axis, made.scales, cells, looks[model.name].colour, dodge)
+                estimates = [model.cells[metric.name, scale].cell.estimate for scale in made.scales]
+                x, y = figure.line(axis, made.scales, estimates, looks[model.name])
+                figure.intervals(axis, made.scales, estimates, looks[model.name].colour, dodge)
                 if x == x:  # NaN where nothing is scored
                     ends.append(figure.LineEnd(x, y, model.name, looks[model.name], model.reward == metric.name))
             axis.set_xticks(made.scales, made.axis.ticks)

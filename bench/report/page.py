@@ -90,6 +90,9 @@ the paired difference to the base with its 95 % interval
 <p>{{ biased.caption }}</p>
 <ul>{% for sentence in biased.sentences %}<li>{{ sentence }}</li>{% endfor %}</ul>
 <div class="figure"><img src="{{ biased.plot }}" alt="Each measure of exposure bias against the noise level"></div>
+{%- if biased.budget %}
+<div class="figure"><img src="{{ biased.budget }}" alt="Each measure of exposure bias over the budget"></div>
+{%- endif %}
 {% for grid in biased.grids %}{{ table(grid, "numbers") }}{% endfor %}
 <ul class="notes">{% for note in biased.notes %}<li>{{ note }}</li>{% endfor %}</ul>
 {% endif %}
@@ -164,6 +167,15 @@ class SweptPart:
     samples: Mapping[str, bytes]
 
 
+@dataclass(frozen=True)
+class BiasedPart:
+    """Exposure bias with its plots (SVG): against the level, and over the budget where something was trained."""
+
+    found: exposure.Exposure
+    levels: bytes
+    budget: bytes
+
+
 def page(
     study: Study,
     sections: Sequence[Section],
@@ -172,8 +184,7 @@ def page(
     differing: Differences | None,
     published: Comparison | None,
     swept: SweptPart | None,
-    biased: exposure.Exposure | None = None,
-    biased_svg: bytes = b"",
+    biased: BiasedPart | None = None,
 ) -> str:
     """The page. ``samples`` are PNGs by subset; the dynamics are shown only where something was trained."""
     scales = {metric.name: _scale(sections, i) for i, metric in enumerate(study.metrics)}
@@ -186,7 +197,7 @@ def page(
         trained=bool(study.jobs),
         tabled=study.tabled,
         swept=swept and _swept(study, swept),
-        biased=biased and _biased(biased, biased_svg),
+        biased=biased and _biased(biased),
         based=study.base is not None,
         judged=any(c.judged and c.to_base for section in sections for row in section.rows for c in row.cells),
         row_headers=tables.row_headers(study),
@@ -217,13 +228,14 @@ def page(
     )
 
 
-def _biased(found: exposure.Exposure, svg: bytes) -> dict[str, Any]:
+def _biased(part: BiasedPart) -> dict[str, Any]:
     return {
         "caption": exposure.CAPTION,
-        "plot": _data_uri("image/svg+xml", svg),
-        "grids": exposure.grids(found),
-        "sentences": exposure.sentences(found),
-        "notes": exposure.notes(found),
+        "plot": _data_uri("image/svg+xml", part.levels),
+        "budget": part.budget and _data_uri("image/svg+xml", part.budget),
+        "grids": exposure.grids(part.found),
+        "sentences": exposure.sentences(part.found),
+        "notes": exposure.notes(part.found),
     }
 
 

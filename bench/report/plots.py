@@ -9,10 +9,8 @@ from functools import lru_cache
 from pathlib import Path
 
 import matplotlib
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 from PIL import Image, ImageDraw, ImageFont
 
 from bench.records import BASE, pictures
@@ -40,12 +38,13 @@ def dynamics(study: Study) -> dict[tuple[str, str, str], list[Point]]:
         start = Point(0.0, 0.0, make_cell(study.start, 0.0, metric))
         for subset in study.subsets:
             for row in study.rows(subset):
-                points = [Point(_share(study, row, f), f, make_cell(row.jobs, f, metric)) for f in study.fractions]
+                points = [Point(share_of(study, row, f), f, make_cell(row.jobs, f, metric)) for f in study.fractions]
                 lines[subset, row.method, metric.name] = [start, *points]
     return lines
 
 
-def _share(study: Study, row: Row, fraction: float) -> float:
+def share_of(study: Study, row: Row, fraction: float) -> float:
+    """What a row has spent at a planned share of the budget: a share of it, and a mean over seeds."""
     shares = [study.share(evaluation.spent) for job in row.jobs if (evaluation := job.at(fraction))]
     return sum(shares) / len(shares) if shares else fraction
 
@@ -71,7 +70,7 @@ def dynamics_figures(study: Study, lines: dict[tuple[str, str, str], list[Point]
 def _draw_dynamics(study: Study, lines: dict[tuple[str, str, str], list[Point]]) -> Figure:
     subsets = study.subsets or [""]
     crowded = max((len(study.rows(subset)) for subset in subsets), default=0) > figure.CROWD
-    drawn, grid = figure.panels(subsets, study.metrics, "share of budget spent")
+    drawn, grid = figure.panels(subsets, [metric.heading for metric in study.metrics], figure.SPENT)
     for subset, axes in zip(subsets, grid, strict=True):
         for axis, metric in zip(axes, study.metrics, strict=True):
             _draw_panel(axis, study, subset, metric, lines, crowded)
@@ -97,18 +96,16 @@ def _draw_panel(
     rows = study.rows(subset)
     for row, dodge in zip(rows, figure.dodges(len(rows)), strict=True):
         how, points = figure.look(study.methods.index(row.method)), lines[subset, row.method, metric.name]
-        x, y = figure.line(axis, [p.share for p in points], [p.cell for p in points], how)
+        x, y = figure.line(axis, [p.share for p in points], [p.cell.estimate for p in points], how)
         own = points if dodge is None else points[1:]  # a band begins at the base, whose whisker is drawn once
-        figure.intervals(axis, [p.share for p in own], [p.cell for p in own], how.colour, dodge)
+        figure.intervals(axis, [p.share for p in own], [p.cell.estimate for p in own], how.colour, dodge)
         if x > 0:  # more than the base, which is point 0 of every line
             ends.append(figure.LineEnd(x, y, row.method, how, row.trained_on == metric.name))
     if base:
         axis.plot([0], [base.mean], color=figure.BASE_COLOUR, marker="o", markersize=5, zorder=5)
     if base and crowded:
         axis.vlines([0], base.low, base.high, color=figure.BASE_COLOUR, linewidth=0.9)
-    axis.set_xlim(-0.02, max(1.0, *(point.share for points in lines.values() for point in points), 1.0) + 0.02)
-    axis.xaxis.set_major_formatter(PercentFormatter(1.0))
-    axis.set_xticks(np.linspace(0, 1, 5))
+    figure.spent(axis, max((point.share for points in lines.values() for point in points), default=1.0))
     figure.name_ends(axis, ends, crowded=crowded)
 
 

@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 from fake_run import FakeRun
+from matplotlib.axes import Axes
 
 from bench.report import render_report
-from bench.report.exposure import Exposure, exposure, exposure_csv, grids, notes, sentences
+from bench.report.exposure import Exposure, Key, Line, Measure, exposure, exposure_csv, grids, notes, sentences
+from bench.report.exposure_plots import against_level, over_budget
 from bench.report.study import read_study
 
 LEVELS = (0.5, 0.25)
@@ -65,6 +67,15 @@ def read(run: FakeRun) -> Exposure:
     return found
 
 
+def measure(line: Line, probe: str, guidance: float, way: str = "") -> Measure:
+    return line.measures[Key(probe, way, guidance)]
+
+
+def lines_of(axis: Axes) -> list[list[list[float]]]:
+    """x and y of each line of a panel but the base's."""
+    return [[list(map(float, data)) for data in line.get_data()] for line in axis.lines[1:]]  # type: ignore[arg-type]
+
+
 def test_differences_are_those_of_each_pair_and_their_mean_is_over_levels(run: FakeRun) -> None:
     """Less by .5 at the level 1/2 and by 1 at 1/4, and twice as long. Gaps weigh 4 to 1."""
     less = {0.5: 0.5, 0.25: 1.0}
@@ -73,7 +84,7 @@ def test_differences_are_those_of_each_pair_and_their_mean_is_over_levels(run: F
         of_base(probe, s, pair) - less[s],
     )  # fmt: skip
     (line,) = read(run).last
-    slow, gap, norm = (line.measures[name, 4.5] for name in ("slowness", "one_step_gap", "velocity_norm"))
+    slow, gap, norm = (measure(line, name, 4.5) for name in ("slowness", "one_step_gap", "velocity_norm"))
     assert slow.mean.mean == pytest.approx(-0.75) and gap.mean.mean == pytest.approx(-(4 * 0.5 + 1.0) / 5)
     assert {s: i.mean for s, i in slow.levels.items()} == pytest.approx({0.5: -0.5, 0.25: -1.0})
     assert norm.mean.mean == pytest.approx(1.0) and norm.base == 1.0 and slow.pairs == 4
@@ -86,7 +97,7 @@ def test_seeds_are_averaged_and_the_interval_is_over_pairs(run: FakeRun) -> None
     for seed, shift in ((0, 0.0), (1, 1.0)):
         trained(run, "soar", lambda p, s, pair, shift=shift: of_base(p, s, pair) + shift * (pair - 1), seed)
     (line,) = read(run).last
-    mean = line.measures["slowness", 1.0].mean
+    mean = measure(line, "slowness", 1.0).mean
     assert line.seeds == 2 and mean.mean == pytest.approx(0.25)  # the mean of -1, 0, 1, 2, halved
     assert -0.5 <= mean.low < 0 < mean.high <= 1.0
 
@@ -97,12 +108,74 @@ def test_the_sentences_say_who_reduced_what_and_what_it_trained_on(run: FakeRun)
     said = "at guidance 4.5, 0 without bias, beside the base: nearer are soar by 50%"
     told = sentences(read(run))
     assert f"Gap {said} †; farther are sft by 100%." in told and f"Slowness {said}; farther are sft by 100%." in told
-    assert len(told) == 4  # a length has no value without bias but the base's own
+    assert len(told) == 5  # a length has no value without bias but the base's own
+    assert told[0] == (
+        "Distance to no bias beside the base, without a method's own measures (†): soar is nearer in 2 and farther in "
+        "0 of 2 measures (median of their changes -50%) and sft is nearer in 0 and farther in 4 of 4 measures (median "
+        "of their changes +100%)."
+    )
     assert any(line.startswith("† The measure is in the method's own loss") for line in notes(read(run)))
     without, _ = grids(read(run))
-    assert without.headers == ["Guidance 1", "Slowness", "Gap", "Length"]
-    assert [row[0] for row in without.rows] == ["base", "soar", "sft"]
-    assert without.rows[1][2].endswith("↓ †") and without.rows[2][1].endswith("↑")
+    assert without.headers == ["Guidance 1", "base", "soar", "sft"]
+    assert [row[0] for row in without.rows] == ["Slowness", "Gap", "Length"]
+    assert without.rows[1][2].endswith("↓ †") and without.rows[0][3].endswith("↑")
+
+
+def test_readings_after_other_numbers_of_steps_are_measures_of_their_own(run: FakeRun) -> None:
+    """One step from 1 and from 1/2, and two from 1: at the level 1/4 two readings, on two lines."""
+    trained(run, "soar", of_base)
+    ways = {(1.0, 0.5, 1): 0.0, (0.5, 0.25, 1): 1.0, (1.0, 0.25, 2): 5.0}
+    for path in run.folder.rglob("probes.jsonl"):
+        more = 0.0 if "base" in path.parts else 1.0
+        rows = [
+            {"probe": "slowness", "version": 1, "guidance": 1.0, "pair": pair, "start": start, "sigma": sigma,
+             "steps": steps, "value": 3.0 + more * shift}
+            for (start, sigma, steps), shift in ways.items() for pair in PAIRS
+        ]  # fmt: skip
+        run.lines(path.relative_to(run.folder).as_posix(), rows)
+    found = read(run)
+    (line,) = found.last
+    one, two = (measure(line, "slowness", 1.0, way) for way in ("1 step", "2 steps"))
+    assert {s: i.mean for s, i in one.levels.items()} == {0.5: 0.0, 0.25: 1.0} and one.mean.mean == 0.5
+    assert {s: i.mean for s, i in two.levels.items()} == {0.25: 5.0}
+    assert [row[0] for row in grids(found)[0].rows] == ["Slowness, 1 step", "Slowness, 2 steps"]
+    drawn = against_level(read_study([run.folder]), found)
+    panels = {axis.get_title(): lines_of(axis) for axis in drawn.axes if axis.get_visible()}
+    assert panels == {"Slowness, 1 step": [[[0.25, 0.5], [1.0, 0.0]]], "Slowness, 2 steps": [[[0.25], [5.0]]]}
+
+
+def test_paths_to_the_end_are_one_measure_by_their_starts_unless_a_start_has_several(run: FakeRun) -> None:
+    trained(run, "soar", of_base)
+    for path in run.folder.rglob("probes.jsonl"):
+        rows = [
+            {"probe": probe, "version": 1, "guidance": 1.0, "pair": 0, "start": start, "sigma": 0.0, "steps": steps,
+             "value": 1.0}
+            for probe, ways in (("slowness", {(0.5, 2), (0.25, 1)}), ("velocity_norm", {(0.5, 2), (0.5, 4), (0.25, 2)}))
+            for start, steps in sorted(ways)
+        ]  # fmt: skip
+        run.lines(path.relative_to(run.folder).as_posix(), [*rows])
+    measures = read(run).last[0].measures
+    assert {(key.probe, key.way): [*of.levels] for key, of in measures.items()} == {
+        ("slowness", ""): [0.25, 0.5],
+        ("velocity_norm", "2 steps"): [0.25, 0.5],
+        ("velocity_norm", "4 steps"): [0.5],
+    }
+
+
+def test_means_are_drawn_over_the_budget_from_the_base_on(run: FakeRun) -> None:
+    name = run.job("soar", 0.1)
+    steps = sorted((run.folder / name / "evaluations").iterdir(), key=lambda path: int(path.name))
+    for number, evaluation in enumerate(steps, 1):
+        value = lambda probe, s, pair, number=number: of_base(probe, s, pair) - number  # noqa: E731
+        write(run, f"{name}/evaluations/{evaluation.name}", value)
+    study = read_study([run.folder])
+    drawn = over_budget(study, read(run))
+    panels = {axis.get_title(): axis for axis in drawn.axes if axis.get_visible()}
+    assert set(panels) == {"Slowness", "Gap", "Length"}
+    ((shares, means),) = lines_of(panels["Slowness"])
+    assert shares == pytest.approx([0, *study.fractions], abs=0.05) and means == pytest.approx([0, -1, -2, -3])
+    assert panels["Slowness"].get_ylabel() == "difference to the base"
+    assert panels["Length"].get_ylabel() == "ratio to the base, less 1"
 
 
 def test_readings_of_other_pairs_are_left_out_by_name(run: FakeRun) -> None:
@@ -130,8 +203,8 @@ def test_a_pair_without_a_value_is_left_out_everywhere(run: FakeRun) -> None:
             row["error"] = "not a finite number"
             del row["value"]
     run.lines(path.relative_to(run.folder).as_posix(), rows)
-    measure = read(run).last[0].measures["slowness", 1.0]
-    assert measure.pairs == 3 and measure.mean.mean == pytest.approx(1.0)
+    slow = measure(read(run).last[0], "slowness", 1.0)
+    assert slow.pairs == 3 and slow.mean.mean == pytest.approx(1.0)
 
 
 def test_the_page_has_the_section_where_there_are_readings_and_nothing_of_it_elsewhere(
@@ -139,7 +212,8 @@ def test_the_page_has_the_section_where_there_are_readings_and_nothing_of_it_els
 ) -> None:
     trained(run, "soar", lambda p, s, pair: of_base(p, s, pair) / 2)
     written = {path.name for path in render_report([run.folder], tmp_path / "report")}
-    assert {"exposure.md", "exposure.csv", "exposure.png", "exposure.svg"} <= written
+    files = {"exposure.md", "exposure.csv", "exposure.png", "exposure.svg"}
+    assert files | {"exposure_budget.png", "exposure_budget.svg"} <= written
     page = (tmp_path / "report/index.html").read_text()
     assert '<h2 id="exposure">Exposure bias</h2>' in page and "0 without bias, beside the base" in page
     for path in run.folder.rglob("probes.json"):
