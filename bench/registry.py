@@ -94,6 +94,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "open": "data_curation.opening:open_corpus",
         "cut": "data_curation.curate:cut",
         "hold_out": "data_curation.holdout:hold_out",
+        "alike": "data_curation.holdout:alike",
         "pair_up": "data_curation.preferences:pair_up",
         "score": "data_curation.scoring:score_corpus",
         "scan": "data_curation.scan:scan",

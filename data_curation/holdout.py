@@ -1,4 +1,7 @@
-"""Pairs that no method trains on: fresh ones of the same kind, or the part of a subset that was cut off."""
+"""Pairs that no method trains on: fresh ones of the same kind, or the part of a subset that was cut off.
+
+And pairs of training that stand beside them.
+"""
 
 from __future__ import annotations
 
@@ -57,3 +60,17 @@ def hold_out(
     ((size, _),) = Counter(found.sizes[position] for position in chosen).most_common(1)
     alike = [position for position in chosen if found.sizes[position] == size]
     return source, part(found, alike[: min(count, at_most)])
+
+
+def alike(manifest: Manifest, held_out: Manifest) -> Manifest:
+    """As many pairs of a subset as are held out, of their size; fewer where it has fewer.
+
+    They are those whose keys are least, so neither order nor score decides.
+
+    Args:
+        manifest: the subset as methods train on it.
+        held_out: what ``hold_out`` found; at least one pair.
+    """
+    size = held_out.sizes[0]
+    of_size = (position for position in range(manifest.count) if manifest.sizes[position] == size)
+    return part(manifest, sorted(of_size, key=lambda position: manifest.keys[position])[: held_out.count])

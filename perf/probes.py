@@ -1,8 +1,8 @@
 """What measures of exposure bias cost an evaluation. ``python perf/probes.py [--cpu-time] [--json] [--machine WORDS]``.
 
-The pictures of the embedded suite are drawn, decoded and saved by the shipped base, and its probes are read on as many
-held-out pairs as an evaluation affords (a quarter of the forwards). Pairs are random latents: what they show changes no
-time.
+The pictures of the embedded suite are drawn, decoded and saved by the shipped base. Its probes are read on as many
+held-out pairs, and on as many training pairs, as an evaluation affords (a quarter of the forwards). Pairs are random
+latents: what they show changes no time.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from common import Figure
 from bench.backbone.condition import TextCondition
 from bench.backbone.loader import Backbone
 from bench.backbone.policy import Policy
-from bench.probes.routes import HeldOut
+from bench.probes.routes import NoisyPairs
 from bench.suite import Suite
 
 
@@ -33,8 +33,8 @@ class RandomPairs:
     def __len__(self) -> int:
         return len(self._latents)
 
-    def pairs(self, positions: Sequence[int]) -> HeldOut:
-        return HeldOut(self._latents[list(positions)], self._text.expand(len(positions)), tuple(positions), 0)
+    def pairs(self, positions: Sequence[int]) -> NoisyPairs:
+        return NoisyPairs(self._latents[list(positions)], self._text.expand(len(positions)), tuple(positions), 0)
 
 
 def evaluation(
@@ -51,7 +51,7 @@ def evaluation(
     policy = Policy(backbone.transformer(), backbone.scheduler(), null, engine)
     painter = PolicyPainter(policy, backbone, suite.sampler, Conditions(backbone, suite.texts()))
     probing = routine_probing(suite, policy.shift, print)
-    pairs = RandomPairs(affordable(suite, probing), backbone.latent_shape, null)
+    pairs, training = (RandomPairs(affordable(suite, probing), backbone.latent_shape, null) for _ in range(2))
     with backbone.vae_loaded():
         seconds = common.alternate(
             {
@@ -59,7 +59,7 @@ def evaluation(
                     suite, painter, folder / f"{next(turn)}", header=untrained_header(), engine=engine, batch=48
                 ),
                 "probes": lambda: probe_pairs(
-                    policy, pairs, probing, folder / f"p{next(turn)}", engine=engine, batch=48
+                    policy, pairs, probing, folder / f"p{next(turn)}", engine=engine, training=training, batch=48
                 ),
             },
             repeats,

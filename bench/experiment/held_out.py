@@ -41,6 +41,11 @@ def probe_reader(workbench: Workbench, corpus: Corpus, manifest: Manifest, suite
     subset = registry.load("subsets", manifest.subset)
     metric = workbench.metrics[workbench.suite.roles[subset.role]] if subset.role else None
     crew = Crew(engine.rank, engine.world_size, engine.barrier)
+
+    def encoded(source: Corpus, part: Manifest) -> EncodedPairs:
+        data = training_data(backbone, source, part, workbench.cache, text_limit=math.inf, crew=crew)
+        return EncodedPairs(data, part.content_hash, suite.seed, engine)
+
     try:
         with workbench.progress.task(f"hold out {manifest.subset}", 1):
             source, part = registry.load("curation", "hold_out")(
@@ -49,12 +54,15 @@ def probe_reader(workbench: Workbench, corpus: Corpus, manifest: Manifest, suite
             )  # fmt: skip
             if not part.count:
                 raise BenchError("an evaluation is too short for any; a quarter of its forwards is what they may cost")
-            data = training_data(backbone, source, part, workbench.cache, text_limit=math.inf, crew=crew)
+            held_out = encoded(source, part)
+            known = registry.load("curation", "alike")(manifest, part)
+            training = encoded(corpus, known) if known.count == part.count else None
     except BenchError as error:
         if engine.world_size > 1:  # the others may be inside a collective and cannot know
             raise
         say(f"{manifest.subset}: no measures of exposure bias: {error}")
         return None
-    held_out = EncodedPairs(data, part.content_hash, suite.seed, engine)
     say(f"{manifest.subset}: measures of exposure bias on {len(held_out)} held-out pairs")
-    return ProbeReader(probing, held_out, engine, config.evaluation_batch, say)
+    if training is None:
+        say(f"{manifest.subset}: no loss on training pairs: {known.count} of them have the size of the held-out pairs")
+    return ProbeReader(probing, held_out, training, engine, config.evaluation_batch, say)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from bench import records
 from bench.errors import BenchError, stop_if_lost
-from bench.probes.routes import HeldOut, Route, Trajectories, trajectories
+from bench.probes.routes import NoisyPairs, Route, Trajectories, trajectories
 
 if TYPE_CHECKING:
     from bench.backbone.loader import TextCondition
@@ -56,6 +56,7 @@ class Probe(ABC):
         weight: of a level in a mean over levels: ``sigma_squared`` where a target grows as 1 / sigma; else equal.
         routine: part of every evaluation; otherwise only where it is named.
         long: follows paths of many steps, so it reads fewer pairs.
+        fit: read on training pairs too, without guidance, so that a report can tell fit from overfitting.
     """
 
     name: ClassVar[str]
@@ -66,6 +67,7 @@ class Probe(ABC):
     weight: ClassVar[str] = ""
     routine: ClassVar[bool] = True
     long: ClassVar[bool] = False
+    fit: ClassVar[bool] = False
 
     @abstractmethod
     def read(self, paths: Trajectories) -> Iterable[Reading]:
@@ -91,12 +93,18 @@ def reads(probe: Probe, chunk: int) -> bool:
     return not probe.long or chunk % LONG_EVERY == 0
 
 
-def rows(probe: Probe, paths: Trajectories) -> list[dict[str, Any]]:
+HELD_OUT = "held_out"
+TRAINING = "training"
+"""What a row's ``part`` says of its pair."""
+
+
+def rows(probe: Probe, paths: Trajectories, part: str = HELD_OUT) -> list[dict[str, Any]]:
     """A probe's records of a chunk at one scale: a row for each pair and level, or one that says why there are none.
 
     A value that is no number has an error in its place.
     """
-    head = {"v": records.VERSION, "probe": probe.name, "version": probe.version, "guidance": float(paths.scale)}
+    about = {"probe": probe.name, "version": probe.version, "part": part, "guidance": float(paths.scale)}
+    head = {"v": records.VERSION} | about
     try:
         return [head | row for reading in probe.read(paths) for row in _rows(reading, paths)]
     except Exception as error:  # whatever a stranger's probe raises
@@ -127,12 +135,15 @@ class _Nowhere:
 
 
 def forwards(probes: Sequence[Probe], route: Route, scales: Sequence[float]) -> int:
-    """Samples that go through the model for one pair that all of ``probes`` read."""
+    """Samples that go through the model for one held-out pair that all of ``probes`` read, and one of training."""
     from bench.backbone.loader import TextCondition
 
     latents, text = torch.ones(2, 1, 1, 1), TextCondition(torch.zeros(2, 1, 1), torch.zeros(2, 1))
-    found, counted = trajectories(_Nowhere(), HeldOut(latents, text, (0, 1), 0), route, scales)
-    for paths in found:
-        for probe in probes:
-            rows(probe, paths)
-    return counted.forwards // 2
+    pairs, count = NoisyPairs(latents, text, (0, 1), 0), 0
+    for read, at in ((probes, scales), ([probe for probe in probes if probe.fit], (1.0,))):
+        found, counted = trajectories(_Nowhere(), pairs, route, at)
+        for paths in found:
+            for probe in read:
+                rows(probe, paths)
+        count += counted.forwards
+    return count // 2

@@ -12,8 +12,8 @@ from bench import records, registry
 from bench.errors import stop_if_lost
 from bench.machine.engine import Engine
 from bench.probes.probe import LONG_EVERY, Probe, chunks, forwards, reads
-from bench.probes.records import HeldOutPairs, Probing, probe_pairs
-from bench.probes.routes import Field, HeldOut, route
+from bench.probes.records import PairSource, Probing, probe_pairs
+from bench.probes.routes import Field, NoisyPairs, route
 from bench.sampling import levels
 from bench.suite import Suite
 from bench.training.data import TrainingData
@@ -29,7 +29,7 @@ PAIRS = 256
 
 
 class EncodedPairs:
-    """Held-out pairs whose latents and conditions are encoded.
+    """Pairs whose latents and conditions are encoded.
 
     Args:
         identity: a hash of pictures and captions.
@@ -43,11 +43,11 @@ class EncodedPairs:
     def __len__(self) -> int:
         return len(self._data)
 
-    def pairs(self, positions: Sequence[int]) -> HeldOut:
+    def pairs(self, positions: Sequence[int]) -> NoisyPairs:
         index = torch.tensor(positions)
         assert self._data.latents is not None
         latents, text = self._data.latents[index], self._data.text[self._data.text_of[index]]
-        return HeldOut(latents.to(self._device), text.to(self._device), tuple(positions), self._seed)
+        return NoisyPairs(latents.to(self._device), text.to(self._device), tuple(positions), self._seed)
 
 
 def routine_probing(suite: Suite, shift: float, say: Callable[[str], None]) -> Probing:
@@ -92,7 +92,7 @@ def affordable(suite: Suite, probing: Probing) -> int:
 
 @dataclass(frozen=True)
 class ProbeReader:
-    """Probes on the held-out pairs of one subset.
+    """Probes on the held-out pairs of one subset, and those of ``fit`` on as many that methods train on.
 
     Attributes:
         batch: pairs in a forward.
@@ -100,14 +100,17 @@ class ProbeReader:
     """
 
     probing: Probing
-    held_out: HeldOutPairs
+    held_out: PairSource
+    training: PairSource | None
     engine: Engine
     batch: int
     say: Callable[[str], None]
 
     def read(self, field: Field, folder: Path) -> None:
         """Read them into ``folder``, unless the same are there. Every process must call it."""
-        probe_pairs(field, self.held_out, self.probing, folder, engine=self.engine, batch=self.batch)
+        probe_pairs(
+            field, self.held_out, self.probing, folder, engine=self.engine, training=self.training, batch=self.batch
+        )
         if self.engine.is_main:
             for line in failures(folder):
                 self.say(f"{folder}: {line}")

@@ -1,7 +1,8 @@
-"""Read probes on held-out pairs, and keep what they say beside an evaluation's samples.
+"""Read probes on held-out pairs and on pairs of training, and keep what they say beside an evaluation's samples.
 
-``probes.jsonl`` has a row for each probe, guidance scale, pair and level. ``probes.json`` says on which pairs and at
-which levels, and is written last. A pass that was cut off goes on, and any number of processes leaves the same bytes.
+``probes.jsonl`` has a row for each probe, part, guidance scale, pair and level. ``probes.json`` says on which pairs
+and at which levels, and is written last. A pass that was cut off goes on, and any number of processes leaves the same
+bytes.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ from typing import Any, Protocol
 
 from bench import records
 from bench.machine.engine import Engine
-from bench.probes.probe import CHUNK, Probe, chunks, reads, rows
-from bench.probes.routes import Field, HeldOut, Route, trajectories
+from bench.probes.probe import CHUNK, HELD_OUT, TRAINING, Probe, chunks, reads, rows
+from bench.probes.routes import Field, NoisyPairs, Route, trajectories
 
 Row = dict[str, Any]
 
 
-class HeldOutPairs(Protocol):
-    """Pairs that no method trains on, in a fixed order.
+class PairSource(Protocol):
+    """Pairs in a fixed order.
 
     Attributes:
         identity: a hash of pictures and captions.
@@ -31,7 +32,7 @@ class HeldOutPairs(Protocol):
 
     def __len__(self) -> int: ...
 
-    def pairs(self, positions: Sequence[int]) -> HeldOut:
+    def pairs(self, positions: Sequence[int]) -> NoisyPairs:
         """Latents, conditions and noise of some of them, where the model computes."""
         ...
 
@@ -44,11 +45,13 @@ class Probing:
     route: Route
     scales: tuple[float, ...]
 
-    def describe(self, held_out: HeldOutPairs) -> Row:
+    def describe(self, held_out: PairSource, training: PairSource | None = None) -> Row:
         """All that two readings must share to be compared. It holds the sampler's levels themselves."""
+        known = {"training": {"count": len(training), "identity": training.identity}} if training else {}
         return {
             "v": records.VERSION,
             "pairs": {"count": len(held_out), "identity": held_out.identity, "together": CHUNK},
+            **known,
             "sigmas": [float(sigma) for sigma in self.route.sigmas],
             "shift": self.route.shift,
             "starts": list(self.route.starts),
@@ -61,21 +64,25 @@ class Probing:
 
 def probe_pairs(
     field: Field,
-    held_out: HeldOutPairs,
+    held_out: PairSource,
     probing: Probing,
     folder: Path,
     *,
     engine: Engine,
+    training: PairSource | None = None,
     batch: int | None = None,
     tick: Callable[[int], None] = lambda pairs: None,
 ) -> None:
     """Read the probes into ``folder``, unless the same are there. Every process must call it.
 
     Args:
+        held_out: pairs that no method trains on.
+        training: as many that methods train on. Probes of ``fit`` read them too, without guidance.
         batch: pairs in a forward; it changes nothing but memory.
         tick: called with the number of pairs that have been read now and had not been before.
     """
-    head = probing.describe(held_out)
+    assert training is None or len(training) == len(held_out)
+    head = probing.describe(held_out, training)
     if engine.broadcast(_holds(folder / "probes.json", head)):
         return
     partial = folder / ".probes.partial"
@@ -92,8 +99,9 @@ def probe_pairs(
         if missing:  # weights that are spread over processes compute with all of them, and alike, or not at all
             at = mine if mine in missing else missing[0]
             chosen = [probe for probe in probing.probes if any(reads(probe, number) for number in missing)]
-            pairs = held_out.pairs(parts[at])
-            found = _read(field, pairs, probing, chosen, batch)
+            found = _read(field, held_out.pairs(parts[at]), probing, chosen, batch)
+            if training:
+                found += _read_fit(field, training.pairs(parts[at]), probing, chosen, batch)
             if at == mine:
                 own = {probe.name for probe in chosen if reads(probe, at)}
                 records.write_lines(partial / f"{_name(at)}.jsonl", [row for row in found if row["probe"] in own])
@@ -123,6 +131,14 @@ def _begin(partial: Path, head: Row) -> None:
         records.write_json(about, head)
 
 
-def _read(field: Field, pairs: HeldOut, probing: Probing, probes: Collection[Probe], batch: int | None) -> list[Row]:
+def _read(field: Field, pairs: NoisyPairs, probing: Probing, probes: Collection[Probe], batch: int | None) -> list[Row]:
     found, _ = trajectories(field, pairs, probing.route, probing.scales, batch=batch)
-    return [row for paths in found for probe in probes for row in rows(probe, paths)]
+    return [row for paths in found for probe in probes for row in rows(probe, paths, HELD_OUT)]
+
+
+def _read_fit(
+    field: Field, pairs: NoisyPairs, probing: Probing, probes: Collection[Probe], batch: int | None
+) -> list[Row]:
+    """Without guidance, which is in no loss."""
+    (paths,), _ = trajectories(field, pairs, probing.route, (1.0,), batch=batch)
+    return [row for probe in probes if probe.fit for row in rows(probe, paths, TRAINING)]

@@ -1,4 +1,4 @@
-"""Held-out pairs, and where a velocity field leads from them: what every probe reads, computed once and shared.
+"""Pairs with their noise, and where a velocity field leads from them: what every probe reads, computed once and shared.
 
 Notation as in ``bench/flow.py``. A *start* is a level of the sampler's list at which a pair's state is put on the path,
 ``z = (1 - sigma) z0 + sigma z1``. From there the sampler's own Euler steps lead off it.
@@ -34,13 +34,13 @@ class Field(Protocol):
 
 
 @dataclass(frozen=True)
-class HeldOut:
-    """Pairs that no method trains on, each with noise of its own that never changes.
+class NoisyPairs:
+    """Pairs, each with noise of its own that never changes.
 
     Attributes:
         latents: clean latents z0 (N, C, H, W), float32.
         text: their captions' conditions (N).
-        indices: positions in the held-out part, which name the noise.
+        indices: positions among the held-out pairs, or among those of training, which name the noise.
         seed: of the noise; the suite's.
     """
 
@@ -131,7 +131,9 @@ class OnPath:
         forwards: samples that went through the model.
     """
 
-    def __init__(self, field: Field, pairs: HeldOut, route: Route, *, guided: bool, batch: int | None = None) -> None:
+    def __init__(
+        self, field: Field, pairs: NoisyPairs, route: Route, *, guided: bool, batch: int | None = None
+    ) -> None:
         self.pairs, self.route, self.forwards = pairs, route, 0
         self._field, self._guided, self._batch = field, guided, batch or len(pairs)
         self._known: dict[int, tuple[Tensor, Tensor | None]] = {}
@@ -265,8 +267,8 @@ class Trajectories:
 
 
 def trajectories(
-    field: Field, pairs: HeldOut, route: Route, scales: Sequence[float], *, batch: int | None = None
+    field: Field, pairs: NoisyPairs, route: Route, scales: Sequence[float], *, batch: int | None = None
 ) -> tuple[list[Trajectories], OnPath]:
-    """Trajectories of a field at each scale, and what lies on the path, which they share and which counts forwards."""
+    """Trajectories from pairs at each scale, and what lies on the path, which they share and which counts forwards."""
     model = OnPath(field, pairs, route, guided=any(scale != 1 for scale in scales), batch=batch)
     return [Trajectories(model, scale) for scale in scales], model

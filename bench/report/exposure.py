@@ -32,16 +32,23 @@ SEED = 20260407
 Floats = NDArray[np.float64]
 Level = tuple[float, float, int]
 """Start, level of the reading, and steps between them."""
+Part = tuple[str, str, float]
+"""Probe, which pairs (held out, or of training), and guidance scale."""
+ByLevel = Mapping[Level, Mapping[int, float]]
+"""The value of each pair at each level."""
+
+HELD_OUT, TRAINING, GAP = "held-out pairs", "training pairs", "held-out less training pairs"
+"""What ``Key.of`` says of a probe that is read on both."""
 
 
 class Key(NamedTuple):
-    """What is measured: a probe after so many steps of the sampler, at a guidance scale.
+    """What is measured: a probe at a guidance scale.
 
-    ``way`` says the steps in words where a probe reads after several numbers of them, and is empty elsewhere.
+    ``of`` says which of its readings where it has several kinds: after how many steps of the sampler, on which pairs.
     """
 
     probe: str
-    way: str
+    of: str
     guidance: float
 
 
@@ -50,7 +57,7 @@ class Readings:
     """What probes read in one evaluation: its header, and the value of each pair."""
 
     about: Mapping[str, Any]
-    values: Mapping[tuple[str, float], Mapping[Level, Mapping[int, float]]]
+    values: Mapping[Part, Mapping[Level, Mapping[int, float]]]
 
     @property
     def probes(self) -> dict[str, Mapping[str, Any]]:
@@ -126,7 +133,7 @@ class Exposure:
 
     def label(self, key: Key) -> str:
         """What a measure is called, without its guidance scale."""
-        return ", ".join(filter(None, (self.probes[key.probe]["label"], key.way)))
+        return ", ".join(filter(None, (self.probes[key.probe]["label"], key.of)))
 
     def ideal(self, key: Key) -> float | None:
         """Its value without bias; None: it has none, or none but the base's own."""
@@ -189,74 +196,120 @@ def _read(evaluation: Evaluation, subset: str) -> Readings | None:
 
 
 def _readings(folder: Path) -> Readings:
-    values: dict[tuple[str, float], dict[Level, dict[int, float]]] = {}
+    values: dict[Part, dict[Level, dict[int, float]]] = {}
     for row in records.read_lines(folder / "probes.jsonl"):
         if "value" in row:
-            at = values.setdefault((row["probe"], row["guidance"]), {})
+            at = values.setdefault((row["probe"], row["part"], row["guidance"]), {})
             at.setdefault((row["start"], row["sigma"], row["steps"]), {})[row["pair"]] = row["value"]
     return Readings(records.read_json(folder / "probes.json"), values)
 
 
 def _measures(base: Readings, found: Sequence[Readings]) -> dict[Key, Measure]:
     made = {}
-    for (name, scale), every in base.values.items():
-        others = [readings.values.get((name, scale), {}) for readings in found]
-        for way, levels in _ways(every).items():
-            of_way = {level: every[level] for level in levels}
-            if measure := _measure(base.probes[name], of_way, others):
-                made[Key(name, way, scale)] = measure
+    for part, every in base.values.items():
+        name, pairs, scale = part
+        if pairs == "training":
+            continue
+        trained = (name, "training", scale)
+        about, known = base.probes[name], base.values.get(trained)
+        for of, levels in _kinds(every).items():
+            of_kind = {level: every[level] for level in levels}
+            difference = _difference(about, of_kind, [readings.values.get(part, {}) for readings in found])
+            if difference is None:
+                continue
+            made[Key(name, HELD_OUT if known else of, scale)] = difference.measure()
+            theirs = [readings.values.get(trained, {}) for readings in found]
+            if known and (fit := _difference(about, known, theirs)):
+                made[Key(name, TRAINING, scale)] = fit.measure()
+                made[Key(name, GAP, scale)] = difference.less(fit)
     return made
 
 
-def _ways(levels: Iterable[Level]) -> dict[str, list[Level]]:
-    """Levels of a probe by how many steps lead to them, in words. Each way is a line of its own.
+def _kinds(levels: Iterable[Level]) -> dict[str, list[Level]]:
+    """Levels of a probe by how many steps lead to them, in words. Each kind is a line of its own.
 
-    Paths to the end differ in steps because they differ in starts. They are one way, unless a start has several.
+    Paths to the end differ in steps because they differ in starts. They are one kind, unless a start has several.
     """
     last = Counter(start for start, sigma, _ in levels if sigma == 0)
     alike = all(count == 1 for count in last.values())
-    ways: dict[int, list[Level]] = {}
+    kinds: dict[int, list[Level]] = {}
     for start, sigma, steps in levels:
-        ways.setdefault(0 if sigma == 0 and alike else steps, []).append((start, sigma, steps))
-    if len(ways) == 1:
-        return {"": next(iter(ways.values()))}
-    return {f"{steps} step" + "s" * (steps != 1): of_way for steps, of_way in ways.items()}
+        kinds.setdefault(0 if sigma == 0 and alike else steps, []).append((start, sigma, steps))
+    if len(kinds) == 1:
+        return {"": next(iter(kinds.values()))}
+    return {f"{steps} step" + "s" * (steps != 1): of_kind for steps, of_kind in kinds.items()}
 
 
-def _measure(
-    about: Mapping[str, Any],
-    base: Mapping[Level, Mapping[int, float]],
-    others: Sequence[Mapping[Level, Mapping[int, float]]],
-) -> Measure | None:
-    """One measure of a method's seeds beside the base; None where no pair has every level in all of them."""
+@dataclass(frozen=True)
+class _Difference:
+    """A method less the base, pair by pair.
+
+    Attributes:
+        values: (levels, pairs).
+        base: of the base at each level, a mean over pairs.
+        places: the level of each reading, or the start of a path that ends at 0.
+        weights: of levels in a mean over them; their sum is 1.
+    """
+
+    values: Floats
+    base: Floats
+    places: tuple[float, ...]
+    weights: Floats
+
+    def measure(self) -> Measure:
+        """With intervals over pairs."""
+        return Measure(
+            base=float(self.weights @ self.base),
+            mean=_interval(self.weights @ self.values),
+            levels={place: _interval(self.values[at]) for place, at in self._sorted},
+            pairs=self.values.shape[1],
+        )
+
+    def less(self, other: _Difference) -> Measure:
+        """This less another one, of other pairs at the same levels, which are drawn independently."""
+        return Measure(
+            base=float(self.weights @ (self.base - other.base)),
+            mean=_interval(self.weights @ self.values, self.weights @ other.values),
+            levels={place: _interval(self.values[at], other.values[at]) for place, at in self._sorted},
+            pairs=self.values.shape[1],
+        )
+
+    @property
+    def _sorted(self) -> list[tuple[float, int]]:
+        return sorted(zip(self.places, range(len(self.places)), strict=True))
+
+
+def _difference(about: Mapping[str, Any], base: ByLevel, others: Sequence[ByLevel]) -> _Difference | None:
+    """A method's seeds beside the base; None where no pair has every level in all of them."""
     shared = [set(pairs).intersection(*(other.get(level, {}) for other in others)) for level, pairs in base.items()]
     pairs = sorted(set.intersection(*shared))
     if not pairs:
         return None
     own = np.array([[values[pair] for pair in pairs] for values in base.values()])
     theirs = np.mean([[[other[level][pair] for pair in pairs] for level in base] for other in others], 0)
-    difference = theirs / own - 1 if about.get("relative") else theirs - own
+    relative = bool(about.get("relative"))
     sigmas = np.array([level[1] for level in base])
-    places = [sigma or start for start, sigma, _ in base]  # a path to the end is told by its start
     weights = sigmas**2 if about.get("weight") == "sigma_squared" else np.ones(len(sigmas))
-    return Measure(
-        base=1.0 if about.get("relative") else float((weights @ own).mean() / weights.sum()),
-        mean=_interval((weights @ difference) / weights.sum()),
-        levels={place: _interval(difference[at]) for place, at in sorted(zip(places, range(len(places)), strict=True))},
-        pairs=len(pairs),
+    return _Difference(
+        values=theirs / own - 1 if relative else theirs - own,
+        base=np.ones(len(own)) if relative else own.mean(1),
+        places=tuple(sigma or start for start, sigma, _ in base),
+        weights=weights / weights.sum(),
     )
 
 
-def _interval(values: Floats) -> Interval:
-    """Mean over pairs, with a percentile bootstrap over them."""
-    means = values[_draws(len(values))].mean(1)
+def _interval(values: Floats, others: Floats | None = None) -> Interval:
+    """Mean over pairs, less that of others, with a percentile bootstrap over both."""
+    mean, means = float(values.mean()), values[_draws(len(values), 0)].mean(1)
+    if others is not None:
+        mean, means = mean - float(others.mean()), means - others[_draws(len(others), 1)].mean(1)
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(float(values.mean()), float(low), float(high))
+    return Interval(mean, float(low), float(high))
 
 
 @lru_cache
-def _draws(pairs: int) -> NDArray[np.int64]:
-    return np.random.default_rng(SEED).integers(0, pairs, (RESAMPLES, pairs))
+def _draws(pairs: int, stream: int) -> NDArray[np.int64]:
+    return np.random.default_rng([SEED, stream]).integers(0, pairs, (RESAMPLES, pairs))
 
 
 # -- what is shown ---------------------------------------------------------------------------------------------------
@@ -368,7 +421,7 @@ def exposure_markdown(study: Study, found: Exposure) -> str:
 def exposure_csv(found: Exposure) -> str:
     """Full-precision numbers at every share of the budget, one line per measure and level; ``mean`` is over levels."""
     return Grid(
-        ["subset", "method", "seeds", "fraction", "probe", "after", "guidance", "sigma", "base", "pairs", "minus_base",
+        ["subset", "method", "seeds", "fraction", "probe", "of", "guidance", "sigma", "base", "pairs", "minus_base",
          "low", "high", "trained_on"],
         [*_csv_rows(found)],
     ).csv()  # fmt: skip
@@ -378,7 +431,7 @@ def _csv_rows(found: Exposure) -> Iterator[list[str]]:
     for line in found.lines:
         for key, measure in line.measures.items():
             first = [line.subset, line.method, str(line.seeds), repr(line.fraction)]
-            first += [key.probe, key.way, repr(key.guidance)]
+            first += [key.probe, key.of, repr(key.guidance)]
             for sigma, at in (("mean", measure.mean), *((repr(s), i) for s, i in measure.levels.items())):
                 base = repr(measure.base) if sigma == "mean" else ""
                 values = [repr(at.mean), repr(at.low), repr(at.high)]

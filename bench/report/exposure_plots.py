@@ -79,8 +79,8 @@ def _panels(
 
 def _shown(found: Exposure) -> list[Key]:
     """Each measure at the largest guidance scale that it has."""
-    largest = {(key.probe, key.way): key for key in sorted(found.keys, key=lambda key: key.guidance)}
-    return [key for key in found.keys if largest[key.probe, key.way] == key]
+    largest = {(key.probe, key.of): key for key in sorted(found.keys, key=lambda key: key.guidance)}
+    return [key for key in found.keys if largest[key.probe, key.of] == key]
 
 
 def _heading(found: Exposure, key: Key) -> str:

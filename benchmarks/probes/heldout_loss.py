@@ -1,4 +1,4 @@
-"""The flow-matching loss on pairs that no method trains on, by level."""
+"""The flow-matching loss by level, on pairs that no method trains on and on as many that methods do train on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from bench.probes import Probe, Reading, Trajectories
 class HeldOutLoss(Probe):
     """``E_on = |v(z, sigma) - (z1 - z0)|² / d``: fit on the path."""
 
-    name, label, version = "heldout_loss", "Held-out loss", 1
+    name, label, version = "heldout_loss", "Loss on the path", 1
+    fit = True
     ideal = None  # what the noise hides of a picture stays hidden
 
     def read(self, paths: Trajectories) -> Iterator[Reading]:

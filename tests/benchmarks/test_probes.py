@@ -19,7 +19,7 @@ from gaussian import GaussianField, GaussianWorld, drawn_pairs, exact_pairs
 
 from bench import registry
 from bench.probes.probe import Probe, rows
-from bench.probes.routes import Field, HeldOut, Route, Trajectories, route, trajectories
+from bench.probes.routes import Field, NoisyPairs, Route, Trajectories, route, trajectories
 from bench.sampling import levels
 
 WORLDS = (GaussianWorld(0.0, 1.0), GaussianWorld(0.7, 0.4), GaussianWorld(-0.3, 1.8))
@@ -36,7 +36,7 @@ def levels_of(steps: int, shift: float = 3.0, **chosen: int) -> Route:
     return route(torch.from_numpy(levels.sigmas(levels.SHIFTED, steps, shift)), shift, **chosen)
 
 
-def paths_of(field: Field, pairs: HeldOut, way: Route, scale: float = 1.0) -> Trajectories:
+def paths_of(field: Field, pairs: NoisyPairs, way: Route, scale: float = 1.0) -> Trajectories:
     (found,), _ = trajectories(field, pairs, way, (scale,))
     return found
 

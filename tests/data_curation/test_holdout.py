@@ -15,7 +15,7 @@ from bench.corpus import Manifest
 from bench.errors import BenchError
 from bench.suite import Prompt
 from data_curation.curate import cut
-from data_curation.holdout import hold_out
+from data_curation.holdout import alike, hold_out
 from data_curation.subsets import ALL, HIGH_AESTHETIC
 from data_curation.world.corpus import WorldCorpus, WorldHoldout
 
@@ -66,6 +66,20 @@ class TwoSizes(FakeCorpus):
 
     def size(self, index: int) -> tuple[int, int]:
         return (32, 8) if index % 3 == 0 else (16, 16)
+
+
+def test_pairs_of_training_stand_beside_those_that_are_held_out(tmp_path, monkeypatch):
+    """As many, of one size, and those whose keys are least: neither order nor score decides."""
+    corpus = TwoSizes(size=20)
+    monkeypatch.setattr(
+        corpus, "image", lambda index: FakeCorpus.image(corpus, index).reshape(*corpus.size(index)[::-1], 3)
+    )
+    manifest = cut(corpus, ALL, None, tmp_path, holdout=4)
+    _, found = hold_out(corpus, manifest, ALL, None, tmp_path, count=4, at_most=3)
+    known = alike(manifest, found)
+    of_size = [key for key, size in zip(manifest.keys, manifest.sizes, strict=True) if size == found.sizes[0]]
+    assert known.keys == tuple(sorted(of_size)[: found.count]) and known.count == found.count > 1
+    assert not set(known.keys) & set(manifest.held_out.keys) and known.content_hash != manifest.content_hash
 
 
 def test_pairs_that_are_read_together_are_of_one_size(tmp_path, monkeypatch):

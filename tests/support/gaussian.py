@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from bench.backbone.loader import TextCondition
-from bench.probes.routes import HeldOut
+from bench.probes.routes import NoisyPairs
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class GaussianField:
 
 
 @dataclass(frozen=True)
-class Given(HeldOut):
+class Given(NoisyPairs):
     """Pairs whose noise is given."""
 
     given: Tensor
@@ -97,7 +97,7 @@ def exact_pairs(world: GaussianWorld, count: int = 8, *, over_pairs: bool = Fals
     return Given(clean.reshape(shape).float(), text(count), tuple(range(count)), 0, noise.reshape(shape).float())
 
 
-def drawn_pairs(world: GaussianWorld, count: int, seed: int = 3) -> HeldOut:
+def drawn_pairs(world: GaussianWorld, count: int, seed: int = 3) -> NoisyPairs:
     """Pairs by chance, with noise from their own generators."""
     clean = torch.randn(count, 1, 8, 8, generator=torch.Generator().manual_seed(seed)) * world.std + world.mean
-    return HeldOut(clean, text(count), tuple(range(count)), seed)
+    return NoisyPairs(clean, text(count), tuple(range(count)), seed)

@@ -54,6 +54,8 @@ def test_every_evaluation_has_readings_of_the_same_pairs(experiment: Run) -> Non
             *(heads[f"sft--{name}--s0/evaluations/{i}"] for i in (1, 2)),
         ]
         assert same[0] == same[1] == same[2] and same[0]["pairs"]["count"] == 3
+    training = {name: heads[f"base/evaluations/0/probes/{name}"]["training"] for name in ("all", "half")}
+    assert {about["count"] for about in training.values()} == {3} and training["all"] != training["half"]
     assert heads["base/evaluations/0/probes/all"] != heads["base/evaluations/0/probes/half"]
     assert len(set(found.values())) == len(found)  # models differ, and so do their readings
 

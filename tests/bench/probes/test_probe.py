@@ -19,7 +19,7 @@ from bench import registry
 from bench.backbone.policy import Policy
 from bench.cli import main
 from bench.probes.probe import CHUNK, LONG_EVERY, Probe, Reading, chunks, forwards, reads, rows
-from bench.probes.routes import HeldOut, Route, Trajectories, route, trajectories
+from bench.probes.routes import NoisyPairs, Route, Trajectories, route, trajectories
 from bench.sampling import levels
 
 WORLD = GaussianWorld(0.5, 0.6)
@@ -60,7 +60,7 @@ class Odd(Probe):
         return [Reading(0, 1, self.answer, 1)]
 
 
-def at(scale: float, pairs: HeldOut, field: Any = None, **options: Any) -> Trajectories:
+def at(scale: float, pairs: NoisyPairs, field: Any = None, **options: Any) -> Trajectories:
     (found,), _ = trajectories(field or GaussianField(WORLD), pairs, way(), (scale,), **options)
     return found
 
@@ -70,11 +70,11 @@ def at(scale: float, pairs: HeldOut, field: Any = None, **options: Any) -> Traje
 
 def test_noise_belongs_to_the_pair_and_the_seed_alone() -> None:
     latents = torch.zeros(4, 1, 2, 2)
-    whole = HeldOut(latents, text(4), (0, 1, 2, 3), 5).noise
-    part = HeldOut(latents[:2], text(2), (3, 1), 5).noise
+    whole = NoisyPairs(latents, text(4), (0, 1, 2, 3), 5).noise
+    part = NoisyPairs(latents[:2], text(2), (3, 1), 5).noise
     assert torch.equal(part, whole[[3, 1]]) and whole.flatten(1).unique(dim=0).shape[0] == 4
-    assert not torch.equal(HeldOut(latents, text(4), (0, 1, 2, 3), 6).noise, whole)
-    assert not torch.equal(HeldOut(latents, text(4), (0, 1, 2, 3), 5).normal("recovery"), whole)
+    assert not torch.equal(NoisyPairs(latents, text(4), (0, 1, 2, 3), 6).noise, whole)
+    assert not torch.equal(NoisyPairs(latents, text(4), (0, 1, 2, 3), 5).normal("recovery"), whole)
 
 
 @pytest.mark.parametrize(("count", "sizes"), [(3, [3]), (16, [16]), (20, [20]), (24, [16, 8]), (50, [16, 16, 18])])
@@ -168,10 +168,19 @@ def test_the_size_of_forwards_changes_nothing() -> None:
 
 
 def test_a_row_says_which_pair_and_where() -> None:
-    pairs = HeldOut(torch.zeros(2, 1, 2, 2), text(2), (7, 9), 0)
+    pairs = NoisyPairs(torch.zeros(2, 1, 2, 2), text(2), (7, 9), 0)
     first, second = rows(Odd(torch.tensor([0.25, -3.0])), at(4.5, pairs))
     sigma = round(float(way().sigmas[1]), 6)
-    about = {"v": 1, "probe": "odd", "version": 3, "guidance": 4.5, "start": 1.0, "sigma": sigma, "steps": 1}
+    about = {
+        "v": 1,
+        "probe": "odd",
+        "version": 3,
+        "part": "held_out",
+        "guidance": 4.5,
+        "start": 1.0,
+        "sigma": sigma,
+        "steps": 1,
+    }
     assert first == about | {"pair": 7, "value": 0.25} and second == about | {"pair": 9, "value": -3.0}
 
 
@@ -191,7 +200,8 @@ def test_a_value_that_is_no_number_has_an_error_in_its_place() -> None:
 )
 def test_a_probe_that_breaks_is_one_line(answer: Any, says: str) -> None:
     (row,) = rows(Odd(answer), at(1.0, drawn_pairs(WORLD, 2)))
-    assert row == {"v": 1, "probe": "odd", "version": 3, "guidance": 1.0, "pairs": [0, 1], "error": says}
+    about = {"v": 1, "probe": "odd", "version": 3, "part": "held_out", "guidance": 1.0}
+    assert row == about | {"pairs": [0, 1], "error": says}
 
 
 def test_a_variance_of_one_pair_is_refused_in_one_line() -> None:
@@ -220,7 +230,7 @@ def test_probes_are_listed() -> None:
 def test_a_policy_is_a_field(world: fakes.World) -> None:
     """Real velocities: every routine probe reads a tiny random policy at two scales."""
     policy = Policy(world.backbone.transformer(), world.backbone.scheduler(), world.null)
-    pairs = HeldOut(torch.randn(3, *world.backbone.latent_shape), world.text(3), (0, 1, 2), 1)
+    pairs = NoisyPairs(torch.randn(3, *world.backbone.latent_shape), world.text(3), (0, 1, 2), 1)
     found, _ = trajectories(policy, pairs, route(policy.sigmas(6), policy.shift), (1.0, 2.0))
     for paths in found:
         for probe in PROBES:

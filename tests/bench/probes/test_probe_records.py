@@ -17,7 +17,7 @@ from torch import Tensor
 from bench import records, registry
 from bench.machine.engine import Engine
 from bench.probes.records import Probing, probe_pairs
-from bench.probes.routes import HeldOut, route
+from bench.probes.routes import NoisyPairs, route
 from bench.sampling import levels
 
 WORLD = GaussianWorld(0.2, 0.7)
@@ -41,9 +41,9 @@ class Pairs:
     def __len__(self) -> int:
         return len(self._clean)
 
-    def pairs(self, positions: Sequence[int]) -> HeldOut:
+    def pairs(self, positions: Sequence[int]) -> NoisyPairs:
         self.asked.update(positions)
-        return HeldOut(self._clean[list(positions)], text(len(positions)), tuple(positions), 3)
+        return NoisyPairs(self._clean[list(positions)], text(len(positions)), tuple(positions), 3)
 
 
 def read(folder: Path, pairs: Pairs, probing: Probing = PROBING, **options: Any) -> bytes:
@@ -82,6 +82,21 @@ def test_what_is_there_is_not_read_again_and_other_pairs_are(tmp_path: Path) -> 
     assert len(other.asked) == 20
     fewer = replace(PROBING, scales=(1.0,))
     assert len(read(tmp_path, Pairs(20, "two"), fewer)) < len(first)
+
+
+def test_the_loss_is_read_on_as_many_pairs_of_training_with_the_same_noise(tmp_path: Path) -> None:
+    """Those of the same pictures read the same there as where they are held out, without guidance alone."""
+    alone = read(tmp_path / "alone", Pairs(40))
+    both = read(tmp_path / "both", Pairs(40), training=Pairs(40, "trained"))
+    head = records.read_json(tmp_path / "both" / "probes.json")
+    assert head["training"] == {"count": 40, "identity": "trained"} and head["pairs"]["identity"] == "one"
+    rows = rows_of(tmp_path / "both")
+    held_out, training = ([row for row in rows if row["part"] == part] for part in ("held_out", "training"))
+    assert held_out == rows_of(tmp_path / "alone") and both != alone
+    without = [row for row in held_out if row["probe"] == "heldout_loss" and row["guidance"] == 1]
+    where = {(row["pair"], row["sigma"]): row["value"] for row in without}
+    assert {(row["pair"], row["sigma"]) for row in training} == set(where)
+    assert all(row["value"] == pytest.approx(where[row["pair"], row["sigma"]], rel=1e-5) for row in training)
 
 
 class Killed(Exception):
@@ -154,7 +169,7 @@ class Together(GaussianField):
 @pytest.mark.parametrize("count", [20, 56, 90])
 def test_two_processes_leave_the_bytes_of_one_and_compute_alike(tmp_path: Path, count: int) -> None:
     """An odd number of chunks too, and long probes that read one chunk of a turn and not the other."""
-    one = read(tmp_path / "one", Pairs(count))
+    one = read(tmp_path / "one", Pairs(count), training=Pairs(count))
     gate, forwards, board = threading.Barrier(2, timeout=60), threading.Barrier(2, timeout=60), {}
     Together.gate = forwards
     field, problems = Together(WORLD, empty_mean=0.1), []
@@ -162,7 +177,7 @@ def test_two_processes_leave_the_bytes_of_one_and_compute_alike(tmp_path: Path, 
     def run(rank: int) -> None:
         try:
             engine = Two(rank, gate, board)
-            probe_pairs(field, Pairs(count), PROBING, tmp_path / "two", engine=engine)
+            probe_pairs(field, Pairs(count), PROBING, tmp_path / "two", engine=engine, training=Pairs(count))
         except BaseException as error:
             problems.append(error)
             gate.abort()

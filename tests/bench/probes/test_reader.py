@@ -17,7 +17,7 @@ from bench.machine.engine import Engine
 from bench.probes import Probe, Reading, Trajectories
 from bench.probes.probe import chunks, reads, rows
 from bench.probes.reader import SHARE, EncodedPairs, ProbeReader, affordable, routine_probing
-from bench.probes.routes import HeldOut, trajectories
+from bench.probes.routes import NoisyPairs, trajectories
 from bench.suite import PromptSet, Suite
 
 
@@ -48,13 +48,15 @@ def test_what_is_read_costs_a_quarter_of_an_evaluation_and_one_pair_more_would_n
     def spent(count: int) -> int:
         total = 0
         for number, part in enumerate(chunks(count)):
-            held_out = HeldOut(torch.ones(len(part), 1, 2, 2), text(len(part)), tuple(part), 0)
-            found, counted = trajectories(GaussianField(GaussianWorld(0, 1)), held_out, probing.route, probing.scales)
-            for paths in found:
-                for probe in probing.probes:
-                    if reads(probe, number):
-                        rows(probe, paths)
-            total += counted.forwards
+            pairs = NoisyPairs(torch.ones(len(part), 1, 2, 2), text(len(part)), tuple(part), 0)
+            fit = [probe for probe in probing.probes if probe.fit]
+            for probes, scales in ((probing.probes, probing.scales), (fit, (1.0,))):
+                found, counted = trajectories(GaussianField(GaussianWorld(0, 1)), pairs, probing.route, scales)
+                for paths in found:
+                    for probe in probes:
+                        if reads(probe, number):
+                            rows(probe, paths)
+                total += counted.forwards
         return total
 
     limit = images * 20 * 2 / 4
@@ -96,7 +98,7 @@ def test_a_probe_that_breaks_is_one_line_and_the_others_go_on(world: fakes.World
     probing = replace(probing, probes=(Broken(), Shapeless(), probing.probes[0]), scales=(1.0,))
     data = replace(world.data, text_of=world.data.text_of[:3])
     pairs = EncodedPairs(data, "three", 7, world.engine)
-    reader = ProbeReader(probing, pairs, Engine(), 48, lines.append)
+    reader = ProbeReader(probing, pairs, None, Engine(), 48, lines.append)
     reader.read(GaussianField(GaussianWorld(0, 1)), tmp_path)
     assert lines == [
         f"{tmp_path}: the probe broken has 1 readings without a value, the first: not a finite number",

@@ -38,8 +38,8 @@ def write(run: FakeRun, folder: str, value: Value, **about: Any) -> None:
     run.lines(
         f"{folder}/probes.jsonl",
         [
-            {"probe": probe["name"], "version": 1, "guidance": scale, "pair": pair, "start": 1.0, "sigma": sigma,
-             "steps": 1, "value": value(str(probe["name"]), sigma, pair)}
+            {"probe": probe["name"], "version": 1, "part": "held_out", "guidance": scale, "pair": pair,
+             "start": 1.0, "sigma": sigma, "steps": 1, "value": value(str(probe["name"]), sigma, pair)}
             for probe in PROBES for scale in (1.0, 4.5) for sigma in LEVELS for pair in PAIRS
         ],
     )  # fmt: skip
@@ -67,8 +67,8 @@ def read(run: FakeRun) -> Exposure:
     return found
 
 
-def measure(line: Line, probe: str, guidance: float, way: str = "") -> Measure:
-    return line.measures[Key(probe, way, guidance)]
+def measure(line: Line, probe: str, guidance: float, of: str = "") -> Measure:
+    return line.measures[Key(probe, of, guidance)]
 
 
 def lines_of(axis: Axes) -> list[list[list[float]]]:
@@ -128,8 +128,8 @@ def test_readings_after_other_numbers_of_steps_are_measures_of_their_own(run: Fa
     for path in run.folder.rglob("probes.jsonl"):
         more = 0.0 if "base" in path.parts else 1.0
         rows = [
-            {"probe": "slowness", "version": 1, "guidance": 1.0, "pair": pair, "start": start, "sigma": sigma,
-             "steps": steps, "value": 3.0 + more * shift}
+            {"probe": "slowness", "version": 1, "part": "held_out", "guidance": 1.0, "pair": pair,
+             "start": start, "sigma": sigma, "steps": steps, "value": 3.0 + more * shift}
             for (start, sigma, steps), shift in ways.items() for pair in PAIRS
         ]  # fmt: skip
         run.lines(path.relative_to(run.folder).as_posix(), rows)
@@ -148,18 +148,45 @@ def test_paths_to_the_end_are_one_measure_by_their_starts_unless_a_start_has_sev
     trained(run, "soar", of_base)
     for path in run.folder.rglob("probes.jsonl"):
         rows = [
-            {"probe": probe, "version": 1, "guidance": 1.0, "pair": 0, "start": start, "sigma": 0.0, "steps": steps,
-             "value": 1.0}
+            {"probe": probe, "version": 1, "part": "held_out", "guidance": 1.0, "pair": 0, "start": start,
+             "sigma": 0.0, "steps": steps, "value": 1.0}
             for probe, ways in (("slowness", {(0.5, 2), (0.25, 1)}), ("velocity_norm", {(0.5, 2), (0.5, 4), (0.25, 2)}))
             for start, steps in sorted(ways)
         ]  # fmt: skip
         run.lines(path.relative_to(run.folder).as_posix(), [*rows])
     measures = read(run).last[0].measures
-    assert {(key.probe, key.way): [*of.levels] for key, of in measures.items()} == {
+    assert {(key.probe, key.of): [*of.levels] for key, of in measures.items()} == {
         ("slowness", ""): [0.25, 0.5],
         ("velocity_norm", "2 steps"): [0.25, 0.5],
         ("velocity_norm", "4 steps"): [0.5],
     }
+
+
+def test_what_fits_pairs_of_training_better_than_held_out_ones_is_shown_as_a_gap(run: FakeRun) -> None:
+    """The base's loss is 3 on both. The method's is 2 on held-out pairs and 1, 1, 2, 2 on those of training."""
+    trained(run, "sft", of_base, probes=("slowness",))
+    for path in run.folder.rglob("probes.jsonl"):
+        loss = {"held_out": [2.0] * 4, "training": [1.0, 1.0, 2.0, 2.0]}
+        if "base" in path.parts:
+            loss = dict.fromkeys(loss, [3.0] * 4)
+        rows = [
+            {"probe": "slowness", "version": 1, "part": part, "guidance": 1.0, "pair": pair, "start": 0.5, "sigma": 0.5,
+             "steps": 0, "value": value}
+            for part, values in loss.items() for pair, value in enumerate(values)
+        ]  # fmt: skip
+        run.lines(path.relative_to(run.folder).as_posix(), rows)
+    found = read(run)
+    (line,) = found.last
+    kinds = ("held-out pairs", "training pairs", "held-out less training pairs")
+    held_out, training, gap = (measure(line, "slowness", 1.0, of) for of in kinds)
+    assert (held_out.base, held_out.mean.mean, training.base, training.mean.mean) == (3.0, -1.0, 3.0, -1.5)
+    assert gap.base == 0.0 and gap.mean.mean == 0.5 and gap.levels[0.5] == gap.mean
+    assert 0.0 <= gap.mean.low < 0.5 < gap.mean.high <= 1.0  # as a bootstrap of the pairs of training alone
+    (grid,) = grids(found)
+    assert [row[0] for row in grid.rows] == [f"Slowness, {of}" for of in kinds]
+    assert grid.rows[2][1] == "0" and grid.rows[2][2].endswith("†")
+    drawn = against_level(read_study([run.folder]), found)
+    assert [axis.get_title() for axis in drawn.axes] == [row[0] for row in grid.rows]
 
 
 def test_means_are_drawn_over_the_budget_from_the_base_on(run: FakeRun) -> None:
