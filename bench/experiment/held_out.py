@@ -23,6 +23,17 @@ def cut_off(config: ExperimentConfig, corpus: Corpus) -> int:
     return 0 if corpus.holdout else config.holdout or 0
 
 
+def asked_for(config: ExperimentConfig, fresh: bool) -> int:
+    """Held-out pairs that probes are to be read on; 0: none, or no probes.
+
+    Args:
+        fresh: whether the corpus has pairs that no subset holds.
+    """
+    if not config.probes:
+        return 0
+    return config.holdout if config.holdout is not None else PAIRS if fresh else 0
+
+
 def probe_reader(workbench: Workbench, corpus: Corpus, manifest: Manifest, suite: Suite) -> ProbeReader | None:
     """What reads the probes of a subset's rows; None without held-out pairs. Where there are too few, it says so.
 
@@ -33,8 +44,8 @@ def probe_reader(workbench: Workbench, corpus: Corpus, manifest: Manifest, suite
         suite: whose sampler the probes follow, and whose images say what they may cost.
     """
     config, engine, backbone = workbench.config, workbench.engine, workbench.backbone
-    count = config.holdout if config.holdout is not None else PAIRS if corpus.holdout else 0
-    if not count or not config.probes:
+    count = asked_for(config, bool(corpus.holdout))
+    if not count:
         return None
     say = workbench.progress.say if engine.is_main else lambda line: None
     probing = routine_probing(suite, float(backbone.scheduler().config.shift), say)

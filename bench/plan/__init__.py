@@ -46,6 +46,8 @@ def _notes(config: ExperimentConfig, work: Work) -> list[str]:
     out = ["not counted: curation, waiting for data, starting and compiling"]
     if work.suite is None:
         out.append("not counted: evaluations, since the suite cannot be read here")
+    if work.probe_flops:
+        out.append("probes count at most: there may be fewer held-out pairs than are asked for")
     if unknown := [name for name in config.subsets if work.pairs(name) is None]:
         out.append(f"not counted: encoding and caching {', '.join(unknown)}, whose pairs are not known before curation")
     if config.context:

@@ -41,6 +41,7 @@ class JobPlan:
         step_flops: FLOPs of one iteration.
         flops: of the whole training.
         evaluation_flops: of its evaluations, which no budget is charged for; None: the suite is not known.
+        probe_flops: of the probes of all its evaluations, at most; None: the suite is not known.
         memory: bytes on one GPU.
         disk: bytes of the checkpoint and the exported weights that it leaves.
     """
@@ -51,6 +52,7 @@ class JobPlan:
     step_flops: int = 0
     flops: float = 0.0
     evaluation_flops: float | None = None
+    probe_flops: float | None = None
     memory: int = 0
     disk: int = 0
     problem: str = ""
@@ -71,7 +73,7 @@ class ExperimentPlan:
 
     Attributes:
         name, backbone: of the experiment.
-        shared_flops: of the base's evaluation and of encoding each pair of known subsets once.
+        shared_flops: of the base's evaluation with its probes, and of encoding each pair of known subsets once.
         missing: what this machine lacks, a line each.
         notes: what the numbers leave out, a line each.
     """
@@ -88,4 +90,5 @@ class ExperimentPlan:
     @property
     def flops(self) -> float:
         """Of everything that is known."""
-        return self.shared_flops + sum(job.flops + (job.evaluation_flops or 0) for job in self.jobs)
+        of_jobs = (job.flops + (job.evaluation_flops or 0) + (job.probe_flops or 0) for job in self.jobs)
+        return self.shared_flops + sum(of_jobs)

@@ -65,7 +65,8 @@ def show(plan: ExperimentPlan) -> None:
 def _jobs(plan: ExperimentPlan, console: Console) -> Table:
     table = _table(console)
     table.add_column("job", no_wrap=True)
-    for heading in ("steps", "updates", "TFLOP a step", "EFLOP", "GPU-hours", "evaluations", "memory a GPU", "kept"):
+    work = ("steps", "updates", "TFLOP a step", "EFLOP", "GPU-hours", "evaluations", "probes")
+    for heading in (*work, "memory a GPU", "kept"):
         table.add_column(heading, justify="right")
     for job in plan.jobs:
         table.add_row(job.name, *(_cells(job, plan) if not job.problem else (job.problem,)))
@@ -73,14 +74,14 @@ def _jobs(plan: ExperimentPlan, console: Console) -> Table:
 
 
 def _cells(job: JobPlan, plan: ExperimentPlan) -> tuple[str, ...]:
-    hours, evaluations = plan.assumptions.hours, job.evaluation_flops
+    hours, uncharged = plan.assumptions.hours, (job.evaluation_flops, job.probe_flops)
     return (
         f"{job.steps:,}",
         f"{job.updates:,}",
         _digits(job.step_flops / 1e12),
         _digits(job.flops / 1e18),
         _hours(hours(job.flops)),
-        "?" if evaluations is None else _hours(hours(evaluations)),
+        *("?" if flops is None else _hours(hours(flops)) for flops in uncharged),
         f"{job.memory / 2**30:,.1f} GiB",
         f"{_gigabytes(job.disk)} GB",
     )

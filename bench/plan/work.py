@@ -15,6 +15,7 @@ import torch
 from bench import records, registry
 from bench.errors import BenchError, Missing
 from bench.experiment.config import ExperimentConfig, SubsetRule
+from bench.experiment.held_out import asked_for
 from bench.experiment.keys import JobKey, job_keys, reward_metric
 from bench.experiment.loop import OVERSPENT
 from bench.experiment.prompt_file import suite_of
@@ -24,7 +25,11 @@ from bench.flops import Flops, count, decode_cost, transformer_cost
 from bench.plan import memory, probe
 from bench.plan.architecture import find
 from bench.plan.estimates import Assumptions, JobPlan
+from bench.probes import reader
 from bench.training.budget import Budget
+
+SHIFT = 3.0
+"""Timestep shift of SD3 and SD3.5. It says which levels probes start from, and hardly what they cost."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +116,7 @@ class Work:
                 step_flops=round(sum(map(mul, taken, flops)) / max(sum(taken), 1)) if len(stages) > 1 else flops[0],
                 flops=float(sum(map(mul, taken, flops))),
                 evaluation_flops=self.evaluation_flops and self.evaluation_flops * config.evaluations,
+                probe_flops=self.probe_flops and self.probe_flops * config.evaluations,
                 memory=training + encoders if self.ahead(job.subset) else max(training, encoders),
                 disk=max(stage.state for stage in stages) + (whole if len(stages) > 1 else stages[0].weights),
             )
@@ -176,15 +182,34 @@ class Work:
             return None
         sampler = self.suite.sampler
         shape = self.architecture.latent_shape(sampler.resolution)
-        model = self.architecture.empty_transformer().requires_grad_(False)
-        forward = transformer_cost(model, shape, self.architecture.text_tokens).forward
         branches = 1 if sampler.guidance_scale == 1 else 2
-        per_image = sampler.steps * branches * forward + self._vae_flops("decode", shape)
+        per_image = sampler.steps * branches * self._forward_flops + self._vae_flops("decode", shape)
         total = 0.0
         for prompts in self.suite.prompt_sets:
             metrics = sum(self._metric_flops.get(name, 0.0) for name in prompts.metrics)
             total += len(prompts.prompts) * prompts.repeats * (per_image + metrics)
         return total
+
+    @cached_property
+    def probe_flops(self) -> float | None:
+        """At most, of the probes of one evaluation on the pairs of one subset. None: the suite is not known."""
+        if self.suite is None:
+            return None
+        entry = registry.table("corpora").get(self.config.corpus)
+        fresh = bool(entry and getattr(registry.load("corpora", self.config.corpus), "holdout", ""))
+        count = asked_for(self.config, fresh)
+        if not count:
+            return 0.0
+        probing = reader.routine_probing(self.suite, SHIFT, self.problems.append)
+        pairs = min(count, reader.affordable(self.suite, probing))
+        return float(reader.spent(probing, pairs) * self._forward_flops)
+
+    @cached_property
+    def _forward_flops(self) -> int:
+        """Of one sample through the model at the size that the suite draws."""
+        model = self.architecture.empty_transformer().requires_grad_(False)
+        shape = self.architecture.latent_shape(self.suite.sampler.resolution)
+        return transformer_cost(model, shape, self.architecture.text_tokens).forward
 
     @property
     def images(self) -> int | None:
@@ -193,8 +218,9 @@ class Work:
 
     @cached_property
     def shared_flops(self) -> float:
-        """The base's evaluation, and each pair of known subsets through the VAE and the text encoders once."""
+        """The base's evaluation with its probes on each subset, and each pair of known subsets encoded once."""
         total, pairs = self.evaluation_flops or 0.0, sum(self.pairs(name) or 0 for name in self.config.subsets)
+        total += len(self.config.subsets) * (self.probe_flops or 0.0)
         if pairs:
             side, architecture = self.architecture.resolution, self.architecture
             text = 2 * architecture.text_parameters * architecture.max_sequence_length  # 2 FLOPs a weight and token

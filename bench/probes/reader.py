@@ -76,18 +76,28 @@ def affordable(suite: Suite, probing: Probing) -> int:
     """The most pairs whose forwards are at most ``SHARE`` of those that the suite's images take."""
     sampler = suite.sampler
     limit = SHARE * suite.images() * sampler.steps * (1 if sampler.guidance_scale == 1 else 2)
-    costs = [
+    costs = _costs(probing)
+    pairs = int(limit // max(min(costs), 1))
+    while pairs and _spent(costs, pairs) > limit:
+        pairs -= 1
+    return pairs
+
+
+def spent(probing: Probing, pairs: int) -> int:
+    """Samples that go through the model for all probes on so many held-out pairs, and on as many of training."""
+    return _spent(_costs(probing), pairs)
+
+
+def _costs(probing: Probing) -> list[int]:
+    """Of a pair, by the number of its chunk."""
+    return [
         forwards([probe for probe in probing.probes if reads(probe, chunk)], probing.route, probing.scales)
         for chunk in range(LONG_EVERY)
     ]
 
-    def cost(pairs: int) -> int:
-        return sum(len(part) * costs[number % LONG_EVERY] for number, part in enumerate(chunks(pairs)))
 
-    pairs = int(limit // max(min(costs), 1))
-    while pairs and cost(pairs) > limit:
-        pairs -= 1
-    return pairs
+def _spent(costs: Sequence[int], pairs: int) -> int:
+    return sum(len(part) * costs[number % LONG_EVERY] for number, part in enumerate(chunks(pairs)))
 
 
 @dataclass(frozen=True)

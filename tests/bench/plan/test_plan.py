@@ -144,6 +144,13 @@ def test_an_evaluation_on_the_paper_s_suite_is_counted_where_its_prompts_are(abs
     assert it.images == images == 4230
     assert sampling < it.evaluation_flops < 1.02 * sampling  # decoding and judges cost little
     assert it.evaluation_flops == pytest.approx(0.84e18, rel=0.01)  # docs/paper-experiments.md
+    assert it.probe_flops == 0  # its corpus has no pairs but those that methods train on
+    asked = work.Work(config.model_copy(update={"holdout": 256}), tmp_path, Assumptions())
+    assert 0 < asked.probe_flops < images * 40 * 2 * forward_by_hand(SD35_MEDIUM) / 4
+    silent = work.Work(config.model_copy(update={"holdout": 256, "probes": False}), tmp_path, Assumptions())
+    assert silent.probe_flops == 0
+    assert asked.jobs()[0].probe_flops == config.evaluations * asked.probe_flops
+    assert asked.shared_flops - it.shared_flops == pytest.approx(len(config.subsets) * asked.probe_flops)
     (line,) = machine.missing_assets(it.metrics, tmp_path)
     for name in ("pickscore_v1", "clip_vit_h14_processor", "hpsv2_1", "bert_vocabulary", "lpips_heads"):
         assert name in line.partition("run `bench assets fetch ")[2]
