@@ -62,6 +62,15 @@ def _solvers(ctx: click.Context, param: click.Parameter, value: str | None) -> t
     return names
 
 
+def _levels(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    from bench.sampling.levels import check
+
+    names = _each_once(ctx, param, value)
+    for name in names or ():
+        check(name)
+    return names
+
+
 def _remedies(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...] | None:
     from bench.sampling.names import EULER, check_remedy
 
@@ -84,6 +93,7 @@ def _remedies(ctx: click.Context, param: click.Parameter, value: str | None) -> 
 )
 @click.option("--guidance", callback=_scales, metavar="SCALES", help="Draw each WHAT at each scale: 1,2,3,4.5,7.")
 @click.option("--steps", callback=_steps, metavar="NUMBERS", help="Draw each WHAT in so many steps: 4,6,10,20,40.")
+@click.option("--levels", callback=_levels, metavar="NAMES", help="Draw each WHAT at each list: diffusers-0.42,shifted.")
 @click.option("--solver", callback=_solvers, metavar="NAMES", help="Draw each WHAT with each: euler,heun,dpm++.")
 @click.option("--remedy", callback=_remedies, metavar="NAMES", help="Without training: epsilon_scaling=1.005.")
 @click.option("--probes", is_flag=True, default=None, help="Measure exposure bias too (docs/exposure-bias.md).")

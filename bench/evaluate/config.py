@@ -37,6 +37,7 @@ class EvaluationConfig(Settings):
     steps: tuple[Annotated[int, Field(ge=1, le=MOST_STEPS)], ...] = Field(
         (), max_length=MOST_SCALES, description="of the sampler, a row for each number; default: the suite's"
     )
+    levels: tuple[str, ...] = Field((), description="lists of noise levels, a row for each; default: the suite's")
     solver: tuple[str, ...] = Field((), description="of the sampler, a row for each; default: euler")
     remedy: tuple[str, ...] = Field((), max_length=MOST_SCALES, description="without training, a row for each")
     guidance: tuple[Annotated[float, Field(ge=1, le=LARGEST_SCALE)], ...] = Field(
@@ -50,7 +51,7 @@ class EvaluationConfig(Settings):
 
     @property
     def run_name(self) -> str:
-        kind = "sweep" if self.steps or self.solver else "guidance" if self.guidance else "evaluate"
+        kind = "sweep" if self.steps or self.solver or self.levels else "guidance" if self.guidance else "evaluate"
         return self.name or f"{kind}-{self.suite}" + (f"-first-{self.limit}" if self.limit else "")
 
 

@@ -38,6 +38,7 @@ def chosen(config: EvaluationConfig) -> dict[str, tuple[Any, ...]]:
     """The sampler's settings that a command names, with their values, in the order of folders and labels."""
     named = {
         "steps": config.steps,
+        "levels": config.levels,
         "solver": config.solver,
         "remedy": config.remedy,
         "guidance_scale": config.guidance,

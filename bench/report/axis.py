@@ -9,14 +9,15 @@ from typing import Any, Final
 
 from bench.records.schema import SamplerRecord
 from bench.report.study import StudiedJob
+from bench.sampling.levels import DIFFUSERS, GRIDS
 from bench.sampling.names import REMEDIES, SOLVERS
 
-ORDER: Final = ("steps", "guidance_scale", "remedy", "solver")
+ORDER: Final = ("steps", "guidance_scale", "levels", "remedy", "solver")
 """Settings of a sampler; of those that differ, the first is the axis."""
 
 GUIDANCE: Final = "guidance_scale"
 
-_SPELLED = "|".join(re.escape(name.replace("+", "p")) for name in SOLVERS)
+_SPELLED = "|".join(re.escape(name.replace("+", "p")) for name in (*SOLVERS, *GRIDS))
 _SUFFIX = re.compile(rf"(--(n\d+|cfg[\d.]+|{_SPELLED}|({'|'.join(REMEDIES)})-[\w.-]+?))+$")
 """What ``bench evaluate`` adds to a row's folder for each setting."""
 
@@ -38,7 +39,9 @@ class Axis:
     @property
     def title(self) -> str:
         """What a plot calls it."""
-        return {"guidance_scale": "guidance scale", "steps": "sampling steps"}.get(self.setting, self.setting)
+        return {"guidance_scale": "guidance scale", "steps": "sampling steps", "levels": "list of noise levels"}.get(
+            self.setting, self.setting
+        )
 
     @property
     def noun(self) -> str:
@@ -89,7 +92,7 @@ def named(name: str, value: Any) -> str:
 
 def setting(job: StudiedJob, name: str) -> Any:
     """A setting of the sampler that a row of a sweep was drawn with; records leave usual ones out."""
-    usual = {"solver": "euler", "remedy": ""}
+    usual = {"solver": "euler", "remedy": "", "levels": DIFFUSERS}
     sampler: dict[str, Any] = usual | {key: v for key, v in (job.made.get("sampler") or {}).items() if v is not None}
     found = sampler.get(name)
     return float(found) if name == GUIDANCE and found is not None else found
@@ -100,7 +103,7 @@ def axis_of(swept: Sequence[StudiedJob], sampler: SamplerRecord) -> Axis:
     found = {name: list(dict.fromkeys(setting(job, name) for job in swept)) for name in ORDER}
     differing = [name for name in ORDER if len(found[name]) > 1]
     chosen = differing[0] if differing else GUIDANCE
-    values = found[chosen] if chosen in ("remedy", "solver") else sorted(found[chosen])
+    values = sorted(found[chosen]) if chosen in ("steps", GUIDANCE) else found[chosen]
     return Axis(chosen, tuple(values), getattr(sampler, chosen), tuple(differing[1:]))
 
 

@@ -92,9 +92,31 @@ def test_a_sweep_of_names_has_them_along_its_axis(run: Run) -> None:
     assert guidance.guidance_figures(study, made)[1].startswith(b"<?xml")
 
 
+def test_lists_of_noise_levels_are_swept_by_their_names(run: Run) -> None:
+    folder, failed = run(levels=("diffusers-0.42", "shifted"), steps=(2, 3))
+    assert not failed and folder.name == "sweep-fake"
+    rows = {path.name.partition("--fake--")[2]: path for path in folder.glob("evaluated--*")}
+    assert set(rows) == {f"n{n}--{name}" for n in (2, 3) for name in ("diffusers-0.42", "shifted")}
+    assert records.read_json(rows["n3--shifted"] / "job.json")["evaluated"]["sampler"]["levels"] == "shifted"
+    assert pictures(rows["n3--shifted"]) != pictures(rows["n3--diffusers-0.42"])
+    made = guidance.sweep(read_study([folder]))
+    assert made.axis.setting == "steps" and {model.name for model in made.models} == {
+        "fake, diffusers-0.42",
+        "fake, shifted",
+    }
+
+
+def test_a_sweep_of_lists_alone_has_them_along_its_axis(run: Run) -> None:
+    folder, _ = run(levels=("shifted", "diffusers-0.42"))
+    (grid,) = guidance.grids(guidance.sweep(read_study([folder])), "{}")
+    assert sorted(grid.headers[1:]) == ["diffusers-0.42 (the suite's)", "shifted"]
+
+
 @pytest.mark.parametrize(
     ("flags", "line"),
     [
+        (["--levels", "shiftd"], "unknown list of noise levels 'shiftd'; did you mean 'shifted'?"),
+        (["--levels", "shifted,shifted"], "--levels takes names with commas between, each once, not 'shifted,shifted'"),
         (["--steps", "0,4"], "--steps takes whole numbers from 1 to 1000 with commas between, each once"),
         (["--steps", "4,4"], "--steps takes whole numbers from 1 to 1000 with commas between, each once"),
         (["--steps", "4,x"], "--steps takes whole numbers from 1 to 1000 with commas between, each once"),
