@@ -8,8 +8,9 @@ per pair, with U and U' uniform in [0, 1):
 3. ``loss = mean (v_theta(z_m, sigma) - (z1 - z0))²``.
 
 Source: the formulas and the code that the authors show for RAE (mixflowgen.github.io @ 2ffeb75; its model card on the
-hub shows the same). There gamma is 0.4. Not verified, since the paper's text was not at hand: that 0.8 is its value
-elsewhere, and how its text-to-image models draw their levels.
+hub shows the same). There gamma is 0.4. SimpleTuner calls 0.8 the paper's default and shifts the level as in 1.
+(bghira/SimpleTuner @ 0a03ecf, ``documentation/experimental/MIXFLOW.md``). Not verified, since the paper's text was not
+at hand: 0.8 in the paper itself, and how its text-to-image models draw their levels.
 """
 
 from __future__ import annotations
