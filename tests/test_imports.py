@@ -22,7 +22,8 @@ FLOORS = (
     "method rollout report",
     "plugins lora matching trajectories export",
     "experiment",
-    "evaluate check plan tune",
+    "evaluate check plan",
+    "tune",
     "launch",
     "worker cli",
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +12,10 @@ from bench.cli import options, types
 from bench.cli.printing import say
 from bench.errors import BenchError, shortened
 from bench.machine.bounds import MOST_STEPS
+
+if TYPE_CHECKING:
+    from bench.evaluate.config import EvaluationConfig
+    from bench.experiment.run import Outcome
 
 
 def _scales(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[float, ...] | None:
@@ -72,11 +76,12 @@ def _levels(ctx: click.Context, param: click.Parameter, value: str | None) -> tu
 
 
 def _remedies(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...] | None:
-    from bench.sampling.names import EULER, check_remedy
+    from bench.sampling.names import EULER, check_remedy, is_auto
 
     names = _each_once(ctx, param, value)
     for name in names or ():
-        check_remedy(name, EULER)
+        if not is_auto(name):
+            check_remedy(name, EULER)
     return names
 
 
@@ -93,9 +98,13 @@ def _remedies(ctx: click.Context, param: click.Parameter, value: str | None) -> 
 )
 @click.option("--guidance", callback=_scales, metavar="SCALES", help="Draw each WHAT at each scale: 1,2,3,4.5,7.")
 @click.option("--steps", callback=_steps, metavar="NUMBERS", help="Draw each WHAT in so many steps: 4,6,10,20,40.")
-@click.option("--levels", callback=_levels, metavar="NAMES", help="Draw each WHAT at each list: diffusers-0.42,shifted.")
+@click.option(
+    "--levels", callback=_levels, metavar="NAMES", help="Draw each WHAT at each list: diffusers-0.42,shifted."
+)
 @click.option("--solver", callback=_solvers, metavar="NAMES", help="Draw each WHAT with each: euler,heun,dpm++.")
-@click.option("--remedy", callback=_remedies, metavar="NAMES", help="Without training: epsilon_scaling=1.005.")
+@click.option(
+    "--remedy", callback=_remedies, metavar="NAMES", help="Without training: epsilon_scaling=1.005, or =auto."
+)
 @click.option("--probes", is_flag=True, default=None, help="Measure exposure bias too (docs/exposure-bias.md).")
 @click.option("--pairs", metavar="RUN", help="Run whose held-out pairs are read; default: the run of a job or a base.")
 @click.option("--limit", type=click.IntRange(1, 10**9 - 1), help="Prompts per group, for a look: never comparable.")
@@ -124,35 +133,53 @@ def evaluate(
         bench evaluate my-images/ --suite paper --metrics pickscore,hpsv2
         bench evaluate tiny-sd3 --limit 1 --pass generate
         bench evaluate runs/high_aesthetic --guidance 1,2,3,4.5,7 --metrics sharpness@scenes
+        bench evaluate runs/high_aesthetic/base --remedy epsilon_scaling=auto
     """
     from bench.evaluate.config import read_evaluation
     from bench.evaluate.rows import evaluate as run_evaluation
+    from bench.evaluate.subjects import expand
     from bench.experiment.run import Workspace
     from bench.launch.signals import stop_signals
     from bench.machine.progress import Progress
+    from bench.sampling.names import is_auto
 
     config, progress, places = read_evaluation(flags), Progress(quiet=quiet), Workspace(cache, runs)
-    if launcher == "accelerate":
-        from bench.launch.processes import evaluate_in_processes
-        from bench.launch.settings import read_settings
+    failed: dict[str, str] = {}
 
-        outcome = evaluate_in_processes(config, places, read_settings(None, {"processes": processes}, ()), progress)
+    def run(each: EvaluationConfig) -> Outcome:
+        if launcher == "accelerate":
+            from bench.launch.processes import evaluate_in_processes
+            from bench.launch.settings import read_settings
+
+            outcome = evaluate_in_processes(each, places, read_settings(None, {"processes": processes}, ()), progress)
+        else:
+            with stop_signals():
+                outcome = run_evaluation(each, places, progress)
+        failed.update(outcome.failed)
+        return outcome
+
+    if any(map(is_auto, config.remedy)):
+        from bench.tune.remedy_scale import with_scales
+
+        models = tuple(expand(config.what)[0])
+        for each in with_scales(config.model_copy(update={"what": models}), run, progress.say):
+            run(each)
     else:
-        with stop_signals():
-            outcome = run_evaluation(config, places, progress)
-    if config.passes != "generate" and any(outcome.folder.glob("*/job.json")):
+        run(config)
+    folder = runs / config.run_name
+    if config.passes != "generate" and any(folder.glob("*/job.json")):
         from bench.report import render_report
 
         target = reports / config.run_name
-        render_report([outcome.folder], target)
+        render_report([folder], target)
         if not quiet:
             table = next(name for name in ("sweep.md", "guidance.md", "main_results.md") if (target / name).exists())
             say((target / table).read_text(encoding="utf-8"))
         say(f"report: {target / 'index.html'}")
-    if outcome.failed and quiet:
-        raise BenchError("; ".join(f"{what}: {reason}" for what, reason in outcome.failed.items()))
-    if outcome.failed:  # the reasons were said when they came up
-        raise BenchError(f"{len(outcome.failed)} could not be evaluated: {', '.join(outcome.failed)}")
+    if failed and quiet:
+        raise BenchError("; ".join(f"{what}: {reason}" for what, reason in failed.items()))
+    if failed:  # the reasons were said when they came up
+        raise BenchError(f"{len(failed)} could not be evaluated: {', '.join(failed)}")
 
 
 @click.command()

@@ -40,6 +40,7 @@ class EvaluationConfig(Settings):
     levels: tuple[str, ...] = Field((), description="lists of noise levels, a row for each; default: the suite's")
     solver: tuple[str, ...] = Field((), description="of the sampler, a row for each; default: euler")
     remedy: tuple[str, ...] = Field((), max_length=MOST_SCALES, description="without training, a row for each")
+    chosen: dict[str, Any] = Field({}, description="how the scale of the remedy was chosen, for the record")
     guidance: tuple[Annotated[float, Field(ge=1, le=LARGEST_SCALE)], ...] = Field(
         (),
         max_length=MOST_SCALES,

@@ -255,6 +255,7 @@ class _Rows:
                         "max_sequence_length": backbone.spec.max_sequence_length,
                         "dtype": str(self.engine.dtype).removeprefix("torch."),
                         "sampler": records.document(row.suite.sampler.record()),
+                        **({"chosen": self.config.chosen} if self.config.chosen else {}),
                     },
                 )
         missing = [row for row in self.rows if not self.engine.broadcast(row.drawn)]

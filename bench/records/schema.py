@@ -274,6 +274,24 @@ class SampledAs(TypedDict):
 
 
 @with_config(_KEPT)
+class TriedScale(TypedDict):
+    """A scale of a remedy, and its mean gain beside none in standard deviations of images."""
+
+    scale: Number
+    gain: Number
+
+
+@with_config(_KEPT)
+class ChosenScale(TypedDict):
+    """How the scale of a remedy was chosen: on which suite, by what, and all that were tried."""
+
+    suite: str
+    version: int
+    objective: str
+    tried: list[TriedScale]
+
+
+@with_config(_KEPT)
 class EvaluatedAs(TypedDict):
     """What an evaluated row is."""
 
@@ -281,6 +299,7 @@ class EvaluatedAs(TypedDict):
     backbone: NotRequired[str | None]
     sizes: NotRequired[dict[str, int]]
     sampler: NotRequired[SampledAs | None]
+    chosen: NotRequired[ChosenScale]
     sweep: NotRequired[Swept | None]
     backbone_hash: NotRequired[str | None]
     max_sequence_length: NotRequired[int | None]

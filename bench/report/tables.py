@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
@@ -230,6 +230,7 @@ def notes(study: Study, sections: Sequence[Section]) -> list[str]:
         named = "; ".join(f"{name} ({settings})" if settings else name for name, settings in evaluated.items())
         about = "between the rules and not ranked, since no budget bound it" if study.jobs else "as it was given"
         lines.append(f"Evaluated on the same suite, {about}: {named}.")
+    lines += _chosen_notes(study)
     if not study.jobs:
         lines += _ranking_notes(study)
     context = {row.method: row.settings for row in rows if row.kind == CONTEXT}
@@ -240,6 +241,17 @@ def notes(study: Study, sections: Sequence[Section]) -> list[str]:
             "its own sampler settings."
         )
     return lines
+
+
+def _chosen_notes(study: Study) -> Iterator[str]:
+    """A sentence on each remedy whose scale was chosen, with all that was tried."""
+    for job in study.evaluated:
+        if chosen := job.made.get("chosen"):
+            tried = ", ".join(f"{each['scale']:g}: {each['gain']:+.3f}" for each in chosen["tried"])
+            yield (
+                f"{job.label}: the scale was chosen on {chosen['suite']} v{chosen['version']} by the "
+                f"{chosen['objective']}, as a gain beside none in standard deviations of images ({tried})."
+            )
 
 
 def _ranking_notes(study: Study) -> list[str]:

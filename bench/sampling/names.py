@@ -22,6 +22,10 @@ REMEDIES: Final = {EPSILON: (1, 1), DIFFERENTIAL: (1, 2)}
 """Name → the least and the most scales that it takes."""
 
 
+AUTO: Final = "auto"
+"""In place of a scale: it is chosen on validation prompts."""
+
+
 def evaluations(solver: str, steps: int) -> int:
     """How many velocities a sample costs: solvers are compared at equal ones, and not at equal steps."""
     return 2 * steps - 1 if solver == HEUN else steps
@@ -47,6 +51,14 @@ def read_remedy(text: str) -> tuple[str, tuple[float, ...]]:
         form = "SCALE" if most == 1 else "LOW or LOW:HIGH"
         raise BenchError(f"the remedy {name} is written {name}={form} with numbers, not {text!r}")
     return name, scales
+
+
+def is_auto(text: str) -> bool:
+    """Whether a remedy's scale is to be chosen. BenchError for a remedy that is not known."""
+    name, _, scale = text.partition("=")
+    if name not in REMEDIES:
+        raise unknown("remedy", name, REMEDIES)
+    return scale == AUTO
 
 
 def check_remedy(text: str, solver: str) -> None:
