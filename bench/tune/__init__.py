@@ -76,7 +76,7 @@ class Tuning:
         self.experiment = config
         self.config = _validation(config, request)
         self.suite = suite_of(self.config)
-        _check_prompts(set(suite_of(config).texts()), self.suite.texts(), config.suite, self.suite.name)
+        check_prompts(set(suite_of(config).texts()), self.suite.texts(), config.suite, self.suite.name)
         _check_objective(request.objective, [name for name, _ in self.suite.metrics()])
         rows = _rows(config, request.rows)
         ranges = read_ranges(request.space, rows)
@@ -280,7 +280,7 @@ def _changed(config: ExperimentConfig, changes: Mapping[str, Any]) -> Experiment
     return changed
 
 
-def _check_prompts(tested: set[str], texts: list[str], suite: str, validation: str) -> None:
+def check_prompts(tested: set[str], texts: list[str], suite: str, validation: str) -> None:
     """BenchError if a prompt to tune on is one that the experiment reports, whatever its capitals and spaces."""
     known = {prompt_key(text) for text in tested}
     if shared := [text for text in texts if prompt_key(text) in known]:

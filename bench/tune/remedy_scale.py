@@ -10,6 +10,7 @@ from bench.errors import BenchError
 from bench.report.stats import make_cell
 from bench.report.study import StudiedJob, Study, read_study
 from bench.sampling.names import AUTO, DIFFERENTIAL, EPSILON, is_auto
+from bench.tune import check_prompts
 from bench.tune.objective import MEAN, columns_of, gain
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def with_scales(config: EvaluationConfig, evaluate: Evaluate, say: Callable[[str
         say: prints a line.
 
     Raises:
-        BenchError: no validation suite, or settings with which no scale can be chosen.
+        BenchError: no validation suite, one that shares prompts, or settings with which no scale can be chosen.
     """
     _check(config)
     chosen = tuple(remedy for remedy in config.remedy if not is_auto(remedy))
@@ -63,6 +64,8 @@ def _check(config: EvaluationConfig) -> None:
             f"the suite {config.suite} has no validation suite ({validation}), so no scale of a remedy can be chosen "
             f"on other prompts than those that are reported; name a scale in place of {AUTO}"
         )
+    reported, other = (registry.load("suites", name)() for name in (config.suite, validation))
+    check_prompts(set(reported.texts()), other.texts(), config.suite, validation)
     if config.passes != "all":
         raise BenchError(f"a scale is chosen by scores, so {AUTO} needs both passes; leave --pass out")
     swept = {

@@ -129,6 +129,14 @@ def test_what_no_scale_can_be_chosen_for_ends_in_one_line(bench: Bench, options:
     assert str(caught.value).startswith(line) and "\n" not in str(caught.value) and not bench.done
 
 
+def test_validation_prompts_that_are_reported_are_refused(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = registry.BUILT_IN["suites"] | {"fake_validation": "fakes:suite"}
+    monkeypatch.setitem(registry.BUILT_IN, "suites", known)
+    registry.table.cache_clear()
+    with pytest.raises(BenchError, match="fake_validation shares prompts with fake, which the experiment reports: "):
+        bench.choose()
+
+
 def test_the_command_refuses_a_suite_without_validation_in_one_line(bench: Bench) -> None:
     flags = ["--suite", "smoke", "--remedy", AUTO, "--runs", str(bench.workspace.runs)]
     done = CliRunner().invoke(main, ["evaluate", "fake", *flags])
