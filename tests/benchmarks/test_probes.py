@@ -11,6 +11,7 @@ The pairs' moments are exact (``exact_pairs``), so measures equal their expectat
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -177,6 +178,27 @@ def test_response(world: GaussianWorld) -> None:
         first, level, shrink = sigmas[0], sigmas[-1], world.shrink(sigmas)
         kept, noise = (1 - level) - shrink * (1 - first), level - shrink * first
         near(values, world.slope(level) ** 2 * (kept**2 * world.std**2 + noise**2), rel=2e-4)
+
+
+@WORLD
+def test_response_with_guidance(world: GaussianWorld) -> None:
+    """Guided steps lead elsewhere: guidance w adds ``-g = -(w - 1)(sigma / V)(m - m_0)`` to a velocity (see above).
+
+    A step from sigma to s then adds ``(sigma - s) g`` to z^, and later steps shrink it as they do y. At one level g is
+    the same at both states, so the difference of guided velocities is ``c' (y' - R y - shift)``.
+    """
+    way = levels_of(12)
+    field = GaussianField(world, empty_mean=world.mean - 0.5)
+    found = read("response", paths_of(field, exact_pairs(world), way, SCALE))
+    assert len(found) == 13
+    for (start, _, steps), values in found.items():
+        sigmas, shift = between(way, start, steps), 0.0
+        for sigma, after in pairwise(sigmas):
+            shift *= 1 - (sigma - after) * world.slope(sigma)
+            shift += (sigma - after) * (SCALE - 1) * 0.5 * sigma / world.variance(sigma)
+        first, level, shrink = sigmas[0], sigmas[-1], world.shrink(sigmas)
+        kept, noise = (1 - level) - shrink * (1 - first), level - shrink * first
+        near(values, world.slope(level) ** 2 * (kept**2 * world.std**2 + noise**2 + shift**2), rel=2e-4)
 
 
 def slowness(world: GaussianWorld, sigmas: list[float], wrong: float = 1.0) -> float:
