@@ -123,7 +123,7 @@ def read_lora(transformer: Any, path: Path) -> LoraFile:
         metadata = dict(file.metadata() or {})
     if not tensors:
         raise ValueError("it holds no tensor")
-    if others := {found[2] for key in tensors if (found := _TEXT_ENCODER.match(key))}:
+    if others := {match[2] for key in tensors if (match := _TEXT_ENCODER.match(key))}:
         raise ValueError(f"it changes {', '.join(sorted(others))}, and only a transformer is evaluated")
     config = _config(path, metadata)
     modules = _modules(transformer)

@@ -444,11 +444,11 @@ class _Check:
             how = f"two processes do not make the same calls: {error}; branch on nothing that only one of them knows"
             raise _Broken("processes", how, where) from error
         except _Broken as error:
-            found = error.finding
-            raise _Broken("processes", f"on two processes {found.broken}", found.where) from error
+            finding = error.finding
+            raise _Broken("processes", f"on two processes {finding.broken}", finding.where) from error
         if not same(*(weights(rank.job) for rank in ranks)):
             raise _Broken("processes", "two processes end a step with different weights", where)
-        norm, other = (found.get("grad_norm", 0.0) for found in (self.logs[0], logs))
+        norm, other = (log.get("grad_norm", 0.0) for log in (self.logs[0], logs))
         apart = max(self._apart(ranks[0]), abs(other - norm) / max(norm, 1e-30))  # Adam's first step hides the size
         if apart > ROUNDING:
             raise _Broken(

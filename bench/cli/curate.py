@@ -17,10 +17,10 @@ from bench.machine.bounds import LARGEST_SIDE, MOST_HELD_OUT
 def _shard(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int] | None:
     if value is None:
         return None
-    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", value, re.ASCII)
-    if found is None or not 1 <= int(found[1]) <= int(found[2]):
+    match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", value, re.ASCII)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
         raise BenchError(f"--shard takes I/N with I from 1 to N, e.g. 1/8, not {shortened(value, 80)!r}")
-    return int(found[1]) - 1, int(found[2])
+    return int(match[1]) - 1, int(match[2])
 
 
 @click.command()

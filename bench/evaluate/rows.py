@@ -278,10 +278,10 @@ class _Rows:
             for row in self.rows:
                 if row.suite.sampler.solver != EULER or row.suite.sampler.remedy:
                     continue  # probes follow Euler steps alone, so they would say the same of each
-                found = readers(
+                of_subset = readers(
                     self.subject, self.config.pairs, row.suite, backbone, self.cache, self.engine, self.progress
                 )
-                for subset, reader in found:
+                for subset, reader in of_subset:
                     reader.read(policy, row.evaluation / records.PROBES / subset)
         except BenchError as error:
             if self.engine.world_size > 1:  # the others may be inside a collective and cannot know

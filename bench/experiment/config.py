@@ -180,8 +180,8 @@ class ExperimentConfig(Settings):
         """What the tuned file and the tables give the method, then what they give the variant; later goes over."""
         method, tuned = self.method_of(name), self.tuned
         own = {key: value for key, value in self.variant.get(name, {}).items() if key != "method"}
-        found = (tuned.method.get(method, {}), tuned.variant.get(name, {})) if tuned else ({}, {})
-        return found[0], self.method.get(method, {}), found[1], own
+        tables = (tuned.method.get(method, {}), tuned.variant.get(name, {})) if tuned else ({}, {})
+        return tables[0], self.method.get(method, {}), tables[1], own
 
     @property
     def fractions(self) -> tuple[float, ...]:
@@ -253,10 +253,10 @@ def _tables_of(values: Mapping[str, Any]) -> dict[str, Any]:
     rows, subsets = (values.get(key, fields[key].default) for key in ("methods", "subsets"))
     stages = {stage for row in rows for stage in plugins.stages_of(row)}
     behind = {variants[stage]["method"] if stage in variants else stage for stage in stages}
-    kept = {"variant": stages, "method": behind, "pipeline": set(rows), "subset": set(subsets)}
+    names = {"variant": stages, "method": behind, "pipeline": set(rows), "subset": set(subsets)}
     return {
         kind: {name: table for name, table in values[kind].items() if name in chosen}
-        for kind, chosen in kept.items()
+        for kind, chosen in names.items()
         if kind in values
     }
 
@@ -281,13 +281,13 @@ def _with_files(values: Mapping[str, Any], flags: Mapping[str, Any], path: Path 
     beside = path.parent if path is not None else None
     folder = beside if flags.get("methods") is None else None
     rows = [plugins.stages_of(name) for name in methods]
-    given = [part for row in rows for part in row if plugins.is_path(part)]
-    paths = [plugins.path_of(file, beside) for file in files] + [plugins.path_of(file, folder) for file in given]
+    method_files = [part for row in rows for part in row if plugins.is_path(part)]
+    paths = [plugins.path_of(file, beside) for file in files] + [plugins.path_of(file, folder) for file in method_files]
     if not paths:
         return {}
     plugins.register_all(paths)
     named = ("+".join(plugins.named(part, folder) for part in row) for row in rows)
-    return {"plugins": tuple(dict.fromkeys(map(str, paths)))} | ({"methods": tuple(named)} if given else {})
+    return {"plugins": tuple(dict.fromkeys(map(str, paths)))} | ({"methods": tuple(named)} if method_files else {})
 
 
 def settings_of(name: str, settings: Sequence[str]) -> dict[str, Any]:

@@ -372,14 +372,14 @@ def _stop_between_steps() -> Iterator[Callable[[], bool]]:
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
-    asked, usual = threading.Event(), signal.getsignal(signal.SIGINT)
+    interrupt, usual = threading.Event(), signal.getsignal(signal.SIGINT)
 
     def ask(number: int, frame: object) -> None:
-        asked.set()
+        interrupt.set()
         signal.signal(signal.SIGINT, usual)
 
     signal.signal(signal.SIGINT, ask)
     try:
-        yield asked.is_set
+        yield interrupt.is_set
     finally:
         signal.signal(signal.SIGINT, usual)

@@ -103,12 +103,16 @@ def write_job(folder: Path, made: JobRecord) -> None:
     if path.exists() and not nothing:
         younger = {key: record[key] for key in ("origin", "stages")}  # than the first records, which lack them
         old = younger | records.read_raw(JobRecord, path)
-        known, given = old.get("preferences"), record["preferences"]
-        others = known and given and any(known[key] != given[key] for key in records.PREFERENCES if key in known)
+        old_pairs, new_pairs = old.get("preferences"), record["preferences"]
+        others = (
+            old_pairs
+            and new_pairs
+            and any(old_pairs[key] != new_pairs[key] for key in records.PREFERENCES if key in old_pairs)
+        )
         _refuse_another(folder, old, record, (*records.CONFIGURED, "preferences") if others else records.CONFIGURED)
-        if known or not given:
+        if old_pairs or not new_pairs:
             return
-        record = old | {"preferences": given}  # a job that lacked them has not trained
+        record = old | {"preferences": new_pairs}  # a job that lacked them has not trained
     records.write_json(path, record)
 
 
@@ -146,8 +150,8 @@ def job_record(config: ExperimentConfig, job: JobSpec, data: SubsetData) -> JobR
 
 def _tuned(config: ExperimentConfig, row: str) -> dict[str, Any] | None:
     """Which settings of a row's stages come from the tuned file, and how they were chosen; None if none does."""
-    values = {stage: found for stage in config.stages_of(row) if (found := config.tuned_of(stage))}
-    return {"values": values, **config.tuned.origin()} if config.tuned and values else None
+    values = {stage: settings for stage in config.stages_of(row) if (settings := config.tuned_of(stage))}
+    return {"values": values, **config.tuned.record()} if config.tuned and values else None
 
 
 # -- logs --------------------------------------------------------------------------------------------------------------

@@ -70,10 +70,9 @@ def read_toml(data: str | bytes, what: str) -> dict[str, Any]:
     except RecursionError as error:
         raise BenchError(f"{what} nested more than {DEEPEST_SETTING} deep, which no setting is") from error
     except ValueError as error:
-        told = type(error) is not ValueError  # else Python's own, of a number with more digits than it reads
-        raise BenchError(
-            f"{what} no valid TOML: {error if told else 'it holds a number of too many digits'}"
-        ) from error
+        # A plain ValueError is Python's own, of a number with more digits than it reads.
+        reason = "it holds a number of too many digits" if type(error) is ValueError else error
+        raise BenchError(f"{what} no valid TOML: {reason}") from error
 
 
 def check_value(value: Any, where: str) -> None:

@@ -31,7 +31,7 @@ class Tuned(Settings):
     variant: dict[str, dict[str, Any]] = Field({})
     sha256: str = Field("", description="of the file; not in it")
 
-    def origin(self) -> dict[str, Any]:
+    def record(self) -> dict[str, Any]:
         """How the settings were chosen, without them."""
         return self.model_dump(mode="json", exclude={"method", "variant", "prompts"})
 
@@ -67,7 +67,7 @@ def read_tuned(path: Path) -> Tuned:
 def to_toml(tuned: Tuned) -> str:
     """The file's text."""
     lines = ['# Written by `bench tune`. An experiment reads it with `tuned = "…"` or --tuned; see docs/tuning.md.']
-    lines += [f"{key} = {_value(value)}" for key, value in tuned.origin().items() if key != "sha256"]
+    lines += [f"{key} = {_value(value)}" for key, value in tuned.record().items() if key != "sha256"]
     rows = (tuned.prompts[i : i + 6] for i in range(0, len(tuned.prompts), 6))
     keys = [f"    {', '.join(map(_value, row))}," for row in rows]
     lines += ["prompts = [ # the first digits of the SHA-256 of each", *keys, "]"]
