@@ -35,7 +35,7 @@ def summarise(scores: pd.Series, folder: Path, name: str, thresholds: Mapping[st
     records.write_if_new(folder / "histogram.csv", bins.to_csv(index=False, float_format="%.6g").encode())
     records.write_if_new(folder / "kept.csv", table.to_csv(index=False, float_format="%.6g").encode())
     records.write_if_new(folder / "histogram.png", _draw(bins, name, thresholds))
-    lines = [f"{'threshold':>10} {'table':>10} {'dropped':>10} {'share':>8}  rule"]
+    lines = [f"{'threshold':>10} {'kept':>10} {'dropped':>10} {'share':>8}  rule"]
     lines += [
         f"{row.threshold:>10.4f} {row.kept:>10,} {row.dropped:>10,} {row.share:>8.2%}  {row.rule}"
         for row in table.itertuples()

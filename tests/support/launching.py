@@ -102,6 +102,11 @@ def once(true: Callable[[], bool], act: Callable[[], object]) -> Iterator[None]:
         thread.join()
 
 
+def ctrl_c() -> None:
+    """What a terminal sends to this process at Ctrl-C."""
+    os.kill(os.getpid(), signal.SIGINT)
+
+
 def wait_until(true: Callable[[], bool], seconds: float = 60) -> None:
     """Wait for something that is sure to happen; the limit only keeps a broken test from hanging."""
     end = time.monotonic() + seconds
