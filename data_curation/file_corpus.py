@@ -121,7 +121,7 @@ class FileCorpus(Corpus):
         hashes = []
         for path, content in zip(paths, contents.of(paths), strict=True):
             if isinstance(content, OSError):
-                raise BenchError(f"{path} cannot be read ({content.strerror}); make it readable, or take it away")
+                raise BenchError(f"{path} cannot be read ({content.strerror}); make it readable, or remove it")
             hashes.append(content)
         return hashes
 

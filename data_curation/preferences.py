@@ -34,7 +34,7 @@ def pair_up(corpus: Corpus, manifest: Manifest, say: Callable[[str], None] = lam
         tags = corpus.tags(index)
         preferred = _preferred(tags.get("preferred", ""))
         if "pair" not in tags or preferred is None:
-            raise BenchError(f"{corpus.label(index)} of {corpus.name} is no half of a preference pair: {_lacks(tags)}")
+            raise BenchError(f"{corpus.label(index)} of {corpus.name} is not half of a preference pair: {_lacks(tags)}")
         rows[tags["pair"]].append((preferred, position))
     pairs, torn, ties = [], 0, 0
     for name, halves in rows.items():

@@ -26,13 +26,13 @@ def _shard(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
 @click.command()
 @click.option("--corpus", default="world", show_default=True, help="world, or the path of a corpus.")
 @click.option("--subset", "names", callback=types.names, default="high_aesthetic,high_clipscore", show_default=True)
-@click.option("--suite", default="embedded", show_default=True, help="Whose metrics score the corpus.")
+@click.option("--suite", default="embedded", show_default=True, help="Suite whose metrics score the corpus.")
 @click.option("--threshold", type=types.Number(), help="Least score kept, instead of the subset's own.")
 @click.option("--quantile", type=types.Number(0, 1, min_open=True), help="Share of the corpus to keep, best first.")
 @click.option(
     "--holdout", type=click.IntRange(0, MOST_HELD_OUT), default=0, help="Pairs of each subset that no method trains on."
 )
-@click.option("--metric", help="Only score the corpus with this metric and show how the scores lie.")
+@click.option("--metric", help="Only score the corpus with this metric and show the distribution of the scores.")
 @click.option(
     "--resolution",
     type=click.IntRange(1, LARGEST_SIDE),

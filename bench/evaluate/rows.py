@@ -51,7 +51,7 @@ def evaluate(
     failed = {}
     names, left_out = expand(config.what)
     if left_out:
-        progress.say(f"left out, being neither base nor job: {', '.join(left_out)}")
+        progress.say(f"left out, because they are neither base nor job: {', '.join(left_out)}")
     for what in names:
         try:
             subject = find_subject(what, backbone=config.backbone, revision=config.revision)

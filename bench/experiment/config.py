@@ -69,7 +69,7 @@ class ExperimentConfig(Settings):
     )
     methods: tuple[str, ...] = Field(registry.DEFAULT_METHODS, min_length=1)
     plugins: tuple[str, ...] = Field(
-        (), description="files of methods; added by naming a file among the methods, and absolute when read"
+        (), description="files of methods; a file that `methods` names is added here, with its absolute path"
     )
     subsets: tuple[str, ...] = Field(("high_aesthetic",), min_length=1)
     seeds: tuple[Seed, ...] = Field((0,), min_length=1, max_length=MOST_SEEDS)
@@ -110,7 +110,7 @@ class ExperimentConfig(Settings):
         None,
         ge=0,
         le=MOST_HELD_OUT,
-        description="pairs that no method trains on, for measures of exposure bias; default: 256 fresh ones of the "
+        description="pairs that no method trains on, for measures of exposure bias; default: 256 fresh pairs of the "
         "world, none of another corpus",
     )
     probes: bool = Field(True, description="read measures of exposure bias at every evaluation")
@@ -124,7 +124,7 @@ class ExperimentConfig(Settings):
     preferences: CorpusName = Field(
         "", description="corpus of preference pairs; default: the one that goes with the corpus"
     )
-    tuned: Tuned | None = Field(None, description="file that `bench tune` left; what it holds lies under the tables")
+    tuned: Tuned | None = Field(None, description="file that `bench tune` wrote; the tables override its settings")
 
     @field_validator("methods", "subsets")
     @classmethod
@@ -133,7 +133,8 @@ class ExperimentConfig(Settings):
             if not is_name(name) or name[0] in ".-" or name[-1] == "-" or "--" in name or name in ROWS:
                 raise PydanticCustomError(
                     "name",
-                    "a name is a part of a folder: without '/' and '--', without '-' at an end, and none of ours",
+                    "a name becomes a part of a folder's name: it holds no '/' and no '--', has no '-' at either end, "
+                    f"and is none of {', '.join(ROWS)}",
                 )
         return value
 
@@ -217,11 +218,11 @@ def read_experiment(path: Path | None, flags: Mapping[str, Any], settings: Seque
         if not re.fullmatch(r"\w[\w.]*", name) or name in registry.table("methods"):
             raise BenchError(f"a variant needs a name of its own, of letters, digits, _ and .; not {name!r}")
         if "method" not in variant:
-            raise BenchError(f'[variant.{name}] says of no method what it varies; add method = "…"')
+            raise BenchError(f'[variant.{name}] does not name the method that it varies; add method = "…"')
     methods = tuple(config.method_of(name) for name in config.trained)
     unused = [name for name in config.variant if name not in config.trained]
     if unused:
-        raise unknown("variant without a place in methods", unused[0], config.trained)
+        raise BenchError(f"no row of methods trains with the variant {unused[0]!r}; add it to methods, or remove it")
     rewards = (config.reward,) if config.reward else ()
     for kind, names in (
         ("methods", methods), ("subsets", config.subsets), ("suites", (config.suite,)), ("metrics", rewards),

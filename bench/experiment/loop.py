@@ -261,8 +261,8 @@ class JobRun:
             )
         if currency != "device-seconds" and spent > amount * (1 + OVERSPENT) and cost > 2 * dearest:
             raise JobFailure(
-                f"the method overspent: step {self.session.ledger.step} cost {cost:.3g} {currency}, where none before "
-                f"it cost more than {dearest:.3g}, and took {spent / amount:.0%} of the budget"
+                f"the method overspent: step {self.session.ledger.step} cost {cost:.3g} {currency}, and no step "
+                f"before it more than {dearest:.3g}; {spent / amount:.0%} of the budget is spent"
             )
 
     # -- evaluation ------------------------------------------------------------------------------------------------

@@ -205,7 +205,7 @@ def untrained_header(weights: str | None = None) -> EvaluationRecord:
 
 
 def refuse_another_model(folder: Path, name: str) -> None:
-    """BenchError if the context row in ``folder`` shows another model than the one that is called ``name`` now.
+    """BenchError if the context row in ``folder`` is of another model than the one that has the ``name`` now.
 
     A model of the hub is known by its id and the recorded commit; a folder is hashed.
     """
@@ -218,7 +218,7 @@ def refuse_another_model(folder: Path, name: str) -> None:
         same = held["fingerprint"] == hub.fingerprint(local.resolve())
     if not same:
         raise BenchError(
-            f"{folder} shows another model than {name} is now ({held.get('id', name)}, as it was then); "
+            f"{folder} holds images of another model than the present {name} (then: {held.get('id', name)}); "
             f"give this experiment a name with --name, or delete {folder}"
         )
 

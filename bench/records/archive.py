@@ -69,7 +69,7 @@ def pack(run: Path, out: Path, images: Iterable[Path]) -> int:
     files |= {path for path in images if path.is_symlink() or path.is_file()}
     for path in sorted(files):
         if link := next((part for part in _below(run, path) if part.is_symlink()), None):
-            raise BenchError(f"{link} is a link, and an archive follows none; put the file itself there")
+            raise BenchError(f"{link} is a link, and an archive follows no link; put the file itself there")
     name = run.resolve().name  # of `.` too
     packed = io.BytesIO()
     with lzma.open(packed, "wb", preset=9) as stream, tarfile.open(fileobj=stream, mode="w") as archive:

@@ -46,7 +46,7 @@ _OPEN = ConfigDict(extra="allow", allow_inf_nan=False)
 
 def _one_name(value: str) -> str:
     if not is_name(value):
-        raise ValueError("no name of one file or folder")
+        raise ValueError("it cannot be the name of one file or folder")
     return value
 
 
@@ -92,7 +92,7 @@ class MetricRecord(_Part):
     @classmethod
     def _formats_a_number(cls, value: str) -> str:
         if not re.fullmatch(r",?(\.\d{1,2})?[efg%]?", value):  # a width could ask for gigabytes of spaces
-            raise ValueError("no format of a number, such as .3f")
+            raise ValueError("it is no number format such as .3f")
         return value
 
     def __eq__(self, other: object) -> bool:
