@@ -23,7 +23,7 @@ CAPTIONS = {"long": "long_caption", "medium": "medium_caption", "short": "short_
 empty (``soar/utils/data.py`` of HY-SOAR 59f0e02)."""
 
 NOTHING = ("nan", "None")
-"""What a table leaves of a caption that was none; the release takes these for empty, and so does this project."""
+"""Texts that stand for a missing caption in a table. Empty captions for the release, and so here."""
 
 MD5 = re.compile(r"[0-9a-fA-F]{32}")
 

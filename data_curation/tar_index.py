@@ -35,12 +35,12 @@ END = bytes(512)
 """The empty block that ends a whole tar."""
 
 KINDS = {".txt": "caption", ".json": ".json"} | dict.fromkeys(SUFFIXES, "picture")
-"""What a member is, by the end of its name."""
+"""Kind of a member, by the ending of its name."""
 
 
 @dataclass
 class Sample:
-    """A picture and what is said of it; ``problem`` says why it is none, if so."""
+    """A picture with its caption and tags; ``problem`` is the reason if it cannot be used."""
 
     key: str
     caption: Any = None

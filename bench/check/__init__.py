@@ -46,14 +46,14 @@ PROMISES = {
     "micro-batches": "micro-batches give the same weights as a whole batch, up to rounding",
     "processes": "two processes train as one does, up to rounding",
 }
-"""What is checked, in order, and what it says when it is kept."""
+"""The promises in the order of their checks, each with its sentence."""
 
 BUDGET = 10
-"""First steps that the smallest budget pays for in which a step may not overspend."""
+"""The smallest budget of the check, in first steps. No step may overspend it."""
 STEPS = 4
 RESUMED_AT = 2
 MICRO_BATCH = 3
-"""Divides few batches, so that a mean over micro-batches is seen where a sum belongs."""
+"""This size divides few batches. So a mean over micro-batches, where a sum belongs, shows."""
 UNCOUNTED = 0.05
 """Share of a step's FLOPs above the charge that is let pass: the harness charges a sample's forward and backward, not
 the few products of a gradient to the model's input or of the method's own arithmetic."""
@@ -464,7 +464,7 @@ class _Check:
             raise _Broken("processes", how, where)
 
     def _apart(self, trial: _Trial) -> float:
-        """How far from the first trial's weights another's are after a step, as a share of the step's way."""
+        """Distance of another trial's weights from the first trial's after a step, as a share of the step's length."""
         start, whole, others = (_flat(values) for values in (self.start, self.ways[0], weights(trial.job)))
         return float((others - whole).norm()) / max(float((whole - start).norm()), 1e-30)
 

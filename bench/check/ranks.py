@@ -34,7 +34,7 @@ class Meeting:
         self._over: str | None = None
 
     def run(self, rank_of: Callable[[int], T]) -> list[T]:
-        """What ``rank_of(rank)`` returns for each rank. Raises what one raised; Apart where one waits in vain."""
+        """The results of all ranks. Raises the error of a rank, or Apart where a rank waits in vain."""
 
         natives = set[int]()
 

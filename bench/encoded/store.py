@@ -37,7 +37,7 @@ from bench.errors import BenchError
 from bench.machine.crew import ALONE, Crew
 
 SHARD_BYTES = 512 * 2**20
-"""Most bytes of rows in one shard. What a killed run loses, what one write needs twice in memory."""
+"""Most bytes of rows in one shard. A killed run loses as much, and a write needs twice as much memory."""
 
 SHARD_ROWS = 4096
 """Most rows in one shard, so that small rows are saved every few seconds too."""

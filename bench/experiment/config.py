@@ -59,9 +59,9 @@ class PipelineRule(Settings):
 
 
 class ExperimentConfig(Settings):
-    """An experiment. The defaults are the embedded one that ``make run`` runs.
+    """An experiment. The defaults are those of ``make run``.
 
-    What it accepts a report can read: names join into folders, so none holds ``--``, and every number is bounded.
+    Reports can read every accepted value: names join into folders, so none holds ``--``, and every number is bounded.
     """
 
     name: str = Field(
@@ -178,7 +178,7 @@ class ExperimentConfig(Settings):
         return {key: value for key, value in tuned.items() if key not in own}
 
     def _layers(self, name: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any], dict[str, Any]]:
-        """What the tuned file and the tables give the method, then what they give the variant; later goes over."""
+        """Settings of the method (tuned, table), then of its variant (tuned, table). A later one overrides."""
         method, tuned = self.method_of(name), self.tuned
         own = {key: value for key, value in self.variant.get(name, {}).items() if key != "method"}
         tables = (tuned.method.get(method, {}), tuned.variant.get(name, {})) if tuned else ({}, {})

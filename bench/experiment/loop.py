@@ -35,10 +35,10 @@ CHECKPOINT_SHARE = 20.0
 
 
 IDLE_STEPS = 100
-"""A job that spends nothing for so long would never end: its budget counts what the method no longer does."""
+"""A job that spends nothing in so many steps would never end: the method no longer does what its budget counts."""
 
 BARREN_STEPS, BARREN_SHARE = 10, 0.1
-"""So many steps that make no update, and cost so much of the budget, end a job: it would spend the rest for nothing."""
+"""So many steps without an update, at such a share of the budget, end a job: the rest would be wasted."""
 
 
 OVERSPENT = 0.05
@@ -47,11 +47,11 @@ Whether there is a next step is decided by that one, so a step may overshoot whe
 
 
 AGAIN = "delete it to start the job again"
-"""What to do about a checkpoint that cannot be used."""
+"""Advice for a checkpoint that cannot be used."""
 
 
 class OutOfMemory(Exception):
-    """A device is full: what lowers memory. It strikes one process, and the others cannot know."""
+    """The device is full; the message says which options need less memory. The other processes cannot know."""
 
 
 @dataclass

@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from bench.experiment.workbench import Workbench
 
 NOT_TRAINED = Path("evaluations/0")
-"""Where the one evaluation of a row lies that is not trained."""
+"""Folder of the single evaluation of a row that is not trained."""
 DRAWN_UNTRAINED = NOT_TRAINED / "evaluation.json"
-"""What such a row has once all its images are drawn."""
+"""File that such a row has once all its images are drawn."""
 
 # -- experiment.json ---------------------------------------------------------------------------------------------------
 

@@ -64,7 +64,7 @@ def read_values(
 
 
 def read_toml(data: str | bytes, what: str) -> dict[str, Any]:
-    """The values of a TOML text. BenchError, which ``what`` begins, for what is none, or nests too deep to be read."""
+    """The values of a TOML text. BenchError, which begins with ``what``, for other texts and for too deep nesting."""
     try:
         return tomllib.loads(data.decode("utf-8-sig") if isinstance(data, bytes) else data)
     except RecursionError as error:
@@ -104,7 +104,7 @@ def _parts(value: Any) -> Iterator[tuple[int, Any]]:
 
 
 def validated(model: type[Any], values: Mapping[str, Any], prefix: str) -> Any:
-    """An instance of a pydantic model. BenchError for the first value that cannot be, which ``prefix`` begins."""
+    """An instance of a pydantic model. BenchError, which begins with ``prefix``, for the first invalid value."""
     for name, value in values.items():
         check_value(value, f"{prefix}{name}")
     try:

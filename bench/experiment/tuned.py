@@ -1,4 +1,4 @@
-"""A file of tuned settings, as ``bench tune`` leaves it and an experiment reads it."""
+"""A file of tuned settings. ``bench tune`` writes it and an experiment reads it."""
 
 from __future__ import annotations
 

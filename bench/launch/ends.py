@@ -1,4 +1,4 @@
-"""How a worker ends, and what its launcher makes of that in the records."""
+"""How a worker ends, and how its launcher records that."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What makes one trial better than another."""
+"""The objective of a search: which of two trials is better."""
 
 from __future__ import annotations
 
