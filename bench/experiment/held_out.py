@@ -64,7 +64,7 @@ def probe_reader(workbench: Workbench, corpus: Corpus, manifest: Manifest, suite
                 count=count, at_most=affordable(suite, probing), crew=crew,
             )  # fmt: skip
             if not part.count:
-                raise BenchError("an evaluation is too short for any; a quarter of its forwards is what they may cost")
+                raise BenchError("an evaluation is too short for them: they may cost at most a quarter of its forwards")
             held_out = encoded(source, part)
             known = registry.load("curation", "alike")(manifest, part)
             training = encoded(corpus, known) if known.count == part.count else None
