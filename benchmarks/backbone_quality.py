@@ -13,6 +13,7 @@ from bench.backbone.loader import Backbone, BackboneSpec
 from bench.backbone.policy import Policy
 from bench.evaluation import Evaluator
 from bench.experiment.recorded import untrained_header
+from bench.machine.engine import Engine
 from bench.rng import numpy_generator
 from bench.suite import Prompt
 from benchmarks import world_prompts
@@ -77,10 +78,10 @@ def base_quality(backbone: Backbone) -> dict[str, Any]:
     }
 
 
-def recipe(out: Path, minutes: float | None) -> None:
+def recipe(out: Path, steps: int | None, device: str) -> None:
     """Last stage of `bench pretrain`: writes ``quality.json`` beside the pipeline in ``out/tiny_sd3``."""
     folder = out / "tiny_sd3"
-    backbone = Backbone(BackboneSpec("tiny-sd3", str(folder), 12, 64, "embedded"))
+    backbone = Backbone(BackboneSpec("tiny-sd3", str(folder), 12, 64, "embedded"), Engine(device=device))
     quality = round_trip(backbone, scenes_per_task=200, signs=200) | base_quality(backbone)
     missed = [
         f"{n} {quality[n]:.3f} not in [{low}, {high}]"

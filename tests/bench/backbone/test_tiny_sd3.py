@@ -121,7 +121,7 @@ def test_training_encodes_text_as_the_pipeline_does(
     encoders = (pipeline.text_encoder, pipeline.text_encoder_2, pipeline.text_encoder_3)
     ids = text.token_ids(pipeline.tokenizer, PROMPTS), text.token_ids(pipeline.tokenizer_3, PROMPTS)
     with torch.no_grad():
-        embeds, pooled = text.encode(*ids, encoders)
+        embeds, pooled = text.encode(*ids, *encoders)
     condition = backbone.encode_prompts(PROMPTS)
     torch.testing.assert_close(embeds, condition.prompt_embeds, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(pooled, condition.pooled_prompt_embeds, rtol=1e-5, atol=1e-5)
