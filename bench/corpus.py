@@ -33,7 +33,7 @@ class Corpus(ABC):
     Attributes:
         name: as given on the command line.
         quantiles: subset name → share of the corpus to keep, where a corpus's scores live on their own scale and the
-            paper's thresholds mean nothing. Empty: the subset's own threshold holds.
+            paper's thresholds mean nothing. Empty: the subset's own threshold or share holds.
         preferences: registered corpus of preference pairs that goes with this one, if there is one.
         holdout: registered corpus of fresh pairs of the same kind, which no method trains on. Empty: held-out pairs are
             a part of this one.
@@ -92,11 +92,13 @@ class Corpus(ABC):
 
 @dataclass(frozen=True)
 class Subset:
-    """A rule that cuts a corpus by a score, by what the caption says, by tags, or by several of these at once.
+    """A rule that cuts a corpus by a score or by chance, by what the caption says, by tags, or by several of these.
 
     Attributes:
         role: which of the suite's metrics scores it ("aesthetic", …); None asks for no score.
         threshold: least score kept on a real corpus, from the paper.
+        share: share of the pairs kept, in (0, 1], drawn by a hash of their contents; only without a role. None keeps
+            all that meet the rest.
         caption: regular expression (``re.search``) that the caption must match.
         tags: tag → value that the pair must carry.
     """
@@ -104,6 +106,7 @@ class Subset:
     name: str
     role: str | None = None
     threshold: float | None = None
+    share: float | None = None
     caption: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
 

@@ -34,6 +34,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "all": "data_curation.subsets:ALL",
         "high_aesthetic": "data_curation.subsets:HIGH_AESTHETIC",
         "high_clipscore": "data_curation.subsets:HIGH_CLIPSCORE",
+        "random": "data_curation.subsets:RANDOM",
         "posters": "data_curation.subsets:POSTERS",
         "web_ui": "data_curation.subsets:WEB_UI",
     },

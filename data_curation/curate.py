@@ -18,6 +18,7 @@ from bench.corpus import Corpus, Manifest, Subset
 from bench.errors import BenchError
 from bench.machine.crew import ALONE, Crew
 from bench.metric import Metric
+from bench.rng import derive_seed
 from data_curation import scan, scoring
 from data_curation.parts import wait_for
 
@@ -41,7 +42,7 @@ def cut(
     Args:
         metric: what plays the subset's role; None for a subset without one.
         threshold: least score kept, instead of the subset's own.
-        quantile: share of the corpus to keep, best first, instead of a threshold.
+        quantile: share of the corpus to keep, instead of a threshold: best first, or drawn for a subset with a share.
         holdout: how many of the subset's pairs are kept from training: those with the least keys, so that neither the
             corpus's order nor a score decides.
         crew: who shares the work. Its ``tick`` hears of the pairs that this process has scored or scanned. Its
@@ -50,8 +51,10 @@ def cut(
     Returns:
         The manifest, which holds the threshold that was used, the count and a hash over the pairs' contents.
     """
-    if quantile is None and threshold is None:
-        quantile = corpus.quantiles.get(subset.name)
+    if metric is not None and subset.share is not None:
+        raise BenchError(f"the subset {subset.name} has a score and a share; a share is drawn without a score")
+    if quantile is None and (threshold is None or metric is None):
+        quantile = corpus.quantiles.get(subset.name, subset.share)
     used = subset.threshold if threshold is None else threshold
     if metric is not None and quantile is None and used is None:
         raise BenchError(f"the subset {subset.name} has no threshold for {corpus.name}; give --threshold or --quantile")
@@ -81,7 +84,7 @@ class _Rule:
     Attributes:
         metric: what scores the pairs; None for a subset that asks for no score.
         threshold: least score kept; unused with a quantile.
-        quantile: share kept.
+        quantile: share kept, by score or drawn.
         holdout: how many of the pairs are kept from training.
     """
 
@@ -92,6 +95,11 @@ class _Rule:
     holdout: int
 
     @property
+    def drawn(self) -> float | None:
+        """Share of the pairs that a hash draws; None where none does."""
+        return None if self.subset.share is None else self.quantile
+
+    @property
     def name(self) -> str:
         """Name of the folder of a cut: everything that decides which pairs are in it."""
         subset, metric = self.subset, self.metric
@@ -99,6 +107,8 @@ class _Rule:
         if metric is not None:
             share = f"t{self.threshold:g}" if self.quantile is None else f"q{self.quantile:g}"
             parts += [share, f"{metric.name}-v{metric.version}"]
+        elif self.drawn is not None:
+            parts.append(f"q{self.drawn:g}")
         if subset.caption is not None or subset.tags:
             parts.append("f" + records.digest({"caption": subset.caption, "tags": dict(subset.tags)})[:8])
         if self.holdout:
@@ -122,6 +132,9 @@ def _write(path: Path, corpus: Corpus, rule: _Rule, cache: Path) -> None:
             threshold = float(pairs["score"].quantile(1 - rule.quantile, interpolation="higher"))
         members = pairs[pairs["score"] >= threshold]
         best = f"; the best score is {pairs['score'].max():.3f}"
+    elif rule.drawn is not None:
+        lot = pairs["key"].map(lambda key: derive_seed("subset", subset.name, key))
+        members = pairs[lot >= lot.quantile(1 - rule.drawn, interpolation="higher")]
     if members.empty:
         raise BenchError(
             f"no pair of {corpus.name} is in {subset.name} (score of at least {threshold}){best}; lower --threshold"
@@ -149,7 +162,7 @@ def _write(path: Path, corpus: Corpus, rule: _Rule, cache: Path) -> None:
             "metric": metric.name if metric else None,
             "metric_version": metric.version if metric else None,
             "threshold": threshold if metric else None,
-            "quantile": rule.quantile if metric else None,
+            "quantile": rule.quantile if metric else rule.drawn,
             "caption": subset.caption,
             "tags": dict(subset.tags),
             "count": len(trained),

@@ -1,4 +1,7 @@
-"""The paper's subsets (SOAR, section 3.1): thresholds on a corpus's own scores, and rules on what captions say."""
+"""The paper's subsets (SOAR, section 3.1): thresholds on a corpus's own scores, and rules on what captions say.
+
+And the control of both: as many pairs, drawn without looking at them.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,9 @@ HIGH_AESTHETIC = Subset("high_aesthetic", role="aesthetic", threshold=6.8)
 
 HIGH_CLIPSCORE = Subset("high_clipscore", role="clipscore", threshold=0.40)
 """ClipScore of at least 0.40 (6,857 of the paper's 286,119 pairs); the best fifth of the shape world."""
+
+RANDOM = Subset("random", share=3725 / 286_119)
+"""A control, drawn by a hash: as large a share as `high_aesthetic` is of the paper's corpus; a fifth of the world."""
 
 POSTERS = Subset(
     "posters",

@@ -8,7 +8,7 @@ import click
 
 from bench import registry
 from bench.cli import types
-from bench.machine.bounds import MOST_TRAINING_MINUTES
+from bench.machine.bounds import MOST_TRAINING_STEPS
 
 
 @click.command()
@@ -17,11 +17,20 @@ from bench.machine.bounds import MOST_TRAINING_MINUTES
 )
 @click.option("--out", type=types.FOLDER, default="cache/pretrain", show_default=True)
 @click.option(
-    "--minutes",
-    type=types.Number(0, MOST_TRAINING_MINUTES, min_open=True),
-    help="Training time of the stage, instead of the recipe's.",
+    "--steps",
+    type=click.IntRange(1, MOST_TRAINING_STEPS),
+    help="Training steps of each stage, instead of the recipe's.",
 )
-def pretrain(stage: str, out: Path, minutes: float | None) -> None:
-    """Train the embedded backbone and its judge anew: VAE, CLIP, then the flow model. Two CPU cores need 1.5 hours."""
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+def pretrain(stage: str, out: Path, steps: int | None, device: str) -> None:
+    """Train the embedded backbone and its judge anew: VAE, CLIP, then the flow model.
+
+    A stage that was killed goes on where it was when the same command is given again.
+    """
+    import torch
+
+    from bench.machine.engine import check_dtype
+
+    check_dtype(torch.float32, torch.device(device))
     for name in ("vae", "clip", "policy", "quality") if stage == "all" else (stage,):
-        registry.load("recipes", name)(out, minutes)
+        registry.load("recipes", name)(out, steps, device)

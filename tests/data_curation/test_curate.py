@@ -280,6 +280,64 @@ def test_scoring_reads_each_picture_once_for_hash_and_score(corpus, tmp_path, mo
     assert len(asked) == 10
 
 
+# -- drawn by hash -----------------------------------------------------------------------------------------------------
+
+DRAWN = Subset("drawn", share=0.4)
+
+
+class Reversed(FakeCorpus):
+    """The pairs of a FakeCorpus, last first."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size=size)
+        self.pictures = self.pictures[::-1]
+
+    def caption(self, index: int) -> str:
+        return super().caption(len(self) - 1 - index)
+
+    @property
+    def fingerprint(self) -> str:
+        return "reversed" + super().fingerprint
+
+
+def test_a_drawn_subset_goes_by_content_and_not_by_position(tmp_path):
+    one = curate.cut(FakeCorpus(size=10), DRAWN, None, tmp_path)
+    other = curate.cut(Reversed(10), DRAWN, None, tmp_path)
+    assert one.count == 4 and one.content_hash == other.content_hash and set(one.keys) == set(other.keys)
+    assert sorted(9 - index for index in one.indices) == sorted(other.indices)
+    assert curate.cut(FakeCorpus(size=10), replace(DRAWN, name="other"), None, tmp_path).keys != one.keys
+
+
+@pytest.mark.parametrize("size", [5, 10, 11, 57, 100])
+@pytest.mark.parametrize("quantile", [0.013, 0.2, 0.5, 1.0])
+def test_a_drawn_subset_is_as_large_as_one_of_the_best(tmp_path, size, quantile):
+    corpus, scores = FakeCorpus(size=size), np.random.default_rng(1).permutation(size) / size
+    best = curate.cut(corpus, RULE, Given(scores), tmp_path, quantile=quantile)
+    drawn = curate.cut(corpus, DRAWN, None, tmp_path, quantile=quantile)
+    assert drawn.count == best.count
+    assert size < 50 or quantile == 1.0 or drawn.keys != best.keys
+
+
+def test_a_drawn_subset_says_its_share_and_asks_for_no_score(corpus, tmp_path, monkeypatch):
+    head = json.loads(curate.cut(corpus, DRAWN, None, tmp_path).path.read_text())
+    assert (head["subset"], head["quantile"], head["metric"], head["threshold"]) == ("drawn", 0.4, None, None)
+    monkeypatch.setattr(FakeCorpus, "quantiles", {"drawn": 0.2})
+    assert curate.cut(corpus, DRAWN, None, tmp_path).count == 2
+    assert curate.cut(corpus, DRAWN, None, tmp_path, quantile=0.7).count == 7
+    assert curate.cut(corpus, DRAWN, None, tmp_path, threshold=0.9).count == 2  # there is no score to be above
+    assert not (tmp_path / "scores").exists()
+
+
+def test_a_larger_share_keeps_what_a_smaller_one_has(tmp_path):
+    cuts = [curate.cut(FakeCorpus(size=40), DRAWN, None, tmp_path, quantile=q).keys for q in (0.1, 0.3, 0.9)]
+    assert set(cuts[0]) < set(cuts[1]) < set(cuts[2])
+
+
+def test_a_drawn_subset_with_a_score_ends_in_one_line(corpus, tmp_path):
+    with pytest.raises(BenchError, match="bright has a score and a share; a share is drawn without a score"):
+        curate.cut(corpus, replace(RULE, share=0.5), Given(), tmp_path)
+
+
 # -- captions and tags -------------------------------------------------------------------------------------------------
 
 

@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from data_curation.subsets import POSTERS, WEB_UI
+from data_curation.subsets import HIGH_AESTHETIC, POSTERS, RANDOM, WEB_UI
+from data_curation.world.corpus import WorldCorpus
 
 
 @pytest.mark.parametrize(
@@ -37,3 +38,9 @@ def test_captions_are_taken_by_their_words(subset, caption, taken):
 @pytest.mark.parametrize("subset", [POSTERS, WEB_UI])
 def test_they_ask_for_no_score(subset):
     assert subset.role is None and subset.threshold is None and not subset.tags
+
+
+def test_the_random_part_has_the_share_of_the_best_by_aesthetic():
+    assert round(RANDOM.share * 286_119) == 3725  # SOAR, section 3.1
+    assert WorldCorpus.quantiles[RANDOM.name] == WorldCorpus.quantiles[HIGH_AESTHETIC.name]
+    assert RANDOM.role is None

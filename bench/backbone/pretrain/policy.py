@@ -6,19 +6,16 @@ the transformer. Post-training then freezes them, as it does for SD3.5.
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
 
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
+from transformers import CLIPTokenizer, T5Tokenizer
 
-from bench import flow
+from bench import flow, records
 from bench.backbone.pretrain import text
-from bench.records import saved
-from bench.rng import torch_generator
+from bench.backbone.pretrain.training import Schedule, content, initial_weights, train, write_log
 
 TRANSFORMER = dict(
     sample_size=16,
@@ -39,11 +36,29 @@ SHIFT = 3.0
 """Timestep shift of SD3 and SD3.5 (their ``scheduler_config.json``)."""
 
 
-class _Model(torch.nn.Module):
+STEPS = 4000
+"""Of the recipe; the schedule ends with them."""
+
+
+class Trained(torch.nn.Module):
+    """What this stage trains: two CLIP towers and a T5 encoder in ``encoders``, and the ``transformer``."""
+
     def __init__(self, encoders: tuple[torch.nn.Module, ...], transformer: SD3Transformer2DModel) -> None:
         super().__init__()
         self.encoders = torch.nn.ModuleList(encoders)
         self.transformer = transformer
+
+
+def tokenizers(folder: Path, words: Sequence[str] | None) -> tuple[CLIPTokenizer, T5Tokenizer]:
+    """The CLIP and the T5 tokenizer of ``folder``, made there from ``words`` if they are given."""
+    return (
+        text.kept_tokenizer(
+            CLIPTokenizer, folder / "tokenizer", None if words is None else lambda: text.make_clip_tokenizer(words)
+        ),
+        text.kept_tokenizer(
+            T5Tokenizer, folder / "tokenizer_3", None if words is None else lambda: text.make_t5_tokenizer(words)
+        ),
+    )
 
 
 def train_policy(
@@ -52,89 +67,88 @@ def train_policy(
     words: Sequence[str],
     work: Path,
     *,
-    minutes: float,
-    until: float,
+    steps: int = STEPS,
+    device: str = "cpu",
     batch: int = 64,
     lr: float = 1.5e-3,
+    weight_decay: float = 0.02,
     caption_dropout: float = 0.1,
-    decay_share: float = 0.5,
     seed: int = 0,
     compiled: bool = False,
-) -> _Model:
-    """Flow matching from scratch on a schedule of ``minutes`` of training time, stopped after ``until`` of them.
+) -> Trained:
+    """Flow matching from scratch for ``steps``; resumes from ``work/state.pt``.
 
-    Resumes from ``work/state.pt``.
-    ``lr`` is constant after a warm-up of 300 steps and falls to 2 % of itself over the last ``decay_share``.
-    Returns the exponential moving average (decay 0.999) of the weights.
+    Tokenizers are made once, when a training starts, and lie in ``work``; ``work/token_ids.json`` says what they give.
+    The learning rate is constant after a warm-up of 300 steps and falls to zero over the last half. Weights, noise
+    levels and loss are float32.
+
+    Args:
+        latents: float32 (N, C, H, W), scaled as the VAE's configuration says.
+        captions: N texts.
+        words: what becomes one token each.
+
+    Returns:
+        The exponential moving average (decay 0.999) of the weights.
     """
-    torch.manual_seed(seed)
-    clip, t5 = text.make_clip_tokenizer(words), text.make_t5_tokenizer(words)
-    encoders = text.make_text_encoders(clip, t5)
-    model = _Model(encoders, SD3Transformer2DModel(**TRANSFORMER))
+    state = work / "state.pt"
+    clip, t5 = tokenizers(work, None if state.exists() else words)
+    table = text.id_table({"tokenizer": clip, "tokenizer_3": t5}, words)
+    records.write_json(work / "token_ids.json", table)
+    with initial_weights(seed, "policy"):
+        model = Trained(text.make_text_encoders(clip, t5), SD3Transformer2DModel(**TRANSFORMER)).to(device)
     decayed = [p for p in model.parameters() if p.ndim > 1]
     plain = [p for p in model.parameters() if p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": 0.02}, {"params": plain, "weight_decay": 0.0}]
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98))
-    ema_fn = torch.optim.swa_utils.get_ema_multi_avg_fn(0.999)
-    average = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=ema_fn)
     transformer = torch.compile(model.transformer) if compiled else model.transformer
     rows = [*captions, ""]
-    clip_ids, t5_ids = text.token_ids(clip, rows), text.token_ids(t5, rows)
-    step, spent, log = 0, 0.0, []
-    state = work / "state.pt"
-    if state.exists():
-        saved_state = saved.load(state, "delete it to start the stage again")
-        model.load_state_dict(saved_state["model"])
-        average.load_state_dict(saved_state["average"])
-        optimizer.load_state_dict(saved_state["optimizer"])
-        step, spent, log = saved_state["step"], saved_state["spent"], saved_state["log"]
-    losses: list[float] = []
-    last_save = tick = time.monotonic()
-    while spent < 60 * until:
-        share = spent / (60 * minutes)
-        rng = torch_generator(seed, step, 0, "pretrain")
+    clip_ids, t5_ids = text.token_ids(clip, rows).to(device), text.token_ids(t5, rows).to(device)
+
+    def loss_of(rng: torch.Generator) -> tuple[torch.Tensor, dict[str, float]]:
         pick = torch.randint(len(latents), (batch,), generator=rng)
         drop = torch.rand(batch, generator=rng) < caption_dropout
-        z1 = torch.randn(batch, *latents.shape[1:], generator=rng)
-        u = torch.sigmoid(torch.randn(batch, generator=rng))
-        words_of = torch.where(drop, len(rows) - 1, pick)
-        sigma = flow.shift_time(u, SHIFT)
-        z0 = latents[pick]
-        embeds, pooled = text.encode(clip_ids[words_of], t5_ids[words_of], encoders)
-        velocity = transformer(
-            hidden_states=flow.interpolate(z0, z1, sigma),
-            encoder_hidden_states=embeds,
-            pooled_projections=pooled,
-            timestep=1000 * sigma,
-            return_dict=False,
-        )[0]
-        loss = flow.velocity_error(velocity, z1 - z0).mean()
-        for group in optimizer.param_groups:
-            group["lr"] = lr * min(1.0, (step + 1) / 300) * max(min(1.0, (1 - share) / decay_share), 0.02)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        average.update_parameters(model)
-        step += 1
-        losses.append(loss.item())
-        now = time.monotonic()
-        spent, tick = spent + now - tick, now
-        if step % 100 == 0:
-            log.append({"step": step, "seconds": round(spent, 1), "loss": sum(losses) / len(losses)})
-            print(log[-1], flush=True)
-            losses = []
-        if now - last_save > 240 or spent >= 60 * until:
-            states = {"model": model.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict()}
-            saved.save({**states, "step": step, "spent": spent, "log": log}, state)
-            last_save = time.monotonic()
-    (work / "training_log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
-    return cast(_Model, average.module)
+        z1 = torch.randn(batch, *latents.shape[1:], generator=rng).to(device)
+        sigma = flow.shift_time(torch.sigmoid(torch.randn(batch, generator=rng)), SHIFT).to(device)
+        words_of = torch.where(drop, len(rows) - 1, pick).to(device)
+        z0 = latents[pick].to(device)
+        with torch.autocast(torch.device(device).type, torch.bfloat16):
+            embeds, pooled = text.encode(clip_ids[words_of], t5_ids[words_of], *model.encoders)
+            velocity = transformer(
+                hidden_states=flow.interpolate(z0, z1, sigma),
+                encoder_hidden_states=embeds,
+                pooled_projections=pooled,
+                timestep=1000 * sigma,
+                return_dict=False,
+            )[0]
+        return flow.velocity_error(velocity.float(), z1 - z0).mean(), {}
+
+    trained, log = train(
+        model,
+        optimizer,
+        loss_of,
+        Schedule(steps, lr, warm_up=300, decay_share=0.5),
+        state,
+        stage="policy",
+        seed=seed,
+        identity={
+            "model": TRANSFORMER,
+            "latents": content(latents),
+            "captions": records.digest(list(captions)),
+            "words": records.digest(sorted(set(words))),
+            "token_ids": records.digest(table),
+            "batch": batch,
+            "weight_decay": weight_decay,
+            "caption_dropout": caption_dropout,
+        },
+        ema=0.999,
+    )
+    write_log(log, work)
+    return trained
 
 
-def assemble(model: _Model, vae: AutoencoderKL, words: Sequence[str]) -> StableDiffusion3Pipeline:
-    """A complete SD3 pipeline around trained parts."""
-    clip, t5 = text.make_clip_tokenizer(words), text.make_t5_tokenizer(words)
+def assemble(model: Trained, vae: AutoencoderKL, work: Path) -> StableDiffusion3Pipeline:
+    """A complete SD3 pipeline around trained parts, with the tokenizers that lie in the training's folder."""
+    clip, t5 = tokenizers(work, None)
     one, two, three = model.encoders
     return StableDiffusion3Pipeline(
         transformer=model.transformer,

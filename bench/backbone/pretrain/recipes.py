@@ -1,4 +1,4 @@
-"""The recipe of the embedded backbone as `bench pretrain` runs it, with the values that made the shipped weights."""
+"""The recipe of the embedded backbone as `bench pretrain` runs it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import registry
+from bench.errors import BenchError
 from bench.records import saved
 
 PAIRS, SEED = 40_000, 0
@@ -25,35 +26,37 @@ def captions_and_words(world: Any) -> tuple[list[str], list[str]]:
     return captions, sorted({word for caption in captions for word in caption.split() if '"' not in word})
 
 
-def vae(out: Path, minutes: float | None) -> None:
-    """Stage 1: the VAE, 11 minutes on two cores."""
-    from bench.backbone.pretrain.vae import train_vae
+def vae(out: Path, steps: int | None, device: str) -> None:
+    """Stage 1: the VAE; leaves ``out/vae``."""
+    from bench.backbone.pretrain.vae import STEPS, train_vae
 
-    train_vae(corpus(out).images, out / "vae", minutes=minutes or 11)
+    train_vae(corpus(out).images, out / "vae", out / "vae" / "state.pt", steps=steps or STEPS, device=device)
 
 
-def policy(out: Path, minutes: float | None) -> None:
-    """Stage 2: transformer and text encoders, 53 minutes on two cores; leaves a whole pipeline in ``out/tiny_sd3``.
-
-    The schedule is one of 80 minutes, stopped at 53: a base that is finished leaves post-training nothing to improve.
-    """
+def policy(out: Path, steps: int | None, device: str) -> None:
+    """Stage 2: transformer and text encoders; leaves a whole pipeline in ``out/tiny_sd3``."""
     from diffusers import AutoencoderKL
 
     from bench.backbone.loader import encode_images
-    from bench.backbone.pretrain.policy import assemble, train_policy
+    from bench.backbone.pretrain.policy import STEPS, assemble, train_policy
 
+    weights = out / "vae" / "diffusion_pytorch_model.safetensors"
+    if not weights.exists():
+        raise BenchError(f"{weights} is not there; run `bench pretrain --stage vae` first")
     world = corpus(out)
     captions, words = captions_and_words(world)
     autoencoder = AutoencoderKL.from_pretrained(out / "vae").eval()
-    weights = (out / "vae" / "diffusion_pytorch_model.safetensors").read_bytes()
-    cache = out / f"latents-{hashlib.sha256(weights).hexdigest()[:16]}.pt"  # a VAE trained anew has other latents
+    # Another VAE has other latents, and so has another corpus.
+    key = hashlib.sha256(weights.read_bytes() + world.fingerprint.encode()).hexdigest()[:16]
+    cache = out / f"latents-{key}.pt"
     if not cache.exists():
-        saved.save(encode_images(autoencoder, world.images), cache)
+        saved.save(encode_images(autoencoder.to(device), world.images), cache)
+        autoencoder.to("cpu")
     latents = saved.load(cache, "delete it and run the same command")
     work = out / "policy"
-    work.mkdir(exist_ok=True)
-    model = train_policy(latents, captions, words, work, minutes=80, until=minutes or 53, compiled=True)
+    model = train_policy(latents, captions, words, work, steps=steps or STEPS, device=device, compiled=True)
     autoencoder.register_to_config(_name_or_path="")  # not a path of the machine that trained it
-    assemble(model, autoencoder, words).save_pretrained(out / "tiny_sd3")
+    assemble(model.to("cpu"), autoencoder, work).save_pretrained(out / "tiny_sd3")
     for part, trained in (("vae", out / "vae"), ("transformer", work)):
         shutil.copy(trained / "training_log.jsonl", out / "tiny_sd3" / part)
+    shutil.copy(work / "token_ids.json", out / "tiny_sd3")

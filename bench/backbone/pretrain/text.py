@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import string
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
 
 import torch
 from tokenizers import Tokenizer
@@ -23,6 +25,10 @@ from transformers import (
     T5EncoderModel,
     T5Tokenizer,
 )
+
+from bench.errors import BenchError
+
+T = TypeVar("T", bound=PreTrainedTokenizerBase)
 
 MAX_TOKENS = 12
 """Token length of all three encoders; the longest caption of the world needs 11."""
@@ -49,6 +55,38 @@ def make_t5_tokenizer(words: Sequence[str]) -> T5Tokenizer:
     vocab += [(letter, -4.0) for letter in [*string.ascii_lowercase, *string.digits, '"', "'", ",", ".", "-"]]
     vocab += [("▁" + word, -1.0) for word in sorted(set(words)) if len(word) > 1 or word == "a"]
     return T5Tokenizer(vocab=vocab, extra_ids=0, model_max_length=MAX_TOKENS)
+
+
+def kept_tokenizer(kind: type[T], folder: Path, make: Callable[[], T] | None) -> T:
+    """The tokenizer that lies in a folder. Training and the pipeline that ships read the same files.
+
+    Args:
+        make: makes it first; None: a training goes on, so it is there.
+
+    Raises:
+        BenchError: it is not there, or is damaged.
+    """
+    if make is not None:
+        make().save_pretrained(folder)
+    try:
+        (folder / "tokenizer.json").stat()  # where it is not there, the libraries make an empty one
+        tokenizer: T = kind.from_pretrained(folder)
+    except Exception as error:  # the libraries raise whatever a damaged file brings about
+        raise BenchError(
+            f"{folder} holds no tokenizer of this training; delete the stage's state to train anew"
+        ) from error
+    return tokenizer
+
+
+def id_table(
+    tokenizers: Mapping[str, PreTrainedTokenizerBase], words: Sequence[str]
+) -> dict[str, dict[str, list[int]]]:
+    """Ids by tokenizer and text: of each word, and of each letter of a sign, as its first and as its last.
+
+    It ships with the weights: whoever reads them can check that a tokenizer gives the ids of the training.
+    """
+    texts = [*sorted(set(words)), *(f'"{letter}{letter}"' for letter in string.ascii_lowercase)]
+    return {name: {text: list(made(text).input_ids) for text in texts} for name, made in tokenizers.items()}
 
 
 def make_text_encoders(
@@ -93,13 +131,14 @@ def make_text_encoders(
 def encode(
     clip: torch.Tensor,
     t5: torch.Tensor,
-    encoders: tuple[CLIPTextModelWithProjection, CLIPTextModelWithProjection, T5EncoderModel],
+    one: CLIPTextModelWithProjection,
+    two: CLIPTextModelWithProjection,
+    three: T5EncoderModel,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """SD3's prompt_embeds (N, 2 x MAX_TOKENS, t5_width) and pooled_prompt_embeds (N, 2 x clip_width), with gradient.
 
     ``StableDiffusion3Pipeline.encode_prompt`` computes the same from the saved encoders (a test compares them).
     """
-    one, two, three = encoders
     outputs = [encoder(clip, output_hidden_states=True) for encoder in (one, two)]
     hidden = torch.cat([out.hidden_states[-2] for out in outputs], -1)
     t5_hidden = three(t5).last_hidden_state
@@ -107,8 +146,9 @@ def encode(
     return torch.cat([hidden, t5_hidden], 1), torch.cat([out.text_embeds for out in outputs], -1)
 
 
-def token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> torch.Tensor:
-    """Token ids padded to ``MAX_TOKENS``: int64 (N, MAX_TOKENS)."""
-    batch = tokenizer(list(texts), padding="max_length", max_length=MAX_TOKENS, truncation=True, return_tensors="pt")
-    ids: torch.Tensor = batch.input_ids
-    return ids
+def token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], length: int = MAX_TOKENS) -> torch.Tensor:
+    """Token ids padded to ``length``: int64 (N, length). BenchError for a text that has more."""
+    rows = tokenizer(list(texts), padding="max_length", max_length=length, truncation=False).input_ids
+    if long := [text for text, row in zip(texts, rows, strict=True) if len(row) > length]:
+        raise BenchError(f"{long[0]!r} has more than {length} tokens; shorten the caption")
+    return torch.tensor(rows)

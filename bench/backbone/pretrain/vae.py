@@ -6,17 +6,14 @@ everything after it; 4x with 8 channels keeps them.
 
 from __future__ import annotations
 
-import json
-import time
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
 
 from bench.backbone.loader import to_tensor
-from bench.rng import torch_generator
+from bench.backbone.pretrain.training import Schedule, content, initial_weights, train, write_log
 
 CONFIG = dict(
     block_out_channels=(16, 32, 48),
@@ -31,63 +28,67 @@ CONFIG = dict(
     sample_size=64,
 )
 
+STEPS = 2000
+"""Of the recipe. The first weights passed their gates after about as many."""
+
 
 def train_vae(
     images: np.ndarray,
     out: Path,
+    state: Path,
     *,
-    minutes: float,
+    steps: int = STEPS,
+    device: str = "cpu",
     batch: int = 32,
     lr: float = 2e-3,
     kl_weight: float = 1e-5,
     latent_noise: float = 0.05,
     seed: int = 0,
 ) -> AutoencoderKL:
-    """Train on ``images`` (uint8, N x 64 x 64 x 3) for ``minutes`` of wall time and save to ``out``.
+    """Train on ``images`` (uint8, N x 64 x 64 x 3) for ``steps`` and save to ``out``; resumes from ``state``.
 
     Loss is L1 + 4 MSE + a small KL. Noise of ``latent_noise`` latent standard deviations is added before decoding,
-    so that the decoder forgives small errors of the flow model.
+    so that the decoder forgives small errors of the flow model. Convolutions compute in bfloat16.
     """
-    torch.manual_seed(seed)
-    vae = AutoencoderKL(**CONFIG)
+    with initial_weights(seed, "vae"):
+        vae = AutoencoderKL(**CONFIG).to(device)
     optimizer = torch.optim.AdamW(vae.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=0.0)
-    average = torch.optim.swa_utils.AveragedModel(vae, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.998))
-    start, step, log = time.monotonic(), 0, []
-    while (share := (time.monotonic() - start) / (60 * minutes)) < 1.0:
-        rng = torch_generator(seed, step, 0, "vae")
+
+    def loss_of(rng: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         pick = torch.randint(len(images), (batch,), generator=rng)
-        pixels = to_tensor(images[pick.numpy()])
-        for group in optimizer.param_groups:
-            group["lr"] = lr * min(1.0, (step + 1) / 100) * (0.02 + 0.98 * (1 - share))
-        with torch.autocast("cpu", torch.bfloat16):
+        pixels = to_tensor(images[pick.numpy()]).to(device)
+        with torch.autocast(torch.device(device).type, torch.bfloat16):
             posterior = vae.encode(pixels).latent_dist
             latents = posterior.mean.float()
-            noise = torch.randn(latents.shape, generator=rng) * latent_noise * latents.detach().std()
+            noise = torch.randn(latents.shape, generator=rng).to(device) * latent_noise * latents.detach().std()
             decoded = vae.decode(latents + noise).sample.float()
         error = decoded - pixels
+        l1, mse = error.abs().mean(), error.pow(2).mean()
         kl = 0.5 * (latents.pow(2) + posterior.var.float() - posterior.logvar.float() - 1).mean()
-        loss = error.abs().mean() + 4 * error.pow(2).mean() + kl_weight * kl
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
-        optimizer.step()
-        average.update_parameters(vae)
-        step += 1
-        if step % 100 == 0:
-            log.append(
-                {
-                    "step": step,
-                    "mse": error.pow(2).mean().item() / 4,
-                    "l1": error.abs().mean().item() / 2,
-                    "kl": kl.item(),
-                }
-            )
-            print(log[-1], flush=True)
-    vae = cast(AutoencoderKL, average.module)
+        return l1 + 4 * mse + kl_weight * kl, {"mse": mse.detach() / 4, "l1": l1.detach() / 2, "kl": kl.detach()}
+
+    vae, log = train(
+        vae,
+        optimizer,
+        loss_of,
+        Schedule(steps, lr, warm_up=100, decay_share=1.0),
+        state,
+        stage="vae",
+        seed=seed,
+        identity={
+            "model": CONFIG,
+            "images": content(images),
+            "batch": batch,
+            "kl_weight": kl_weight,
+            "latent_noise": latent_noise,
+        },
+        ema=0.998,
+    )
     vae.eval()
+    first = [to_tensor(images[i : i + 256]).to(device) for i in range(0, min(2048, len(images)), 256)]
     with torch.no_grad():
-        sample = torch.cat([vae.encode(to_tensor(images[i : i + 256])).latent_dist.mean for i in range(0, 2048, 256)])
+        sample = torch.cat([vae.encode(pixels).latent_dist.mean for pixels in first])
     vae.register_to_config(shift_factor=float(sample.mean()), scaling_factor=float(1 / sample.std()))
     vae.save_pretrained(out)
-    (out / "training_log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
+    write_log(log, out)
     return vae

@@ -68,6 +68,7 @@ COUNTS = {
     "tune": ("--trials", "--micro-batch", "--resolution"),
     "evaluate tiny-sd3": ("--limit", "--evaluation-batch", "--max-sequence-length"),
     "curate": ("--resolution",),
+    "pretrain": ("--steps",),
 }
 
 
@@ -83,7 +84,6 @@ REALS = (
     ("run --dry-run", "--utilisation"),
     ("run --dry-run", "--peak-tflops"),
     ("curate", "--quantile"),
-    ("pretrain", "--minutes"),
 )
 
 
