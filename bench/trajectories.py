@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from bench import flow
 from bench.batches import PromptBatch
+from bench.flow import Scale
 from bench.rollout import one_of_each, roll_out
 
 if TYPE_CHECKING:
@@ -25,28 +27,28 @@ class Transitions:
     Attributes:
         kind, noise_level: of the step.
         guarded: importance ratios are GRPO-Guard's, which compare means instead of log-probabilities.
-        sigmas: (T + 1,) noise levels.
+        sigmas: T + 1 noise levels, numbers of the host: a step's coefficients then cost a GPU nothing.
         guidance_scale: of the sampling policy.
     """
 
     kind: TransitionKind
     noise_level: float
     guarded: bool
-    sigmas: Tensor
+    sigmas: Sequence[float]
     guidance_scale: float
 
-    def moments(self, z: Tensor, velocity: Tensor, i: int) -> tuple[Tensor, Tensor]:
+    def moments(self, z: Tensor, velocity: Tensor, i: int) -> tuple[Tensor, Scale]:
         """Mean and standard deviation of step ``i``."""
-        sigma, after, cap = self.sigmas[i], self.sigmas[i + 1], float(self.sigmas[1])
+        sigma, after, cap = self.sigmas[i], self.sigmas[i + 1], self.sigmas[1]
         return flow.transition_moments(
             self.kind, z, velocity, sigma, after, noise_level=self.noise_level, sigma_cap=cap
         )
 
-    def memory(self, after: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    def memory(self, after: Tensor, mean: Tensor, std: Scale) -> Tensor:
         """What a ratio needs of the policy that sampled ``after``: log-probabilities (n,), or if guarded the means."""
         return mean if self.guarded else flow.transition_log_prob(self.kind, after, mean, std)
 
-    def ratio(self, after: Tensor, mean: Tensor, std: Tensor, old: Tensor | None) -> Tensor:
+    def ratio(self, after: Tensor, mean: Tensor, std: Scale, old: Tensor | None) -> Tensor:
         """Importance ratios (n,) of the policy with these moments to the one that left ``old``.
 
         None: right after sampling the old policy is this policy. Taking its part from this very forward makes the ratio
@@ -56,11 +58,11 @@ class Transitions:
         old = memory.detach() if old is None else old
         return flow.guarded_ratio(after, mean, old, std) if self.guarded else torch.exp(memory - old)
 
-    def divergence(self, mean: Tensor, reference: Tensor, std: Tensor, i: int) -> Tensor:
+    def divergence(self, mean: Tensor, reference: Tensor, std: Scale, i: int) -> Tensor:
         """Of step ``i`` from one with another mean: (n,)."""
         return flow.transition_divergence(self.kind, mean, reference, std, self.span(i))
 
-    def span(self, i: int) -> Tensor:
+    def span(self, i: int) -> float:
         """``-dt`` of step ``i``."""
         return self.sigmas[i] - self.sigmas[i + 1]
 

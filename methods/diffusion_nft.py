@@ -105,7 +105,7 @@ class DiffusionNFT(PostTrainingMethod):
 
     def update(self, job: Job, batch: PromptBatch, clean: Tensor, good: Tensor, rows: Tensor) -> None:
         """One optimizer update on the samples in ``rows``; ``clean`` and ``good`` are this process's."""
-        c, sigmas = self.config, job.policy.sigmas(self.config.sampling_steps)
+        c, sigmas = self.config, job.policy.sigmas(self.config.sampling_steps).to(job.device)
         for part in job.parts(batch, rows):
             share, z0 = batch[part], clean[part]
             order = job.uniform(share, "levels", c.sampling_steps).argsort(1)  # of every image, its own

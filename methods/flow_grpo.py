@@ -85,7 +85,7 @@ class FlowGRPO(PostTrainingMethod):
 
     def step(self, job: Job) -> None:
         c = self.config
-        sigmas = job.policy.sigmas(c.sampling_steps)
+        sigmas = job.policy.sigmas(c.sampling_steps).tolist()
         by = Transitions(c.sde_kind, c.noise_level, c.guard, sigmas, c.guidance_scale)
         batch, trained = draw_groups(job, c.prompts, c.group_size), self.trained_steps(job)
         paths, rewards = sample_paths(

@@ -58,7 +58,8 @@ def sampled(world, **overrides):
     """A job, its method, one batch, the sampler and its paths."""
     job, method = prepare(world, "flow_grpo", **overrides)
     c = method.config
-    by = Transitions(c.sde_kind, c.noise_level, c.guard, job.policy.sigmas(c.sampling_steps), c.guidance_scale)
+    sigmas = job.policy.sigmas(c.sampling_steps).tolist()
+    by = Transitions(c.sde_kind, c.noise_level, c.guard, sigmas, c.guidance_scale)
     batch = job.prompts(c.prompts, repeat=c.group_size)
     paths, _ = sample_paths(
         job, batch, by, trained=method.trained_steps(job), shared_by=c.group_size if c.window else None,
@@ -246,7 +247,7 @@ def test_the_clipped_loss_and_the_divergence_follow_the_protocol(world, monkeypa
 def test_the_guards_gradient_is_the_noise_times_the_means_over_minus_dt(world, monkeypatch):
     """On policy: d/d mean of -A ratio / -dt is -A eps / (dimensions -dt), with no std in it."""
     job, method, batch, by, paths = sampled(world, guard=True, kl_weight=0.0)
-    advantages, sigmas, gradients = torch.tensor([1.0, -2.0, 0.5, 3.0, -1.0, -0.5]), wide(by.sigmas), []
+    advantages, sigmas, gradients = torch.tensor([1.0, -2.0, 0.5, 3.0, -1.0, -0.5]), np.array(by.sigmas), []
 
     def spy(z, velocity, i):
         mean, std = Transitions.moments(by, z, velocity, i)
