@@ -85,6 +85,7 @@ def main(pipeline: Path, out: Path, sharding: str) -> None:
             "logs": logs,
             "resumed": relogged == logs[2:],
             "meter": job.meter.counts(),
+            "bucket_views": getattr(job.policy.module, "gradient_as_bucket_view", None),
             "before": before,
             "weights": whole([p.detach() for p in job.parameters]),
             "evaluated": evaluated,

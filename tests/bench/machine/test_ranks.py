@@ -94,6 +94,11 @@ def test_a_checkpoint_resumes_bit_for_bit(results, kind, case):
     assert results[kind][case]["resumed"]
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_gradients_lie_in_the_buckets_that_are_sent(results, case):
+    assert results["ddp"][case]["bucket_views"] is True
+
+
 @pytest.mark.parametrize("kind", ["one", "ddp", "fsdp"])
 def test_no_model_outlives_its_job(results, kind):
     assert results[kind]["alive"] == 0
