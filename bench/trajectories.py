@@ -12,6 +12,7 @@ from torch import Tensor
 from bench import flow
 from bench.batches import PromptBatch
 from bench.flow import Scale
+from bench.machine.transfer import beside, sent
 from bench.rollout import one_of_each, roll_out
 
 if TYPE_CHECKING:
@@ -83,6 +84,16 @@ class Paths:
     memory: Tensor
     unconditional: Tensor | None = None
 
+    def __getitem__(self, part: Tensor) -> Paths:
+        """Those of a micro-batch, whose positions may be on the host."""
+        on = beside(part, self.latents)
+        unconditional = None if self.unconditional is None else self.unconditional[on]
+        return Paths(self.steps, self.latents[on], self.memory[on], unconditional)
+
+    def levels(self, by: Transitions) -> Tensor:
+        """(K,) levels before each step, on the latents' device."""
+        return sent(torch.tensor([by.sigmas[i] for i in self.steps]), self.latents.device)
+
 
 @torch.no_grad()
 def sample_paths(
@@ -107,13 +118,15 @@ def sample_paths(
         groups, ends = one_of_each(batch, shared_by), []
         for part in job.parts(groups):
             own, before = groups[part], range(trained.start)
-            ends.append(_walk(job, own, job.noise(own, "start"), by, before, trained, windowed=True)[0])
+            with job.policy.at_rest():
+                ends.append(_walk(job, own, job.noise(own, "start"), by, before, trained, windowed=True)[0])
         starts = torch.cat(ends)[: len(groups)]
 
     def draw(share: PromptBatch) -> tuple[Tensor, tuple[Tensor, ...]]:
-        start = job.noise(share, "start") if starts is None else starts[share.of]
+        start = job.noise(share, "start") if starts is None else starts[beside(share.of, starts)]
         steps = range(0 if starts is None else trained.start, len(by.sigmas) - 1)
-        end, tensors = _walk(job, share, start, by, steps, trained, windowed=starts is not None)
+        with job.policy.at_rest():
+            end, tensors = _walk(job, share, start, by, steps, trained, windowed=starts is not None)
         before, after, memory, unconditional = zip(*tensors, strict=True)
         paths = torch.stack([before[0], *after], 1), torch.stack(memory, 1)
         return end, (*paths, torch.stack(unconditional, 1)) if keep_unconditional else paths
@@ -126,12 +139,12 @@ def _walk(
     job: Job, share: PromptBatch, z: Tensor, by: Transitions, steps: range, trained: range, *, windowed: bool
 ) -> tuple[Tensor, list[tuple[Tensor, Tensor, Tensor, Tensor]]]:
     """Where ``steps`` lead; of each that is trained, latents before and after, memory and unconditional velocity."""
-    trained_steps = []
+    trained_steps, text = [], share.text
     for i in steps:
         if by.guidance_scale == 1:
-            unconditional = velocity = job.policy.velocity(z, by.sigmas[i], share.text)
+            unconditional = velocity = job.policy.velocity(z, by.sigmas[i], text)
         else:
-            unconditional, conditional = job.policy.branches(z, by.sigmas[i], share.text)
+            unconditional, conditional = job.policy.branches(z, by.sigmas[i], text)
             velocity = flow.guide(unconditional, conditional, by.guidance_scale)
         if windowed and i not in trained:
             z = flow.euler(z, velocity, by.sigmas[i], by.sigmas[i + 1])

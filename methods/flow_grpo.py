@@ -13,13 +13,16 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from bench import flow
 from bench.lora import LoRAConfig
+from bench.machine.transfer import beside
 from bench.method import Needs, PostTrainingMethod, Traits
 from bench.rollout import draw_groups
 from bench.trajectories import Paths, TransitionKind, Transitions, sample_paths
+from bench.velocities import velocities
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from bench.backbone.condition import TextCondition
     from bench.batches import PromptBatch
     from bench.job import Job
 
@@ -92,13 +95,15 @@ class FlowGRPO(PostTrainingMethod):
             job, batch, by, trained=trained, shared_by=c.group_size if c.window else None,
             keep_unconditional=c.guidance_scale != 1 and c.detach_unconditional,
         )  # fmt: skip
+        rewards = rewards.cpu()  # the host has to know which rows are visited
         advantages = flow.group_advantages(rewards.view(c.prompts, c.group_size), clip=c.advantage_clip).flatten()
-        kept = torch.nonzero(advantages).flatten().cpu()
+        kept = torch.nonzero(advantages).flatten()
         job.log("reward", rewards.mean())
         job.log("reward_std", rewards.std())
         job.log("kept", float(len(kept)))
         order = kept[torch.randperm(len(kept), generator=job.rng("order"))]
-        for update, rows in enumerate(order.tensor_split(min(c.updates, max(len(order), 1)))):
+        turns = order.tensor_split(min(c.updates, max(len(order), 1)))
+        for update, rows in enumerate(turns):
             if len(rows):
                 self.update(job, batch, by, paths, advantages[batch.rows], rows, on_policy=update == 0)
 
@@ -119,11 +124,14 @@ class FlowGRPO(PostTrainingMethod):
         """One optimizer update on the samples in ``rows``; ``advantages`` are those of this process's samples."""
         c = self.config
         for part in job.parts(batch, rows):
-            text = batch[part].text
+            text, own = batch[part].text, paths[part]
+            advantage = beside(advantages[part], own.latents)
+            free = self.unconditional(job, own, by, text, on_policy=on_policy)
+            frozen = self.reference(job, own, by, text)
             for k, i in enumerate(paths.steps):
-                z, after, sigma = paths.latents[part, k], paths.latents[part, k + 1], by.sigmas[i]
-                old = None if on_policy else paths.memory[part, k]
-                known = paths.unconditional[part, k] if on_policy and paths.unconditional is not None else None
+                z, after, sigma = own.latents[:, k], own.latents[:, k + 1], by.sigmas[i]
+                old = None if on_policy else own.memory[:, k]
+                known = None if free is None else free[:, k]
                 with job.more(i < paths.steps[-1]):
                     velocity = job.policy.guided_velocity(
                         z, sigma, text, c.guidance_scale,
@@ -131,13 +139,11 @@ class FlowGRPO(PostTrainingMethod):
                     )  # fmt: skip
                     mean, std = by.moments(z, velocity, i)
                     ratio = by.ratio(after, mean, std, old)
-                    loss = flow.clipped_objective(ratio, advantages[part], c.clip_range).sum()
+                    loss = flow.clipped_objective(ratio, advantage, c.clip_range).sum()
                     if c.guard:
                         loss = loss / by.span(i)
-                    if c.kl_weight:
-                        with torch.no_grad(), job.policy.reference():
-                            frozen = job.policy.guided_velocity(z, sigma, text, c.guidance_scale)
-                        divergence = by.divergence(mean, by.moments(z, frozen, i)[0], std, i).sum()
+                    if frozen is not None:
+                        divergence = by.divergence(mean, by.moments(z, frozen[:, k], i)[0], std, i).sum()
                         loss = loss + c.kl_weight * divergence
                         job.log("kl", divergence, len(part))
                     job.accumulate(loss, len(part))
@@ -145,3 +151,27 @@ class FlowGRPO(PostTrainingMethod):
                 if k == 0:
                     job.log("ratio", ratio.sum(), len(part))
         job.update()
+
+    def unconditional(
+        self, job: Job, paths: Paths, by: Transitions, text: TextCondition, *, on_policy: bool
+    ) -> Tensor | None:
+        """Unconditional velocities (n, K, C, H, W) of a micro-batch at all steps, where no gradient leads there."""
+        c = self.config
+        if on_policy and paths.unconditional is not None:
+            return paths.unconditional
+        if c.guidance_scale == 1 or not c.detach_unconditional:
+            return None
+        policy, states = job.policy, paths.latents[:, :-1]
+        return velocities(
+            job, lambda z, sigma, _: policy.unconditional_velocity(z, sigma), states, paths.levels(by), text
+        )
+
+    def reference(self, job: Job, paths: Paths, by: Transitions, text: TextCondition) -> Tensor | None:
+        """Guided velocities (n, K, C, H, W) of the frozen policy at all steps, where the loss has a divergence."""
+        if not self.config.kl_weight:
+            return None
+        policy, states, scale = job.policy, paths.latents[:, :-1], self.config.guidance_scale
+        with policy.reference():
+            return velocities(
+                job, lambda z, sigma, own: policy.guided_velocity(z, sigma, own, scale), states, paths.levels(by), text
+            )

@@ -135,7 +135,12 @@ class Policy:
         unconditional, conditional = both.chunk(2)
         return unconditional, conditional
 
-    @torch.no_grad()
+    @contextmanager
+    def at_rest(self) -> Iterator[None]:
+        """Inside, nothing has a graph and no weight may change: weights are cast once, and not in every forward."""
+        with torch.no_grad(), self.engine.autocast():
+            yield
+
     def sample(
         self,
         noise: Tensor,
@@ -158,7 +163,8 @@ class Policy:
         def velocity(latents: Tensor, sigma: float) -> Tensor:
             return self.guided_velocity(latents, sigma, text, guidance_scale)
 
-        return solve(velocity, noise, self.sigmas(steps, levels), solver, remedy)
+        with self.at_rest():
+            return solve(velocity, noise, self.sigmas(steps, levels), solver, remedy)
 
     @contextmanager
     def reference(self) -> Iterator[None]:

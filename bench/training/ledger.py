@@ -98,6 +98,13 @@ class Ledger:
 
 def _on_host(values: Sequence[Tensor | float]) -> list[float]:
     """Numbers, of which those on a device are fetched together: each fetch waits for all that the device has to do."""
-    held = [value.reshape(()) for value in values if isinstance(value, Tensor)]
-    fetched = iter(torch.stack(held).tolist() if held else [])
-    return [next(fetched) if isinstance(value, Tensor) else value for value in values]
+    of: dict[torch.device, list[int]] = {}
+    for place, value in enumerate(values):
+        if isinstance(value, Tensor):
+            of.setdefault(value.device, []).append(place)
+    out = list(values)
+    for places in of.values():
+        fetched = torch.stack([torch.as_tensor(values[place]).reshape(()) for place in places]).tolist()
+        for place, number in zip(places, fetched, strict=True):
+            out[place] = number
+    return [float(number) for number in out]
