@@ -6,6 +6,7 @@ group, and takes clipped policy-gradient updates over the sampling steps. Formul
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from bench.backbone.condition import TextCondition
     from bench.batches import PromptBatch
+    from bench.flow import Scale
     from bench.job import Job
 
 
@@ -52,6 +54,10 @@ class FlowGRPOConfig(LoRAConfig):
     noise_level: float = Field(0.7, gt=0, description="a of the stochastic step")
     guard: bool = Field(False, description="GRPO-Guard (arXiv 2510.22319): normalised ratios, losses divided by -dt")
     clip_range: float = Field(1e-4, gt=0, description="of the ratio; tiny because log-probabilities are means")
+    old_as_trained: bool = Field(
+        False, description="old values of later updates from forwards of the training's own shape, which costs those; "
+        "set it where the logged noise comes near clip_range (bfloat16 with Fast's or Guard's)"
+    )  # fmt: skip
     advantage_clip: float = Field(5.0, gt=0, description="advantages are clipped to ± this")
     kl_weight: float = Field(0.01, ge=0, description="beta: .04 GenEval and OCR, .01 PickScore, .02 ClipScore")
     ema_decay: float = Field(0.9, ge=0, lt=1, description="EMA weights are evaluated; train_sd3.py")
@@ -103,6 +109,8 @@ class FlowGRPO(PostTrainingMethod):
         job.log("kept", float(len(kept)))
         order = kept[torch.randperm(len(kept), generator=job.rng("order"))]
         turns = order.tensor_split(min(c.updates, max(len(order), 1)))
+        if c.old_as_trained:
+            paths = self.as_trained(job, batch, by, paths, turns[1:])
         for update, rows in enumerate(turns):
             if len(rows):
                 self.update(job, batch, by, paths, advantages[batch.rows], rows, on_policy=update == 0)
@@ -139,6 +147,8 @@ class FlowGRPO(PostTrainingMethod):
                     )  # fmt: skip
                     mean, std = by.moments(z, velocity, i)
                     ratio = by.ratio(after, mean, std, old)
+                    if on_policy:
+                        self.log_noise(job, by, after, mean.detach(), std, own.memory[:, k])
                     loss = flow.clipped_objective(ratio, advantage, c.clip_range).sum()
                     if c.guard:
                         loss = loss / by.span(i)
@@ -175,3 +185,36 @@ class FlowGRPO(PostTrainingMethod):
             return velocities(
                 job, lambda z, sigma, own: policy.guided_velocity(z, sigma, own, scale), states, paths.levels(by), text
             )
+
+    def as_trained(self, job: Job, batch: PromptBatch, by: Transitions, paths: Paths, turns: Sequence[Tensor]) -> Paths:
+        """Paths that remember what forwards of an update's shape say of the old policy, for the rows of ``turns``.
+
+        To be called before the first update. flow_grpo samples and trains in batches of one size (``config/grpo.py``
+        @ ac4c86e), so that its ratios have no such noise.
+        """
+        c, memory, known = self.config, paths.memory.clone(), torch.zeros(len(batch), dtype=torch.bool)
+        for rows in turns:
+            for part in job.parts(batch, rows):  # with gradients on: cut as for a backward
+                fresh = torch.nonzero(~known[part]).flatten()  # a repeated one only keeps another process company
+                with torch.no_grad():
+                    text, own = batch[part].text, paths[part]
+                    free = self.unconditional(job, own, by, text, on_policy=False)
+                    for k, i in enumerate(paths.steps):
+                        velocity = job.policy.guided_velocity(
+                            own.latents[:, k], by.sigmas[i], text, c.guidance_scale,
+                            unconditional=None if free is None else free[:, k],
+                        )  # fmt: skip
+                        mean, std = by.moments(own.latents[:, k], velocity, i)
+                        kept = by.memory(own.latents[:, k + 1], mean, std)
+                        memory[beside(part[fresh], memory), k] = kept[beside(fresh, kept)]
+                known[part] = True
+        return Paths(paths.steps, paths.latents, memory, paths.unconditional)
+
+    @staticmethod
+    @torch.no_grad()
+    def log_noise(job: Job, by: Transitions, after: Tensor, mean: Tensor, std: Scale, sampled: Tensor) -> None:
+        """Log how far rounding alone moves a ratio: the old policy in this forward, against itself while sampling.
+
+        The two forwards have other shapes, and so other kernels. A change of the policy must be larger to be seen.
+        """
+        job.log("noise", (by.ratio(after, mean, std, sampled) - 1).abs().sum(), len(after))

@@ -99,6 +99,51 @@ def test_what_the_paths_remember_is_the_sampling_policys(world, variant):
     assert log["ratio"] == pytest.approx(1.0, abs=1e-5) and log["clipped"] == 0.0
 
 
+@every_variant
+@pytest.mark.parametrize("micro_batch", [None, 2])
+def test_old_values_of_the_training_shape_make_a_ratio_of_exactly_one(world, variant, micro_batch):
+    job, method = world.job(reward=Brightness(), micro_batch=micro_batch), small("flow_grpo", **VARIANTS[variant])
+    method.setup(job)
+    c = method.config
+    sigmas = job.policy.sigmas(c.sampling_steps).tolist()
+    by = Transitions(c.sde_kind, c.noise_level, c.guard, sigmas, c.guidance_scale)
+    batch = job.prompts(c.prompts, repeat=c.group_size)
+    paths, _ = sample_paths(
+        job, batch, by, trained=method.trained_steps(job), shared_by=c.group_size if c.window else None,
+        keep_unconditional=c.guidance_scale != 1 and c.detach_unconditional,
+    )  # fmt: skip
+    turns = [torch.tensor([4, 1, 3]), torch.tensor([2, 5])]
+    paths = method.as_trained(job, batch, by, paths, turns)
+    for rows in turns:
+        parts, ratios = list(job.parts(batch, rows)), []
+        seen = record_ratios(by, ratios)
+        method.config = method.config.model_copy(update={"kl_weight": 0.0})
+        update(job, method, batch, seen, paths, torch.zeros(6), rows, on_policy=False)
+        assert len(ratios) == len(parts) * len(paths.steps) and all((ratio == 1).all() for ratio in ratios)
+
+
+def record_ratios(by: Transitions, ratios: list[torch.Tensor]) -> Transitions:
+    seen = Transitions(by.kind, by.noise_level, by.guarded, by.sigmas, by.guidance_scale)
+
+    def ratio(after, mean, std, old):
+        ratios.append(Transitions.ratio(by, after, mean, std, old).detach())
+        return Transitions.ratio(by, after, mean, std, old)
+
+    object.__setattr__(seen, "ratio", ratio)
+    return seen
+
+
+@every_variant
+def test_the_noise_of_other_shapes_is_logged_by_the_first_update(world, variant):
+    job, method, batch, by, paths = sampled(world, **VARIANTS[variant])
+    log = update(job, method, batch, by, paths, torch.ones(6), torch.arange(6), on_policy=True)
+    assert 0 <= log["noise"] < 1e-5
+    paths.memory.add_(1e-3)
+    log = update(job, method, batch, by, paths, torch.ones(6), torch.arange(6), on_policy=True)
+    assert log["noise"] > 1e-5
+    assert "noise" not in update(job, method, batch, by, paths, torch.ones(6), torch.arange(6), on_policy=False)
+
+
 # -- paths -------------------------------------------------------------------------------------------------------------
 
 
