@@ -14,7 +14,7 @@ import torch
 
 from bench import records, registry
 from bench.errors import BenchError, Missing
-from bench.experiment.config import ExperimentConfig, SubsetRule
+from bench.experiment.config import ExperimentConfig, SubsetRule, rows_at_once
 from bench.experiment.keys import JobKey, job_keys, reward_metric
 from bench.experiment.loop import OVERSPENT
 from bench.experiment.prompt_file import suite_of
@@ -119,7 +119,8 @@ class Work:
 
     def _stage(self, stage: Stage) -> _Stage:
         config, architecture = self.config, self.architecture
-        step = probe.one_step(stage.make(), config.micro_batch, self.assumptions.gpus)
+        rows = rows_at_once(config, architecture.scale)
+        step = probe.one_step(stage.make(), rows, self.assumptions.gpus)
         trained = probe.what_trains(stage.make(), architecture, low=self.low)
         graph = stage.needs.differentiable_reward
         training = memory.training_memory(
@@ -196,10 +197,14 @@ class Work:
         """The base's evaluation, and each pair of known subsets through the VAE and the text encoders once."""
         total, pairs = self.evaluation_flops or 0.0, sum(self.pairs(name) or 0 for name in self.config.subsets)
         if pairs:
-            side, architecture = self.architecture.resolution, self.architecture
-            text = 2 * architecture.text_parameters * architecture.max_sequence_length  # 2 FLOPs a weight and token
-            total += pairs * (self._vae_flops("encode", (3, side, side)) + text)
+            side = self.architecture.resolution
+            total += pairs * (self._vae_flops("encode", (3, side, side)) + self.caption_flops)
         return total
+
+    @property
+    def caption_flops(self) -> int:
+        """Of the text encoders for a caption: 2 FLOPs a weight and token."""
+        return 2 * self.architecture.text_parameters * self.architecture.max_sequence_length
 
     @cached_property
     def _parameters(self) -> int:
