@@ -2,7 +2,10 @@
 
 Notation: ``z0`` clean latents, ``z1`` Gaussian noise, ``sigma`` in [0, 1] the noise level after the timestep shift,
 ``u`` in [0, 1] the time before it, ``z = (1 - sigma) z0 + sigma z1``, velocity ``v = z1 - z0``. Latents are
-(N, C, H, W) and every ``sigma`` is a scalar or (N,). Everything is computed in float32 or wider.
+(N, C, H, W) and every ``sigma`` is a number or (N,). Everything is computed in float32 or wider.
+
+A level that all samples share is best given as a Python number: the coefficients of a step are then worked out on the
+host in double precision, and cost a GPU no kernels of their own.
 """
 
 from __future__ import annotations
@@ -13,10 +16,15 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+Scale = Tensor | float
+"""What multiplies latents: one number for all samples, or a tensor that broadcasts over (N, C, H, W)."""
 
-def per_sample(value: Tensor | float, like: Tensor) -> Tensor:
-    """Reshape a scalar or (N,) value so that it broadcasts over (N, C, H, W) latents."""
-    value = torch.as_tensor(value, dtype=like.dtype, device=like.device)
+
+def per_sample(value: Scale, like: Tensor) -> Scale:
+    """A ``Scale`` that broadcasts over (N, C, H, W) latents, from (N,) values or a scalar. A number stays as it is."""
+    if not isinstance(value, Tensor):
+        return float(value)
+    value = value.to(like.device, like.dtype)
     return value.reshape(-1, *([1] * (like.ndim - 1))) if value.ndim else value
 
 
@@ -34,18 +42,18 @@ def logit_normal_time(normal: Tensor, *, table: int = 1000) -> Tensor:
     return ((torch.sigmoid(normal) * table).floor().clamp(0, table - 1) + 1) / table
 
 
-def interpolate(z0: Tensor, z1: Tensor, sigma: Tensor | float) -> Tensor:
+def interpolate(z0: Tensor, z1: Tensor, sigma: Scale) -> Tensor:
     """``(1 - sigma) z0 + sigma z1``."""
     s = per_sample(sigma, z0)
     return (1 - s) * z0 + s * z1
 
 
-def endpoint(z: Tensor, velocity: Tensor, sigma: Tensor | float) -> Tensor:
+def endpoint(z: Tensor, velocity: Tensor, sigma: Scale) -> Tensor:
     """Estimate of the clean latents: ``z - sigma v``."""
     return z - per_sample(sigma, z) * velocity
 
 
-def euler(z: Tensor, velocity: Tensor, sigma: Tensor | float, sigma_next: Tensor | float) -> Tensor:
+def euler(z: Tensor, velocity: Tensor, sigma: Scale, sigma_next: Scale) -> Tensor:
     """One step of the probability-flow ODE: ``z + (sigma' - sigma) v``."""
     return z + (per_sample(sigma_next, z) - per_sample(sigma, z)) * velocity
 
@@ -55,7 +63,7 @@ def guide(unconditional: Tensor, conditional: Tensor, guidance_scale: float) -> 
     return unconditional + guidance_scale * (conditional - unconditional)
 
 
-def velocity_error(velocity: Tensor, target: Tensor, weight: Tensor | float = 1.0) -> Tensor:
+def velocity_error(velocity: Tensor, target: Tensor, weight: Scale = 1.0) -> Tensor:
     """Squared error averaged over the latent dimensions, per sample, in float32: (N,).
 
     Args:
@@ -109,8 +117,8 @@ def stochastic_step(
     kind: str,
     z: Tensor,
     velocity: Tensor,
-    sigma: Tensor | float,
-    sigma_next: Tensor | float,
+    sigma: Scale,
+    sigma_next: Scale,
     noise: Tensor,
     scale: float = 0.5,
 ) -> Tensor:
@@ -124,7 +132,9 @@ def stochastic_step(
     """
     s, s_next = per_sample(sigma, z), per_sample(sigma_next, z)
     if kind == "simple":
-        return euler(z, velocity, sigma, sigma_next) + scale * (s_next - s).abs().sqrt() * noise
+        gap = s_next - s
+        length: Scale = gap.abs() if isinstance(gap, Tensor) else abs(gap)
+        return euler(z, velocity, sigma, sigma_next) + scale * length**0.5 * noise
     if kind == "sde":
         return (1 - s_next) * endpoint(z, velocity, sigma) + s_next * noise
     if kind in ("cps", "flow_sde"):
@@ -136,12 +146,12 @@ def stochastic_step(
 def flow_sde_moments(
     z: Tensor,
     velocity: Tensor,
-    sigma: Tensor | float,
-    sigma_next: Tensor | float,
+    sigma: Scale,
+    sigma_next: Scale,
     *,
     noise_level: float = 0.7,
     sigma_cap: float | None = None,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Scale]:
     """Mean and standard deviation of Flow-GRPO's SDE step (Liu et al. 2025, eq. 9; flow_grpo @ ac4c86e).
 
     ``s = a sqrt(sigma / (1 - sigma))``, ``mean = z (1 + s²/(2 sigma) dt) + v (1 + s² (1 - sigma)/(2 sigma)) dt``,
@@ -150,16 +160,17 @@ def flow_sde_moments(
     """
     z = z.float()
     s, s_next = per_sample(sigma, z), per_sample(sigma_next, z)
-    cap = s_next if sigma_cap is None else torch.as_tensor(sigma_cap, dtype=z.dtype, device=z.device)
-    spread = noise_level * (s / (1 - torch.where(s >= 1, cap, s))).sqrt()
+    cap = s_next if sigma_cap is None else sigma_cap
+    capped = torch.where(s >= 1, cap, s) if isinstance(s, Tensor) else cap if s >= 1 else s
+    spread = noise_level * (s / (1 - capped)) ** 0.5
     dt = s_next - s
     mean = z * (1 + spread**2 / (2 * s) * dt) + velocity.float() * (1 + spread**2 * (1 - s) / (2 * s)) * dt
-    return mean, spread * (-dt).sqrt()
+    return mean, spread * (-dt) ** 0.5
 
 
 def cps_moments(
-    z: Tensor, velocity: Tensor, sigma: Tensor | float, sigma_next: Tensor | float, *, noise_level: float
-) -> tuple[Tensor, Tensor]:
+    z: Tensor, velocity: Tensor, sigma: Scale, sigma_next: Scale, *, noise_level: float
+) -> tuple[Tensor, Scale]:
     """Mean and standard deviation of coefficient-preserving sampling (arXiv 2509.05952; flow_grpo @ 54809b5).
 
     ``std = sigma' sin(a pi / 2)``, ``mean = (1 - sigma') z0 + sqrt(sigma'² - std²) z1`` with the model's estimates
@@ -168,26 +179,29 @@ def cps_moments(
     s, s_next = per_sample(sigma, z), per_sample(sigma_next, z)
     std = s_next * math.sin(noise_level * math.pi / 2)
     start = z + (1 - s) * velocity
-    return (1 - s_next) * endpoint(z, velocity, sigma) + (s_next**2 - std**2).clamp_min(0).sqrt() * start, std
+    # The deviation is less than the level but for rounding, which may not leave a root of less than nothing.
+    rest = s_next**2 - std**2
+    rest = rest.clamp_min(0) if isinstance(rest, Tensor) else max(rest, 0.0)
+    return (1 - s_next) * endpoint(z, velocity, sigma) + rest**0.5 * start, std
 
 
 def transition_moments(
     kind: str,
     z: Tensor,
     velocity: Tensor,
-    sigma: Tensor | float,
-    sigma_next: Tensor | float,
+    sigma: Scale,
+    sigma_next: Scale,
     *,
     noise_level: float,
     sigma_cap: float | None = None,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Scale]:
     """Mean and standard deviation of the Gaussian step ``kind``: ``flow_sde`` or ``cps`` (which needs no cap)."""
     if kind == "cps":
         return cps_moments(z, velocity, sigma, sigma_next, noise_level=noise_level)
     return flow_sde_moments(z, velocity, sigma, sigma_next, noise_level=noise_level, sigma_cap=sigma_cap)
 
 
-def transition_log_prob(kind: str, sample: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+def transition_log_prob(kind: str, sample: Tensor, mean: Tensor, std: Scale) -> Tensor:
     """Log-density of a step as flow_grpo takes it, averaged over the latent dimensions: (N,).
 
     That of ``cps`` is ``-(x - mean)²``: its public code drops the constants and ``1 / (2 std²)`` with them
@@ -196,17 +210,17 @@ def transition_log_prob(kind: str, sample: Tensor, mean: Tensor, std: Tensor) ->
     return -velocity_error(sample, mean) if kind == "cps" else gaussian_log_prob(sample, mean, std)
 
 
-def transition_divergence(kind: str, mean: Tensor, reference: Tensor, std: Tensor, span: Tensor) -> Tensor:
+def transition_divergence(kind: str, mean: Tensor, reference: Tensor, std: Scale, span: Scale) -> Tensor:
     """``mean((mean - reference)²) / (2 s²)`` of a step of length ``span``, per sample: (N,).
 
     ``s`` is flow_grpo's ``std_dev_t`` (@ 54809b5): of ``cps`` the step's own, of ``flow_sde`` the deviation per unit of
     time, ``std / sqrt(span)``, which makes this ``span`` times the divergence of the two Gaussians.
     """
-    spread = std if kind == "cps" else std / span.sqrt()
+    spread = std if kind == "cps" else std / span**0.5
     return ((mean - reference) ** 2 / (2 * spread**2)).flatten(1).mean(1)
 
 
-def guarded_ratio(sample: Tensor, mean: Tensor, old_mean: Tensor, std: Tensor) -> Tensor:
+def guarded_ratio(sample: Tensor, mean: Tensor, old_mean: Tensor, std: Scale) -> Tensor:
     """Normalised importance ratio of GRPO-Guard (arXiv 2510.22319): (N,).
 
     ``exp((log p - log p_old + mean((mean - old)²) / (2 std²)) std)`` with Gaussian densities, which is
@@ -221,9 +235,10 @@ def clipped_objective(ratio: Tensor, advantage: Tensor, clip_range: float) -> Te
     return torch.maximum(-advantage * ratio, -advantage * ratio.clamp(1 - clip_range, 1 + clip_range))
 
 
-def gaussian_log_prob(sample: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+def gaussian_log_prob(sample: Tensor, mean: Tensor, std: Scale) -> Tensor:
     """Log-density of ``sample``, averaged (not summed) over the latent dimensions as Flow-GRPO does: (N,)."""
-    per_dim = -((sample - mean) ** 2) / (2 * std**2) - torch.log(std) - 0.5 * math.log(2 * math.pi)
+    constant = (torch.log(std) if isinstance(std, Tensor) else math.log(std)) + 0.5 * math.log(2 * math.pi)
+    per_dim = -((sample - mean) ** 2) / (2 * std**2) - constant
     return per_dim.flatten(1).mean(1)
 
 
@@ -267,6 +282,7 @@ def preference_loss(margin: Tensor, beta: float) -> Tensor:
 
 @torch.no_grad()
 def ema_update(shadow: Iterable[Tensor], parameters: Iterable[Tensor], decay: float) -> None:
-    """``shadow ← decay shadow + (1 - decay) parameters``, in place."""
-    for held, value in zip(shadow, parameters, strict=True):
-        held.lerp_(value.detach().to(held.dtype), 1 - decay)
+    """``shadow ← decay shadow + (1 - decay) parameters``, in place, in one call for all of them."""
+    held = list(shadow)
+    values = [value.detach().to(own.dtype) for own, value in zip(held, parameters, strict=True)]
+    torch._foreach_lerp_(held, values, 1 - decay)

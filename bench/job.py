@@ -20,6 +20,7 @@ from bench.batches import Pairs, Part, PreferencePairs, PromptBatch, Rows, Shape
 from bench.errors import JobFailure, Undeclared
 from bench.flops import Flops, decode_cost, meta_twin
 from bench.machine.engine import Compute, Engine
+from bench.machine.transfer import beside, pinned, sent
 from bench.prompt import Prompt
 from bench.rng import torch_generator
 from bench.training.feed import Feed
@@ -131,7 +132,7 @@ class Job:
         for number, part in enumerate(self._turns([portion.part for portion in portions])):
             latents, text = portions[number].read()
             self._ledger.charge("pairs", len(portions[number].index))
-            yield part, portions[number].index, latents.to(self.device), text.to(self.device)
+            yield part, portions[number].index, sent(latents, self.device), text.to(self.device)
 
     def prompts(self, count: int, *, repeat: int = 1) -> PromptBatch:
         """This process's share of the next ``count`` training prompts, in shuffled epochs.
@@ -149,7 +150,7 @@ class Job:
         low, high = bounds[self._engine.rank], bounds[self._engine.rank + 1]
         mine = index[low:high]
         return PromptBatch(
-            self._read_ahead(mine, following[low:high]).to(self.device),
+            self._read_ahead(mine, following[low:high]).given(self._engine).to(self.device),
             torch.arange(len(mine)).repeat_interleave(repeat),
             tuple(data.prompts[i] for i in mine.tolist() for _ in range(repeat)),
             torch.arange(low * repeat, high * repeat),
@@ -173,13 +174,16 @@ class Job:
         Args:
             rows: global rows to visit, the same on every process; each visits those of its share. None: all.
         """
-        total, size = batch.shares[-1][1], self._compute.micro_batch
-        if size and not torch.is_grad_enabled():
-            size = max(size, self._compute.evaluation_batch)
+        total, size = batch.shares[-1][1], self._rows_at_once()
         rows = torch.arange(total) if rows is None else rows
         self._part_size = min(size or total, max(end - first for first, end in batch.shares))
         for part in self._turns(deal_shares(rows, batch.shares, size or total, self._engine.rank)):
             yield part.rows
+
+    def _rows_at_once(self) -> int | None:
+        """Rows of a forward at most, with or without a graph as things stand; None: any number."""
+        size = self._compute.micro_batch
+        return size if not size or torch.is_grad_enabled() else max(size, self._compute.evaluation_batch)
 
     def _turns(self, parts: list[Part]) -> Iterator[Part]:
         """Micro-batches in turn. Gradients are shared between processes at the last; padding counts for nothing."""
@@ -202,11 +206,13 @@ class Job:
     def pieces(self, count: int, *, per_row: int) -> Iterator[Tensor]:
         """Positions of ``count`` samples made from a micro-batch's rows, split by ``micro_batch``. Use it in a loop.
 
+        Without a graph they are as large as an evaluation's batches, where those are larger.
+
         Args:
             per_row: most samples that one row can give. It sets the number of pieces, which is the same on every
                 process, whatever the length of its micro-batch, as sharded weights require.
         """
-        size = self._compute.micro_batch
+        size = self._rows_at_once()
         number = math.ceil(per_row * self._part_size / size) if size else 1
         pieces = torch.arange(count, device=self.device).tensor_split(number)
         for part in self._turns([Part(p) if len(p) else Part(p.new_zeros(1), padding=True) for p in pieces]):
@@ -237,7 +243,7 @@ class Job:
             draw(shape, generator=torch_generator(self.seed, self.step, row, "row", stream))
             for row in batch.rows.tolist()
         ]
-        return torch.stack(rows).to(self.device)
+        return sent(pinned(torch.stack(rows), self.device), self.device)
 
     # -- doors: model and reward ---------------------------------------------------------------------------------
 
@@ -292,7 +298,7 @@ class Job:
     def gather(self, values: Tensor, batch: PromptBatch) -> Tensor:
         """Every process's (n,) values of its share, as (total,) in the order of rows: the same on each."""
         everyone = values.new_zeros(batch.shares[-1][1])
-        everyone[batch.rows] = values
+        everyone[beside(batch.rows, values)] = values
         return self._engine.sum(everyone)
 
     @property

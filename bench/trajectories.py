@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -10,6 +11,8 @@ from torch import Tensor
 
 from bench import flow
 from bench.batches import PromptBatch
+from bench.flow import Scale
+from bench.machine.transfer import beside, sent
 from bench.rollout import one_of_each, roll_out
 
 if TYPE_CHECKING:
@@ -25,28 +28,28 @@ class Transitions:
     Attributes:
         kind, noise_level: of the step.
         guarded: importance ratios are GRPO-Guard's, which compare means instead of log-probabilities.
-        sigmas: (T + 1,) noise levels.
+        sigmas: T + 1 noise levels, numbers of the host: a step's coefficients then cost a GPU nothing.
         guidance_scale: of the sampling policy.
     """
 
     kind: TransitionKind
     noise_level: float
     guarded: bool
-    sigmas: Tensor
+    sigmas: Sequence[float]
     guidance_scale: float
 
-    def moments(self, z: Tensor, velocity: Tensor, i: int) -> tuple[Tensor, Tensor]:
+    def moments(self, z: Tensor, velocity: Tensor, i: int) -> tuple[Tensor, Scale]:
         """Mean and standard deviation of step ``i``."""
-        sigma, after, cap = self.sigmas[i], self.sigmas[i + 1], float(self.sigmas[1])
+        sigma, after, cap = self.sigmas[i], self.sigmas[i + 1], self.sigmas[1]
         return flow.transition_moments(
             self.kind, z, velocity, sigma, after, noise_level=self.noise_level, sigma_cap=cap
         )
 
-    def memory(self, after: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    def memory(self, after: Tensor, mean: Tensor, std: Scale) -> Tensor:
         """What a ratio needs of the policy that sampled ``after``: log-probabilities (n,), or if guarded the means."""
         return mean if self.guarded else flow.transition_log_prob(self.kind, after, mean, std)
 
-    def ratio(self, after: Tensor, mean: Tensor, std: Tensor, old: Tensor | None) -> Tensor:
+    def ratio(self, after: Tensor, mean: Tensor, std: Scale, old: Tensor | None) -> Tensor:
         """Importance ratios (n,) of the policy with these moments to the one that left ``old``.
 
         None: right after sampling the old policy is this policy. Taking its part from this very forward makes the ratio
@@ -56,11 +59,11 @@ class Transitions:
         old = memory.detach() if old is None else old
         return flow.guarded_ratio(after, mean, old, std) if self.guarded else torch.exp(memory - old)
 
-    def divergence(self, mean: Tensor, reference: Tensor, std: Tensor, i: int) -> Tensor:
+    def divergence(self, mean: Tensor, reference: Tensor, std: Scale, i: int) -> Tensor:
         """Of step ``i`` from one with another mean: (n,)."""
         return flow.transition_divergence(self.kind, mean, reference, std, self.span(i))
 
-    def span(self, i: int) -> Tensor:
+    def span(self, i: int) -> float:
         """``-dt`` of step ``i``."""
         return self.sigmas[i] - self.sigmas[i + 1]
 
@@ -80,6 +83,16 @@ class Paths:
     latents: Tensor
     memory: Tensor
     unconditional: Tensor | None = None
+
+    def __getitem__(self, part: Tensor) -> Paths:
+        """Those of a micro-batch, whose positions may be on the host."""
+        on = beside(part, self.latents)
+        unconditional = None if self.unconditional is None else self.unconditional[on]
+        return Paths(self.steps, self.latents[on], self.memory[on], unconditional)
+
+    def levels(self, by: Transitions) -> Tensor:
+        """(K,) levels before each step, on the latents' device."""
+        return sent(torch.tensor([by.sigmas[i] for i in self.steps]), self.latents.device)
 
 
 @torch.no_grad()
@@ -105,13 +118,15 @@ def sample_paths(
         groups, ends = one_of_each(batch, shared_by), []
         for part in job.parts(groups):
             own, before = groups[part], range(trained.start)
-            ends.append(_walk(job, own, job.noise(own, "start"), by, before, trained, windowed=True)[0])
+            with job.policy.at_rest():
+                ends.append(_walk(job, own, job.noise(own, "start"), by, before, trained, windowed=True)[0])
         starts = torch.cat(ends)[: len(groups)]
 
     def draw(share: PromptBatch) -> tuple[Tensor, tuple[Tensor, ...]]:
-        start = job.noise(share, "start") if starts is None else starts[share.of]
+        start = job.noise(share, "start") if starts is None else starts[beside(share.of, starts)]
         steps = range(0 if starts is None else trained.start, len(by.sigmas) - 1)
-        end, tensors = _walk(job, share, start, by, steps, trained, windowed=starts is not None)
+        with job.policy.at_rest():
+            end, tensors = _walk(job, share, start, by, steps, trained, windowed=starts is not None)
         before, after, memory, unconditional = zip(*tensors, strict=True)
         paths = torch.stack([before[0], *after], 1), torch.stack(memory, 1)
         return end, (*paths, torch.stack(unconditional, 1)) if keep_unconditional else paths
@@ -124,12 +139,12 @@ def _walk(
     job: Job, share: PromptBatch, z: Tensor, by: Transitions, steps: range, trained: range, *, windowed: bool
 ) -> tuple[Tensor, list[tuple[Tensor, Tensor, Tensor, Tensor]]]:
     """Where ``steps`` lead; of each that is trained, latents before and after, memory and unconditional velocity."""
-    trained_steps = []
+    trained_steps, text = [], share.text
     for i in steps:
         if by.guidance_scale == 1:
-            unconditional = velocity = job.policy.velocity(z, by.sigmas[i], share.text)
+            unconditional = velocity = job.policy.velocity(z, by.sigmas[i], text)
         else:
-            unconditional, conditional = job.policy.branches(z, by.sigmas[i], share.text)
+            unconditional, conditional = job.policy.branches(z, by.sigmas[i], text)
             velocity = flow.guide(unconditional, conditional, by.guidance_scale)
         if windowed and i not in trained:
             z = flow.euler(z, velocity, by.sigmas[i], by.sigmas[i + 1])

@@ -16,8 +16,10 @@ from torch import Tensor
 
 from bench import flow
 from bench.lora import LoRAConfig
+from bench.machine.transfer import beside, sent
 from bench.method import Needs, PostTrainingMethod, Traits
 from bench.rollout import draw_groups, sample_and_score
+from bench.velocities import velocities
 
 if TYPE_CHECKING:
     from bench.batches import PromptBatch
@@ -99,37 +101,37 @@ class DiffusionNFT(PostTrainingMethod):
         job.log("reward_std", rewards.std())
         order = torch.randperm(len(good), generator=job.rng("order"))
         for rows in order.tensor_split(min(c.updates, len(order))):
-            self.update(job, batch, clean, good[batch.rows], rows)
+            self.update(job, batch, clean, good[beside(batch.rows, good)], rows)
         decay = min(max(self.taken - c.old_flat, 0) * c.old_rate, c.old_limit)
         flow.ema_update(self.old, job.parameters, decay)
 
     def update(self, job: Job, batch: PromptBatch, clean: Tensor, good: Tensor, rows: Tensor) -> None:
         """One optimizer update on the samples in ``rows``; ``clean`` and ``good`` are this process's."""
-        c, sigmas = self.config, job.policy.sigmas(self.config.sampling_steps)
+        c, sigmas = self.config, sent(job.policy.sigmas(self.config.sampling_steps), job.device)
         for part in job.parts(batch, rows):
-            share, z0 = batch[part], clean[part]
+            share, on = batch[part], beside(part, clean)
+            z0, chance = clean[on], good[on]
             order = job.uniform(share, "levels", c.sampling_steps).argsort(1)  # of every image, its own
-            levels = sigmas[order[:, : c.sampling_steps - 1]].unbind(1)
-            states = [flow.interpolate(z0, job.noise(share, f"noise-{k}"), level) for k, level in enumerate(levels)]
-            with torch.no_grad():  # before there is a graph, since the parameters change places
-                with job.swapped(self.old):
-                    olds = self._velocities(job, states, levels, share)
-                with job.policy.reference():
-                    frozen = self._velocities(job, states, levels, share)
-            for k, (z, level) in enumerate(zip(states, levels, strict=True)):
-                with job.more(k < len(states) - 1):
-                    velocity = job.policy.velocity(z, level, share.text)
-                    policy = policy_loss(z, level, z0, velocity, olds[k], good[part], c.beta).sum()
-                    divergence = flow.velocity_error(velocity, frozen[k]).sum()
+            levels, text = sigmas[order[:, : c.sampling_steps - 1]], share.text
+            states = torch.stack(
+                [flow.interpolate(z0, job.noise(share, f"noise-{k}"), level) for k, level in enumerate(levels.T)], 1
+            )
+            # Before there is a graph, since the parameters change places. The old policy's forwards have the shape of
+            # those that train, so that new and old are equal to the bit where their weights are.
+            with job.swapped(self.old), job.policy.at_rest():
+                old = [job.policy.velocity(z, level, text) for z, level in zip(states.unbind(1), levels.T, strict=True)]
+            with job.policy.reference():
+                frozen = velocities(job, job.policy.velocity, states, levels, text)
+            for k, (z, level) in enumerate(zip(states.unbind(1), levels.T, strict=True)):
+                with job.more(k < len(levels.T) - 1):
+                    velocity = job.policy.velocity(z, level, text)
+                    policy = policy_loss(z, level, z0, velocity, old[k], chance, c.beta).sum()
+                    divergence = flow.velocity_error(velocity, frozen[:, k]).sum()
                     job.accumulate(c.advantage_clip * policy + c.kl_weight * divergence, len(part))
                 job.log("policy_loss", policy, len(part))
                 job.log("kl", divergence, len(part))
         job.update()
         self.taken += 1
-
-    @staticmethod
-    def _velocities(job: Job, states: list[Tensor], levels: tuple[Tensor, ...], share: PromptBatch) -> list[Tensor]:
-        return [job.policy.velocity(z, level, share.text) for z, level in zip(states, levels, strict=True)]
 
     def state_dict(self) -> dict[str, Any]:
         return {"old": self.old, "taken": self.taken}

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from bench import flow, matching
 from bench.lora import LoRAConfig
+from bench.machine.transfer import beside
 from bench.method import Needs, PostTrainingMethod, Traits
 from bench.rollout import draw_groups, sample_and_score
 
@@ -73,18 +74,19 @@ class DPO(PostTrainingMethod):
         batch = draw_groups(job, c.batch_size, c.group_size)
         with job.policy.reference():
             latents, rewards = sample_and_score(job, batch, steps=c.sampling_steps, guidance_scale=c.guidance_scale)
-        groups = rewards.view(c.batch_size, c.group_size)
+        groups = rewards.cpu().view(c.batch_size, c.group_size)  # the host has to know which rows are visited
         (best, winner), (worst, loser) = groups.max(1), groups.min(1)
         job.log("reward", groups.mean())
         job.log("gap", (best - worst).mean())
-        decided = torch.nonzero(best > worst).flatten().cpu()  # a group of equal rewards prefers nothing
+        decided = torch.nonzero(best > worst).flatten()  # a group of equal rewards prefers nothing
         first = decided * c.group_size
-        winners, to_loser = first + winner.cpu()[decided], (loser - winner).cpu()
+        winners, to_loser = first + winner[decided], loser - winner
         for number in range(c.passes if len(decided) else 0):
             for part in job.parts(batch, winners):
                 share = batch[part]
-                other = part + to_loser[share.rows // c.group_size].to(part.device)  # a group stays on one process
-                self.learn(job, share, latents[part], latents[other], share.text, f"-{number}")
+                other = part + to_loser[share.rows // c.group_size]  # a group stays on one process
+                winning, losing = latents[beside(torch.stack([part, other]), latents)]
+                self.learn(job, share, winning, losing, share.text, f"-{number}")
             job.update()
 
     def learn(

@@ -6,6 +6,7 @@ group, and takes clipped policy-gradient updates over the sampling steps. Formul
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -13,14 +14,18 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from bench import flow
 from bench.lora import LoRAConfig
+from bench.machine.transfer import beside
 from bench.method import Needs, PostTrainingMethod, Traits
 from bench.rollout import draw_groups
 from bench.trajectories import Paths, TransitionKind, Transitions, sample_paths
+from bench.velocities import velocities
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from bench.backbone.condition import TextCondition
     from bench.batches import PromptBatch
+    from bench.flow import Scale
     from bench.job import Job
 
 
@@ -49,6 +54,10 @@ class FlowGRPOConfig(LoRAConfig):
     noise_level: float = Field(0.7, gt=0, description="a of the stochastic step")
     guard: bool = Field(False, description="GRPO-Guard (arXiv 2510.22319): normalised ratios, losses divided by -dt")
     clip_range: float = Field(1e-4, gt=0, description="of the ratio; tiny because log-probabilities are means")
+    old_as_trained: bool = Field(
+        False, description="old values of later updates from forwards of the training's own shape, which costs those; "
+        "set it where the logged noise comes near clip_range (bfloat16 with Fast's or Guard's)"
+    )  # fmt: skip
     advantage_clip: float = Field(5.0, gt=0, description="advantages are clipped to ± this")
     kl_weight: float = Field(0.01, ge=0, description="beta: .04 GenEval and OCR, .01 PickScore, .02 ClipScore")
     ema_decay: float = Field(0.9, ge=0, lt=1, description="EMA weights are evaluated; train_sd3.py")
@@ -85,20 +94,24 @@ class FlowGRPO(PostTrainingMethod):
 
     def step(self, job: Job) -> None:
         c = self.config
-        sigmas = job.policy.sigmas(c.sampling_steps)
+        sigmas = job.policy.sigmas(c.sampling_steps).tolist()
         by = Transitions(c.sde_kind, c.noise_level, c.guard, sigmas, c.guidance_scale)
         batch, trained = draw_groups(job, c.prompts, c.group_size), self.trained_steps(job)
         paths, rewards = sample_paths(
             job, batch, by, trained=trained, shared_by=c.group_size if c.window else None,
             keep_unconditional=c.guidance_scale != 1 and c.detach_unconditional,
         )  # fmt: skip
+        rewards = rewards.cpu()  # the host has to know which rows are visited
         advantages = flow.group_advantages(rewards.view(c.prompts, c.group_size), clip=c.advantage_clip).flatten()
-        kept = torch.nonzero(advantages).flatten().cpu()
+        kept = torch.nonzero(advantages).flatten()
         job.log("reward", rewards.mean())
         job.log("reward_std", rewards.std())
         job.log("kept", float(len(kept)))
         order = kept[torch.randperm(len(kept), generator=job.rng("order"))]
-        for update, rows in enumerate(order.tensor_split(min(c.updates, max(len(order), 1)))):
+        turns = order.tensor_split(min(c.updates, max(len(order), 1)))
+        if c.old_as_trained:
+            paths = self.as_trained(job, batch, by, paths, turns[1:])
+        for update, rows in enumerate(turns):
             if len(rows):
                 self.update(job, batch, by, paths, advantages[batch.rows], rows, on_policy=update == 0)
 
@@ -119,11 +132,14 @@ class FlowGRPO(PostTrainingMethod):
         """One optimizer update on the samples in ``rows``; ``advantages`` are those of this process's samples."""
         c = self.config
         for part in job.parts(batch, rows):
-            text = batch[part].text
+            text, own = batch[part].text, paths[part]
+            advantage = beside(advantages[part], own.latents)
+            free = self.unconditional(job, own, by, text, on_policy=on_policy)
+            frozen = self.reference(job, own, by, text)
             for k, i in enumerate(paths.steps):
-                z, after, sigma = paths.latents[part, k], paths.latents[part, k + 1], by.sigmas[i]
-                old = None if on_policy else paths.memory[part, k]
-                known = paths.unconditional[part, k] if on_policy and paths.unconditional is not None else None
+                z, after, sigma = own.latents[:, k], own.latents[:, k + 1], by.sigmas[i]
+                old = None if on_policy else own.memory[:, k]
+                known = None if free is None else free[:, k]
                 with job.more(i < paths.steps[-1]):
                     velocity = job.policy.guided_velocity(
                         z, sigma, text, c.guidance_scale,
@@ -131,13 +147,13 @@ class FlowGRPO(PostTrainingMethod):
                     )  # fmt: skip
                     mean, std = by.moments(z, velocity, i)
                     ratio = by.ratio(after, mean, std, old)
-                    loss = flow.clipped_objective(ratio, advantages[part], c.clip_range).sum()
+                    if on_policy:
+                        self.log_noise(job, by, after, mean.detach(), std, own.memory[:, k])
+                    loss = flow.clipped_objective(ratio, advantage, c.clip_range).sum()
                     if c.guard:
                         loss = loss / by.span(i)
-                    if c.kl_weight:
-                        with torch.no_grad(), job.policy.reference():
-                            frozen = job.policy.guided_velocity(z, sigma, text, c.guidance_scale)
-                        divergence = by.divergence(mean, by.moments(z, frozen, i)[0], std, i).sum()
+                    if frozen is not None:
+                        divergence = by.divergence(mean, by.moments(z, frozen[:, k], i)[0], std, i).sum()
                         loss = loss + c.kl_weight * divergence
                         job.log("kl", divergence, len(part))
                     job.accumulate(loss, len(part))
@@ -145,3 +161,60 @@ class FlowGRPO(PostTrainingMethod):
                 if k == 0:
                     job.log("ratio", ratio.sum(), len(part))
         job.update()
+
+    def unconditional(
+        self, job: Job, paths: Paths, by: Transitions, text: TextCondition, *, on_policy: bool
+    ) -> Tensor | None:
+        """Unconditional velocities (n, K, C, H, W) of a micro-batch at all steps, where no gradient leads there."""
+        c = self.config
+        if on_policy and paths.unconditional is not None:
+            return paths.unconditional
+        if c.guidance_scale == 1 or not c.detach_unconditional:
+            return None
+        policy, states = job.policy, paths.latents[:, :-1]
+        return velocities(
+            job, lambda z, sigma, _: policy.unconditional_velocity(z, sigma), states, paths.levels(by), text
+        )
+
+    def reference(self, job: Job, paths: Paths, by: Transitions, text: TextCondition) -> Tensor | None:
+        """Guided velocities (n, K, C, H, W) of the frozen policy at all steps, where the loss has a divergence."""
+        if not self.config.kl_weight:
+            return None
+        policy, states, scale = job.policy, paths.latents[:, :-1], self.config.guidance_scale
+        with policy.reference():
+            return velocities(
+                job, lambda z, sigma, own: policy.guided_velocity(z, sigma, own, scale), states, paths.levels(by), text
+            )
+
+    def as_trained(self, job: Job, batch: PromptBatch, by: Transitions, paths: Paths, turns: Sequence[Tensor]) -> Paths:
+        """Paths that remember what forwards of an update's shape say of the old policy, for the rows of ``turns``.
+
+        To be called before the first update. flow_grpo samples and trains in batches of one size (``config/grpo.py``
+        @ ac4c86e), so that its ratios have no such noise.
+        """
+        c, memory, known = self.config, paths.memory.clone(), torch.zeros(len(batch), dtype=torch.bool)
+        for rows in turns:
+            for part in job.parts(batch, rows):  # with gradients on: cut as for a backward
+                fresh = torch.nonzero(~known[part]).flatten()  # a repeated one only keeps another process company
+                with torch.no_grad():
+                    text, own = batch[part].text, paths[part]
+                    free = self.unconditional(job, own, by, text, on_policy=False)
+                    for k, i in enumerate(paths.steps):
+                        velocity = job.policy.guided_velocity(
+                            own.latents[:, k], by.sigmas[i], text, c.guidance_scale,
+                            unconditional=None if free is None else free[:, k],
+                        )  # fmt: skip
+                        mean, std = by.moments(own.latents[:, k], velocity, i)
+                        kept = by.memory(own.latents[:, k + 1], mean, std)
+                        memory[beside(part[fresh], memory), k] = kept[beside(fresh, kept)]
+                known[part] = True
+        return Paths(paths.steps, paths.latents, memory, paths.unconditional)
+
+    @staticmethod
+    @torch.no_grad()
+    def log_noise(job: Job, by: Transitions, after: Tensor, mean: Tensor, std: Scale, sampled: Tensor) -> None:
+        """Log how far rounding alone moves a ratio: the old policy in this forward, against itself while sampling.
+
+        The two forwards have other shapes, and so other kernels. A change of the policy must be larger to be seen.
+        """
+        job.log("noise", (by.ratio(after, mean, std, sampled) - 1).abs().sum(), len(after))

@@ -95,7 +95,7 @@ class LeapAlign(PostTrainingMethod):
 
     def sample(self, job: Job, share: PromptBatch, k: int, j: int) -> tuple[Tensor, Tensor]:
         """Clean latents (N, C, H, W) with the gradient of the leaps, and the sum of their distances (N,)."""
-        c, sigmas = self.config, job.policy.sigmas(self.config.sampling_steps, SHIFTED)
+        c, sigmas = self.config, job.policy.sigmas(self.config.sampling_steps, SHIFTED).tolist()
         x, distance = job.noise(share, "start"), torch.zeros(len(share), device=job.device)
         leap = x
         for i in range(c.sampling_steps):

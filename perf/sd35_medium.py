@@ -183,6 +183,7 @@ def _figures(
         Figure(f"{what}: SFT, samples per second", arguments.batch / sft.seconds, "samples/s"),
         Figure(f"{what}: SFT step, share of the matrix rate", 100 * sft.flops / sft.seconds / rate, "%", goals[0]),
         Figure(f"{what}: SOAR step", soar.seconds, "s"),
+        Figure(f"{what}: SOAR step, share of the matrix rate", 100 * soar.flops / soar.seconds / rate, "%"),
         Figure(f"{what}: SOAR step / SFT step", soar.seconds / sft.seconds, "", goals[1]),
         Figure(f"{what}: SFT, peak beyond weights and optimizer", sft.memory / 2**30, "GiB"),
         Figure(f"{what}: SOAR, peak beyond weights and optimizer", soar.memory / 2**30, "GiB"),

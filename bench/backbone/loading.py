@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bench.backbone.family import SD3, Family, read_header, read_json, weight_files
+from bench.backbone.kernels import fuse
 from bench.errors import BenchError, some
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ def load_transformer(
     from diffusers import SD3Transformer2DModel
 
     model: SD3Transformer2DModel = _load(SD3Transformer2DModel, folder, part, dtype, device)
+    if device.type == "cuda":  # a CPU has no such kernels, and earlier runs have its bits as they are
+        fuse(model)
     return model
 
 

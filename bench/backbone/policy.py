@@ -59,12 +59,14 @@ class Policy:
         return float(self.scheduler.config.shift)
 
     def sigmas(self, steps: int, name: str | None = None) -> Tensor:
-        """The levels that a sampler of ``steps`` steps visits: (steps + 1,) from 1 down to 0.
+        """The levels that a sampler of ``steps`` steps visits: (steps + 1,) from 1 down to 0, on the CPU.
+
+        What is done with each of them is told by the host. ``tolist`` gives numbers, which cost a GPU nothing.
 
         Args:
             name: of the list (``bench/sampling/levels.py``); None: the policy's own.
         """
-        return torch.from_numpy(levels.sigmas(name or self._levels, steps, self.shift)).to(self.engine.device)
+        return torch.from_numpy(levels.sigmas(name or self._levels, steps, self.shift))
 
     def velocity(self, latents: Tensor, sigma: Tensor | float, text: TextCondition) -> Tensor:
         """Conditional velocity.
@@ -78,7 +80,7 @@ class Policy:
             (N, C, H, W) in float32.
         """
         self._charge(latents, torch.is_grad_enabled(), self._bare)
-        timestep = (1000 * self._level(sigma)).expand(len(latents))
+        timestep = self._timestep(sigma, len(latents))
         with self.engine.autocast():
             velocity: Tensor = self.module(
                 hidden_states=latents,
@@ -89,8 +91,11 @@ class Policy:
             )[0]
         return velocity.float()
 
-    def _level(self, sigma: Tensor | float) -> Tensor:
-        return torch.as_tensor(sigma, dtype=torch.float32, device=self.engine.device)
+    def _timestep(self, sigma: Tensor | float, count: int) -> Tensor:
+        device = self.engine.device
+        if isinstance(sigma, Tensor):
+            return (1000 * sigma.to(device, torch.float32)).expand(count)
+        return torch.full((count,), 1000 * sigma, dtype=torch.float32, device=device)  # no copy, which would be a wait
 
     def unconditional_velocity(self, latents: Tensor, sigma: Tensor | float) -> Tensor:
         """Velocity for the empty prompt."""
@@ -123,14 +128,19 @@ class Policy:
 
     def branches(self, latents: Tensor, sigma: Tensor | float, text: TextCondition) -> tuple[Tensor, Tensor]:
         """Unconditional and conditional velocity, in one call of the model."""
-        level = self._level(sigma).expand(len(latents)).repeat(2)
+        level = sigma.expand(len(latents)).repeat(2) if isinstance(sigma, Tensor) else sigma
         both = self.velocity(
             latents.repeat(2, 1, 1, 1), level, TextCondition.cat([self.null.expand(len(latents)), text])
         )
         unconditional, conditional = both.chunk(2)
         return unconditional, conditional
 
-    @torch.no_grad()
+    @contextmanager
+    def at_rest(self) -> Iterator[None]:
+        """Inside, nothing has a graph and no weight may change: weights are cast once, and not in every forward."""
+        with torch.no_grad(), self.engine.autocast():
+            yield
+
     def sample(
         self,
         noise: Tensor,
@@ -150,10 +160,11 @@ class Policy:
             remedy: changes what the solver does (``bench/sampling/remedies.py``).
         """
 
-        def velocity(latents: Tensor, sigma: Tensor) -> Tensor:
+        def velocity(latents: Tensor, sigma: float) -> Tensor:
             return self.guided_velocity(latents, sigma, text, guidance_scale)
 
-        return solve(velocity, noise, self.sigmas(steps, levels), solver, remedy)
+        with self.at_rest():
+            return solve(velocity, noise, self.sigmas(steps, levels), solver, remedy)
 
     @contextmanager
     def reference(self) -> Iterator[None]:

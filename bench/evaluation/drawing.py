@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import shutil
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,7 +95,7 @@ def draw_suite(
     Args:
         header: written to ``evaluation.json``.
         batch: images drawn together; neither it nor the number of processes changes their noise.
-        tick: called with the number of images that are there now and were not before.
+        tick: called with the number of images that were drawn since, or were there; a thread writes them.
     """
     whole = records.document(header)
     if engine.broadcast(engine.is_main and _is_of(folder, whole)):
@@ -103,8 +105,9 @@ def draw_suite(
         shutil.rmtree(folder, ignore_errors=True)  # no report is to show it meanwhile
         _begin(partial, whole)
     engine.barrier()
-    drawing = _Drawing(suite, painter, partial, engine, batch, tick)
-    rows = [row for prompts in suite.prompt_sets for row in drawing.prompt_set(prompts)]
+    with ThreadPoolExecutor(1, "pictures") as writer:
+        drawing = _Drawing(suite, painter, partial, engine, batch, tick, writer)
+        rows = [row for prompts in suite.prompt_sets for row in drawing.prompt_set(prompts)]
     if engine.is_main:
         records.write_lines(partial / "samples.jsonl", map(records.document, rows))
         partial.rename(folder)
@@ -151,10 +154,18 @@ class _ImageFile:
 
 class _Drawing:
     def __init__(
-        self, suite: Suite, painter: Painter, folder: Path, engine: Engine, batch: int, tick: Callable[[int], None]
+        self,
+        suite: Suite,
+        painter: Painter,
+        folder: Path,
+        engine: Engine,
+        batch: int,
+        tick: Callable[[int], None],
+        writer: ThreadPoolExecutor,
     ) -> None:
         self.suite, self.painter, self.folder, self.engine = suite, painter, folder, engine
         self.batch, self.tick = batch, tick
+        self._writer, self._writing = writer, deque[Future[None]]()
         self.images = self._look()
 
     def _look(self) -> dict[str, _ImageFile]:
@@ -180,21 +191,23 @@ class _Drawing:
         """Rows of one prompt set. Processes take turns at whole batches, so that batches never depend on them."""
         drawn = [(prompt, repeat) for prompt in prompts.prompts for repeat in range(prompts.repeats)]
         batches = [drawn[start : start + self.batch] for start in range(0, len(drawn), self.batch)]
-        mine: list[tuple[int, list[SampleLine]]] = []
+        mine: list[tuple[int, Sequence[Drawn]]] = []
         for first in range(0, len(batches), self.engine.world_size):
             turn = batches[first : first + self.engine.world_size]
             missing = [not all(self._file(prompts, one) in self.images for one in part) for part in turn]
             number = self.engine.rank
             if number < len(turn) and not missing[number]:
-                mine.append((first + number, self._rows(prompts, turn[number])))
+                mine.append((first + number, turn[number]))
             if any(missing):  # weights that are spread over processes draw with all of them or not at all
                 at = number if number < len(turn) and missing[number] else missing.index(True)
                 drawn_now = self._draw(prompts, turn[at])
                 if at == number:
-                    self._keep(prompts, turn[at], drawn_now)
-                    mine.append((first + number, self._rows(prompts, turn[at])))
+                    self._write(prompts, turn[at], drawn_now)
+                    mine.append((first + number, turn[at]))
             self.tick(sum(map(len, turn)))
-        return [row for _, rows in sorted(self.engine.gather_rows(mine), key=lambda part: part[0]) for row in rows]
+        self._wait(0)
+        rows = [(place, self._rows(prompts, part)) for place, part in mine]
+        return [row for _, part in sorted(self.engine.gather_rows(rows), key=lambda part: part[0]) for row in part]
 
     def _file(self, prompts: PromptSet, drawn: Drawn) -> str:
         return f"{image_name(prompts, *drawn)}.png"
@@ -204,6 +217,16 @@ class _Drawing:
 
     def _draw(self, prompts: PromptSet, batch: Sequence[Drawn]) -> Sequence[np.ndarray | None]:
         return self.painter.draw([prompt for prompt, _ in batch], [self._seed(prompts, one) for one in batch])
+
+    def _write(self, prompts: PromptSet, batch: Sequence[Drawn], drawn: Sequence[np.ndarray | None]) -> None:
+        """Have pictures written beside the drawing of the next ones. Two batches wait at most."""
+        self._wait(1)
+        self._writing.append(self._writer.submit(self._keep, prompts, batch, drawn))
+
+    def _wait(self, left: int) -> None:
+        """Wait until so many batches at most are left to write. An error of the writing is raised here."""
+        while len(self._writing) > left:
+            self._writing.popleft().result()
 
     def _keep(self, prompts: PromptSet, batch: Sequence[Drawn], drawn: Sequence[np.ndarray | None]) -> None:
         for one, picture in zip(batch, drawn, strict=True):

@@ -41,6 +41,10 @@ from bench.training.budget import Budget
 ROWS = (BASE, CONTEXT, EVALUATED)
 """Names of the rows that nothing is trained for."""
 
+RELEASED_ROWS = 4
+"""Rows of a micro-batch of a full-size backbone, unless the user says otherwise: the released SOAR command's
+(``--train_batch_size 4``, Tencent-Hunyuan/HY-SOAR @ 59f0e02). A whole share can be 127 GiB of activations."""
+
 Seed = Annotated[int, Field(ge=-LARGEST_INTEGER, le=LARGEST_INTEGER)]
 
 
@@ -99,7 +103,10 @@ class ExperimentConfig(Settings):
         3, ge=1, le=MOST_EVALUATIONS, description="evaluations per job, at equal shares of the budget"
     )
     micro_batch: int | None = Field(
-        None, gt=0, le=MOST_IMAGES, description="rows worked on at a time with a graph; default: a whole share"
+        None,
+        gt=0,
+        le=MOST_IMAGES,
+        description="rows worked on at a time with a graph; default: 4, and of an embedded backbone a whole share",
     )
     gradient_checkpointing: bool = False
     compile: bool = Field(False, description="torch.compile the transformer's blocks")
@@ -329,6 +336,11 @@ def _value(text: str, target: str) -> Any:
     value = values["value"] if values.keys() == {"value"} else text
     check_value(value, f"--set {target}")
     return value
+
+
+def rows_at_once(config: ExperimentConfig, scale: str) -> int | None:
+    """Rows of a micro-batch: as the user says. Else ``RELEASED_ROWS`` of a full-size backbone; None: a whole share."""
+    return config.micro_batch or (None if scale == "embedded" else RELEASED_ROWS)
 
 
 def method_config(method: Any, scale: str, overrides: Mapping[str, Any]) -> MethodConfig:

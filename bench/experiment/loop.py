@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 import signal
 import threading
@@ -31,7 +32,7 @@ from bench.training.meter import Meter
 
 CHECKPOINT_SECONDS = 20.0
 CHECKPOINT_SHARE = 20.0
-"""Time between checkpoints is at least this many times what writing one takes, so that it costs 5 % at most."""
+"""Time between checkpoints is at least this many times what steps wait for one, so that it costs 5 % at most."""
 
 
 IDLE_STEPS = 100
@@ -117,6 +118,7 @@ class JobRun:
         self._train_log = records.Log(self.folder / "train.jsonl", write=main)
         self._meter_log = records.Log(self.folder / "meter.jsonl", write=main)
         self._clock_log = records.Log(self.folder / "clock.jsonl", write=main)
+        self._writer = saved.Writer(self.folder / "checkpoint.pt")
 
     @property
     def _meter(self) -> Meter:
@@ -134,22 +136,25 @@ class JobRun:
         except torch.OutOfMemoryError as error:
             raise OutOfMemory(_out_of_memory(self.session)) from error
         finally:
-            self.session.close()
+            try:
+                self._writer.close()
+            finally:
+                self.session.close()
 
     def _run(self) -> None:
         reset_peak_memory()
         self._resume()
-        saved, every = time.monotonic(), CHECKPOINT_SECONDS
+        last, every = time.monotonic(), CHECKPOINT_SECONDS
         with _stop_between_steps() as stopped:
             while self._goes_on():
                 self._step()
                 evaluated = self._evaluate_due()
-                due, stop = self._agree(time.monotonic() - saved > every, stopped())
+                due, stop = self._agree(time.monotonic() - last > every, stopped())
                 if evaluated or due or stop:
                     start = time.monotonic()
                     self.save()
-                    saved = time.monotonic()
-                    every = max(CHECKPOINT_SECONDS, CHECKPOINT_SHARE * (saved - start))
+                    last = time.monotonic()
+                    every = max(CHECKPOINT_SECONDS, CHECKPOINT_SHARE * (last - start))
                 if stop:
                     raise KeyboardInterrupt
         self._evaluate(self.fractions[-1])
@@ -303,13 +308,17 @@ class JobRun:
     # -- state -----------------------------------------------------------------------------------------------------
 
     def save(self) -> None:
-        """Write the checkpoint that a resume starts from."""
-        main = self.session.engine.is_main
+        """Have the checkpoint written that a resume starts from, beside the steps that follow.
+
+        Steps wait for the copy on the host alone, and for the file before it, if that is still being written.
+        """
+        engine = self.session.engine
         both = {"job": self.session.state_dict(), "method": self.method.state_dict()}
-        state = whole({"v": records.VERSION, **both, **asdict(self.stand)}, keep=main)
-        if main:
-            saved.save(state, self.folder / "checkpoint.pt")
-        self.session.engine.barrier()  # the others' next step would count the time that the file takes
+        state = whole({"v": records.VERSION, **both, **asdict(self.stand)}, keep=engine.is_main)
+        if engine.is_main:
+            # What lies on the host already is no copy yet, and the next step would change it.
+            self._writer.write(copy.deepcopy(state) if engine.device.type == "cpu" else state)
+        engine.barrier()  # the others' next step would count the time that the copy takes
 
     def _resume(self) -> None:
         path, session = self.folder / "checkpoint.pt", self.session

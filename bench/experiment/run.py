@@ -59,6 +59,7 @@ def run_experiment(
     # here, since these import torch, which the process of a launcher does without
     from bench.backbone import loader
     from bench.evaluation import Evaluator
+    from bench.experiment.config import rows_at_once
     from bench.experiment.data import prepare
     from bench.experiment.jobs import Rows
     from bench.experiment.trackers import check_trackers
@@ -91,7 +92,8 @@ def run_experiment(
             write_experiment(folder, workbench, [job.name for job in jobs])
 
     data = prepare(workbench, preference_pairs=any(job.recipe.needs.preference_pairs for job in jobs))
-    compute = Compute(**{field.name: getattr(config, field.name) for field in fields(Compute)})
+    given = {field.name: getattr(config, field.name) for field in fields(Compute)}
+    compute = Compute(**given | {"micro_batch": rows_at_once(config, backbone.spec.scale)})
     readers = {name: each.probes for name, each in data.subsets.items() if each.probes}
     evaluator = Evaluator(suite, backbone, metrics, engine, compute, keep=rewards)
     rows = Rows(workbench, folder, evaluator, compute, data.lacking, readers)

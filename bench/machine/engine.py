@@ -95,7 +95,8 @@ class Engine:
         from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 
         # SD3's only buffer, the position table, never changes; sharing it would be a collective in every first forward.
-        replication = DistributedDataParallelKwargs(broadcast_buffers=False)
+        # Gradients lie in the buckets that are sent, and not beside them: 8.4 GiB less for SD3.5-Medium.
+        replication = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
         group = InitProcessGroupKwargs(timeout=PATIENCE)
         try:
             accelerator = Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=[replication, group])
@@ -280,11 +281,16 @@ def _share_gradients(module: Any, share: bool) -> None:
         module.require_backward_grad_sync = share  # what DDP's own no_sync sets
 
 
+def is_spread(value: Any) -> bool:
+    """Whether a process holds only its share of a tensor."""
+    return hasattr(value, "full_tensor")
+
+
 def whole(value: Any, *, keep: bool = True) -> Any:
     """A state with sharded tensors put together on the CPU. Every process must call it; those with ``keep`` get it."""
     match value:
         case Tensor():
-            full = value.full_tensor() if hasattr(value, "full_tensor") else value
+            full: Tensor = value.full_tensor() if is_spread(value) else value  # type: ignore[attr-defined]
             return full.detach().cpu() if keep else None
         case dict():
             return {key: whole(part, keep=keep) for key, part in value.items()}

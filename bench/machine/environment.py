@@ -62,6 +62,12 @@ def check_group() -> None:
                 )
 
 
+def own_cores() -> int:
+    """Cores that are this process's share where several of a group run on one machine: torchrun says how many do."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // (_whole("LOCAL_WORLD_SIZE", *GROUP["LOCAL_WORLD_SIZE"]) or 1))
+
+
 def _whole(name: str, low: int, high: int) -> int | None:
     """The value of a variable; None where it is not set."""
     text = os.environ.get(name, "")

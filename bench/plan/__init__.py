@@ -7,6 +7,7 @@ share of a stated peak; memory (``memory``) and disk (``disk``) follow stated mo
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from bench.plan.estimates import Assumptions, ExperimentPlan
@@ -50,6 +51,14 @@ def _notes(config: ExperimentConfig, work: Work) -> list[str]:
         out.append("probes count at most: there may be fewer held-out pairs than are asked for")
     if unknown := [name for name in config.subsets if work.pairs(name) is None]:
         out.append(f"not counted: encoding and caching {', '.join(unknown)}, whose pairs are not known before curation")
+    for name in filter(work.ahead, config.subsets):
+        pairs = work.pairs(name) or 0
+        hours, size = work.assumptions.hours(pairs * work.caption_flops), math.ceil(pairs * work.text_row / 1e9)
+        out.append(
+            f"not counted: the text of {name}, which is encoded ahead in every job: {work.caption_flops / 1e12:.3g} "
+            f"TFLOP a caption, {hours:,.3g} GPU-hours for each pass over {pairs:,} captions; with "
+            f"text_cache_limit {size}GB each is encoded once"
+        )
     if config.context:
         out.append(f"not counted: weights and evaluations of {', '.join(config.context)}")
     if config.aspect_buckets:

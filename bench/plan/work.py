@@ -14,7 +14,7 @@ import torch
 
 from bench import records, registry
 from bench.errors import BenchError, Missing
-from bench.experiment.config import ExperimentConfig, SubsetRule
+from bench.experiment.config import ExperimentConfig, SubsetRule, rows_at_once
 from bench.experiment.held_out import asked_for
 from bench.experiment.keys import JobKey, job_keys, reward_metric
 from bench.experiment.loop import OVERSPENT
@@ -125,7 +125,8 @@ class Work:
 
     def _stage(self, stage: Stage) -> _Stage:
         config, architecture = self.config, self.architecture
-        step = probe.one_step(stage.make(), config.micro_batch, self.assumptions.gpus)
+        rows = rows_at_once(config, architecture.scale)
+        step = probe.one_step(stage.make(), rows, self.assumptions.gpus)
         trained = probe.what_trains(stage.make(), architecture, low=self.low)
         graph = stage.needs.differentiable_reward
         training = memory.training_memory(
@@ -222,10 +223,14 @@ class Work:
         total, pairs = self.evaluation_flops or 0.0, sum(self.pairs(name) or 0 for name in self.config.subsets)
         total += len(self.config.subsets) * (self.probe_flops or 0.0)
         if pairs:
-            side, architecture = self.architecture.resolution, self.architecture
-            text = 2 * architecture.text_parameters * architecture.max_sequence_length  # 2 FLOPs a weight and token
-            total += pairs * (self._vae_flops("encode", (3, side, side)) + text)
+            side = self.architecture.resolution
+            total += pairs * (self._vae_flops("encode", (3, side, side)) + self.caption_flops)
         return total
+
+    @property
+    def caption_flops(self) -> int:
+        """Of the text encoders for a caption: 2 FLOPs a weight and token."""
+        return 2 * self.architecture.text_parameters * self.architecture.max_sequence_length
 
     @cached_property
     def _parameters(self) -> int:

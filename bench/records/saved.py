@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,33 @@ from bench.errors import BenchError
 def save(state: Any, path: Path) -> None:
     """Write a state with ``torch.save``, whole or not at all."""
     records.write_with(path, lambda file: torch.save(state, file))
+
+
+class Writer:
+    """Writes states to one file, each in turn, on a thread: the caller goes on, and must not change what it gave."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._thread = ThreadPoolExecutor(1, "checkpoint")
+        self._writing: Future[None] | None = None
+
+    def write(self, state: Any) -> None:
+        """Begin to write a state; the one before it is there when this returns. Raises what its writing raised."""
+        self.wait()
+        self._writing = self._thread.submit(save, state, self._path)
+
+    def wait(self) -> None:
+        """Return when the last state is there. Raises what its writing raised."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def close(self) -> None:
+        """Wait, and end the thread."""
+        try:
+            self.wait()
+        finally:
+            self._thread.shutdown()
 
 
 def load(path: Path, remedy: str, *, checked: bool = False) -> Any:

@@ -24,11 +24,11 @@ class Remedy(Protocol):
 
     euler_only: ClassVar[bool]
 
-    def velocity(self, velocity: Tensor, state: Tensor, sigma: Tensor) -> Tensor:
+    def velocity(self, velocity: Tensor, state: Tensor, sigma: float) -> Tensor:
         """The velocity to go on with, in place of the model's (guided) one at ``state`` (N, C, H, W)."""
         ...
 
-    def landed(self, after: Tensor, endpoint: Tensor, sigma: Tensor) -> Tensor:
+    def landed(self, after: Tensor, endpoint: Tensor, sigma: float) -> Tensor:
         """The state to go on from, in place of ``after``, where a step from ``sigma`` with that ``endpoint`` led."""
         ...
 
@@ -49,13 +49,13 @@ class EpsilonScaling:
         if not self.scale > 0:
             raise BenchError(f"epsilon scaling divides by a scale above 0, not by {self.scale:g}")
 
-    def velocity(self, velocity: Tensor, state: Tensor, sigma: Tensor) -> Tensor:
-        if self.scale == 1 or float(sigma) >= 1:
+    def velocity(self, velocity: Tensor, state: Tensor, sigma: float) -> Tensor:
+        if self.scale == 1 or sigma >= 1:
             return velocity
         rest = 1 - sigma
         return ((state + rest * velocity) / self.scale - state) / rest
 
-    def landed(self, after: Tensor, endpoint: Tensor, sigma: Tensor) -> Tensor:
+    def landed(self, after: Tensor, endpoint: Tensor, sigma: float) -> Tensor:
         return after
 
 
@@ -76,10 +76,10 @@ class DifferentialCorrection:
     high: float = 0.0
     constant: bool = False
 
-    def velocity(self, velocity: Tensor, state: Tensor, sigma: Tensor) -> Tensor:
+    def velocity(self, velocity: Tensor, state: Tensor, sigma: float) -> Tensor:
         return velocity
 
-    def landed(self, after: Tensor, endpoint: Tensor, sigma: Tensor) -> Tensor:
+    def landed(self, after: Tensor, endpoint: Tensor, sigma: float) -> Tensor:
         if self.low == self.high == 0:
             return after
         if after.shape[-1] % 2 or after.shape[-2] % 2:

@@ -18,7 +18,7 @@ from bench.errors import BenchError
 from bench.sampling.names import DPM, EULER, HEUN, check_solver
 from bench.sampling.remedies import Remedy
 
-Velocity = Callable[[Tensor, Tensor], Tensor]
+Velocity = Callable[[Tensor, float], Tensor]
 """(states (N, C, H, W), one level) → velocities, like the states."""
 
 
@@ -28,7 +28,7 @@ def solve(
     """Follow the ODE from states at ``sigmas[0]`` to ``sigmas[-1]``: like ``state``.
 
     Args:
-        sigmas: (steps + 1,) falling levels.
+        sigmas: (steps + 1,) falling levels, on the CPU: the host has to know them.
         solver: one of ``SOLVERS``.
         remedy: changes velocities, and with Euler steps also where a step leads.
 
@@ -39,7 +39,7 @@ def solve(
     if remedy is not None and remedy.euler_only and solver != EULER:
         raise BenchError(f"this remedy changes where Euler steps lead, and {solver} takes none; choose {EULER}")
 
-    def remedied(latents: Tensor, sigma: Tensor) -> Tensor:
+    def remedied(latents: Tensor, sigma: float) -> Tensor:
         at_state = velocity(latents, sigma)
         return remedy.velocity(at_state, latents, sigma) if remedy else at_state
 
@@ -47,7 +47,7 @@ def solve(
 
 
 def _euler(velocity: Velocity, state: Tensor, sigmas: Tensor, remedy: Remedy | None) -> Tensor:
-    for sigma, after in pairwise(sigmas):
+    for sigma, after in pairwise(sigmas.tolist()):
         at_state = velocity(state, sigma)
         landed = flow.euler(state, at_state, sigma, after)
         state = remedy.landed(landed, flow.endpoint(state, at_state, sigma), sigma) if remedy else landed
@@ -77,7 +77,7 @@ def _diffusers(scheduler: Any, visited: Tensor, velocity: Velocity, state: Tenso
     scheduler.set_timesteps(steps)
     scheduler.sigmas, scheduler.timesteps = visited.cpu(), 1000 * visited[:-1].cpu()
     scheduler.set_begin_index(0)
-    for sigma, timestep in zip(visited[:-1], scheduler.timesteps, strict=True):
+    for sigma, timestep in zip(visited[:-1].tolist(), scheduler.timesteps, strict=True):
         state = scheduler.step(velocity(state, sigma), timestep, state, return_dict=False)[0]
     return state
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from bench.backbone.condition import TextCondition
 from bench.batches import Part, cut, deal
 from bench.machine.engine import Engine
+from bench.machine.transfer import pinned
 from bench.rng import numpy_generator
 from bench.training.data import TrainingData
 from bench.training.needs import Needs
@@ -26,7 +27,7 @@ class Portion:
     Attributes:
         part: its rows of the step's global batch.
         index: (N,) positions in the data.
-        read: latents and conditions; reading those of the next portion starts meanwhile.
+        read: latents and conditions, ready to be sent; reading those of the next portion starts meanwhile.
     """
 
     part: Part
@@ -50,6 +51,7 @@ class Feed:
         self.data, self._all = data, data
         self.cursors = {"pairs": 0, "prompts": 0, "preferences": 0}
         self._seed, self._rank, self._world_size = seed, engine.rank, engine.world_size
+        self._engine = engine
         self._order: tuple[str, int, Tensor] | None = None
         self._prefetch = Prefetch(self._read, engine.thread("prefetch"))
 
@@ -109,4 +111,5 @@ class Feed:
         data = preferences.pictures if stream == "preferences" and preferences else self.data
         captions = index[::2] if stream == "preferences" else index  # one for both pictures
         assert data.latents is not None
-        return data.latents[index], data.text[data.text_of[captions]]
+        latents = pinned(data.latents[index], self._engine.device)
+        return latents, data.text[data.text_of[captions]].given(self._engine)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -72,7 +72,10 @@ class Ledger:
         self._synced = meter.counts()
         peaks = torch.zeros(engine.world_size, dtype=torch.float64)
         peaks[engine.rank] = memory
-        logged = [float(part) for name in names for part in self._logged[name]]
+        totals_here = _on_host([self._logged[name][0] for name in names])
+        logged = [
+            part for name, total in zip(names, totals_here, strict=True) for part in (total, self._logged[name][1])
+        ]
         sums = engine.sum(torch.tensor([*peaks.tolist(), seconds, *logged], dtype=torch.float64)).tolist()
         meter.peak_memory = max(meter.peak_memory, *map(int, sums[: engine.world_size]))
         meter.seconds += sums[engine.world_size]
@@ -91,3 +94,17 @@ class Ledger:
         self.step, self._logged = state["step"], {}
         self.meter.load(state["meter"])
         self._synced = self.meter.counts()
+
+
+def _on_host(values: Sequence[Tensor | float]) -> list[float]:
+    """Numbers, of which those on a device are fetched together: each fetch waits for all that the device has to do."""
+    of: dict[torch.device, list[int]] = {}
+    for place, value in enumerate(values):
+        if isinstance(value, Tensor):
+            of.setdefault(value.device, []).append(place)
+    out = list(values)
+    for places in of.values():
+        fetched = torch.stack([torch.as_tensor(values[place]).reshape(()) for place in places]).tolist()
+        for place, number in zip(places, fetched, strict=True):
+            out[place] = number
+    return [float(number) for number in out]

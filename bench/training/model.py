@@ -78,12 +78,16 @@ class TrainedModel:
     ) -> None:
         """Train a PEFT adapter in float32 (gaussian initialisation, drawn from ``seed``)."""
         from peft import LoraConfig
+        from peft.tuners.tuners_utils import BaseTunerLayer
 
         transformer = self.policy.transformer
         config = LoraConfig(r=rank, lora_alpha=alpha, init_lora_weights="gaussian", target_modules=list(target_modules))
         with torch.random.fork_rng(devices=[]):  # PEFT draws the initial values from the global generator
             torch.manual_seed(seed.initial_seed())
             transformer.add_adapter(config)
+        for module in transformer.modules():
+            if isinstance(module, BaseTunerLayer):  # autocast casts what goes in; PEFT would first undo its last cast
+                module.cast_input_dtype_enabled = False
         for parameter in transformer.parameters():
             if not parameter.requires_grad:  # what stays as it is needs no more than the precision it computes in
                 parameter.data = parameter.data.to(self._engine.dtype)

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from bench.errors import BenchError
+from bench.machine.environment import own_cores
 from bench.metric import Metric
 from bench.suite import Prompt
 from benchmarks.ocr import ocr_accuracy, wanted_text
@@ -46,7 +47,9 @@ class PaddleOCRAccuracy(Metric):
                 f"ocr_paddle takes paddleocr {' or '.join(VERSIONS)}, not {paddleocr.__version__}; {INSTALL}"
             )
         try:
-            return paddleocr.PaddleOCR(use_angle_cls=False, lang="en", use_gpu=False, show_log=False)
+            return paddleocr.PaddleOCR(
+                use_angle_cls=False, lang="en", use_gpu=False, show_log=False, cpu_threads=own_cores()
+            )
         except (Exception, SystemExit) as error:  # it leaves the process where it cannot go on
             raise BenchError(f"PaddleOCR does not start; it fetches {MODELS} once: {_first_line(error)}") from error
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from PIL import Image
 
+from bench.machine.environment import own_cores
 from bench.metric import Metric
 from bench.suite import Prompt
 from benchmarks.ocr import ocr_accuracy, wanted_text
@@ -35,7 +36,8 @@ class RapidOCRAccuracy(Metric):
     def _engine(self) -> Any:
         from rapidocr_onnxruntime import RapidOCR
 
-        return RapidOCR(det_limit_type="max")  # shrink what is too large, where "min" would enlarge to 736 px
+        # Shrink what is too large, where "min" would enlarge to 736 px. By itself each process would take every core.
+        return RapidOCR(det_limit_type="max", intra_op_num_threads=own_cores())
 
     def prepare(self) -> None:
         """Load the engine's three models."""

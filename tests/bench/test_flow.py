@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
+from dispatched import Dispatched
 from torch import Tensor
 
 from bench import flow
@@ -195,13 +196,13 @@ def test_at_sigma_one_the_schedules_second_sigma_stands_in():
     z, v = torch.full((1, 1, 1, 1), 2.0), torch.full((1, 1, 1, 1), 3.0)
     mean, std = flow.flow_sde_moments(z, v, 1.0, 0.8, noise_level=0.7, sigma_cap=0.9)
     assert mean.item() == pytest.approx(2 * (1 - 4.9 / 2 * 0.2) + 3 * -0.2, rel=1e-5)
-    assert std.item() == pytest.approx(math.sqrt(4.9 * 0.2), rel=1e-5)
+    assert std == pytest.approx(math.sqrt(4.9 * 0.2), rel=1e-12)
 
 
 def test_without_a_cap_sigma_one_uses_the_next_sigma():
     with_cap = flow.flow_sde_moments(Z1, V, 1.0, 0.8, sigma_cap=0.8)
     without = flow.flow_sde_moments(Z1, V, 1.0, 0.8)
-    assert torch.equal(with_cap[0], without[0]) and torch.equal(with_cap[1], without[1])
+    assert torch.equal(with_cap[0], without[0]) and with_cap[1] == without[1]
     assert torch.isfinite(without[0]).all()
 
 
@@ -210,6 +211,19 @@ def test_the_cap_matters_at_sigma_one_only():
     b = flow.flow_sde_moments(Z1, V, S, S_NEXT, sigma_cap=0.85)
     assert torch.equal(a[0][:-1], b[0][:-1]) and torch.equal(a[1][:-1], b[1][:-1])
     assert not torch.equal(a[1][-1], b[1][-1])
+
+
+@pytest.mark.parametrize("kind", ["flow_sde", "cps"])
+def test_a_level_given_as_a_number_costs_no_operators_for_its_coefficients(kind):
+    """A mean of two latents, each times a number, and no more; the values are those of levels given one by one."""
+    with Dispatched() as dispatched:
+        mean, std = flow.transition_moments(kind, Z1, V, 0.5, 0.42, noise_level=0.7, sigma_cap=0.9)
+    assert isinstance(std, float)
+    assert all(any(leaf.ndim for leaf in given) for _, given in dispatched.calls)
+    one = torch.tensor(0.5, dtype=torch.float64), torch.tensor(0.42, dtype=torch.float64)
+    expected = flow.transition_moments(kind, Z1, V, *one, noise_level=0.7, sigma_cap=0.9)
+    near(mean, expected[0].double().numpy(), 1e-6)
+    assert std == pytest.approx(float(expected[1]), rel=1e-6)
 
 
 # -- policy gradient ---------------------------------------------------------------------------------------------------

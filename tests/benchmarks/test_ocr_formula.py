@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -28,6 +29,17 @@ def reference(a: str, b: str) -> int:
     if not a or not b:
         return len(a) + len(b)
     return min(reference(a[1:], b) + 1, reference(a, b[1:]) + 1, reference(a[1:], b[1:]) + (a[0] != b[0]))
+
+
+def test_the_engine_takes_no_more_threads_than_a_process_has_cores(monkeypatch):
+    import rapidocr_onnxruntime
+
+    given = {}
+    monkeypatch.setattr(rapidocr_onnxruntime, "RapidOCR", lambda **settings: given.update(settings))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(16)), raising=False)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    RapidOCRAccuracy().prepare()
+    assert given["intra_op_num_threads"] == 2
 
 
 def test_levenshtein_is_the_edit_distance():

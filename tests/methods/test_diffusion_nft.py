@@ -118,12 +118,8 @@ def test_a_step_follows_the_protocol(world, monkeypatch, overrides):
 
     steps, (clean, rewards) = c.sampling_steps, rollouts[0][1]
     trained = steps - 1
-    rolled, olds, frozen, learnt = (
-        calls[:steps],
-        calls[steps : steps + trained],
-        calls[steps + trained : steps + 2 * trained],
-        calls[steps + 2 * trained :],
-    )
+    rolled, olds, (of_all, *learnt) = calls[:steps], calls[steps : steps + trained], calls[steps + trained :]
+    frozen = [tuple(part.unflatten(0, (6, trained))[:, k] for part in of_all) for k in range(trained)]  # in one call
     assert len(learnt) == trained and all(result.requires_grad for *_, result in learnt)
     assert not any(result.requires_grad for *_, result in rolled + olds + frozen)
     assert all(same(seen, old) for seen in placed[: steps + trained])  # the old adapter samples, and is compared with

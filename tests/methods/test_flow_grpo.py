@@ -58,7 +58,8 @@ def sampled(world, **overrides):
     """A job, its method, one batch, the sampler and its paths."""
     job, method = prepare(world, "flow_grpo", **overrides)
     c = method.config
-    by = Transitions(c.sde_kind, c.noise_level, c.guard, job.policy.sigmas(c.sampling_steps), c.guidance_scale)
+    sigmas = job.policy.sigmas(c.sampling_steps).tolist()
+    by = Transitions(c.sde_kind, c.noise_level, c.guard, sigmas, c.guidance_scale)
     batch = job.prompts(c.prompts, repeat=c.group_size)
     paths, _ = sample_paths(
         job, batch, by, trained=method.trained_steps(job), shared_by=c.group_size if c.window else None,
@@ -96,6 +97,51 @@ def test_what_the_paths_remember_is_the_sampling_policys(world, variant):
     job, method, batch, by, paths = sampled(world, **VARIANTS[variant])
     log = update(job, method, batch, by, paths, torch.ones(6), torch.arange(6), on_policy=False)
     assert log["ratio"] == pytest.approx(1.0, abs=1e-5) and log["clipped"] == 0.0
+
+
+@every_variant
+@pytest.mark.parametrize("micro_batch", [None, 2])
+def test_old_values_of_the_training_shape_make_a_ratio_of_exactly_one(world, variant, micro_batch):
+    job, method = world.job(reward=Brightness(), micro_batch=micro_batch), small("flow_grpo", **VARIANTS[variant])
+    method.setup(job)
+    c = method.config
+    sigmas = job.policy.sigmas(c.sampling_steps).tolist()
+    by = Transitions(c.sde_kind, c.noise_level, c.guard, sigmas, c.guidance_scale)
+    batch = job.prompts(c.prompts, repeat=c.group_size)
+    paths, _ = sample_paths(
+        job, batch, by, trained=method.trained_steps(job), shared_by=c.group_size if c.window else None,
+        keep_unconditional=c.guidance_scale != 1 and c.detach_unconditional,
+    )  # fmt: skip
+    turns = [torch.tensor([4, 1, 3]), torch.tensor([2, 5])]
+    paths = method.as_trained(job, batch, by, paths, turns)
+    for rows in turns:
+        parts, ratios = list(job.parts(batch, rows)), []
+        seen = record_ratios(by, ratios)
+        method.config = method.config.model_copy(update={"kl_weight": 0.0})
+        update(job, method, batch, seen, paths, torch.zeros(6), rows, on_policy=False)
+        assert len(ratios) == len(parts) * len(paths.steps) and all((ratio == 1).all() for ratio in ratios)
+
+
+def record_ratios(by: Transitions, ratios: list[torch.Tensor]) -> Transitions:
+    seen = Transitions(by.kind, by.noise_level, by.guarded, by.sigmas, by.guidance_scale)
+
+    def ratio(after, mean, std, old):
+        ratios.append(Transitions.ratio(by, after, mean, std, old).detach())
+        return Transitions.ratio(by, after, mean, std, old)
+
+    object.__setattr__(seen, "ratio", ratio)
+    return seen
+
+
+@every_variant
+def test_the_noise_of_other_shapes_is_logged_by_the_first_update(world, variant):
+    job, method, batch, by, paths = sampled(world, **VARIANTS[variant])
+    log = update(job, method, batch, by, paths, torch.ones(6), torch.arange(6), on_policy=True)
+    assert 0 <= log["noise"] < 1e-5
+    paths.memory.add_(1e-3)
+    log = update(job, method, batch, by, paths, torch.ones(6), torch.arange(6), on_policy=True)
+    assert log["noise"] > 1e-5
+    assert "noise" not in update(job, method, batch, by, paths, torch.ones(6), torch.arange(6), on_policy=False)
 
 
 # -- paths -------------------------------------------------------------------------------------------------------------
@@ -229,14 +275,14 @@ def test_the_clipped_loss_and_the_divergence_follow_the_protocol(world, monkeypa
         loss = np.maximum(-a * ratio, -a * np.clip(ratio, 1 - c.clip_range, 1 + c.clip_range)).mean()
         divergence = 0.0
         if c.kl_weight:
-            z_again, frozen = references[k]
+            z_again, frozen = (of_all.unflatten(0, (4, -1))[:, k] for of_all in references[0])  # all steps in one call
             assert torch.equal(z, z_again) and not frozen.requires_grad
             divergence = ((mean - moments(wide(z), wide(frozen), sigmas, i, c)[0]) ** 2).mean() / (2 * s**2)
             assert divergence > 0
         losses.append(weight * loss + c.kl_weight * divergence)
         divergences.append(divergence)
         clipped.append((np.abs(ratio - 1) > c.clip_range).mean())
-    assert len(calls) == len(paths.steps) and len(references) == (len(calls) if c.kl_weight else 0)
+    assert len(calls) == len(paths.steps) and len(references) == (1 if c.kl_weight else 0)
     assert np.mean(clipped) > 0
     assert log["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
     assert log.get("kl", 0.0) == pytest.approx(np.mean(divergences), rel=1e-3)
@@ -246,7 +292,7 @@ def test_the_clipped_loss_and_the_divergence_follow_the_protocol(world, monkeypa
 def test_the_guards_gradient_is_the_noise_times_the_means_over_minus_dt(world, monkeypatch):
     """On policy: d/d mean of -A ratio / -dt is -A eps / (dimensions -dt), with no std in it."""
     job, method, batch, by, paths = sampled(world, guard=True, kl_weight=0.0)
-    advantages, sigmas, gradients = torch.tensor([1.0, -2.0, 0.5, 3.0, -1.0, -0.5]), wide(by.sigmas), []
+    advantages, sigmas, gradients = torch.tensor([1.0, -2.0, 0.5, 3.0, -1.0, -0.5]), np.array(by.sigmas), []
 
     def spy(z, velocity, i):
         mean, std = Transitions.moments(by, z, velocity, i)

@@ -1,4 +1,6 @@
-"""Trains every method for three steps under torchrun or alone, for test_ranks.py. Usage: ranks.py PIPELINE OUT SHARDING
+"""Trains every method for three steps under torchrun or alone, for test_ranks.py.
+
+Usage: ranks.py PIPELINE OUT SHARDING [DTYPE CASE...]
 
 Rank 0 leaves OUT/<case>.pt: what was logged, the meter, the weights, and whether a resume from a checkpoint agreed;
 and OUT/alive: how many models of ended jobs were still in memory at the end.
@@ -46,12 +48,27 @@ def state_of(session, method) -> dict:
     return copy.deepcopy(whole({"job": session.state_dict(), "method": method.state_dict()}))
 
 
-def main(pipeline: Path, out: Path, sharding: str) -> None:
+def first_gradient(learner) -> list[torch.Tensor]:
+    """Filled with the gradient that the learner's next update steps along, whole and in one row."""
+    found, average = [], learner.average
+
+    def seen(items: float) -> float:
+        norm = average(items)
+        if not found:
+            found.append(torch.cat([whole(p.grad).flatten() for p in learner.parameters if p.grad is not None]))
+        return norm
+
+    learner.average = seen
+    return found
+
+
+def main(pipeline: Path, out: Path, sharding: str, dtype: str = "auto", *cases: str) -> None:
     torch.set_num_threads(1)
-    engine = Engine.from_environment(sharding=sharding)
+    engine = Engine.from_environment(sharding=sharding, dtype=dtype)
     world = fakes.World(pipeline, engine)
     trained = []
-    for name, (row, overrides, micro_batch) in CASES.items():
+    for name in cases or CASES:
+        row, overrides, micro_batch = CASES[name]
         session, stages, (*earlier, method_name) = world.session(micro_batch=micro_batch), None, row.split("+")
         job = session.job
         for first in map(fakes.small, earlier):
@@ -63,7 +80,7 @@ def main(pipeline: Path, out: Path, sharding: str) -> None:
             session.model.restart(stages)
         method = fakes.small(method_name, **overrides)
         method.setup(job)
-        before = whole(fakes.weights(job))
+        before, gradient = whole(fakes.weights(job)), first_gradient(fakes.learner(job))
         logs = fakes.advance(job, method, 2)
         state = state_of(session, method)
         if name in EVALUATED:
@@ -83,8 +100,10 @@ def main(pipeline: Path, out: Path, sharding: str) -> None:
             evaluated = whole(fakes.weights(job))
         result = {
             "logs": logs,
+            "gradient": gradient[0],
             "resumed": relogged == logs[2:],
             "meter": job.meter.counts(),
+            "bucket_views": getattr(job.policy.module, "gradient_as_bucket_view", None),
             "before": before,
             "weights": whole([p.detach() for p in job.parameters]),
             "evaluated": evaluated,
@@ -95,7 +114,7 @@ def main(pipeline: Path, out: Path, sharding: str) -> None:
             trained.append(weakref.ref(one.job.policy.transformer))
             one.close()
         engine.barrier()
-    del job, again, session, resumed, one
+    del job, again, session, resumed, one, gradient
     gc.collect()
     if engine.is_main:
         (out / "alive").write_text(str(sum(model() is not None for model in trained)))
@@ -103,4 +122,4 @@ def main(pipeline: Path, out: Path, sharding: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])
+    main(Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:])

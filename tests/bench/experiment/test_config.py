@@ -8,7 +8,7 @@ import pytest
 
 from bench import registry
 from bench.errors import BenchError
-from bench.experiment.config import ExperimentConfig, method_config, read_experiment
+from bench.experiment.config import ExperimentConfig, method_config, read_experiment, rows_at_once
 
 
 def written(folder: Path, text: str | bytes) -> Path:
@@ -21,6 +21,14 @@ def test_the_default_experiment_is_the_readmes_first_command():
     config = read_experiment(None, {"methods": ("sft", "soar", "flow_grpo"), "subsets": ("high_aesthetic",)})
     assert config == ExperimentConfig()
     assert config.run_name == "high_aesthetic"
+
+
+def test_micro_batches_of_a_full_size_backbone_are_small_unless_the_user_says_otherwise():
+    assert rows_at_once(ExperimentConfig(), "embedded") is None
+    assert rows_at_once(ExperimentConfig(), "full") == 4
+    assert rows_at_once(ExperimentConfig(micro_batch=9), "full") == rows_at_once(
+        ExperimentConfig(micro_batch=9), "embedded"
+    )
 
 
 def test_flags_go_over_the_file_and_unset_flags_do_not(tmp_path):

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from threading import Event
 
 import fakes
 import numpy as np
@@ -34,6 +35,7 @@ from bench.experiment.run import Workspace, run_experiment
 from bench.job import Job
 from bench.machine import locks
 from bench.machine.progress import Progress
+from bench.records import saved
 from bench.records.status import read_status, write_status
 from bench.training.budget import Budget
 
@@ -504,6 +506,31 @@ def test_ctrl_c_leaves_a_resumable_state(world, tmp_path, monkeypatch, presses, 
         assert state["job"]["step"] == len(rows(tmp_path / "broken", "train")) == (3 if where == "update" else 2)
     job_run(world, tmp_path / "broken", "flow_grpo").run()
     assert records_of(tmp_path / "broken") == records_of(tmp_path / "whole")
+
+
+def test_a_checkpoint_holds_the_step_that_it_was_made_at_whatever_the_next_one_does(world, tmp_path, monkeypatch):
+    """The first file is begun only after the second update."""
+    checkpoint_every_step(monkeypatch)
+    run, save, second = job_run(world, tmp_path, "sft", "steps=2", (1.0,)), saved.save, Event()
+    update, written, weights = run.session.job.update, [], []
+
+    def updated() -> None:
+        update()
+        weights.append([p.detach().clone() for p in run.session.job.parameters])
+        if len(weights) == 2:
+            second.set()
+
+    def late(state, path) -> None:
+        assert second.wait(30)
+        written.append(state["job"])
+        save(state, path)
+
+    run.session.job.update = updated
+    monkeypatch.setattr(saved, "save", late)
+    run.run()
+    assert [state["step"] for state in written] == [1, 2, 2]  # the last with the last evaluation
+    for state, values in zip(written, weights, strict=False):
+        assert all(torch.equal(a, b) for a, b in zip(state["parameters"], values, strict=True))
 
 
 def test_a_damaged_checkpoint_ends_in_one_line(world, tmp_path):

@@ -26,21 +26,42 @@ has a deviation of 0.003 over samples, a policy gradient's loss is 1e-4 to 3e-3.
 STEADY_ONES = ("reward", "ratio", "loss", "margin")
 
 
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+KINDS = {"one": ((), "ddp"), "ddp": (TORCHRUN, "ddp"), "fsdp": (TORCHRUN, "fsdp")}
+HALF = ("sft-micro", "soar-micro", "reflexflow", "dpo", "grpo-uneven")
+"""Cases that are also run in bfloat16: full fine-tunes with one backward a micro-batch and several, and adapters."""
+
+
+def run(kind: str, pipeline: Path, out: Path, *more: str) -> None:
+    launch, sharding = KINDS[kind]
+    done = subprocess.run(
+        [sys.executable, *launch, str(SCRIPT), str(pipeline), str(out), sharding, *more],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.fixture(scope="module")
+def halves(tiny_pipeline, tmp_path_factory) -> dict[str, dict[str, Any]]:
+    """Kind of run → case → what it left in bfloat16."""
+    found = {}
+    for kind in KINDS:
+        out = tmp_path_factory.mktemp(f"{kind}-half")
+        run(kind, tiny_pipeline, out, "bfloat16", *HALF)
+        found[kind] = {case: torch.load(out / f"{case}.pt") for case in HALF}
+    return found
+
+
 @pytest.fixture(scope="module")
 def results(tiny_pipeline, tmp_path_factory) -> dict[str, dict[str, Any]]:
     """Kind of run → case → what it left; ``alive`` → models that outlive their jobs."""
-    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     found = {}
-    for kind, launch, sharding in (("one", (), "ddp"), ("ddp", torchrun, "ddp"), ("fsdp", torchrun, "fsdp")):
+    for kind in KINDS:
         out = tmp_path_factory.mktemp(kind)
-        done = subprocess.run(
-            [sys.executable, *launch, str(SCRIPT), str(tiny_pipeline), str(out), sharding],
-            capture_output=True,
-            text=True,
-            timeout=600,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
+        run(kind, tiny_pipeline, out)
         found[kind] = {case: torch.load(out / f"{case}.pt") for case in CASES}
         for case in EVALUATED:
             found[kind][case]["samples"] = list(records.read_lines(out / case / "samples.jsonl"))
@@ -58,6 +79,20 @@ def test_two_processes_train_as_one(results, kind, case):
     for kept in ("weights", "evaluated"):
         expected, found = moved(one, kept), moved(two, kept)
         assert (found - expected).norm() < (3 * PIXELS if images else 1e-4) * expected.norm() > 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("case", HALF)
+def test_a_step_in_bfloat16_is_near_float32_on_one_process(results, halves, kind, case):
+    """The bounds are those of test_precision.py. Rewards that come from pictures are left out: rounding moves them."""
+    fine, coarse = results["one"][case], halves[kind][case]
+    if case == "grpo-uneven":
+        assert coarse["logs"][0]["ratio"] == 1.0 and 0 <= coarse["logs"][0]["noise"] < 0.05
+    else:
+        assert coarse["logs"][0]["loss"] == pytest.approx(fine["logs"][0]["loss"], rel=0.02)
+        assert torch.nn.functional.cosine_similarity(fine["gradient"], coarse["gradient"], dim=0) > 0.97
+    assert coarse["gradient"].dtype == torch.float32 and {w.dtype for w in coarse["weights"]} == {torch.float32}
+    assert coarse["resumed"]
 
 
 def near(name: str, value: float, images: bool) -> Any:
@@ -92,6 +127,11 @@ def test_two_processes_are_charged_as_one(results, kind, case):
 @pytest.mark.parametrize("case", CASES)
 def test_a_checkpoint_resumes_bit_for_bit(results, kind, case):
     assert results[kind][case]["resumed"]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_gradients_lie_in_the_buckets_that_are_sent(results, case):
+    assert results["ddp"][case]["bucket_views"] is True
 
 
 @pytest.mark.parametrize("kind", ["one", "ddp", "fsdp"])

@@ -362,6 +362,14 @@ def test_every_value_of_the_paper_s_files_says_where_it_comes_from(name):
 # -- a dry run --------------------------------------------------------------------------------------------------------
 
 
+def test_text_that_is_encoded_ahead_is_in_no_hours_and_a_cache_is_advised(paper_main):
+    """2 FLOPs x 5.58 B weights x 256 tokens are 2.86 TFLOP; 333 tokens of 4096 and 2048 pooled are 2.73 MB."""
+    (note,) = [note for note in paper_main.notes if "encoded ahead" in note]
+    hours = 286_119 * 2 * 5_580_620_800 * 256 / (0.45 * 989e12) / 3600
+    assert f"2.86 TFLOP a caption, {hours:.3g} GPU-hours for each pass over 286,119 captions" in note
+    assert f"text_cache_limit {-(-286_119 * 2 * (333 * 4096 + 2048) // 10**9)}GB" in note
+
+
 def test_a_dry_run_prints_the_plan_and_what_is_missing(paper_main, monkeypatch, tmp_path):
     asked: list[Assumptions] = []
 

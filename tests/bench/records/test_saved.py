@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from threading import Event
+from typing import Any
 
 import pytest
 import torch
@@ -49,3 +51,28 @@ def test_what_is_no_state_is_one_line(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "state.pt").write_bytes(content)
     with pytest.raises(BenchError, match=r"state\.pt is damaged; delete it"):
         saved.load(tmp_path / "state.pt", "delete it")
+
+
+def test_a_state_is_written_beside_what_follows_and_an_error_is_told_at_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer, go = saved.Writer(tmp_path / "state.pt"), Event()
+    save = saved.save
+
+    def slow(state: Any, path: Path) -> None:
+        assert go.wait(30)
+        if state == "bad":
+            raise BenchError("no room")
+        save(state, path)
+
+    monkeypatch.setattr(saved, "save", slow)
+    writer.write({"step": 1})
+    assert not (tmp_path / "state.pt").exists()  # and the caller goes on
+    go.set()
+    writer.write({"step": 2})  # waits for the first
+    writer.wait()
+    assert saved.load(tmp_path / "state.pt", "") == {"step": 2}
+    writer.write("bad")
+    with pytest.raises(BenchError, match="no room"):
+        writer.close()
+    assert saved.load(tmp_path / "state.pt", "") == {"step": 2}
