@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -36,6 +37,21 @@ class Interval:
 def critical(df: float, error: float = 1 - LEVEL) -> float:
     """Quantile of Student's t whose two tails hold ``error``."""
     return float(stdtrit(min(df, 1e7), 1 - error / 2))
+
+
+def blended(parts: Sequence[Variance]) -> Variance:
+    """The sum of independent variances, with the df at which t is the root mean square of the parts' own t.
+
+    Each t counts by its variance (Cochran & Cox 1957, "Experimental Designs", section 4.14). A variance that is drawn
+    anew for each row, and not estimated, has longer tails than Satterthwaite's degrees of freedom allow.
+    """
+    total = sum(part.value for part in parts)
+    square = sum(part.value * critical(part.df) ** 2 for part in parts) / total if total > 0 else 0.0
+    low, high = min(part.df for part in parts), 1e7
+    for _ in range(50):  # halves of the logarithm; t falls as df grows
+        middle = math.sqrt(low * high)
+        low, high = (middle, high) if critical(middle) ** 2 > square else (low, middle)
+    return Variance(total, high)
 
 
 def around(mean: float, variance: Variance, error: float = 1 - LEVEL) -> Interval:

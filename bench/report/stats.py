@@ -30,7 +30,7 @@ from bench.report.components import (
     noise,
 )
 from bench.report.components import prompts as of_prompts_and_noise
-from bench.report.intervals import Interval, around, family_error, within
+from bench.report.intervals import Interval, around, blended, family_error, within
 from bench.report.seed_noise import MetricNoise, of_metric, shipped
 from bench.report.study import StudiedJob, Study
 
@@ -183,7 +183,7 @@ def estimate(
     """The mean of scores with its intervals, never beyond the bounds of the metric. ``make_cell`` says the rest."""
     seeds = _seed_variance(scores, trainings) if trained else SeedVariance()
     file = trainings.shipped
-    parts = _parts([scores], [seeds], np.eye(1), file and file.row_noise_share, listed)
+    parts = _parts([scores], [seeds], np.eye(1), file.row_noise_share if file else None, listed)
     this, like = (within(scores.mean, found[0], *bounds, 1 / scores.size) for found in (parts.this, parts.like))
     return Estimate(this.mean, this.low, this.high, like, prompts, scores, seeds, file, listed)
 
@@ -293,8 +293,10 @@ def _parts(
     like = np.where(np.isnan(like), this, like)  # one prompt in all
     this = this + (1 - listed) * (like - this)
     of_seeds = _uncertainty(rows, seeds, contrasts)
-    variances = _variances(this, found, df, of_seeds)
-    likes = _variances(like, between, between_df, of_seeds)
+    from_file = of_rows([seed.shift if seed.source == "file" else 0.0 for seed in seeds])
+    file_df = min((seed.estimate.df for seed in seeds if seed.source == "file"), default=math.inf)
+    variances = _variances(this, found, df, of_seeds, from_file, file_df)
+    likes = _variances(like, between, between_df, of_seeds, from_file, file_df)
     likes = [max(both, key=lambda v: v.value) for both in zip(likes, variances, strict=True)]  # prompts can only add
     return _Parts(variances, likes, _correlation(this), _correlation(like))
 
@@ -304,22 +306,29 @@ def _uncertainty(rows: Sequence[Scores], seeds: Sequence[SeedVariance], contrast
 
     What rows estimated together is wrong in all of them together, so its roots add up; the rest is independent.
     """
-    parts = (contrasts**2) * [seed.estimate.value / row.seeds for seed, row in zip(seeds, rows, strict=True)]
+    own = [0.0 if seed.source == "file" else seed.estimate.value for seed in seeds]
+    parts = (contrasts**2) * (np.array(own) / [row.seeds for row in rows])
     root = parts / np.sqrt([seed.estimate.df for seed in seeds])
     shared = np.array([seed.shared for seed in seeds])
     both: Floats = (root * np.sqrt(shared)).sum(1) ** 2 + (root**2 * (1 - shared)).sum(1)
     return both
 
 
-def _variances(total: Floats, part: Floats, part_df: Floats, of_seeds: Floats) -> list[Variance]:
-    """Each contrast's variance with Satterthwaite's degrees of freedom: of a part with its own, and of the seeds'."""
-    values = np.maximum(np.diag(total), 0.0)
-    with np.errstate(invalid="ignore"):
-        squares = np.nan_to_num(np.diag(part) ** 2 / part_df) + of_seeds
-    return [
-        Variance(float(value), max(float(value**2 / square), 1.0) if square > 0 else math.inf)
-        for value, square in zip(values, squares, strict=True)
-    ]
+def _variances(
+    total: Floats, part: Floats, part_df: Floats, of_seeds: Floats, from_file: Floats, file_df: float
+) -> list[Variance]:
+    """Each contrast's variance with its degrees of freedom: Satterthwaite's of a part with its own and of the seeds'.
+
+    What a noise file gave is blended in: ``from_file`` of the variance, with ``file_df``.
+    """
+    made = []
+    for number in range(len(total)):
+        value, given = max(float(total[number, number]), 0.0), float(from_file[number, number])
+        rest = max(value - given, 0.0)
+        square = float(np.nan_to_num(part[number, number] ** 2 / part_df[number]) + of_seeds[number])
+        measured = Variance(rest, max(rest**2 / square, 1.0) if square > 0 else math.inf)
+        made.append(blended([measured, Variance(given, file_df)]) if given > 0 else measured)
+    return made
 
 
 def _correlation(covariance: Floats) -> Floats:
@@ -339,7 +348,7 @@ def _seed_variance(scores: Scores, trainings: Trainings) -> SeedVariance:
             return SeedVariance(source="unknown")
         # Rows differ in their seed shift. The file holds its mean; a t has the centre of a scaled inverse chi-squared.
         shift = file.seed_shift * ((file.df - 2) / file.df if file.df > 3 else 1 / 3)
-        return SeedVariance(shift, shift + scores.size * file.seed_prompt, Variance(shift, file.df), 1.0, "file")
+        return SeedVariance(shift, shift + scores.size * file.seed_prompt, Variance(shift, file.df), source="file")
     if scores.images <= 0:  # trainings that differ in no prompt more than in another: their mean alone tells
         return SeedVariance(scores.total, scores.total, Variance(scores.total, scores.seeds - 1), 0.0, "seeds")
     prior = trainings.prior or fit_prior([scores])

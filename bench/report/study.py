@@ -122,7 +122,7 @@ class Row:
     def trained_on(self) -> frozenset[str]:
         """Metrics that the method was given: its reward, and what its preference pairs encode."""
         known = [job.record for job in self.jobs if job.record]
-        encoded = (name for record in known for name in (record.preferences or {}).get("encodes", ()))
+        encoded = [name for record in known if record.preferences for name in record.preferences.get("encodes", [])]
         return frozenset([*(record.reward for record in known if record.reward), *encoded])
 
 

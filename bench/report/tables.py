@@ -451,8 +451,8 @@ def _heading(section: Section) -> str:
 
 def main_csv(study: Study, sections: Sequence[Section]) -> str:
     """Full-precision numbers, one line per row of the main table; what is not there is left empty."""
-    numbers = ("mean", "low", "high", "n", "N", "minus_base", "minus_base_low", "minus_base_high", "trained_on", "best")
-    numbers += ("like_low", "like_high", "minus_base_like_low", "minus_base_like_high", "seed_variance")
+    numbers = ["mean", "low", "high", "n", "N", "minus_base", "minus_base_low", "minus_base_high", "trained_on", "best"]
+    numbers += ["like_low", "like_high", "minus_base_like_low", "minus_base_like_high", "seed_variance"]
     headers = ["backbone", "corpus", "subset", "kind", "method", "seeds", "share_of_budget"]
     headers += [f"{m.name}_{column}" for m in study.metrics for column in numbers]
     lines = []

@@ -22,7 +22,7 @@ from bench.report.stats import Difference, Trainings, difference, estimate
 
 FILE = read(Path(__file__).parents[3] / "benchmarks" / "suites" / "embedded.noise.json")
 BINARY, CONTINUOUS = "world_geneval", ("world_clipscore", "world_aesthetic")
-REPETITIONS = 200
+REPETITIONS = 400
 ROWS = 6
 """Rows of a report, over which trainings are moderated."""
 
