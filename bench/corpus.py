@@ -35,12 +35,15 @@ class Corpus(ABC):
         quantiles: subset name → share of the corpus to keep, where a corpus's scores live on their own scale and the
             paper's thresholds mean nothing. Empty: the subset's own threshold or share holds.
         preferences: registered corpus of preference pairs that goes with this one, if there is one.
+        encodes: of a corpus of preference pairs, the roles ("aesthetic") of metrics that were fitted to what its pairs
+            prefer. A method that learns from them is not ranked in these metrics.
         holdout: registered corpus of fresh pairs of the same kind, which no method trains on. Empty: held-out pairs are
             a part of this one.
     """
 
     name: str
     preferences: ClassVar[str] = ""
+    encodes: ClassVar[tuple[str, ...]] = ()
     holdout: ClassVar[str] = ""
     quantiles: ClassVar[Mapping[str, float]] = {}
 

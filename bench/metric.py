@@ -72,17 +72,21 @@ class Metric(ABC):
     def describe(self) -> dict[str, Any]:
         """The part of a record that makes a score comparable."""
         pinned = {"weights": ", ".join(identity(name) for name in self.assets)} if self.assets else {}
-        return {
-            "name": self.name,
-            "label": self.label,
-            "version": self.version,
-            "higher_is_better": self.higher_is_better,
-            "low": self.low,
-            "high": self.high,
-            "format": f".{self.digits}f",
-            "grouped": self.grouped,
-            "ranked": self.ranked,
-        } | pinned
+        return (
+            {
+                "name": self.name,
+                "label": self.label,
+                "version": self.version,
+                "higher_is_better": self.higher_is_better,
+                "low": self.low,
+                "high": self.high,
+                "format": f".{self.digits}f",
+                "grouped": self.grouped,
+                "ranked": self.ranked,
+            }
+            | ({"per_prompt": True} if self.per_prompt else {})
+            | pinned
+        )
 
 
 def checked(scores: Any, count: int) -> np.ndarray:

@@ -30,7 +30,7 @@ SLOW = (
     "bench/machine/test_ranks.py",
     "bench/plan",
     "bench/plugins",
-    "bench/report/test_aa.py",
+    "bench/report/test_coverage.py",
     "bench/report/test_committed_reports.py",
     "bench/report/test_damaged_records.py",
     "bench/report/test_published.py",

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from bench.cli import assets, curate, doctor, evaluate, export, plugins, pretrain, report, run, tune
+from bench.cli import assets, curate, doctor, evaluate, export, plugins, power, pretrain, report, run, tune
 from bench.errors import BenchError, concerns_a_path, of_path, one_line
 from bench.launch import signals
 from bench.machine.environment import check_environment
@@ -92,6 +92,8 @@ for _command in (
     evaluate.score,
     report.report,
     report.archive,
+    power.power,
+    power.noise,
     export.export,
     curate.curate,
     plugins.list_,

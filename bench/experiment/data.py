@@ -115,7 +115,8 @@ def prepare_preferences(workbench: Workbench) -> Preferences | str:
     say(f"{name}: {len(pairs)} preference pairs")
     preferred = records.digest(sorted([manifest.keys[picture] for picture in pair] for pair in pairs.tolist()))
     about = {"corpus": name, "pairs": len(pairs), "hash": manifest.content_hash, "preferred_hash": preferred}
-    return Preferences(pictures, pairs, about)
+    encoded = [metric for role in corpus.encodes if (metric := workbench.suite.roles.get(role))]
+    return Preferences(pictures, pairs, about | ({"encodes": encoded} if encoded else {}))
 
 
 def _encoded(workbench: Workbench, corpus: Corpus, manifest: Manifest, name: str) -> TrainingData:

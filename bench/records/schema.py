@@ -85,6 +85,7 @@ class MetricRecord(_Part):
     images: int = Field(ge=0)
     grouped: bool
     ranked: bool = True
+    per_prompt: bool = False
     weights: Any = None
     added: bool = False
 
@@ -234,10 +235,11 @@ class StageRun(TypedDict):
 
 @with_config(_OPEN)
 class PreferencesUsed(TypedDict):
-    """The corpus of preference pairs, and how many there are."""
+    """The corpus of preference pairs, how many there are, and metrics that were fitted to what the pairs prefer."""
 
     corpus: str
     pairs: int
+    encodes: NotRequired[list[str]]
 
 
 @with_config(_OPEN)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 from bench.records.schema import MetricRecord
-from bench.report.stats import Interval, difference, make_cell
+from bench.report.intervals import Interval
+from bench.report.same_method import Rate, same_method
+from bench.report.stats import Difference, against
 from bench.report.study import Study
 from bench.report.tables import MainCell, MainRow, Section, difference_text, head
 from bench.report.text import Grid, listed
@@ -37,45 +39,49 @@ def differences(study: Study, sections: Sequence[Section]) -> Differences | None
 
 def _grid(study: Study, first: MainRow, *others: MainRow) -> Grid:
     headers = [f"Minus {first.method}", *(metric.heading for metric in study.metrics)]
-    return Grid(headers, [[row.method, *map(_text, row.cells, first.cells)] for row in others])
+    columns = [_family(first, others, number) for number in range(len(study.metrics))]
+    rows = [
+        [row.method, *(_text(a, b, found[i]) for a, b, found in zip(row.cells, first.cells, columns, strict=True))]
+        for i, row in enumerate(others)
+    ]
+    return Grid(headers, rows)
+
+
+def _family(control: MainRow, others: Sequence[MainRow], number: int) -> list[Difference | None]:
+    """One metric of every other row minus ``control``; None where a cell is incomplete."""
+    start, estimates = control.cells[number].cell.estimate, [row.cells[number].cell.estimate for row in others]
+    if start is None:
+        return [None] * len(others)
+    found = iter(against(start, [e for e in estimates if e is not None]))
+    return [None if e is None else next(found) for e in estimates]
 
 
 def _notes(study: Study, sections: Sequence[Section]) -> list[str]:
-    pairs = sum(1 for _ in _pairs(sections))
-    alone = dict.fromkeys(row.name for section in sections for row in _methods(section) if not row.seeds_known)
-    judged = any(one.seeds_known and other.seeds_known for _, one, other in _pairs(sections))
-    unknown = (
-        f"Seed variance unknown for {listed([*alone])}, of one seed: no difference to it is called better or worse."
-    )
+    methods = [row for section in sections for row in _methods(section)]
+    pairs = sum(len(list(combinations(_methods(section), 2))) for section in sections)
+    unknown = dict.fromkeys(row.name for row in methods if row.unknown)
+    judged = any(sum(c.judged for c in column) > 1 for section in sections for column in _columns(section))
     return [
-        "The paired difference of two methods on the same prompts and noise, with its 95 % interval"
-        + ("; ▲ better, ▼ worse, where that interval excludes zero." if judged else "."),
-        *([unknown] if alone else []),
-        f"differences.csv has {'the one pair' if pairs == 1 else f'all {pairs} pairs'} of methods. One in twenty such "
-        "intervals excludes zero by chance alone.",
-        *_luck(distinct_seeds(study)),
-    ]
+        "The paired difference of two methods on the same prompts and noise, with its 95 % interval for this prompt "
+        "list" + ("; ▲ better, ▼ worse, where that interval excludes zero." if judged else "."),
+        "A family is all methods minus one method, in one metric and subset. Its intervals hold together in 95 % of "
+        "cases.",
+        *([f"Seed variance unknown for {listed([*unknown])}, of one seed: no difference to it is called better or "
+           "worse."] if unknown else []),
+        f"differences.csv has {'the one pair' if pairs == 1 else f'all {pairs} pairs'} of methods, each in the family "
+        "of its `minus`, and alone.",
+        *_luck(same_method(study)),
+    ]  # fmt: skip
 
 
-def _luck(counts: dict[str, tuple[int, int]]) -> list[str]:
-    shares = [f"{label} {distinct} of {count}" for label, (distinct, count) in counts.items() if count]
+def _luck(rates: Mapping[str, Rate]) -> list[str]:
+    shares = [f"{label} {rate.verdicts} of {rate.comparisons}" for label, rate in rates.items() if rate.comparisons]
     if not shares:
         return []
     return [
-        "Two seeds of one method differ by luck alone. This many of their differences exclude zero where intervals are "
-        f"over prompts, as in a table of one seed: {', '.join(shares)}."
+        "Seeds of one method differ by luck alone. Two groups of them were compared as two methods are; so many of "
+        f"these differences exclude zero: {', '.join(shares)}. One in twenty would by chance."
     ]
-
-
-def distinct_seeds(study: Study) -> dict[str, tuple[int, int]]:
-    """By metric, differences of two seeds of one row, with intervals of one seed: how many exclude zero, of all."""
-    verdicts: dict[str, list[bool]] = {metric.label: [] for metric in study.metrics}
-    for metric in study.metrics:
-        for row in (row for subset in study.subsets for row in study.rows(subset)):
-            seeds = [make_cell([job], study.fractions[-1], metric).estimate for job in row.jobs]
-            pairs = combinations([estimate for estimate in seeds if estimate], 2)
-            verdicts[metric.label] += [difference(one, other).excludes_zero for one, other in pairs]
-    return {label: (sum(of_metric), len(of_metric)) for label, of_metric in verdicts.items()}
 
 
 def markdown(study: Study, made: Differences) -> str:
@@ -85,43 +91,48 @@ def markdown(study: Study, made: Differences) -> str:
 
 
 def csv(study: Study, sections: Sequence[Section]) -> str:
-    """Every pair of methods and every metric, in full precision; empty where a cell is incomplete."""
+    """Every pair of methods and every metric, in full precision; empty where a cell is incomplete.
+
+    ``low`` and ``high`` hold together with the family of all methods minus ``minus``; ``pairwise`` is of the pair alone
+    and ``like`` of the family for prompts like these.
+    """
+    headers = ["subset", "method", "minus", "metric", "difference", "low", "high", "excludes_zero", "family"]
+    headers += ["pairwise_low", "pairwise_high", "like_low", "like_high"]
     rows = []
-    for section, one, other in _pairs(sections):
-        for a, b in zip(one.cells, other.cells, strict=True):
-            interval = _difference(a, b)
-            values = ["", "", "", ""]
-            if interval is not None:
-                numbers = (interval.mean, interval.low, interval.high)
-                values = [*map(repr, numbers), str(int(interval.excludes_zero))]
-            rows.append([section.subset, one.method, other.method, a.metric.name, *values])
-    return Grid(["subset", "method", "minus", "metric", "difference", "low", "high", "excludes_zero"], rows).csv()
+    for section in sections:
+        methods = _methods(section)
+        for at, earlier in enumerate(methods):
+            others = [row for row in methods if row is not earlier]
+            columns = [_family(earlier, others, number) for number in range(len(study.metrics))]
+            for place in range(at, len(others)):  # the later row of each pair, so that it says what that one adds
+                for metric, found in zip(study.metrics, columns, strict=True):
+                    names = [section.subset, others[place].method, earlier.method, metric.name]
+                    rows.append([*names, *_numbers(found[place])])
+    return Grid(headers, rows).csv()
+
+
+def _numbers(found: Difference | None) -> list[str]:
+    if found is None:
+        return [""] * 9
+    alone, like = found.pairwise, found.like
+    first = [*map(repr, (found.mean, found.low, found.high)), str(int(found.excludes_zero)), str(found.family)]
+    return [*first, *map(repr, (alone.low, alone.high, like.low, like.high))]
 
 
 def _methods(section: Section) -> list[MainRow]:
     return [row for row in section.rows if row.kind == "method"]
 
 
-def _pairs(sections: Sequence[Section]) -> Iterator[tuple[Section, MainRow, MainRow]]:
-    """The later row of each pair first, so that a difference says what it adds to the earlier."""
-    for section in sections:
-        for earlier, later in combinations(_methods(section), 2):
-            yield section, later, earlier
+def _columns(section: Section) -> list[tuple[MainCell, ...]]:
+    return list(zip(*(row.cells for row in _methods(section)), strict=True))
 
 
-def _difference(one: MainCell, other: MainCell) -> Interval | None:
-    if one.cell.estimate is None or other.cell.estimate is None:
-        return None
-    return difference(one.cell.estimate, other.cell.estimate)
-
-
-def _text(one: MainCell, other: MainCell) -> str:
-    interval = _difference(one, other)
+def _text(one: MainCell, other: MainCell, found: Difference | None) -> str:
     mark = " †" if one.trained_on or other.trained_on else ""
-    if interval is None:
+    if found is None:
         return "–" + mark
-    verdict = _verdict(one.metric, interval) if one.judged and other.judged else ""
-    return f"{difference_text(one.metric, interval)}{mark or verdict}"
+    verdict = _verdict(one.metric, found) if one.judged and other.judged else ""
+    return f"{difference_text(one.metric, found)}{mark or verdict}"
 
 
 def _verdict(metric: MetricRecord, interval: Interval) -> str:

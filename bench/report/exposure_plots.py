@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from bench.report import figure
 from bench.report.exposure import Exposure, Key, Line
-from bench.report.stats import Interval
+from bench.report.intervals import Interval
 from bench.report.study import Study
 from bench.report.tables import title
 

@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 from matplotlib.transforms import ScaledTranslation
 
-from bench.report.stats import Interval
+from bench.report.intervals import Interval
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F3C8D", "#5F5F5F")
 """Colours told apart with any colour vision (Okabe and Ito 2008, jfly.uni-koeln.de/color); two more for a crowd."""

@@ -14,9 +14,10 @@ from matplotlib.figure import Figure
 from bench.records.schema import MetricRecord
 from bench.report import conditions, figure, gaps, plots
 from bench.report.axis import GUIDANCE, Axis, axis_of, model_of
-from bench.report.stats import AND_SEEDS, PROMPTS_ALONE, Cell, Interval, clear_best, difference, make_cell
+from bench.report.intervals import Interval
+from bench.report.stats import Cell, Difference, against, clear_best, known_trainings, make_cell
 from bench.report.study import StudiedJob, Study
-from bench.report.tables import bounds, head, interval_text, title
+from bench.report.tables import TRAINED_ON, bounds, head, interval_text, title
 from bench.report.text import Grid, listed, markdown
 
 CAPTION = (
@@ -37,7 +38,7 @@ class SweptCell:
     """A metric of one model at one scale; ``to_base`` is the paired difference to the base at that scale."""
 
     cell: Cell
-    to_base: Interval | None = None
+    to_base: Difference | None = None
     best: bool = False
 
 
@@ -121,11 +122,22 @@ def sweep(study: Study) -> Sweep:
     """The study's sweep, with every cell computed."""
     axis = axis_of(study.swept, study.experiment.suite.sampler)
     models, scales = _models(study, axis), axis.places
+    known = {
+        (metric.name, scale): known_trainings(
+            [model.jobs[scale] for model in models if model.subset and scale in model.jobs], 0.0, metric
+        )
+        for metric in study.metrics
+        for scale in scales
+    }
     computed = [
         replace(
             model,
             cells={
-                (metric.name, scale): SweptCell(make_cell(model.jobs.get(scale, ()), 0.0, metric))
+                (metric.name, scale): SweptCell(
+                    make_cell(
+                        model.jobs.get(scale, ()), 0.0, metric, known[metric.name, scale], trained=bool(model.subset)
+                    )
+                )
                 for metric in study.metrics
                 for scale in scales
             },
@@ -137,7 +149,8 @@ def sweep(study: Study) -> Sweep:
     }
     metrics = [metric for metric in study.metrics if metric.name in scored] or study.metrics
     bases = {(model.backbone, model.variant): model for model in computed if model.base}
-    computed = [_against(model, bases.get((model.backbone, model.variant))) for model in computed]
+    for of_base, base in bases.items():
+        computed = _compared(computed, of_base, base)
     tokens = {study.tokens_of(job) for job in study.swept}
     made = Sweep(
         axis=axis,
@@ -195,14 +208,22 @@ def _long_name(key: tuple[str, ...]) -> str:
     return ", ".join(filter(None, (name, variant)))
 
 
-def _against(model: SweptModel, base: SweptModel | None) -> SweptModel:
-    if base is None or base is model:
-        return model
-    cells = {}
-    for at, c in model.cells.items():
-        ours, theirs = c.cell.estimate, base.cells[at].cell.estimate
-        cells[at] = replace(c, to_base=difference(ours, theirs) if ours and theirs else None)
-    return replace(model, cells=cells)
+def _compared(models: list[SweptModel], of_base: tuple[str | None, str], base: SweptModel) -> list[SweptModel]:
+    """Models with their differences to their base: those of a metric and a scale on a subset are a family."""
+    cells = [dict(model.cells) for model in models]
+    own = [model is not base and (model.backbone, model.variant) == of_base for model in models]
+    for at, start in base.cells.items():
+        for subset in dict.fromkeys(model.subset for model in models):
+            family = [
+                (of_model, e)
+                for model, of_model, ours in zip(models, cells, own, strict=True)
+                if ours and model.subset == subset and (e := of_model[at].cell.estimate)
+            ]
+            if start.cell.estimate:
+                found = against(start.cell.estimate, [e for _, e in family])
+                for (of_model, _), to_base in zip(family, found, strict=True):
+                    of_model[at] = replace(of_model[at], to_base=to_base)
+    return [replace(model, cells=of_model) for model, of_model in zip(models, cells, strict=True)]
 
 
 def _mark_best(made: Sweep) -> list[SweptModel]:
@@ -215,7 +236,9 @@ def _mark_best(made: Sweep) -> list[SweptModel]:
                 for scale in made.scales:
                     at = (metric.name, scale)
                     estimates = [
-                        m.cells[at].cell.estimate if m.judged(scale) and m.reward != metric.name else None
+                        m.cells[at].cell.estimate
+                        if m.judged(scale) and m.reward != metric.name and not (m.base and metric.per_prompt)
+                        else None
                         for m in models
                     ]
                     winner = clear_best(estimates, metric.higher_is_better)
@@ -283,9 +306,8 @@ def notes(study: Study, made: Sweep) -> list[str]:
     """Sentences under the tables; marks that do not occur are not explained."""
     cells = [(model.judged(scale), c) for model in made.models for (_, scale), c in model.cells.items()]
     alone = [model.name for model in made.models if not all(map(model.judged, model.jobs))]
-    several = any(model.seeds > 1 for model in made.models)
     lines = [
-        f"Mean with its 95 % interval, {AND_SEEDS if several else PROMPTS_ALONE}.",
+        "Mean with its 95 % interval for this prompt list: the prompts are fixed, and noise and trainings vary.",
         f"The suite's own scale is {made.axis.own:g}: the numbers of other tables were drawn with that one."
         if made.caption == CAPTION
         else "▲, ▼, ★ and differences to the base are among models that were drawn with the same sampler.",
@@ -298,18 +320,19 @@ def notes(study: Study, made: Sweep) -> list[str]:
     if any(judged and c.to_base and c.to_base.excludes_zero for judged, c in cells):
         lines.append(
             "▲ better or ▼ worse than the base at the same scale, and ↑ higher or ↓ lower where neither is better: the "
-            "95 % interval of the paired difference excludes zero."
+            "95 % interval of the paired difference excludes zero. The intervals of all models of a subset at one "
+            "scale hold together in 95 % of cases."
         )
     if any(c.best for _, c in cells):
         lines.append(
-            "Bold (★ on the page) is the best at its scale where the 95 % interval of the paired difference to the "
-            "runner-up excludes zero. Scales are not ranked against each other."
+            "Bold (★ on the page) is the best at its scale where the intervals of its paired differences to all others "
+            "exclude zero together. Scales are not ranked against each other."
         )
     if not made.ranked:
         lines.append("Models that read different numbers of T5 tokens are not ranked.")
     shown = {metric.name for metric in made.metrics}
     if any(model.reward in shown for model in made.models):
-        lines.append("† The method was trained on this metric as its reward; it is not ranked there.")
+        lines.append(TRAINED_ON)
     drift = [metric.label for metric in made.metrics if not metric.ranked]
     if drift:
         lines.append(f"{listed(drift)}: neither direction is better; what tells is how far a line is from the base's.")

@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from bench.records import BASE, pictures
 from bench.records.schema import MetricRecord
 from bench.report import figure
-from bench.report.stats import Cell, make_cell
+from bench.report.stats import Cell, make_cell, trainings_of
 from bench.report.study import Evaluation, Row, Sample, StudiedJob, Study
 from bench.report.tables import title
 from bench.report.text import Grid, percent
@@ -34,11 +34,15 @@ class Point:
 def dynamics(study: Study) -> dict[tuple[str, str, str], list[Point]]:
     """Points of each line, by subset, method and metric. Every line starts at the base, which spent nothing."""
     lines = {}
+    known = {fraction: trainings_of(study, fraction) for fraction in study.fractions}
     for metric in study.metrics:
         start = Point(0.0, 0.0, make_cell(study.start, 0.0, metric))
         for subset in study.subsets:
             for row in study.rows(subset):
-                points = [Point(share_of(study, row, f), f, make_cell(row.jobs, f, metric)) for f in study.fractions]
+                points = [
+                    Point(share_of(study, row, f), f, make_cell(row.jobs, f, metric, known[f][metric.name]))
+                    for f in study.fractions
+                ]
                 lines[subset, row.method, metric.name] = [start, *points]
     return lines
 
@@ -100,7 +104,7 @@ def _draw_panel(
         own = points if dodge is None else points[1:]  # a band begins at the base, whose whisker is drawn once
         figure.intervals(axis, [p.share for p in own], [p.cell.estimate for p in own], how.colour, dodge)
         if x > 0:  # more than the base, which is point 0 of every line
-            ends.append(figure.LineEnd(x, y, row.method, how, row.trained_on == metric.name))
+            ends.append(figure.LineEnd(x, y, row.method, how, metric.name in row.trained_on))
     if base:
         axis.plot([0], [base.mean], color=figure.BASE_COLOUR, marker="o", markersize=5, zorder=5)
     if base and crowded:

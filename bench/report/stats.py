@@ -1,60 +1,115 @@
-"""A cell of the report: a mean with its interval, or how much of it is there.
+"""A cell of the report: a mean with its intervals, or how much of it is there; and paired differences of cells.
 
-Intervals are percentiles of replicates. Prompts are the clusters, since images of one prompt resemble each other, and
-are bootstrapped (Efron and Tibshirani 1993, ch. 13). Training seeds are too few for that: of three, a bootstrap knows
-ten resamples, and where trainings differ most its intervals cover no difference in 75 % of cases. Instead, to each
-replicate is added a draw of Student's t, with one degree of freedom less than there are seeds, times the standard error
-of their mean. Every cell is given the same draws, so subtracting two cells' replicates is the paired interval of their
-difference. ``tests/bench/report/test_aa.py`` holds it to covering at least as often as it says.
+Every interval is a statement on one of two things, and says which (``docs/statistics.md``):
+
+- *this prompt list*: the prompts are the benchmark; noise and trainings vary. Verdicts follow it.
+- *prompts like these*: the prompts vary too.
+
+``components`` says where scores vary, ``intervals`` makes intervals of it. Nothing here draws.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bench.errors import BenchError
 from bench.records.schema import MetricRecord
-from bench.report.study import StudiedJob
+from bench.report.components import (
+    NONE,
+    Floats,
+    Prior,
+    Scores,
+    Variance,
+    fit_prior,
+    noise,
+)
+from bench.report.components import prompts as of_prompts_and_noise
+from bench.report.intervals import Interval, around, blended, family_error, within
+from bench.report.seed_noise import MetricNoise, of_metric, shipped
+from bench.report.study import StudiedJob, Study
 
-RESAMPLES = 2000
-PROMPTS_ALONE = f"a percentile bootstrap of {RESAMPLES:,} resamples over prompts"
-AND_SEEDS = f"{PROMPTS_ALONE} with Student's t for the training seeds"
-"""How an interval is made, for the notes of a report."""
-LEVEL = 0.95
 MISSING = "missing: "
 """How the error of a metric begins that lacks a file; the rest says how to get it."""
 
-_SEED = 20260407  # fixed, so that drawing a report twice gives the same intervals
-
-Floats = NDArray[np.float64]
+Source = Literal["seeds", "file", "unknown", "none"]
+"""Where a row's seed variance comes from: its own trainings and the others', the suite's noise file, nowhere; or there
+is none, since nothing was trained."""
 
 
 @dataclass(frozen=True)
-class Interval:
-    """A value with the bounds of its 95 % interval."""
+class Trainings:
+    """What is known of how much trainings differ in a metric, beside a row's own.
 
-    mean: float
-    low: float
-    high: float
+    ``prior`` is that of all rows with several seeds, ``shipped`` the noise file's.
+    """
 
-    @property
-    def excludes_zero(self) -> bool:
-        """Whether a difference is told from none."""
-        return self.low > 0 or self.high < 0
+    prior: Prior | None = None
+    shipped: MetricNoise | None = None
+
+
+UNKNOWN = Trainings()
+
+
+@dataclass(frozen=True)
+class SeedVariance:
+    """What one training adds: ``shift`` to all prompts alike, and ``own`` with seed x prompt beside it.
+
+    ``estimate`` is the shift with its degrees of freedom: what pictures explain is known from many prompts. ``shared``
+    is the part of it that comes from all rows, and so errs in all of them alike.
+    """
+
+    shift: float = 0.0
+    own: float = 0.0
+    estimate: Variance = NONE
+    shared: float = 0.0
+    source: Source = "none"
 
 
 @dataclass(frozen=True)
 class Estimate(Interval):
-    """An interval with the replicates and prompts it came from, for paired differences."""
+    """The mean of a row with its interval for this prompt list; ``like`` is that for prompts like these.
 
-    replicates: Floats
+    ``prompts`` are its (stratum, prompt), ``scores`` what both come from, ``seeds`` what trainings add, ``file`` what
+    the suite's noise file says of the metric. ``listed`` is the share of the prompt list that was evaluated.
+    """
+
+    like: Interval
     prompts: tuple[tuple[str, str], ...]
+    scores: Scores
+    seeds: SeedVariance
+    file: MetricNoise | None = None
+    listed: float = 1.0
+
+    @property
+    def judged(self) -> bool:
+        """Whether a difference of it may be called better or worse: it is known how much trainings differ."""
+        return self.seeds.source != "unknown"
+
+
+@dataclass(frozen=True)
+class Difference(Interval):
+    """A paired difference for this prompt list, simultaneous with the others of its family.
+
+    Attributes:
+        like: the same for prompts like these.
+        pairwise: for this prompt list, as if it were the only difference.
+        variance, like_variance: squared standard errors for this prompt list and for prompts like these.
+        error: the error of each interval of the family, 0.05 in a family of one.
+        family: how many differences hold together.
+    """
+
+    like: Interval
+    pairwise: Interval
+    variance: Variance
+    like_variance: Variance
+    error: float
+    family: int
 
 
 @dataclass(frozen=True)
@@ -84,13 +139,232 @@ class Cell:
         return f"{'failed' if self.failed else 'missing'} {self.counts}"
 
 
-def make_cell(jobs: Sequence[StudiedJob], fraction: float, metric: MetricRecord) -> Cell:
-    """One metric of one row (its seeds pooled) at one planned share of the budget."""
+@dataclass(frozen=True)
+class _Gathered:
+    """A cell without its estimate, and the scores for it where all are there."""
+
+    cell: Cell
+    scores: Scores | None = None
+    prompts: tuple[tuple[str, str], ...] = ()
+
+
+def make_cell(
+    jobs: Sequence[StudiedJob],
+    fraction: float,
+    metric: MetricRecord,
+    trainings: Trainings = UNKNOWN,
+    trained: bool | None = None,
+    listed: float = 1.0,
+) -> Cell:
+    """One metric of one row (its seeds pooled) at one planned share of the budget.
+
+    Args:
+        trainings: what other rows and the noise file say of seeds (``known_trainings``).
+        trained: whether the jobs are trainings of a method; by default, whether they are jobs of a run.
+        listed: share of the prompt list that was evaluated.
+    """
+    gathered = _gather(jobs, fraction, metric)
+    if gathered.scores is None:
+        return gathered.cell
+    if trained is None:
+        trained = any(job.trained for job in jobs)
+    found = estimate(gathered.scores, gathered.prompts, (metric.low, metric.high), trainings, trained, listed)
+    return replace(gathered.cell, estimate=found)
+
+
+def estimate(
+    scores: Scores,
+    prompts: tuple[tuple[str, str], ...],
+    bounds: tuple[float | None, float | None] = (None, None),
+    trainings: Trainings = UNKNOWN,
+    trained: bool = True,
+    listed: float = 1.0,
+) -> Estimate:
+    """The mean of scores with its intervals, never beyond the bounds of the metric. ``make_cell`` says the rest."""
+    seeds = _seed_variance(scores, trainings) if trained else SeedVariance()
+    file = trainings.shipped
+    parts = _parts([scores], [seeds], np.eye(1), file.row_noise_share if file else None, listed)
+    this, like = (within(scores.mean, found[0], *bounds, 1 / scores.size) for found in (parts.this, parts.like))
+    return Estimate(this.mean, this.low, this.high, like, prompts, scores, seeds, file, listed)
+
+
+def known_trainings(
+    rows: Iterable[Sequence[StudiedJob]], fraction: float, metric: MetricRecord, shipped: MetricNoise | None = None
+) -> Trainings:
+    """What all rows of a report say of how much trainings differ in a metric, with what the noise file says."""
+    found = [row for jobs in rows if len(jobs) > 1 and (row := _gather(jobs, fraction, metric).scores) is not None]
+    return Trainings(fit_prior(found), shipped)
+
+
+def trainings_of(study: Study, fraction: float) -> dict[str, Trainings]:
+    """The same for each metric, by its name, from all methods and subsets of a study."""
+    rows = [row.jobs for subset in study.subsets for row in study.rows(subset)]
+    file = shipped(study.experiment)
+    return {
+        metric.name: known_trainings(rows, fraction, metric, of_metric(file, metric.name, metric.version))
+        for metric in study.metrics
+    }
+
+
+def scores_of(jobs: Sequence[StudiedJob], fraction: float, metric: MetricRecord) -> Scores | None:
+    """Scores of a row; None where some are missing."""
+    return _gather(jobs, fraction, metric).scores
+
+
+def difference(one: Estimate, other: Estimate) -> Difference:
+    """``one - other``, paired on the same prompts and noise, as the only difference of its family."""
+    return against(other, [one])[0]
+
+
+def against(control: Estimate, others: Sequence[Estimate]) -> list[Difference]:
+    """Every other row minus ``control``, with intervals that hold together in 95 % of cases: their family."""
+    if not others:
+        return []
+    if any(row.prompts != control.prompts for row in others):
+        raise BenchError("two evaluations of this suite hold different prompts; evaluate them with the same suite")
+    rows = [*others, control]
+    contrasts = np.hstack([np.eye(len(others)), -np.ones((len(others), 1))])
+    share = next((row.file.difference_noise_share for row in rows if row.file), None)
+    listed = min(row.listed for row in rows)
+    parts = _parts([row.scores for row in rows], [row.seeds for row in rows], contrasts, share, listed)
+    errors = [
+        family_error(correlation, min(variance.df for variance in variances))
+        for correlation, variances in ((parts.this_correlation, parts.this), (parts.like_correlation, parts.like))
+    ]
+    made = []
+    for row, this, like in zip(others, parts.this, parts.like, strict=True):
+        mean = row.mean - control.mean
+        interval, alone = around(mean, this, errors[0]), around(mean, this)
+        family = len(others)
+        of_like = around(mean, like, errors[1])
+        made.append(Difference(mean, interval.low, interval.high, of_like, alone, this, like, errors[0], family))
+    return made
+
+
+def clear_best(estimates: Sequence[Estimate | None], higher_is_better: bool) -> int | None:
+    """Index of the best estimate, if its paired differences to all others exclude zero together."""
+    sign = -1 if higher_is_better else 1
+    ranked = sorted(((sign * e.mean, i, e) for i, e in enumerate(estimates) if e is not None), key=lambda r: r[:2])
+    if len(ranked) < 2:
+        return None
+    (_, best, first), *rest = ranked
+    return best if all(found.excludes_zero for found in against(first, [row for _, _, row in rest])) else None
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """Variances of contrasts under both estimands, and how the contrasts correlate."""
+
+    this: list[Variance]
+    like: list[Variance]
+    this_correlation: Floats
+    like_correlation: Floats
+
+
+def _parts(
+    rows: Sequence[Scores],
+    seeds: Sequence[SeedVariance],
+    contrasts: Floats,
+    noise_share: float | None,
+    listed: float,
+) -> _Parts:
+    """Variances of contrasts of rows.
+
+    Args:
+        contrasts: (contrasts, rows).
+        noise_share: of what prompts and noise add together, the part of noise; asked for where each prompt has one
+            picture. None: unknown, so that all of it counts.
+        listed: share of the prompt list that was evaluated; the rest is a finite-population correction (Cochran 1977,
+            "Sampling Techniques", ch. 2).
+    """
+
+    def of_rows(values: Sequence[float]) -> Floats:
+        return (contrasts * (np.array(values) / [row.seeds for row in rows])) @ contrasts.T
+
+    between, between_df = of_prompts_and_noise(rows, contrasts)
+    within_prompts, noise_df = noise(rows, contrasts)
+    like = between + of_rows([seed.shift for seed in seeds])
+    if np.isnan(within_prompts).any():  # one picture a prompt
+        share = 1.0 if noise_share is None else noise_share
+        of_prompts = (1 - share) * (between - of_rows([row.images for row in rows]))
+        this, found, df = like - np.where(np.diag(of_prompts) > 0, of_prompts, 0.0), between, between_df
+    else:
+        this, found, df = within_prompts + of_rows([seed.own for seed in seeds]), within_prompts, noise_df
+    like = np.where(np.isnan(like), this, like)  # one prompt in all
+    this = this + (1 - listed) * (like - this)
+    of_seeds = _uncertainty(rows, seeds, contrasts)
+    from_file = of_rows([seed.shift if seed.source == "file" else 0.0 for seed in seeds])
+    file_df = min((seed.estimate.df for seed in seeds if seed.source == "file"), default=math.inf)
+    variances = _variances(this, found, df, of_seeds, from_file, file_df)
+    likes = _variances(like, between, between_df, of_seeds, from_file, file_df)
+    likes = [max(both, key=lambda v: v.value) for both in zip(likes, variances, strict=True)]  # prompts can only add
+    return _Parts(variances, likes, _correlation(this), _correlation(like))
+
+
+def _uncertainty(rows: Sequence[Scores], seeds: Sequence[SeedVariance], contrasts: Floats) -> Floats:
+    """Of each contrast, its seed variance squared over degrees of freedom, as Satterthwaite's formula takes it.
+
+    What rows estimated together is wrong in all of them together, so its roots add up; the rest is independent.
+    """
+    own = [0.0 if seed.source == "file" else seed.estimate.value for seed in seeds]
+    parts = (contrasts**2) * (np.array(own) / [row.seeds for row in rows])
+    root = parts / np.sqrt([seed.estimate.df for seed in seeds])
+    shared = np.array([seed.shared for seed in seeds])
+    both: Floats = (root * np.sqrt(shared)).sum(1) ** 2 + (root**2 * (1 - shared)).sum(1)
+    return both
+
+
+def _variances(
+    total: Floats, part: Floats, part_df: Floats, of_seeds: Floats, from_file: Floats, file_df: float
+) -> list[Variance]:
+    """Each contrast's variance with its degrees of freedom: Satterthwaite's of a part with its own and of the seeds'.
+
+    What a noise file gave is blended in: ``from_file`` of the variance, with ``file_df``.
+    """
+    made = []
+    for number in range(len(total)):
+        value, given = max(float(total[number, number]), 0.0), float(from_file[number, number])
+        rest = max(value - given, 0.0)
+        square = float(np.nan_to_num(part[number, number] ** 2 / part_df[number]) + of_seeds[number])
+        measured = Variance(rest, max(rest**2 / square, 1.0) if square > 0 else math.inf)
+        made.append(blended([measured, Variance(given, file_df)]) if given > 0 else measured)
+    return made
+
+
+def _correlation(covariance: Floats) -> Floats:
+    """Correlations; 0 with what does not vary."""
+    deviations = np.sqrt(np.maximum(np.diag(covariance), 0.0))
+    scale = np.where(deviations > 0, deviations, 1.0)
+    correlation: Floats = np.clip(covariance / np.outer(scale, scale), -1.0, 1.0)
+    np.fill_diagonal(correlation, 1.0)
+    return correlation
+
+
+def _seed_variance(scores: Scores, trainings: Trainings) -> SeedVariance:
+    """Of one training of a row: from several seeds, moderated by the other rows, else from the noise file."""
+    if scores.seeds == 1:
+        file = trainings.shipped
+        if file is None:
+            return SeedVariance(source="unknown")
+        # Rows differ in their seed shift. The file holds its mean; a t has the centre of a scaled inverse chi-squared.
+        shift = file.seed_shift * ((file.df - 2) / file.df if file.df > 3 else 1 / 3)
+        return SeedVariance(shift, shift + scores.size * file.seed_prompt, Variance(shift, file.df), source="file")
+    if scores.images <= 0:  # trainings that differ in no prompt more than in another: their mean alone tells
+        return SeedVariance(scores.total, scores.total, Variance(scores.total, scores.seeds - 1), 0.0, "seeds")
+    prior = trainings.prior or fit_prior([scores])
+    assert prior is not None
+    ratio = prior.moderated(scores)
+    shift = (ratio.value - 1) * scores.images
+    own = shift + max(scores.images - scores.residual, 0.0)
+    return SeedVariance(shift, own, Variance(shift, ratio.df), prior.shared(scores), "seeds")
+
+
+def _gather(jobs: Sequence[StudiedJob], fraction: float, metric: MetricRecord) -> _Gathered:
     scored: list[dict[tuple[str, str], list[float]]] = []
     remedy, unscored, errors = "", 0, Counter[str]()
     for job in jobs:
         evaluation = job.at(fraction)
-        by_prompt: dict[tuple[str, str], list[float]] = {}
+        by_prompt: dict[tuple[str, str], list[tuple[int, float]]] = {}
         for sample in evaluation.samples if evaluation else ():
             score = sample.scores.get(metric.name)
             if sample.prompt_set != metric.prompt_set:
@@ -103,86 +377,25 @@ def make_cell(jobs: Sequence[StudiedJob], fraction: float, metric: MetricRecord)
                 errors[score.error or "no score"] += 1
             else:
                 stratum = sample.group if metric.grouped else ""
-                by_prompt.setdefault((stratum, sample.prompt_id), []).append(score.score)
-        scored.append(by_prompt)
+                by_prompt.setdefault((stratum, sample.prompt_id), []).append((sample.repeat, score.score))
+        # Rows are paired noise by noise, so repeats stand in their order.
+        scored.append({key: [score for _, score in sorted(of_prompt)] for key, of_prompt in by_prompt.items()})
         have = sum(map(len, by_prompt.values()))
         if have > metric.images:
             raise BenchError(f"{job.name} holds {have} scores of {metric.name}, its suite expects {metric.images}")
-    n, total = sum(len(v) for prompts in scored for v in prompts.values()), metric.images * len(jobs)
+    n, total = sum(len(v) for of_seed in scored for v in of_seed.values()), metric.images * len(jobs)
     failed = bool(errors) or any(job.status == "failed" for job in jobs)
-    return Cell(n, total, failed, _estimate(scored) if n == total > 0 else None, remedy, unscored, errors)
+    cell = Cell(n, total, failed, None, remedy, unscored, errors)
+    return _Gathered(cell, *_scores(scored)) if n == total > 0 else _Gathered(cell)
 
 
-def difference(one: Estimate, other: Estimate) -> Interval:
-    """Paired bootstrap of ``one - other`` on the same prompts."""
-    if one.prompts != other.prompts:
-        raise BenchError("two evaluations of this suite hold different prompts; evaluate them with the same suite")
-    return _interval(one.mean - other.mean, one.replicates - other.replicates)
-
-
-def clear_best(estimates: Sequence[Estimate | None], higher_is_better: bool) -> int | None:
-    """Index of the best estimate, if its paired difference to the runner-up excludes zero."""
-    sign = -1 if higher_is_better else 1
-    ranked = sorted(((sign * e.mean, i, e) for i, e in enumerate(estimates) if e is not None), key=lambda r: r[:2])
-    if len(ranked) < 2:
-        return None
-    (_, best, first), (_, _, second) = ranked[:2]
-    return best if difference(first, second).excludes_zero else None
-
-
-def _estimate(scored: Sequence[dict[tuple[str, str], list[float]]]) -> Estimate:
-    """Scores of each seed, by (stratum, prompt), to the mean of the strata's means and its interval."""
-    prompts = tuple(sorted({key for seed in scored for key in seed}))
-    sums = np.array([[sum(seed.get(key, ())) for key in prompts] for seed in scored], dtype=np.float64)
-    counts = np.array([[len(seed.get(key, ())) for key in prompts] for seed in scored], dtype=np.float64)
-    strata = tuple(Counter(stratum for stratum, _ in prompts).values())  # prompts are sorted: strata are contiguous
-    all_prompts, all_seeds = np.ones((1, len(prompts))), np.ones((1, len(scored)))
-    once = _statistic(sums, counts, strata, all_seeds, all_prompts)
-    by_seed = _statistic(sums, counts, strata, np.eye(len(scored)), all_prompts)
-    draws = _statistic(sums, counts, strata, all_seeds, _prompt_draws(strata)) + _seed_weights(len(scored)) @ by_seed
-    interval = _interval(float(once[0]), draws)
-    return Estimate(interval.mean, interval.low, interval.high, draws, prompts)
-
-
-def _statistic(sums: Floats, counts: Floats, strata: tuple[int, ...], seeds: Floats, prompts: Floats) -> Floats:
-    """Mean of the strata's means, for every row of how often each seed and each prompt was drawn."""
-    bounds = np.cumsum(strata)[:-1]
-    starts = np.concatenate([[0], bounds]).astype(np.intp)
-    totals = np.add.reduceat(seeds @ sums * prompts, starts, axis=1)
-    weights = np.add.reduceat(seeds @ counts * prompts, starts, axis=1)
-    mean: Floats = (totals / weights).mean(axis=1)
-    return mean
-
-
-def _interval(mean: float, replicates: Floats) -> Interval:
-    tail = 100 * (1 - LEVEL) / 2
-    low, high = np.percentile(replicates, [tail, 100 - tail])
-    return Interval(mean, float(low), float(high))
-
-
-@lru_cache
-def _prompt_draws(strata: tuple[int, ...]) -> Floats:
-    """How often each prompt is drawn in each resample, with replacement within its stratum."""
-    generator = np.random.default_rng([_SEED, 0])
-    return np.concatenate([_draws(generator, size) for size in strata], axis=1)
-
-
-@lru_cache
-def _seed_weights(seeds: int) -> Floats:
-    """(RESAMPLES, seeds) weights whose product with the seeds' means is t times the standard error of their mean.
-
-    For normal g, the sum of (g - mean g) m has the variance of (m - mean m)² summed. Divided by the root of
-    S (S - 1) that is the squared standard error, and divided by the root of a chi-squared over its S - 1 degrees of
-    freedom it is t distributed. One seed says nothing of others: no weight.
-    """
-    if seeds == 1:
-        return np.zeros((RESAMPLES, 1))
-    generator = np.random.default_rng([_SEED, 1, seeds])
-    normal = generator.standard_normal((RESAMPLES, seeds))
-    scale = np.sqrt(generator.chisquare(seeds - 1, (RESAMPLES, 1)) / (seeds - 1) * seeds * (seeds - 1))
-    weights: Floats = (normal - normal.mean(1, keepdims=True)) / scale
-    return weights
-
-
-def _draws(generator: np.random.Generator, size: int) -> Floats:
-    return generator.multinomial(size, np.full(size, 1 / size), size=RESAMPLES).astype(np.float64)
+def _scores(scored: Sequence[Mapping[tuple[str, str], Sequence[float]]]) -> tuple[Scores, tuple[tuple[str, str], ...]]:
+    """Scores of each seed by (stratum, prompt), as an array, and those keys in its order."""
+    keys = tuple(sorted({key for seed in scored for key in seed}))
+    repeats = max(len(values) for seed in scored for values in seed.values())
+    values = np.full((len(scored), len(keys), repeats), np.nan)
+    for row, seed in zip(values, scored, strict=True):
+        for line, key in zip(row, keys, strict=True):
+            line[: len(seed[key])] = seed[key]
+    strata = {stratum: number for number, stratum in enumerate(sorted({stratum for stratum, _ in keys}))}
+    return Scores(values, np.array([strata[stratum] for stratum, _ in keys])), keys

@@ -81,6 +81,11 @@ class StudiedJob:
         return named or (self.name if self.method in (CONTEXT, EVALUATED) else self.method)
 
     @property
+    def trained(self) -> bool:
+        """Whether it is a training of a method."""
+        return self.method not in (BASE, CONTEXT, EVALUATED)
+
+    @property
     def made(self) -> Mapping[str, Any]:
         """What its record holds of how an evaluated row was made; empty for others."""
         return (self.record.evaluated if self.record else None) or {}
@@ -114,9 +119,11 @@ class Row:
     jobs: tuple[StudiedJob, ...]
 
     @property
-    def trained_on(self) -> str | None:
-        """Metric that the method was given as its reward."""
-        return next((job.record.reward for job in self.jobs if job.record and job.record.reward), None)
+    def trained_on(self) -> frozenset[str]:
+        """Metrics that the method was given: its reward, and what its preference pairs encode."""
+        known = [job.record for job in self.jobs if job.record]
+        encoded = [name for record in known if record.preferences for name in record.preferences.get("encodes", [])]
+        return frozenset([*(record.reward for record in known if record.reward), *encoded])
 
 
 @dataclass(frozen=True)

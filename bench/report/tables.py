@@ -12,7 +12,10 @@ from typing import Any, Literal
 from bench.records import BASE, CONTEXT, EVALUATED, dumps
 from bench.records.schema import MetricRecord
 from bench.report import conditions, gaps
-from bench.report.stats import AND_SEEDS, PROMPTS_ALONE, Cell, Interval, clear_best, difference, make_cell
+from bench.report.detectable import detectable
+from bench.report.intervals import POWER, Interval
+from bench.report.seed_noise import shipped
+from bench.report.stats import UNKNOWN, Cell, Difference, Trainings, against, clear_best, make_cell, trainings_of
 from bench.report.study import Row, StudiedJob, Study
 from bench.report.text import Grid, count, duration, listed, markdown, memory, percent, scientific, tex
 
@@ -25,21 +28,18 @@ WIDEST = 8
 
 @dataclass(frozen=True)
 class MainCell:
-    """A metric of a row. ``to_base`` is the paired difference; ``trained_on`` keeps it out of the ranking.
-
-    ``judged`` says that its difference may be called better or worse.
-    """
+    """A metric of a row. ``to_base`` is the paired difference; ``trained_on`` keeps it out of the ranking."""
 
     metric: MetricRecord
     cell: Cell
-    to_base: Interval | None
+    to_base: Difference | None
     trained_on: bool
     best: bool = False
-    judged: bool = True
 
-
-Cells = Mapping[str, Cell]
-"""Cells of a row by metric."""
+    @property
+    def judged(self) -> bool:
+        """Whether its difference may be called better or worse: it is known how much trainings differ."""
+        return self.cell.estimate is None or self.cell.estimate.judged
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,14 @@ class MainRow:
         return self.share is not None and self.share < FULL_SHARE
 
     @property
-    def seeds_known(self) -> bool:
-        """Whether it is known how much another training would differ. Only a method's row is of trainings."""
-        return self.kind != "method" or self.seeds > 1
+    def unknown(self) -> list[str]:
+        """Labels of metrics in which nobody knows how much another training would differ."""
+        return [c.metric.label for c in self.cells if not c.judged]
+
+    @property
+    def from_file(self) -> bool:
+        """Whether the suite's noise file says how much another training would differ."""
+        return any(c.cell.estimate is not None and c.cell.estimate.seeds.source == "file" for c in self.cells)
 
     @property
     def seeds_text(self) -> str:
@@ -104,32 +109,42 @@ def main_sections(study: Study) -> list[Section]:
     Where nothing was trained, evaluated rows are ranked with the base instead, if they were sampled as the suite says,
     and among themselves where they read other numbers of T5 tokens.
     """
-    base = [_untrained_row(study, job, BASE, {}) for job in study.start]
-    against = {c.metric.name: c.cell for row in base for c in row.cells}
-    context = [_untrained_row(study, job, CONTEXT, {}) for job in study.context]
-    evaluated = [_untrained_row(study, job, EVALUATED, against) for job in study.evaluated]
+    base = [_untrained_row(study, job, BASE) for job in study.start]
+    context = [_untrained_row(study, job, CONTEXT) for job in study.context]
+    evaluated = _compared(base, [_untrained_row(study, job, EVALUATED) for job in study.evaluated])
     if not study.jobs:
         rows, groups = [*base, *evaluated], _competing(study)
         competing = [_mark_best([rows[i] for i in group]) for group in groups]
         other = [row for i, row in enumerate(rows) if not any(i in group for group in groups)]
         return [Section("", "", [block for block in (*competing, other, context) if block])]
-    sections = []
+    sections, known = [], trainings_of(study, study.fractions[-1])
     for subset in study.subsets:
-        ranked = _mark_best([*base, *(_method_row(study, row, against) for row in study.rows(subset))])
+        methods = [_method_row(study, row, known) for row in study.rows(subset)]
+        ranked = _mark_best([*base, *_compared(base, methods)])
         beside = [block for block in (context, evaluated) if block]
         blocks = [ranked[: len(base)], *beside, ranked[len(base) :]] if beside else [ranked]
         sections.append(Section(subset, _about_subset(study, subset), blocks))
     return sections
 
 
-def _untrained_row(
-    study: Study, job: StudiedJob, kind: Literal["base", "context", "evaluated"], against: Cells
-) -> MainRow:
-    """A row that spent nothing; other models have no difference to the base, so they get no ``against``."""
+def _untrained_row(study: Study, job: StudiedJob, kind: Literal["base", "context", "evaluated"]) -> MainRow:
+    """A row that spent nothing."""
     row = Row(BASE if kind == BASE else job.label, "", (job,))
     recorded = (job.record.context or job.record.evaluated if job.record else None) or {}
-    cells = _cells(study, row, 0.0, against)
-    return MainRow(row.method, "", 1, None, cells, kind, settings_text(recorded))
+    return MainRow(row.method, "", 1, None, _cells(study, row, 0.0), kind, settings_text(recorded))
+
+
+def _compared(base: Sequence[MainRow], rows: Sequence[MainRow]) -> list[MainRow]:
+    """Rows with their paired differences to the base: of each metric, one family."""
+    made = [list(row.cells) for row in rows]
+    for start in base:
+        for number, column in enumerate(start.cells):
+            complete = [(cells, e) for cells in made if (e := cells[number].cell.estimate)]
+            if column.cell.estimate:
+                found = against(column.cell.estimate, [e for _, e in complete])
+                for (cells, _), to_base in zip(complete, found, strict=True):
+                    cells[number] = replace(cells[number], to_base=to_base)
+    return [replace(row, cells=cells) for row, cells in zip(rows, made, strict=True)]
 
 
 def _competing(study: Study) -> list[list[int]]:
@@ -165,32 +180,39 @@ def settings_text(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{key} {text[:12] if hashed.fullmatch(text) else text}" for key, text in texts.items())
 
 
-def _method_row(study: Study, row: Row, against: Cells) -> MainRow:
+def _method_row(study: Study, row: Row, known: Mapping[str, Trainings]) -> MainRow:
     # Pooled seeds are only as comparable as the one that used least.
     share = min(study.share(job.spent) for job in row.jobs)
-    cells = _cells(study, row, study.fractions[-1], against)
-    made = MainRow(row.method, row.subset, len(row.jobs), share, cells)
-    return made if made.seeds_known else replace(made, cells=[replace(c, judged=False) for c in cells])
+    return MainRow(row.method, row.subset, len(row.jobs), share, _cells(study, row, study.fractions[-1], known))
 
 
-def _cells(study: Study, row: Row, fraction: float, against: Cells) -> list[MainCell]:
-    cells = []
-    for metric in study.metrics:
-        cell = make_cell(row.jobs, fraction, metric)
-        base = against[metric.name].estimate if metric.name in against else None
-        to_base = difference(cell.estimate, base) if cell.estimate and base else None
-        cells.append(MainCell(metric, cell, to_base, row.trained_on == metric.name))
-    return cells
+def _cells(study: Study, row: Row, fraction: float, known: Mapping[str, Trainings] | None = None) -> list[MainCell]:
+    return [
+        MainCell(
+            metric,
+            make_cell(row.jobs, fraction, metric, (known or {}).get(metric.name, UNKNOWN)),
+            None,
+            metric.name in row.trained_on,
+        )
+        for metric in study.metrics
+    ]
+
+
+def _competes(row: MainRow, c: MainCell) -> bool:
+    """Whether a cell may be the best: its seed variance is known, its compute equal, and the metric was not trained on.
+
+    The diversity of a base that nothing was trained from is where training starts, and no merit of the base.
+    """
+    if c.trained_on or row.short or not (c.metric.ranked and c.judged):
+        return False
+    return row.kind != BASE or not c.metric.per_prompt
 
 
 def _mark_best(rows: list[MainRow]) -> list[MainRow]:
-    """The clear best of each column, among the rows that compare: of several seeds, at equal compute."""
+    """The clear best of each column, among the rows that compare."""
     winners = []
     for column in zip(*(row.cells for row in rows), strict=True):
-        ranked = [
-            c.cell.estimate if c.metric.ranked and c.judged and not (c.trained_on or row.short) else None
-            for row, c in zip(rows, column, strict=True)
-        ]
+        ranked = [c.cell.estimate if _competes(row, c) else None for row, c in zip(rows, column, strict=True)]
         winners.append(clear_best(ranked, column[0].metric.higher_is_better))
     return [
         replace(row, cells=[replace(c, best=winners[j] == i) for j, c in enumerate(row.cells)])
@@ -209,15 +231,25 @@ def _about_subset(study: Study, subset: str) -> str:
 def notes(study: Study, sections: Sequence[Section]) -> list[str]:
     """Sentences under the main table; marks that do not occur are not explained."""
     rows = [row for section in sections for row in section.rows]
-    lines = interval_notes(study, rows)
-    if any(not row.seeds_known for row in rows):
-        lines.append("A row with one seed is not ranked, and no difference of it is called better or worse.")
+    lines = [
+        *interval_notes(study, rows),
+        "main_results.csv also has intervals for prompts like these: there the prompts vary too.",
+    ]
+    if sight := could_have_seen(study, sections):
+        lines.append(sight)
+    if any(c.to_base and c.to_base.family > 1 for row in rows for c in row.cells):
+        lines.append(
+            "A difference to the base belongs to a family: all rows of its table minus the base, in one metric. The "
+            "intervals of a family hold together in 95 % of cases."
+        )
     lines.append(
-        f"Bold marks the best of a column{', the base included,' if study.start else ''} only where the 95 % interval "
-        "of its paired difference to the runner-up excludes zero."
+        f"Bold marks the best of a column{', the base included,' if study.start else ''} only where the intervals of "
+        "its paired differences to all others exclude zero together."
     )
+    if study.start and any(m.per_prompt for m in study.metrics):
+        lines.append("The base is never the best in diversity: training starts there.")
     if any(c.trained_on for row in rows for c in row.cells):
-        lines.append("† The method was trained on this metric as its reward; the cell is not ranked.")
+        lines.append(TRAINED_ON)
     unranked = [m.label for m in study.metrics if not m.ranked]
     if unranked:
         lines.append(
@@ -254,6 +286,25 @@ def _chosen_notes(study: Study) -> Iterator[str]:
             )
 
 
+def could_have_seen(study: Study, sections: Sequence[Section]) -> str:
+    """What the smallest difference of two rows is that each metric tells, over all sections; empty for none."""
+    texts = []
+    for number, metric in enumerate(study.metrics):
+        found = []
+        for section in sections:
+            methods = [row for row in section.rows if row.kind == "method"]
+            rows = methods if len(methods) > 1 else [row for row in section.rows if row.kind != CONTEXT]
+            smallest = detectable([row.cells[number].cell.estimate for row in rows])
+            found += [smallest] if smallest is not None else []
+        texts += [f"{metric.label} {metric.text(max(found))}"] if found else []
+    if not texts:
+        return ""
+    return (
+        f"What this run could have seen, with {POWER:.0%} power on this prompt list: a difference of two rows of "
+        f"{', '.join(texts)}. A smaller one may be there unseen."
+    )
+
+
 def _ranking_notes(study: Study) -> list[str]:
     """Sentences on which rows of an evaluation are ranked apart, or not at all; there is no ranking of one row."""
     jobs, groups, lines = (*study.start, *study.evaluated), _competing(study), []
@@ -270,17 +321,61 @@ def _ranking_notes(study: Study) -> list[str]:
 def interval_notes(study: Study, rows: Sequence[MainRow]) -> list[str]:
     """Sentences on what the intervals of ``rows`` cover."""
     grouped = [m.label for m in study.metrics if m.grouped]
-    several = max((row.seeds for row in rows), default=1) > 1
-    alone = dict.fromkeys(row.name for row in rows if not row.seeds_known)
-    lines = [f"Each cell is the mean with its 95 % interval, {AND_SEEDS if several else PROMPTS_ALONE}."]
+    lines = [
+        "Each cell is the mean with its 95 % interval for this prompt list: the prompts are fixed, and noise and "
+        "trainings vary."
+    ]
     if grouped:
-        lines.append(f"{listed(grouped)}: the mean of the groups' means, prompts resampled within each group.")
-    if alone:
+        lines.append(f"{listed(grouped)}: the mean of the groups' means.")
+    once = [m.label for number, m in enumerate(study.metrics) if _once([row.cells[number] for row in rows])]
+    if once:
         lines.append(
-            f"Seed variance unknown for {listed([*alone])}: with one seed, an interval does not cover how much a "
-            "second training run would differ."
+            f"{listed(once)}: each prompt has one score, so noise cannot be told from prompts, and both count as "
+            "varying."
+        )
+    return [*lines, *_seed_notes(study, rows)]
+
+
+def _once(column: Sequence[MainCell]) -> bool:
+    """Whether all estimates of a metric have one score a prompt, and no noise file says what noise adds."""
+    known = [c.cell.estimate for c in column if c.cell.estimate]
+    if not known or any(int(e.scores.repeats.max()) > 1 for e in known):
+        return False
+    return all(e.file is None or e.file.row_noise_share is None for e in known)
+
+
+def _seed_notes(study: Study, rows: Sequence[MainRow]) -> list[str]:
+    """Where it is known from how much trainings differ, and for which rows it is not."""
+    lines, file = [], shipped(study.experiment)
+    if any(row.seeds > 1 for row in rows):
+        lines.append(
+            "How much trainings differ is estimated from the seeds of all rows together: a row's own estimate is drawn "
+            "towards theirs (docs/statistics.md)."
+        )
+    from_file = dict.fromkeys(row.name for row in rows if row.from_file)
+    if file and from_file:
+        lines.append(
+            f"{listed([*from_file])}: one seed. How much a second training would differ comes from the noise file of "
+            f"the suite {file.suite} v{file.suite_version}, measured on {file.about}."
+        )
+    unknown: dict[str, dict[str, None]] = {}
+    for row in rows:
+        if row.unknown:
+            metrics = "" if len(row.unknown) == len(row.cells) else f" in {listed(row.unknown)}"
+            unknown.setdefault(metrics, {})[row.name] = None
+    for metrics, names in unknown.items():
+        lines.append(
+            f"Seed variance unknown for {listed([*names])}{metrics}: with one seed, an interval does not cover how "
+            "much a second training run would differ. Such a cell is not ranked, and no difference of it is called "
+            "better or worse."
         )
     return lines
+
+
+TRAINED_ON = (
+    "† The method was trained on this metric as its reward, or on preference pairs that encode what the metric was "
+    "fitted to. The cell is not ranked."
+)
 
 
 def gap_notes(rows: Sequence[MainRow]) -> list[str]:
@@ -368,7 +463,8 @@ def _heading(section: Section) -> str:
 
 def main_csv(study: Study, sections: Sequence[Section]) -> str:
     """Full-precision numbers, one line per row of the main table; what is not there is left empty."""
-    numbers = ("mean", "low", "high", "n", "N", "minus_base", "minus_base_low", "minus_base_high", "trained_on", "best")
+    numbers = ["mean", "low", "high", "n", "N", "minus_base", "minus_base_low", "minus_base_high", "trained_on", "best"]
+    numbers += ["like_low", "like_high", "minus_base_like_low", "minus_base_like_high", "seed_variance"]
     headers = ["backbone", "corpus", "subset", "kind", "method", "seeds", "share_of_budget"]
     headers += [f"{m.name}_{column}" for m in study.metrics for column in numbers]
     lines = []
@@ -386,6 +482,9 @@ def main_csv(study: Study, sections: Sequence[Section]) -> str:
                     *bounds(c.to_base),
                     str(int(c.trained_on)),
                     str(int(c.best)),
+                    *bounds(c.cell.estimate and c.cell.estimate.like)[1:],
+                    *bounds(c.to_base and c.to_base.like)[1:],
+                    c.cell.estimate.seeds.source if c.cell.estimate else "",
                 ]
             lines.append([*line, row.settings])
     return Grid([*headers, "settings"], lines).csv()

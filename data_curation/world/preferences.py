@@ -27,9 +27,13 @@ def preference_scene(seed: int, index: int, prompts: TrainingPrompts) -> Drawing
 
 
 class WorldPreferences(RenderedCorpus):
-    """Pairs of rendered scenes, one of each preferred by simulated annotators for its style."""
+    """Pairs of rendered scenes, one of each preferred by simulated annotators for its style.
+
+    The world's aesthetic score was fitted to the same style.
+    """
 
     name = "world_preferences"
+    encodes: ClassVar = ("aesthetic",)
     tag_names: ClassVar = ("task", "pair", "preferred")
 
     def __init__(self, cache: Path, pairs: int = 1024, seed: int = 1) -> None:

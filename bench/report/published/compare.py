@@ -11,7 +11,7 @@ from bench.report import conditions
 from bench.report.published import data
 from bench.report.published.data import PublishedRow
 from bench.report.study import Study
-from bench.report.tables import MainCell, MainRow, Section, cell_text, head
+from bench.report.tables import TRAINED_ON, MainCell, MainRow, Section, cell_text, head
 from bench.report.text import Grid, count, listed, markdown
 
 SUITES = ("paper", "drawbench")
@@ -212,7 +212,7 @@ def _notes(study: Study, pairs: Sequence[Pair], alone: Sequence[str]) -> Iterato
     sampler = study.experiment.suite.sampler
     yield f"Published: {data.PAPER}."
     if any(value.measured.trained_on for pair in pairs for value in pair.values):
-        yield "† The method was trained on this metric as its reward."
+        yield TRAINED_ON
     if any(value.apart for pair in pairs for value in pair.values):
         yield "≠ No number that rounds to the published one lies in the measured 95 % interval."
     yield (

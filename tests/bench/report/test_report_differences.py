@@ -8,7 +8,8 @@ import io
 import pytest
 
 from bench.report import differences, render_report
-from bench.report.stats import difference, make_cell
+from bench.report.same_method import same_method
+from bench.report.stats import against, difference
 from bench.report.study import read_study
 from bench.report.tables import main_sections
 
@@ -24,18 +25,23 @@ def cells(section, method):
     return {c.metric.name: c.cell.estimate for c in row.cells}
 
 
-def test_every_pair_is_there_with_its_paired_interval(sections):
+def test_every_pair_is_there_in_its_family_and_alone(sections):
     study, (section,) = sections
     rows = list(csv.DictReader(io.StringIO(differences.csv(study, [section]))))
     pairs = {(row["method"], row["minus"]) for row in rows}
     assert pairs == {("beta_long", "alpha"), ("gamma", "alpha"), ("gamma", "beta_long")}
     assert len(rows) == 3 * len(study.metrics)
     for row in rows:
-        one, other = (cells(section, row[side])[row["metric"]] for side in ("method", "minus"))
-        expected = difference(one, other)
-        assert float(row["difference"]) == pytest.approx(one.mean - other.mean, rel=1e-12)
+        others = [name for name in ("alpha", "beta_long", "gamma") if name != row["minus"]]
+        name = row["metric"]
+        family = against(cells(section, row["minus"])[name], [cells(section, other)[name] for other in others])
+        expected = family[others.index(row["method"])]
+        alone = difference(cells(section, row["method"])[name], cells(section, row["minus"])[name])
+        assert float(row["difference"]) == pytest.approx(alone.mean, rel=1e-12)
         assert (float(row["low"]), float(row["high"])) == (expected.low, expected.high)
-        assert row["excludes_zero"] == str(int(expected.excludes_zero))
+        assert (float(row["pairwise_low"]), float(row["pairwise_high"])) == pytest.approx((alone.low, alone.high))
+        assert (float(row["like_low"]), float(row["like_high"])) == (expected.like.low, expected.like.high)
+        assert (row["excludes_zero"], row["family"]) == (str(int(expected.excludes_zero)), "2")
 
 
 def test_the_table_holds_every_method_against_the_first_and_ranks_no_reward(ranked):
@@ -46,7 +52,8 @@ def test_the_table_holds_every_method_against_the_first_and_ranks_no_reward(rank
     assert [row[0] for row in grid.rows] == ["beta_long", "gamma"]
     for row in grid.rows:
         for metric, text in zip(study.metrics, row[1:], strict=True):
-            found = difference(cells(section, row[0])[metric.name], cells(section, "alpha")[metric.name])
+            others = [cells(section, name)[metric.name] for name in ("beta_long", "gamma")]
+            found = against(cells(section, "alpha")[metric.name], others)[row[0] == "gamma"]
             if row[0] == "gamma" and metric.name == "style":
                 assert text.endswith("†") and not any(mark in text for mark in "▲▼")
             elif metric.ranked:
@@ -62,7 +69,7 @@ def test_a_difference_to_a_row_of_one_seed_is_not_called_better_or_worse(ranked)
     texts = {row[0]: row[1:] for row in grid.rows}
     assert texts["lone"][0].startswith("+0.8") and not any(mark in str(texts["lone"]) for mark in "▲▼")
     assert all(text.endswith("▲") for text in texts["beta_long"])
-    assert "Seed variance unknown for lone on pretty, of one seed" in found.notes[1]
+    assert "Seed variance unknown for lone on pretty, of one seed" in found.notes[2]
 
 
 def test_one_method_alone_differs_from_none(make_run, tmp_path):
@@ -82,29 +89,23 @@ def test_an_incomplete_cell_has_no_difference(run, tmp_path):
     assert "## Subset: " in (tmp_path / "out" / "differences.md").read_text()
 
 
-def test_seeds_that_differ_say_how_often_luck_looks_like_a_result(make_run, tmp_path):
+def test_two_groups_of_seeds_of_one_method_say_how_often_luck_looks_like_a_result(make_run, tmp_path):
+    """Of four seeds, three ways to part them in two; three seeds cannot be parted into groups that tell anything."""
     run = make_run("seeds")
-    for seed, gain in enumerate([0.1, 0.1, 0.5]):  # the last training was lucky; the other two differ by noise
+    for seed, gain in enumerate([0.1, 0.1, 0.12, 0.1]):
         run.job("alpha", gain, seed=seed)
-    run.job("beta", 0.1)
+    for seed in range(3):
+        run.job("beta", 0.1, seed=seed)
     study = read_study([run.folder])
-    one, other = (difference_of_seeds(study, [0, 1], name) for name in ("geneval", "ocr"))
-    assert not one.excludes_zero and not other.excludes_zero
-    assert differences.distinct_seeds(study) == {metric.label: (2, 3) for metric in study.metrics}
+    rates = same_method(study)
+    assert {label: rate.comparisons for label, rate in rates.items()} == dict.fromkeys(rates, 3)
     render_report([run.folder], tmp_path / "out")
-    said = "as in a table of one seed: GenEval 2 of 3, OCR 2 of 3, ClipScore 2 of 3, Aesthetic 2 of 3."
+    said = f"GenEval {rates['GenEval'].verdicts} of 3"
     assert said in (tmp_path / "out" / "differences.md").read_text()
     assert said in (tmp_path / "out" / "index.html").read_text()
 
 
-def difference_of_seeds(study, seeds, name):
-    [metric] = [metric for metric in study.metrics if metric.name == name]
-    jobs = [job for job in study.jobs if job.method == "alpha" and job.seed in seeds]
-    one, other = (make_cell([job], 1.0, metric).estimate for job in jobs)
-    return difference(one, other)
-
-
 def test_one_seed_of_each_method_says_nothing_of_luck(sections):
     study, found = sections
-    assert set(differences.distinct_seeds(study).values()) == {(0, 0)}
+    assert {rate.comparisons for rate in same_method(study).values()} == {0}
     assert not any("luck" in note for note in differences.differences(study, found).notes)

@@ -1,4 +1,4 @@
-"""The interval is what it says: checked against closed forms and against resampling written out."""
+"""The interval is what it says: checked against closed forms."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ import pytest
 
 from bench.errors import BenchError
 from bench.records.schema import MetricRecord, ScoreRecord
-from bench.report.stats import clear_best, difference, make_cell
+from bench.report.seed_noise import MetricNoise
+from bench.report.stats import Trainings, against, clear_best, difference, known_trainings, make_cell
 from bench.report.study import Evaluation, Sample, StudiedJob
 from bench.training.meter import Meter
 
 Values = dict[tuple[str, str], list[float]]
 
 
-def a_metric(images: int, grouped: bool = False, higher: bool = True) -> MetricRecord:
+def a_metric(images: int, grouped: bool = False, higher: bool = True, high: float | None = None) -> MetricRecord:
     return MetricRecord(
         name="m",
         label="M",
         version=1,
         higher_is_better=higher,
-        low=None,
-        high=None,
+        low=None if high is None else 0.0,
+        high=high,
         format=".3f",
         prompt_set="p",
         images=images,
@@ -95,8 +96,8 @@ def test_seeds_that_differ_widen_the_interval_as_t_does() -> None:
     assert estimate
     half = 4.303 * np.std([1.0, 2.0, 4.0], ddof=1) / math.sqrt(3)
     assert estimate.mean == pytest.approx(7 / 3)
-    assert (estimate.high - estimate.low) / 2 == pytest.approx(half, rel=0.1)
-    assert (estimate.high + estimate.low) / 2 == pytest.approx(7 / 3, abs=0.1 * half)
+    assert (estimate.high - estimate.low) / 2 == pytest.approx(half, rel=1e-3)
+    assert (estimate.high + estimate.low) / 2 == pytest.approx(7 / 3)
 
 
 def test_seeds_count_beside_prompts() -> None:
@@ -158,3 +159,83 @@ def test_the_same_records_give_the_same_interval() -> None:
     one, other = (make_cell([a_job(normal_values(30, 2))], 1.0, a_metric(60)).estimate for _ in range(2))
     assert one and other
     assert (one.low, one.high) == (other.low, other.high)
+
+
+def test_new_noise_counts_and_new_prompts_count_more() -> None:
+    """Repeats say what noise does on these prompts; how prompts differ counts for prompts like these alone."""
+    rng = np.random.default_rng(6)
+    values: Values = {("g", f"p{i:04}"): list(rng.normal() + 0.3 * rng.normal(size=4)) for i in range(200)}
+    estimate = make_cell([a_job(values)], 1.0, a_metric(800)).estimate
+    assert estimate
+    this, like = (estimate.high - estimate.low) / 2, (estimate.like.high - estimate.like.low) / 2
+    assert this == pytest.approx(1.96 * 0.3 / math.sqrt(800), rel=0.1)
+    assert like == pytest.approx(1.96 * math.sqrt(1 + 0.09 / 4) / math.sqrt(200), rel=0.15)
+
+
+def test_a_part_of_the_list_varies_as_far_as_it_leaves_prompts_out() -> None:
+    rng = np.random.default_rng(7)
+    values: Values = {("g", f"p{i:04}"): list(rng.normal() + 0.3 * rng.normal(size=2)) for i in range(100)}
+    variances = []
+    for listed in (1.0, 0.5, 0.0):
+        estimate = make_cell([a_job(values)], 1.0, a_metric(200), listed=listed).estimate
+        assert estimate
+        variances.append((estimate.high - estimate.low) ** 2)
+    assert variances[0] < variances[1] < variances[2]
+    assert variances[1] == pytest.approx((variances[0] + variances[2]) / 2, rel=0.05)
+
+
+def test_a_bounded_metric_stays_within_its_bounds() -> None:
+    values: Values = {("g", f"p{i:02}"): [float(i > 0)] for i in range(30)}
+    estimate = make_cell([a_job(values)], 1.0, a_metric(30, high=1.0)).estimate
+    assert estimate and estimate.high < 1 and estimate.low < 29 / 30
+    perfect = make_cell([a_job({key: [1.0] for key in values})], 1.0, a_metric(30, high=1.0)).estimate
+    assert perfect and perfect.high == 1.0 and 0.8 < perfect.low < 0.95  # thirty pictures do not prove perfection
+
+
+NOISE = MetricNoise(
+    version=1, mean=0.0, low=None, high=None, binary=False, groups=[50], repeats=1, prompt=1.0, prompt_noise=0.0,
+    residual=0.0, seed_prompt=0.0, seed_shift=0.04, method_prompt=0.5, method_noise=0.0, df=1e6,
+)  # fmt: skip
+
+
+def test_one_seed_has_its_seed_variance_from_the_noise_file_or_none() -> None:
+    values = normal_values(50, 1)
+    unknown = make_cell([a_job(values)], 1.0, a_metric(50)).estimate
+    known = make_cell([a_job(values)], 1.0, a_metric(50), Trainings(shipped=NOISE)).estimate
+    assert unknown and known
+    assert (unknown.judged, known.judged) == (False, True)
+    squares = [((e.high - e.low) / 2 / 1.96) ** 2 for e in (unknown, known)]
+    assert squares[1] - squares[0] == pytest.approx(0.04, rel=0.1)
+    untrained = make_cell([a_job(values)], 1.0, a_metric(50), trained=False).estimate
+    assert untrained and untrained.judged  # a model by itself has no seeds
+
+
+def test_a_row_whose_seeds_agree_by_luck_is_drawn_towards_the_others() -> None:
+    rng = np.random.default_rng(8)
+
+    def jobs(shifts: list[float]) -> list[StudiedJob]:
+        noisy = [{("g", f"p{i:02}"): [float(rng.normal() + shift)] for i in range(40)} for shift in shifts]
+        return [a_job(values, seed) for seed, values in enumerate(noisy)]
+
+    lucky = jobs([0.0, 0.0, 0.0])
+    rows = [lucky, *(jobs(list(rng.normal(0, 1, 3))) for _ in range(12))]
+    alone = make_cell(lucky, 1.0, a_metric(40)).estimate
+    among = make_cell(lucky, 1.0, a_metric(40), known_trainings(rows, 1.0, a_metric(40))).estimate
+    assert alone and among
+    assert among.high - among.low > 1.5 * (alone.high - alone.low)
+
+
+def test_the_more_differences_hold_together_the_wider_each_is() -> None:
+    cells = [make_cell([a_job(normal_values(50, 1, shift))], 1.0, a_metric(50)).estimate for shift in (0.0, 0.1)]
+    rng = np.random.default_rng(9)
+    noisy = [
+        make_cell([a_job({("g", f"p{i:04}"): [float(rng.normal())] for i in range(50)})], 1.0, a_metric(50)).estimate
+        for _ in range(6)
+    ]
+    base, one = cells
+    assert base and one
+    others = [e for e in noisy if e]
+    family, alone = against(base, others)[0], difference(others[0], base)
+    assert family.family == 6 and alone.family == 1
+    assert (family.pairwise.low, family.pairwise.high) == pytest.approx((alone.low, alone.high))
+    assert 1.15 < (family.high - family.low) / (alone.high - alone.low) < 1.45

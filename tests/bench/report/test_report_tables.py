@@ -36,6 +36,25 @@ def test_the_trained_reward_is_marked_and_not_ranked(ranked: Any) -> None:
     assert "† The method was trained on this metric" in text
 
 
+def test_a_metric_that_preference_pairs_encode_is_marked_and_not_ranked(ranked: Any) -> None:
+    for seed in (0, 1):
+        path = ranked.folder / f"beta_long--pretty--s{seed}" / "job.json"
+        preferences = {"corpus": "liked", "pairs": 5, "encodes": ["style"]}
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"preferences": preferences}))
+    text = main(ranked)
+    assert line_of(text, "beta_long")[-1].endswith("†") and not line_of(text, "beta_long")[-2].endswith("†")
+    assert line_of(text, "alpha")[-1].startswith("**")  # best of those that are left
+
+
+def test_the_base_is_never_the_best_in_diversity(make_run: Callable[..., Any]) -> None:
+    run = make_run()
+    for seed in (0, 1):
+        run.job("alpha", -0.2, seed=seed)
+    run.experiment["suite"]["metrics"][2]["per_prompt"] = True
+    run.write("experiment.json", run.experiment)
+    assert [cell.startswith("**") for cell in line_of(main(run), "base")[3:]] == [True, True, False, True]
+
+
 def test_nothing_is_bold_without_a_clear_difference(make_run: Callable[..., Any]) -> None:
     run = make_run()
     for seed in (0, 1):

@@ -1,0 +1,111 @@
+"""``bench power`` and ``bench noise``: what it takes to see a difference, and how much the scores of a suite vary."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from bench.cli import types
+from bench.cli.printing import say
+
+if TYPE_CHECKING:
+    from bench.records.schema import MetricRecord
+    from bench.report.power import Costs, Design
+    from bench.report.seed_noise import MetricNoise, NoiseFile
+
+SHARE = types.Number(min=0.5, max=0.999)
+
+
+@click.command()
+@click.argument("runs", type=types.PATH, nargs=-1, required=True)
+@click.option(
+    "--difference", type=types.Number(min=0, min_open=True), required=True, help="To be seen, in the metric's unit."
+)
+@click.option("--metric", help="Name or label; default the first one that is ranked and grouped, else ranked.")
+@click.option("--power", type=SHARE, default=0.8, show_default=True, help="Chance to see it if it is there.")
+def power(runs: tuple[Path, ...], difference: float, metric: str | None, power: float) -> None:
+    """Say which seeds, prompts and pictures see a difference of two methods, and what they cost on this machine.
+
+    Variances and times come from RUNS: run folders, or archives of `bench archive`, with several seeds.
+
+    \b
+        bench power runs/embedded --difference 0.03
+        bench power reports/reference/embedded/records.tar.xz --difference 0.1 --metric aesthetic
+    """
+    from bench.records.archive import unpacked
+    from bench.report import power as needed
+    from bench.report.study import read_study
+
+    with unpacked(list(runs)) as folders:
+        study = read_study(folders)
+    ranked = [column for column in study.metrics if column.ranked] or study.metrics
+    column = needed.metric_of(study, metric) if metric else next((m for m in ranked if m.grouped), ranked[0])
+    file = needed.measure([study])
+    noise = file.metrics.get(column.name)
+    if noise is None:
+        say(f"{column.label}: no row with two seeds is scored, so nothing is known of it")
+        return
+    for line in _lines(column, file, noise, needed.costs(study), difference, power):
+        say(line)
+
+
+def _lines(
+    column: MetricRecord, file: NoiseFile, noise: MetricNoise, costs: Costs, difference: float, power: float
+) -> list[str]:
+    from bench.report import power as needed
+    from bench.report.text import count, duration
+
+    def described(design: Design) -> str:
+        pictures = f"{design.seeds} seeds x {design.prompts} prompts x {design.repeats} pictures"
+        return f"{pictures}: {duration(costs.of(design))}"
+
+    size, wanted = sum(noise.groups), column.text(difference)
+    lines = [
+        f"{column.label}: a difference of {wanted} of two methods, {power:.0%} power, measured on {file.about}",
+        f"  a training takes {duration(costs.training)}, a picture {costs.picture:.2f} s without its scores",
+        f"  this prompt list ({size} prompts in {len(noise.groups)} groups):",
+    ]
+    found = sorted(needed.designs(noise, difference, power), key=costs.of)
+    lines += [f"    {described(design)}{' (cheapest)' if not n else ''}" for n, design in enumerate(found[:5])]
+    most = needed.Design(needed.SEEDS[-1], size, needed.REPEATS[-1])
+    if not found:
+        least = needed.smallest(needed.variance(noise, most), power)
+        lines.append(f"    no design does; {described(most)} see {column.text(least)}")
+    seeds, repeats = (found[0].seeds, found[0].repeats) if found else (most.seeds, most.repeats)
+    prompts = needed.prompts_needed(noise, difference, power, seeds, repeats)
+    if prompts is None:
+        lines.append(f"  prompts like these: with {seeds} seeds no number of prompts does; more seeds may")
+    else:
+        lines.append(f"  prompts like these: {count(prompts)} prompts, with {seeds} seeds x {repeats} pictures")
+    if noise.repeats == 1:
+        lines.append("  these runs drew one picture a prompt, so noise counts as a part of the prompt")
+    return lines
+
+
+@click.command()
+@click.argument("runs", type=types.PATH, nargs=-1, required=True)
+@click.option("--out", type=types.PATH, help="File to write; default beside the suite's own file.")
+def noise(runs: tuple[Path, ...], out: Path | None) -> None:
+    """Measure how much the scores of a suite vary, from reference RUNS with several seeds, into its noise file.
+
+    Reports with one seed take their seed variance from that file, if suite, version and backbone are the same.
+
+    \b
+        bench noise reports/reference/embedded/records.tar.xz
+    """
+    from bench.errors import BenchError
+    from bench.records import write_record
+    from bench.records.archive import unpacked
+    from bench.report.power import measure
+    from bench.report.seed_noise import beside
+    from bench.report.study import read_study
+
+    with unpacked(list(runs)) as folders:
+        file = measure([read_study([folder]) for folder in folders])
+    target = out or beside(file.suite)
+    if target is None:
+        raise BenchError(f"the suite {file.suite} is not registered here; name a file with --out")
+    write_record(target, file)
+    say(f"noise file: {target}, measured on {file.about}")

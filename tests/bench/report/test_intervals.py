@@ -1,0 +1,50 @@
+"""Intervals against closed forms and tables of others."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+from bench.report.components import Variance
+from bench.report.intervals import around, critical, family_error, smallest, within
+
+
+def test_between_two_bounds_it_is_wilsons_interval() -> None:
+    for hits in (0, 3, 19, 20):
+        known = binomtest(hits, 20).proportion_ci(method="wilson")
+        share = hits / 20
+        found = within(share, Variance(share * (1 - share) / 20, math.inf), 0.0, 1.0, 20)
+        assert (found.low, found.high) == pytest.approx((known.low, known.high), abs=1e-6)
+
+
+def test_an_interval_never_leaves_its_bounds() -> None:
+    for low, high in ((0.0, 1.0), (0.0, None), (None, 1.0), (-1.0, 1.0)):
+        found = within(0.98, Variance(0.01, 3), low, high, 30)
+        assert found.low < 0.98 < found.high
+        assert high is None or found.high <= high
+        assert low is None or found.low >= low
+
+
+def test_far_from_its_bounds_it_is_the_plain_interval() -> None:
+    plain, bounded = around(0.5, Variance(1e-6, 20)), within(0.5, Variance(1e-6, 20), 0.0, 1.0, 100)
+    assert (bounded.low, bounded.high) == pytest.approx((plain.low, plain.high), abs=1e-5)
+    assert within(0.5, Variance(1e-6, 20), None, None, 100) == plain
+
+
+def test_several_intervals_hold_together() -> None:
+    """Independent: Šidák's error. All the same: that of one. Against one control: Dunnett's table (5, 20 df: 2.68)."""
+    assert family_error(np.eye(1), 10) == pytest.approx(0.05)
+    assert family_error(np.eye(10), math.inf) == pytest.approx(1 - 0.95**0.1, rel=0.08)
+    assert family_error(np.ones((6, 6)), 12) == pytest.approx(0.05, rel=0.06)
+    against_control = np.full((5, 5), 0.5) + 0.5 * np.eye(5)
+    assert critical(20, family_error(against_control, 20)) == pytest.approx(2.68, abs=0.04)
+
+
+def test_the_smallest_difference_is_seen_as_often_as_it_says() -> None:
+    """With a variance that is known: 1.96 + 0.84 standard errors."""
+    assert smallest(Variance(1.0, math.inf), 0.8) == pytest.approx(2.802, abs=1e-3)
+    assert smallest(Variance(1.0, math.inf), 0.5) == pytest.approx(1.960, abs=1e-3)
+    assert smallest(Variance(1.0, 4), 0.8) > smallest(Variance(1.0, 40), 0.8)

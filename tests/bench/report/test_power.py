@@ -1,0 +1,106 @@
+"""The noise file of a suite, and the designs that see a difference."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from bench.cli import main
+from bench.errors import BenchError
+from bench.records.schema import ExperimentRecord
+from bench.report import power
+from bench.report.intervals import smallest
+from bench.report.power import Costs, Design
+from bench.report.seed_noise import MetricNoise, check, of_metric
+from bench.report.study import read_study
+
+NOISE = MetricNoise(
+    version=1, mean=0.5, low=0.0, high=1.0, binary=False, groups=[10, 40], repeats=2, prompt=1.0, prompt_noise=0.1,
+    residual=0.2, seed_prompt=0.05, seed_shift=0.01, method_prompt=0.3, method_noise=0.04, df=12,
+)  # fmt: skip
+
+
+def test_the_variance_of_a_design_by_hand() -> None:
+    """Two groups of 10 and 40 prompts count like (1/10 + 1/40) / 4 of one prompt; three seeds, two pictures."""
+    size = (1 / 10 + 1 / 40) / 4
+    expected = 2 * 0.01 / 3 + size * (2 * 0.05 / 3 + (0.04 + 2 * 0.2 / 3) / 2)
+    assert power.variance(NOISE, Design(3, 50, 2)).value == pytest.approx(expected)
+    assert power.variance(NOISE, Design(3, 50, 2), like=True).value == pytest.approx(expected + size * 0.3)
+    halved = 2 * 0.01 / 3 + (expected - 2 * 0.01 / 3) / 2
+    assert power.variance(NOISE, Design(3, 100, 2)).value == pytest.approx(halved)
+
+
+def test_without_repeats_pictures_do_not_help_and_prompts_do() -> None:
+    once = NOISE.model_copy(update={"repeats": 1, "method_noise": 0.0, "residual": 0.0})
+    assert power.variance(once, Design(3, 50, 8)) == power.variance(once, Design(3, 50, 1))
+    assert power.variance(once, Design(3, 400, 1)).value < power.variance(once, Design(3, 50, 1)).value
+
+
+def test_designs_are_the_fewest_pictures_that_see_a_difference() -> None:
+    wanted = 0.25
+    for design in power.designs(NOISE, wanted, 0.8):
+        assert smallest(power.variance(NOISE, design), 0.8) <= wanted
+        if design.repeats > 1:
+            fewer = Design(design.seeds, design.prompts, design.repeats // 2)
+            assert smallest(power.variance(NOISE, fewer), 0.8) > wanted
+    assert list(power.designs(NOISE, 1e-6, 0.8)) == []
+
+
+def test_the_number_of_prompts_is_the_smallest_that_does() -> None:
+    needed = power.prompts_needed(NOISE, 0.3, 0.8, 6, 2)
+    assert needed is not None
+    at, before = (smallest(power.variance(NOISE, Design(6, n, 2), like=True), 0.8) for n in (needed, needed - 1))
+    assert at <= 0.3 < before
+    assert power.prompts_needed(NOISE, 0.01, 0.8, 6, 2) is None  # the seed shift alone is more
+
+
+def test_two_methods_cost_their_trainings_and_their_pictures() -> None:
+    assert Costs(training=100, picture=0.5).of(Design(3, 50, 2)) == 2 * 3 * (100 + 50)
+
+
+def test_components_of_a_run_are_those_of_its_rows(ranked) -> None:
+    file = power.measure([read_study([ranked.folder])])
+    assert (file.suite, file.suite_version, file.backbone_hash) == ("embedded", 1, "0123456789abcdef")
+    assert (file.rows, file.jobs, file.runs) == (3, 6, ["ranked"])
+    geneval, ocr = file.metrics["geneval"], file.metrics["ocr"]
+    assert (geneval.groups, geneval.repeats, geneval.binary) == ([4] * 6, 2, False)
+    assert geneval.method_noise == pytest.approx(0, abs=2e-4)  # all rows share prompts and noise, and shift alike
+    assert geneval.residual + geneval.seed_prompt == pytest.approx(0.04**2 / 12, rel=0.6)
+    assert ocr.groups == [6]
+
+
+def test_one_seed_has_no_components(run) -> None:
+    with pytest.raises(BenchError, match="no row of these runs has two finished seeds"):
+        power.measure([read_study([run.folder])])
+
+
+def test_a_noise_file_of_another_suite_version_or_backbone_is_refused(ranked) -> None:
+    study = read_study([ranked.folder])
+    file = power.measure([study])
+    check(file, study.experiment)
+    for key, value, said in (
+        ("suite", "other", "suite embedded, not other"),
+        ("version", 2, "version of the suite 1, not 2"),
+        ("backbone_hash", "ff", "backbone 0123456789ab, not ff"),
+    ):
+        other = study.experiment.model_dump()
+        (other if key == "backbone_hash" else other["suite"]).update({"name" if key == "suite" else key: value})
+        with pytest.raises(BenchError, match=said):
+            check(file, ExperimentRecord.model_validate(other))
+    assert of_metric(file, "geneval", 1) is not None
+    assert of_metric(file, "geneval", 2) is None and of_metric(None, "geneval", 1) is None
+
+
+def test_the_commands_say_what_it_takes_and_write_the_file(ranked, tmp_path: Path) -> None:
+    done = CliRunner().invoke(main, ["power", str(ranked.folder), "--difference", "0.05", "--metric", "geneval"])
+    assert done.exit_code == 0, done.output
+    assert "GenEval: a difference of 0.050 of two methods, 80% power" in done.output
+    assert "this prompt list (24 prompts in 6 groups)" in done.output and "(cheapest)" in done.output
+    done = CliRunner().invoke(main, ["power", str(ranked.folder), "--difference", "0.05", "--metric", "genevil"])
+    assert done.exit_code == 1 and "unknown metric 'genevil'; did you mean 'geneval'?" in done.output
+    target = tmp_path / "noise.json"
+    done = CliRunner().invoke(main, ["noise", str(ranked.folder), "--out", str(target)])
+    assert done.exit_code == 0 and target.is_file()
+    assert "measured on ranked (6 trainings of 3 rows)" in done.output
