@@ -55,6 +55,7 @@ def _lines(
     column: MetricRecord, file: NoiseFile, noise: MetricNoise, costs: Costs, difference: float, power: float
 ) -> list[str]:
     from bench.report import power as needed
+    from bench.report.intervals import smallest
     from bench.report.text import count, duration
 
     def described(design: Design) -> str:
@@ -71,7 +72,7 @@ def _lines(
     lines += [f"    {described(design)}{' (cheapest)' if not n else ''}" for n, design in enumerate(found[:5])]
     most = needed.Design(needed.SEEDS[-1], size, needed.REPEATS[-1])
     if not found:
-        least = needed.smallest(needed.variance(noise, most), power)
+        least = smallest(needed.variance(noise, most), power)
         lines.append(f"    no design does; {described(most)} see {column.text(least)}")
     seeds, repeats = (found[0].seeds, found[0].repeats) if found else (most.seeds, most.repeats)
     prompts = needed.prompts_needed(noise, difference, power, seeds, repeats)
