@@ -38,7 +38,7 @@ def policy(out: Path, steps: int | None, device: str) -> None:
     from diffusers import AutoencoderKL
 
     from bench.backbone.loader import encode_images
-    from bench.backbone.pretrain.policy import STEPS, assemble, train_policy
+    from bench.backbone.pretrain.policy import RESTART, STEPS, assemble, train_policy
 
     weights = out / "vae" / "diffusion_pytorch_model.safetensors"
     if not weights.exists():
@@ -54,7 +54,8 @@ def policy(out: Path, steps: int | None, device: str) -> None:
         autoencoder.to("cpu")
     latents = saved.load(cache, "delete it and run the same command")
     work = out / "policy"
-    model = train_policy(latents, captions, words, work, steps=steps or STEPS, device=device, compiled=True)
+    length, restart = (steps, 0) if steps else (STEPS, RESTART)  # another number of steps has one cycle
+    model = train_policy(latents, captions, words, work, steps=length, restart=restart, device=device, compiled=True)
     autoencoder.register_to_config(_name_or_path="")  # not a path of the machine that trained it
     assemble(model.to("cpu"), autoencoder, work).save_pretrained(out / "tiny_sd3")
     for part, trained in (("vae", out / "vae"), ("transformer", work)):

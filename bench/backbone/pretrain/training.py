@@ -36,22 +36,29 @@ LOG_EVERY = 100
 class Schedule:
     """Learning rate by step: a linear warm-up, a plateau, and a linear decay to zero at the last step.
 
+    A training can have a second cycle: a warm restart (Loshchilov & Hutter 2017, arXiv 1608.03983) with a warm-up and
+    a linear decay to zero over all its steps.
+
     Attributes:
         steps: of the whole training, at least 1.
         lr: of the plateau.
         warm_up: steps until ``lr`` is reached.
-        decay_share: share of the steps over which ``lr`` decays, in (0, 1].
+        decay_share: share of the first cycle's steps over which ``lr`` decays, in (0, 1].
+        restart: first step of the second cycle; 0: there is one cycle.
     """
 
     steps: int
     lr: float
     warm_up: int
     decay_share: float
+    restart: int = 0
 
     def at(self, step: int) -> float:
         """Learning rate of a step, counted from 0."""
-        left = (self.steps - step) / (self.decay_share * self.steps)
-        return self.lr * min(1.0, (step + 1) / self.warm_up) * min(1.0, left)
+        second = 0 < self.restart <= step
+        begin, end = (self.restart, self.steps) if second else (0, self.restart or self.steps)
+        decay = (end - begin) * (1.0 if second else self.decay_share)
+        return self.lr * min(1.0, (step - begin + 1) / self.warm_up) * min(1.0, (end - step) / decay)
 
 
 @contextmanager
