@@ -420,3 +420,18 @@ def test_a_local_folder_is_planned_from_its_configs(tiny_pipeline, tmp_path):
     assert it.latent_shape() == (4, 4, 4)
     assert it.text_tokens == it.clip_tokens + 5
     assert it.text_parameters > 0
+
+
+def test_a_folder_of_configurations_alone_is_planned_for(tmp_path):
+    (tmp_path / "it" / "transformer").mkdir(parents=True)
+    (tmp_path / "it" / "transformer" / "config.json").write_text(json.dumps(SD35_MEDIUM))
+    told = find(read_experiment(None, {"backbone": str(tmp_path / "it")}), 512)
+    assert (told.folder, told.clip_tokens, told.latent_shape()) == (None, SD3_CLIP_TOKENS, (16, 64, 64))
+    assert sum(p.numel() for p in told.empty_transformer().parameters()) == 2_243_171_520
+
+
+def test_a_folder_of_another_model_s_configuration_is_refused(tmp_path):
+    (tmp_path / "it" / "transformer").mkdir(parents=True)
+    (tmp_path / "it" / "transformer" / "config.json").write_text('{"_class_name": "FluxTransformer2DModel"}')
+    with pytest.raises(BenchError, match="is a FluxTransformer2DModel"):
+        find(read_experiment(None, {"backbone": str(tmp_path / "it")}), 512)
