@@ -24,6 +24,7 @@ FLOORS = (
     "experiment",
     "evaluate check plan tune",
     "launch",
+    "rehearsal",
     "worker cli",
 )
 """From low to high: folders of ``bench/``, and its flat files one by one. Each imports from lower floors alone."""

@@ -30,6 +30,10 @@ PATIENCE = timedelta(days=1)
 """How long a process waits for another: rank 0 may fetch 34 GB, list a corpus or write 27 GB meanwhile. NCCL's ten
 minutes are too short for that, and who died is noticed sooner: by the launcher, and by connections that close."""
 
+REPLICATION: dict[str, Any] = {"broadcast_buffers": False}
+"""Of DDP. SD3's only buffer, the position table, never changes; sharing it would be a collective in every first
+forward."""
+
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
@@ -94,8 +98,7 @@ class Engine:
         check_group()
         from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 
-        # SD3's only buffer, the position table, never changes; sharing it would be a collective in every first forward.
-        replication = DistributedDataParallelKwargs(broadcast_buffers=False)
+        replication = DistributedDataParallelKwargs(**REPLICATION)
         group = InitProcessGroupKwargs(timeout=PATIENCE)
         try:
             accelerator = Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=[replication, group])
