@@ -30,6 +30,7 @@ SLOW = (
     "bench/machine/test_ranks.py",
     "bench/plan",
     "bench/plugins",
+    "bench/rehearsal/test_rehearsals.py",
     "bench/report/test_coverage.py",
     "bench/report/test_committed_reports.py",
     "bench/report/test_damaged_records.py",

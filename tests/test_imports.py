@@ -25,6 +25,7 @@ FLOORS = (
     "evaluate check plan",
     "tune",
     "launch",
+    "rehearsal",
     "worker cli",
 )
 """From low to high: folders of ``bench/``, and its flat files one by one. Each imports from lower floors alone."""

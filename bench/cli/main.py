@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from bench.cli import assets, curate, doctor, evaluate, export, plugins, power, pretrain, report, run, tune
+from bench.cli import assets, curate, doctor, evaluate, export, plugins, power, pretrain, rehearse, report, run, tune
 from bench.errors import BenchError, concerns_a_path, of_path, one_line
 from bench.launch import signals
 from bench.machine.environment import check_environment
@@ -87,6 +87,7 @@ def main() -> None:
 
 for _command in (
     run.run,
+    rehearse.rehearse,
     tune.tune,
     evaluate.evaluate,
     evaluate.score,

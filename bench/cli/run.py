@@ -83,8 +83,9 @@ def run(
     config = read_experiment(experiment, flags, settings)
     if dry_run:
         from bench.plan.show import print_plan
+        from bench.rehearsal.ask import memory_of
 
-        print_plan(config, cache, runs, **planning)
+        print_plan(config, cache, runs, **planning, rehearsed=memory_of(config, planning["gpus"], cache))
         return
     from bench.experiment.run import Workspace
     from bench.launch import launch

@@ -2,15 +2,17 @@
 
 Nothing is started, downloaded or written. FLOPs are counted: what a step takes by the method itself (``probe``),
 what a forward and a backward cost on the architecture on the meta device (``work``). Hours are FLOPs at a stated
-share of a stated peak; memory (``memory``) and disk (``disk``) follow stated models.
+share of a stated peak; disk (``disk``) follows a stated model. Memory is what a rehearsal found, where the cache has
+one of the same configuration (``bench/rehearsal/``); else a formula's (``memory``).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from bench.plan.estimates import Assumptions, ExperimentPlan
+from bench.plan.estimates import Assumptions, ExperimentPlan, JobPlan
 
 if TYPE_CHECKING:
     from bench.experiment.config import ExperimentConfig
@@ -18,8 +20,13 @@ if TYPE_CHECKING:
     from bench.plan.work import Work
 
 
-def plan_experiment(config: ExperimentConfig, workspace: Workspace, assumptions: Assumptions) -> ExperimentPlan:
+def plan_experiment(
+    config: ExperimentConfig, workspace: Workspace, assumptions: Assumptions, rehearsed: Mapping[str, int] | None = None
+) -> ExperimentPlan:
     """Plan an experiment.
+
+    Args:
+        rehearsed: bytes that one GPU must have by a rehearsal, of each row that was rehearsed.
 
     Raises:
         BenchError: something is mistyped, or the backbone is neither on this machine nor known by its hub id.
@@ -28,7 +35,7 @@ def plan_experiment(config: ExperimentConfig, workspace: Workspace, assumptions:
     from bench.plan.machine import missing
     from bench.plan.work import Work
 
-    work = Work(config, workspace.cache, assumptions)
+    work = Work(config, workspace.cache, assumptions, rehearsed)
     jobs = work.jobs()
     amounts = disk(work, jobs)
     return ExperimentPlan(
@@ -39,12 +46,17 @@ def plan_experiment(config: ExperimentConfig, workspace: Workspace, assumptions:
         shared_flops=work.shared_flops,
         disk=amounts,
         missing=(*missing(config, workspace, work.architecture, jobs, amounts, work.metrics), *work.problems),
-        notes=tuple(_notes(config, work)),
+        notes=tuple(_notes(config, work, jobs)),
     )
 
 
-def _notes(config: ExperimentConfig, work: Work) -> list[str]:
+def _notes(config: ExperimentConfig, work: Work, jobs: Sequence[JobPlan]) -> list[str]:
     out = ["not counted: curation, waiting for data, starting and compiling"]
+    if any(not job.formula and not job.problem for job in jobs):
+        out.append(
+            "memory is by a formula that leaves out sampling, decoding and what lives for a moment; `bench rehearse` "
+            f"with --processes {work.assumptions.gpus} finds it, and the next dry run shows what it found"
+        )
     if work.suite is None:
         out.append("not counted: evaluations, since the suite cannot be read here")
     if work.probe_flops:

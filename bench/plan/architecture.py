@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench import registry
+from bench import records, registry
 from bench.backbone import hub
 from bench.backbone.family import T5_TOKENS, check_family, check_sides, t5_tokens, weight_files
 from bench.errors import BenchError
@@ -64,6 +64,10 @@ SD3_CLIP_TOKENS = 77
 SD3_TEXT_PARAMETERS = {"text_encoder": 123_650_304, "text_encoder_2": 694_659_840, "text_encoder_3": 4_762_310_656}
 """CLIP ViT-L/14 and OpenCLIP bigG/14 with projections, and the encoder of T5 v1.1 XXL."""
 
+SD3_TRANSFORMER = "SD3Transformer2DModel"
+_SD3_DEFAULTS: dict[str, Any] = dict(sample_size=128, joint_attention_dim=4096, pooled_projection_dim=2048)
+"""What diffusers fills in where a configuration leaves it out, of what is read here."""
+
 KNOWN = {
     "stabilityai/stable-diffusion-3.5-medium": SD35_MEDIUM,
     "stabilityai/stable-diffusion-3.5-large": SD35_LARGE,
@@ -76,7 +80,7 @@ class Architecture:
     """Shapes of a pipeline.
 
     Attributes:
-        folder: where it lies on this machine; None: nowhere.
+        folder: where it lies on this machine, with its weights; None: nowhere.
         why_absent: what to do about it then.
         transformer, vae: their configs.
         clip_tokens: tokens of a text before T5's.
@@ -140,14 +144,21 @@ def find(config: ExperimentConfig, default_resolution: int | None) -> Architectu
         spec = registry.load("backbones", source)
         source, scale, length = spec.source, spec.scale, spec.max_sequence_length
         default_resolution = default_resolution or spec.resolution
-    try:
-        folder: Path | None = hub.resolve(source, revision=config.revision, offline=True)
-        absent = ""
-    except BenchError as error:
-        if source not in KNOWN:
-            raise
-        folder, absent = None, str(error)
-    if folder is None:
+    alone = Path(source).expanduser()
+    folder: Path | None = None
+    absent = ""
+    if _configs_alone(alone):
+        absent = f"{source} holds configurations and no weights"
+    else:
+        try:
+            folder = hub.resolve(source, revision=config.revision, offline=True)
+        except BenchError as error:
+            if source not in KNOWN:
+                raise
+            absent = str(error)
+    if folder is None and source not in KNOWN:
+        transformer, vae, tokens, text = _of_configs(alone)
+    elif folder is None:
         transformer, vae, tokens, text = KNOWN[source], SD3_VAE, SD3_CLIP_TOKENS, sum(SD3_TEXT_PARAMETERS.values())
     else:
         check_family(folder)
@@ -169,6 +180,39 @@ def find(config: ExperimentConfig, default_resolution: int | None) -> Architectu
         scale=scale,
         text_parameters=text,
     )
+
+
+def _configs_alone(folder: Path) -> bool:
+    """Whether a folder says what a transformer is, and has no weights for it."""
+    part = folder / "transformer"
+    return (part / "config.json").is_file() and not any(part.glob("*.safetensors"))
+
+
+def _of_configs(folder: Path) -> tuple[dict[str, Any], dict[str, Any], int, int]:
+    """Transformer, VAE, CLIP's tokens and the text encoders' parameters of a folder without weights.
+
+    What it does not say is SD3's.
+    """
+    transformer = _read(folder / "transformer" / "config.json")
+    found = transformer.get("_class_name", SD3_TRANSFORMER)
+    if found != SD3_TRANSFORMER:
+        raise BenchError(
+            f"{folder / 'transformer'} is a {found}, and no {SD3_TRANSFORMER}: the harness trains SD3 only"
+        )
+    vae, clip = folder / "vae" / "config.json", folder / "text_encoder" / "config.json"
+    return (
+        _SD3_DEFAULTS | transformer,
+        _read(vae) if vae.is_file() else SD3_VAE,
+        int(_read(clip).get("max_position_embeddings", SD3_CLIP_TOKENS)) if clip.is_file() else SD3_CLIP_TOKENS,
+        sum(SD3_TEXT_PARAMETERS.values()),
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    values = records.read_json(path)
+    if not isinstance(values, dict):
+        raise BenchError(f"{path} is no configuration of a model")
+    return values
 
 
 def _config(folder: Path, part: str) -> dict[str, Any]:

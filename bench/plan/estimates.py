@@ -42,7 +42,8 @@ class JobPlan:
         flops: of the whole training.
         evaluation_flops: of its evaluations, which no budget is charged for; None: the suite is not known.
         probe_flops: of the probes of all its evaluations, at most; None: the suite is not known.
-        memory: bytes on one GPU.
+        memory: bytes that one GPU must have.
+        formula: what ``memory.py`` says of them, where they were rehearsed; else 0.
         disk: bytes of the checkpoint and the exported weights that it leaves.
     """
 
@@ -54,6 +55,7 @@ class JobPlan:
     evaluation_flops: float | None = None
     probe_flops: float | None = None
     memory: int = 0
+    formula: int = 0
     disk: int = 0
     problem: str = ""
 

@@ -66,7 +66,7 @@ def _devices(config: ExperimentConfig, architecture: Architecture, jobs: Sequenc
 
 
 def _backbone(config: ExperimentConfig, architecture: Architecture) -> Iterator[str]:
-    if architecture.folder is None and config.offline:
+    if architecture.folder is None and (config.offline or Path(config.backbone).expanduser().is_dir()):
         yield f"backbone: {architecture.why_absent}"
     elif architecture.folder is None:  # those that can be planned for without being here are gated
         yield (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,13 +28,18 @@ def print_plan(
     peak_tflops: float | None = None,
     utilisation: float | None = None,
     gpus: int | None = None,
+    rehearsed: Mapping[str, int] | None = None,
 ) -> None:
-    """Plan an experiment and print the plan. None: the default of ``Assumptions``."""
+    """Plan an experiment and print the plan. None: the default of ``Assumptions``.
+
+    Args:
+        rehearsed: as ``plan_experiment`` takes it.
+    """
     from bench.experiment.run import Workspace
 
     peak = PEAK if peak_tflops is None else 1e12 * peak_tflops
     assumptions = Assumptions(peak, utilisation or UTILISATION, gpus or GPUS)
-    show(plan_experiment(config, Workspace(cache, runs), assumptions))
+    show(plan_experiment(config, Workspace(cache, runs), assumptions, rehearsed))
 
 
 def show(plan: ExperimentPlan) -> None:
@@ -66,14 +72,17 @@ def _jobs(plan: ExperimentPlan, console: Console) -> Table:
     table = _table(console)
     table.add_column("job", no_wrap=True)
     work = ("steps", "updates", "TFLOP a step", "EFLOP", "GPU-hours", "evaluations", "probes")
-    for heading in (*work, "memory a GPU", "kept"):
+    headings = [*work, "memory a GPU", "kept"]
+    if compared := any(job.formula for job in plan.jobs):
+        headings.insert(-1, "by the formula")
+    for heading in headings:
         table.add_column(heading, justify="right")
     for job in plan.jobs:
-        table.add_row(job.name, *(_cells(job, plan) if not job.problem else (job.problem,)))
+        table.add_row(job.name, *(_cells(job, plan, compared=compared) if not job.problem else (job.problem,)))
     return table
 
 
-def _cells(job: JobPlan, plan: ExperimentPlan) -> tuple[str, ...]:
+def _cells(job: JobPlan, plan: ExperimentPlan, *, compared: bool) -> tuple[str, ...]:
     hours, uncharged = plan.assumptions.hours, (job.evaluation_flops, job.probe_flops)
     return (
         f"{job.steps:,}",
@@ -83,8 +92,16 @@ def _cells(job: JobPlan, plan: ExperimentPlan) -> tuple[str, ...]:
         _hours(hours(job.flops)),
         *("?" if flops is None else _hours(hours(flops)) for flops in uncharged),
         f"{job.memory / 2**30:,.1f} GiB",
+        *((_beside(job),) if compared else ()),
         f"{_gigabytes(job.disk)} GB",
     )
+
+
+def _beside(job: JobPlan) -> str:
+    """The formula beside what a rehearsal found, with its error."""
+    if not job.formula:
+        return "not rehearsed"
+    return f"{job.formula / 2**30:,.1f} GiB ({job.formula / job.memory - 1:+.0%})"
 
 
 def _disk(lines: tuple[Amount, ...], console: Console) -> Table:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from operator import mul
@@ -64,8 +64,15 @@ class Work:
         problems: why that, or another number, is not known.
     """
 
-    def __init__(self, config: ExperimentConfig, cache: Path, assumptions: Assumptions) -> None:
+    def __init__(
+        self,
+        config: ExperimentConfig,
+        cache: Path,
+        assumptions: Assumptions,
+        rehearsed: Mapping[str, int] | None = None,
+    ) -> None:
         self.config, self.cache, self.assumptions = config, cache, assumptions
+        self._rehearsed = rehearsed or {}
         self.problems: list[str] = []
         self.suite: Any = None
         try:
@@ -109,6 +116,7 @@ class Work:
             if len(taken) > 1 and 0 in taken:
                 name = made.stages[taken.index(0)].name
                 return JobPlan(job.name, problem=f"its share of the budget pays for no step of {name}; see --set split")
+            by_formula = training + encoders if self.ahead(job.subset) else max(training, encoders)
             return JobPlan(
                 name=job.name,
                 steps=sum(taken),
@@ -117,7 +125,8 @@ class Work:
                 flops=float(sum(map(mul, taken, flops))),
                 evaluation_flops=self.evaluation_flops and self.evaluation_flops * config.evaluations,
                 probe_flops=self.probe_flops and self.probe_flops * config.evaluations,
-                memory=training + encoders if self.ahead(job.subset) else max(training, encoders),
+                memory=self._rehearsed.get(row) or by_formula,
+                formula=by_formula if row in self._rehearsed else 0,
                 disk=max(stage.state for stage in stages) + (whole if len(stages) > 1 else stages[0].weights),
             )
 

@@ -435,3 +435,32 @@ def test_a_local_folder_is_planned_from_its_configs(tiny_pipeline, tmp_path):
     assert it.latent_shape() == (4, 4, 4)
     assert it.text_tokens == it.clip_tokens + 5
     assert it.text_parameters > 0
+
+
+def test_memory_that_was_rehearsed_stands_beside_the_formula_s(tmp_path, capsys):
+    place, found = Workspace(tmp_path / "cache", tmp_path / "runs"), 3 * 2**30
+    told = read_experiment(None, {"methods": ("sft", "soar")})
+    plan = plan_experiment(told, place, Assumptions(), {"sft": found})
+    sft, soar = plan.jobs
+    assert (sft.memory, soar.formula) == (found, 0)
+    assert sft.formula == plan_experiment(told, place, Assumptions()).jobs[0].memory
+    assert any("bench rehearse" in note for note in plan.notes)
+    show.show(plan)
+    printed = capsys.readouterr().out
+    assert "by the formula" in printed and "not rehearsed" in printed
+    assert f"({sft.formula / found - 1:+.0%})" in printed
+
+
+def test_a_folder_of_configurations_alone_is_planned_for(tmp_path):
+    (tmp_path / "it" / "transformer").mkdir(parents=True)
+    (tmp_path / "it" / "transformer" / "config.json").write_text(json.dumps(SD35_MEDIUM))
+    told = find(read_experiment(None, {"backbone": str(tmp_path / "it")}), 512)
+    assert (told.folder, told.clip_tokens, told.latent_shape()) == (None, SD3_CLIP_TOKENS, (16, 64, 64))
+    assert sum(p.numel() for p in told.empty_transformer().parameters()) == 2_243_171_520
+
+
+def test_a_folder_of_another_model_s_configuration_is_refused(tmp_path):
+    (tmp_path / "it" / "transformer").mkdir(parents=True)
+    (tmp_path / "it" / "transformer" / "config.json").write_text('{"_class_name": "FluxTransformer2DModel"}')
+    with pytest.raises(BenchError, match="is a FluxTransformer2DModel"):
+        find(read_experiment(None, {"backbone": str(tmp_path / "it")}), 512)

@@ -1,0 +1,61 @@
+"""What of an experiment is rehearsed: the stages of its rows, and the settings that their memory is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+import torch
+
+from bench.experiment.config import ExperimentConfig
+from bench.experiment.recipe import recipe
+from bench.machine.engine import Sharding
+from bench.plan.estimates import Assumptions
+from bench.plan.work import Work
+from bench.rehearsal.perform import Stage
+from bench.rehearsal.results import Rehearsal, Setting
+from bench.suite import Sampler
+
+STEPS, GUIDANCE = 40, 4.5
+"""Of an evaluation whose suite cannot be read here: the SOAR paper's (section 3.1). No memory hangs on the steps."""
+
+
+def stages_of(config: ExperimentConfig, cache: Path, setting: Setting) -> list[Stage]:
+    """The stages of an experiment's rows, each once.
+
+    Raises:
+        BenchError: a configuration does not hold, or the backbone is no SD3 or not known.
+    """
+    work = Work(config, cache, Assumptions(gpus=setting.processes))
+    architecture = work.architecture
+    sampler = work.suite.sampler if work.suite else Sampler(STEPS, GUIDANCE, architecture.resolution)
+    stages = []
+    for row in config.methods:
+        for stage in recipe(config, row, architecture.scale).stages:
+            stages.append(
+                Stage(
+                    row=row,
+                    name=stage.name,
+                    make=stage.make,
+                    needs=stage.needs,
+                    architecture=architecture,
+                    setting=setting,
+                    dtype=torch.bfloat16 if work.low else torch.float32,
+                    evaluation_batch=config.evaluation_batch,
+                    ahead=any(work.ahead(subset) for subset in config.subsets),
+                    sampler=sampler,
+                )
+            )
+    return stages
+
+
+def short_settings(whole: Rehearsal) -> Iterator[Setting]:
+    """Settings whose forwards and backwards say what others need: with and without checkpointing and sharding, and
+    micro-batches of one and two, since memory grows with them in a line."""
+    shardings: list[Sharding] = ["ddp"]
+    if whole.setting.processes > 1 and whole.trained == whole.parameters:
+        shardings.append("fsdp")
+    for checkpointing, sharding, rows in product((False, True), shardings, (1, 2)):
+        yield replace(whole.setting, micro_batch=rows, sharding=sharding, gradient_checkpointing=checkpointing)

@@ -1,0 +1,221 @@
+"""Every method takes its steps on a pretended GPU, and a tensor on the wrong device is found where it is used."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from bench import registry
+from bench.check.world import TRANSFORMER, VAE
+from bench.cli import main
+from bench.experiment.config import ExperimentConfig, read_experiment
+from bench.rehearsal import answers
+from bench.rehearsal.ask import rehearsed
+from bench.rehearsal.results import PARTS, Rehearsal, Setting, setting_of
+
+pytestmark = pytest.mark.skipif(answers.why_not() is not None, reason=str(answers.why_not()))
+
+METHODS = tuple(name for name, place in registry.table("methods").items() if str(place).startswith("methods."))
+FEW = (
+    "flow_grpo.prompts=4", "flow_grpo.group_size=4", "flow_grpo.sampling_steps=3", "diffusion_nft.prompts=4",
+    "diffusion_nft.group_size=4", "diffusion_nft.sampling_steps=3", "sft.batch_size=6", "dpo.batch_size=4",
+)  # fmt: skip
+
+HEAD = """
+import torch
+from bench import flow, matching
+from bench.method import Needs, PostTrainingMethod, Traits
+
+class Mixed(PostTrainingMethod):
+    Config = matching.MatchingConfig
+    needs = Needs(pairs=True, prompts=True, reward=True)
+    traits = Traits("", "", "", "", "", "", "", "")
+
+    def setup(self, job):
+        job.train_full(**self.config.adamw())
+        self.memory, self.average = None, [p.detach().cpu() for p in job.parameters]
+
+    def step(self, job):
+        for pairs in job.pairs(4):
+            z1, _, sigma = matching.draw(job, pairs)
+            z = flow.interpolate(pairs.latents, z1, sigma)
+            errors = flow.velocity_error(job.policy.velocity(z, sigma, pairs.text), z1 - pairs.latents)
+"""
+TAIL = """
+            job.accumulate(errors.sum(), len(pairs))
+        job.update()
+"""
+MIX_UPS = {
+    # An index on the device for rows that lie on the host.
+    "index": HEAD + "            chosen = pairs.rows[torch.arange(len(pairs), device=job.device)]  # here\n" + TAIL,
+    # A generator of the CPU draws on the device.
+    "generator": HEAD
+    + "            noise = torch.randn(2, generator=job.rng('own'), device=job.device)  # here\n"
+    + TAIL,
+    # An average of the weights that stayed on the host.
+    "average": HEAD + TAIL + "        flow.ema_update(self.average, job.parameters, 0.9)  # here\n",
+    # Rewards that were taken to the host weigh errors that were not.
+    "reward": HEAD
+    + "            scores = job.reward(job.decode(z), [None] * len(pairs)).cpu()\n"
+    + "            errors = errors * scores  # here\n"
+    + TAIL,
+    # A state that comes back from a checkpoint where it was written: on the host.
+    "checkpoint": HEAD
+    + "            errors = errors if self.memory is None else errors * self.memory  # here\n"
+    + TAIL
+    + "\n    def state_dict(self):\n        return {} if self.average is None else {'memory': torch.ones(2)}\n"
+    + "\n    def load_state_dict(self, state):\n        self.memory = state['memory']\n",
+}
+"""A method for each, and the comment behind the line that mixes up."""
+
+
+@dataclass(frozen=True)
+class World:
+    """A pipeline of which there are configurations alone, and a cache."""
+
+    folder: Path
+
+    def config(self, *methods: str, settings: tuple[str, ...] = (), **flags: Any) -> ExperimentConfig:
+        values = {"methods": methods, "backbone": str(self.folder / "tiny"), "resolution": 16, "evaluation_batch": 4}
+        names = {setting.partition(".")[0] for setting in settings} & set(methods)
+        chosen = tuple(setting for setting in settings if setting.partition(".")[0] in names)
+        return read_experiment(None, values | {"micro_batch": 2, "dtype": "bfloat16"} | flags, chosen)
+
+    def rehearse(self, config: ExperimentConfig, processes: int = 1) -> dict[str, Rehearsal]:
+        done = rehearsed(config, setting_of(config, processes), self.folder / "cache", grid=False)
+        return {each.stage: each for each in done}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    folder = tmp_path_factory.mktemp("rehearsal")
+    for part, config in (("transformer", TRANSFORMER), ("vae", VAE)):
+        (folder / "tiny" / part).mkdir(parents=True)
+        (folder / "tiny" / part / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return World(folder)
+
+
+@pytest.fixture(scope="module")
+def alone(world: World) -> dict[str, Rehearsal]:
+    """Every method on one GPU, and the methods that mix devices up."""
+    paths = []
+    for name, source in MIX_UPS.items():
+        paths.append(world.folder / f"{name}.py")
+        paths[-1].write_text(source, encoding="utf-8")
+    return world.rehearse(world.config(*METHODS, *map(str, paths), settings=FEW, gradient_checkpointing=True))
+
+
+@pytest.fixture(scope="module")
+def spread(world: World) -> dict[str, Rehearsal]:
+    """Two processes: a full fine-tune spread over them, and an adapter that each holds."""
+    return world.rehearse(world.config("sft", "flow_grpo", settings=FEW, sharding="fsdp"), processes=2)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_takes_its_steps_is_evaluated_and_resumes(alone: dict[str, Rehearsal], method: str) -> None:
+    done = alone[method]
+    assert done.problem == ""
+    assert tuple(part.name for part in done.parts) == PARTS
+
+
+WAITS = {"sft": 3, "input_perturbation": 3, "reflexflow": 8, "mixflow": 8, "soar": 8}
+"""Of a step: what is added up at its end, and what a method asks of its values. A ``.cpu()`` on the way makes more."""
+
+
+@pytest.mark.parametrize("method", WAITS)
+def test_a_step_on_pairs_mixes_no_devices_and_has_no_float64(alone: dict[str, Rehearsal], method: str) -> None:
+    step = alone[method].part("step")
+    assert step is not None
+    assert [place for place in step.dtypes if "float64" in place.what] == []
+    assert step.devices == ()
+
+
+@pytest.mark.parametrize("method", WAITS)
+def test_a_step_waits_no_more_than_is_known(alone: dict[str, Rehearsal], method: str) -> None:
+    step = alone[method].part("step")
+    assert step is not None and step.waits <= WAITS[method], step.waiting
+
+
+@pytest.mark.parametrize("name", MIX_UPS)
+def test_a_mix_up_is_found_at_its_line(alone: dict[str, Rehearsal], name: str) -> None:
+    line = next(n for n, text in enumerate(MIX_UPS[name].splitlines(), 1) if text.endswith("# here"))
+    assert f"{name}.py:{line}" in alone[name].problem
+
+
+def test_memory_is_that_of_pencil_and_paper(alone: dict[str, Rehearsal]) -> None:
+    sft = alone["sft"]
+    step, setup = sft.part("step"), sft.part("setup")
+    assert step is not None and setup is not None
+    count, rounding = sft.trained, 512 * 200  # each of some hundred tensors takes whole blocks
+    assert sft.trained == sft.parameters
+    assert 4 * count <= setup.kinds["weights"] <= 4 * count + rounding
+    assert 8 * count <= step.phases["forward"]["optimizer"] <= 8 * count + 2 * rounding
+    assert 4 * count <= step.phases["update"]["gradients"] <= 4 * count + rounding
+    assert step.phases["forward"]["activations"] > 0
+
+
+def test_an_adapter_keeps_frozen_weights_in_bfloat16(alone: dict[str, Rehearsal]) -> None:
+    done = alone["flow_grpo"]
+    setup = done.part("setup")
+    assert setup is not None and done.trained < done.parameters
+    frozen = done.parameters - done.trained
+    assert setup.kinds["weights"] < 4 * done.parameters
+    assert setup.kinds["weights"] >= 2 * frozen + 4 * done.trained
+
+
+def test_sharded_states_are_a_share_and_an_adapter_is_held_whole(
+    alone: dict[str, Rehearsal], spread: dict[str, Rehearsal]
+) -> None:
+    assert [each.problem for each in spread.values()] == ["", ""]
+    whole, half = alone["sft"].part("step"), spread["sft"].part("step")
+    assert whole is not None and half is not None
+    assert half.phases["update"]["optimizer"] < 0.7 * whole.phases["update"]["optimizer"]
+    replica = spread["flow_grpo"].part("step")
+    assert replica is not None
+    assert replica.phases["update"]["gradients"] >= 8 * spread["flow_grpo"].trained  # and DDP's buckets
+
+
+def test_what_was_found_is_kept(alone: dict[str, Rehearsal], spread: dict[str, Rehearsal], world: World) -> None:
+    config = world.config("sft", "flow_grpo", settings=FEW, sharding="fsdp")
+    assert world.rehearse(config, processes=2) == spread  # of the cache: seconds are equal
+
+
+def test_a_configuration_of_another_model_ends_in_one_line(world: World, tmp_path: Path) -> None:
+    (tmp_path / "other" / "transformer").mkdir(parents=True)
+    (tmp_path / "other" / "transformer" / "config.json").write_text('{"_class_name": "FluxTransformer2DModel"}')
+    call = ["rehearse", "--backbone", str(tmp_path / "other"), "--cache", str(world.folder / "cache")]
+    result = CliRunner().invoke(main, call)
+    assert result.exit_code == 1
+    assert result.output.splitlines()[-1].startswith("bench: ") and "is a FluxTransformer2DModel" in result.output
+
+
+def test_a_machine_without_rehearsals_says_so_in_one_line(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers, "TORCH", ("0.1",))
+    call = [
+        "rehearse",
+        "--methods",
+        "sft",
+        "--backbone",
+        str(world.folder / "tiny"),
+        "--cache",
+        str(world.folder / "no"),
+    ]
+    result = CliRunner().invoke(main, call)
+    assert result.exit_code == 1
+    assert result.output.startswith("bench: rehearsals are tried with torch 0.1, and this is")
+    assert len(result.output.splitlines()) == 1
+
+
+def test_more_processes_than_prompts_are_refused_by_the_job(world: World) -> None:
+    few = world.config("flow_grpo", settings=("flow_grpo.prompts=2", "flow_grpo.group_size=2"))
+    assert "2 prompts cannot be shared by 3 processes" in world.rehearse(few, processes=3)["flow_grpo"].problem
+
+
+def test_settings_are_the_experiment_s(world: World) -> None:
+    config = world.config("sft", gradient_checkpointing=True)
+    assert setting_of(config, 4) == Setting(4, "ddp", 2, True, False)
