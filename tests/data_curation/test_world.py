@@ -129,6 +129,7 @@ def test_styles_of_the_corpus_cover_0_to_1(scenes):
 
 def test_no_caption_mentions_style():
     allowed = {"a", "and", "of", "left", "right", "above", "below", "sign", "saying"} - {""}
+    allowed |= {"near", "the", "top", "bottom"}
     allowed |= set(V.SHAPES) | set(V.PLURALS.values()) | set(V.COLORS) | set(V.COUNTS.values()) | set(V.SIZES)
     for tag in V.TASKS:
         assert {word for p in S.all_prompts(tag) for word in p.text.split()} <= allowed
