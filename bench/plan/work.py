@@ -24,6 +24,7 @@ from bench.flops import Flops, count, decode_cost, transformer_cost
 from bench.plan import memory, probe
 from bench.plan.architecture import find
 from bench.plan.estimates import Assumptions, JobPlan
+from bench.suite import Suite
 from bench.training.budget import Budget
 
 
@@ -110,7 +111,7 @@ class Work:
                 updates=sum(steps * stage.step.updates for steps, stage in zip(taken, stages, strict=True)),
                 step_flops=round(sum(map(mul, taken, flops)) / max(sum(taken), 1)) if len(stages) > 1 else flops[0],
                 flops=float(sum(map(mul, taken, flops))),
-                evaluation_flops=self.evaluation_flops and self.evaluation_flops * config.evaluations,
+                evaluation_flops=self.evaluation_flops(config.evaluations),
                 memory=training + encoders if self.ahead(job.subset) else max(training, encoders),
                 disk=max(stage.state for stage in stages) + (whole if len(stages) > 1 else stages[0].weights),
             )
@@ -169,32 +170,34 @@ class Work:
 
     # -- evaluations and encoding ----------------------------------------------------------------------------------
 
-    @cached_property
-    def evaluation_flops(self) -> float | None:
-        """Of one evaluation: sampling, decoding, and the metrics that know their cost. None: the suite is not known."""
+    def evaluation_flops(self, evaluations: int) -> float | None:
+        """Of a job's evaluations: sampling, decoding, and the metrics that know their cost. None: no suite is known."""
         if self.suite is None:
             return None
+        return self._drawing_flops(self.suite) + (evaluations - 1) * self._drawing_flops(self.suite.part())
+
+    def _drawing_flops(self, suite: Suite) -> float:
+        """Of one evaluation of all prompts of a suite."""
+        total = 0.0
+        for prompts in suite.prompt_sets:
+            metrics = sum(self._metric_flops.get(name, 0.0) for name in prompts.metrics)
+            total += prompts.images * (self._image_flops + metrics)
+        return total
+
+    @cached_property
+    def _image_flops(self) -> float:
+        """Of sampling and decoding one image of the suite."""
         sampler = self.suite.sampler
         shape = self.architecture.latent_shape(sampler.resolution)
         model = self.architecture.empty_transformer().requires_grad_(False)
         forward = transformer_cost(model, shape, self.architecture.text_tokens).forward
         branches = 1 if sampler.guidance_scale == 1 else 2
-        per_image = sampler.steps * branches * forward + self._vae_flops("decode", shape)
-        total = 0.0
-        for prompts in self.suite.prompt_sets:
-            metrics = sum(self._metric_flops.get(name, 0.0) for name in prompts.metrics)
-            total += len(prompts.prompts) * prompts.repeats * (per_image + metrics)
-        return total
-
-    @property
-    def images(self) -> int | None:
-        """Images of one evaluation; None: the suite is not known."""
-        return self.suite.images() if self.suite else None
+        return float(sampler.steps * branches * forward + self._vae_flops("decode", shape))
 
     @cached_property
     def shared_flops(self) -> float:
         """The base's evaluation, and each pair of known subsets through the VAE and the text encoders once."""
-        total, pairs = self.evaluation_flops or 0.0, sum(self.pairs(name) or 0 for name in self.config.subsets)
+        total, pairs = self.evaluation_flops(1) or 0.0, sum(self.pairs(name) or 0 for name in self.config.subsets)
         if pairs:
             side, architecture = self.architecture.resolution, self.architecture
             text = 2 * architecture.text_parameters * architecture.max_sequence_length  # 2 FLOPs a weight and token
