@@ -37,15 +37,35 @@ class PromptSet:
             if not re.fullmatch(r"\w[\w.-]*", name):
                 raise BenchError(f"{name!r} names images, so it has to be of letters, digits, '_', '-' and '.'")
 
-    def column(self, metric: Metric) -> MetricRecord:
+    @property
+    def images(self) -> int:
+        """How many there are of them."""
+        return len(self.prompts) * self.repeats
+
+    def every(self, step: int) -> PromptSet:
+        """Every ``step``-th prompt of each group, from its first on."""
+        seen: Counter[str] = Counter()
+        kept = []
+        for prompt in self.prompts:
+            if seen[prompt.group] % step == 0:
+                kept.append(prompt)
+            seen[prompt.group] += 1
+        return replace(self, prompts=tuple(kept))
+
+    def column(self, metric: Metric, on_the_way: int = 1) -> MetricRecord:
         """What records hold of a metric on these prompts; ``images`` is how many it owes a score.
+
+        Args:
+            on_the_way: the suite's; above 1 the record also says how many images the part owes.
 
         Raises:
             BenchError: what the metric says of itself is no description of a metric.
         """
-        images = len(self.prompts) * self.repeats
+        about = metric.describe() | {"prompt_set": self.name, "images": self.images}
+        if on_the_way > 1:
+            about["images_on_the_way"] = self.every(on_the_way).images
         with recording(f"the metric {metric.name}"):
-            return MetricRecord.model_validate(metric.describe() | {"prompt_set": self.name, "images": images})
+            return MetricRecord.model_validate(about)
 
 
 @dataclass(frozen=True)
@@ -86,6 +106,8 @@ class Suite:
     Attributes:
         roles: what a subset or a reward asks for ("aesthetic", "clipscore") → the metric that plays it here.
         notice: first line of every report: which world the numbers come from.
+        on_the_way: evaluations of a job before its last draw every so-many-th prompt of each group: the same prompts
+            each time. With 1 they draw all, as the paper's protocol has it.
     """
 
     name: str
@@ -95,14 +117,21 @@ class Suite:
     seed: int
     roles: Mapping[str, str]
     notice: str
+    on_the_way: int = 1
 
     def noise_seed(self, prompt_set: str, prompt: Prompt, repeat: int) -> int:
         """Seed of an image's starting noise: the same for every method, different for every prompt and repeat."""
         return derive_seed(self.seed, prompt_set, prompt.id, prompt.text, repeat, "evaluation-noise")
 
-    def images(self) -> int:
-        """Images per evaluation."""
-        return sum(len(prompts.prompts) * prompts.repeats for prompts in self.prompt_sets)
+    def images(self, evaluations: int = 1) -> int:
+        """Images of a job's ``evaluations``, of which the last draws all prompts."""
+        whole = sum(prompts.images for prompts in self.prompt_sets)
+        return whole + (evaluations - 1) * (self.part().images() if self.on_the_way > 1 else whole)
+
+    def part(self) -> Suite:
+        """The prompts of an evaluation before a job's last."""
+        sets = tuple(prompts.every(self.on_the_way) for prompts in self.prompt_sets)
+        return replace(self, prompt_sets=sets, on_the_way=1)
 
     def texts(self) -> list[str]:
         """Every prompt's text."""
@@ -136,15 +165,16 @@ class Suite:
         Raises:
             BenchError: a metric has two columns, or something else that no record can hold.
         """
-        columns = [prompts.column(metrics[name]) for name, prompts in self.metrics()]
+        columns = [prompts.column(metrics[name], self.on_the_way) for name, prompts in self.metrics()]
         with recording(f"the suite {self.name}"):
-            return SuiteRecord(
+            record = SuiteRecord(
                 name=self.name,
                 version=self.version,
                 seed=self.seed,
                 sampler=self.sampler.record(),
                 metrics=columns,
             )
+        return record.model_copy(update={"on_the_way": self.on_the_way}) if self.on_the_way > 1 else record
 
     def metrics(self) -> list[tuple[str, PromptSet]]:
         """(metric, prompt set) in the order of the columns of a report."""

@@ -17,11 +17,14 @@ from data_curation.world.render import shape_mask
 
 CHROMA = 0.24
 """Least max-minus-min channel difference (of 1) of a foreground pixel; grounds and shadows stay below 0.16."""
-MIN_OVERLAP = 0.72
-"""Least silhouette overlap for an object to count."""
+MIN_OVERLAP = 0.75
+"""Least silhouette overlap for an object to count; true shapes of the least size have 0.85 and more."""
 MIN_SIDE = 8
-"""Least side of an object's box in pixels; the smallest drawn shapes are 17 px wide."""
-_GRID = 24
+"""Least side of an object's box in pixels; the smallest drawn shapes are 13 px wide."""
+COVERED = 0.5
+"""Least coverage of a pixel of a silhouette, so that a dull colour has the silhouette of a bright one."""
+_GRID, _REACH = 24, 1.4
+"""Cells along a side of the grid on which silhouettes are compared, and half its side in roots of their area."""
 
 
 def _hue(rgb: np.ndarray) -> np.ndarray:
@@ -36,30 +39,27 @@ def _hues() -> np.ndarray:
 
 
 def _normalised(mask: np.ndarray) -> np.ndarray:
-    """Soft mask cropped to its box and resampled to a square grid (area-exact for up- and down-sampling)."""
+    """A silhouette around its centroid, scaled to equal area, as the coverage of each cell of a grid.
+
+    Centroid and area hardly depend on how pixels round off a thin tip; a box does.
+    """
     height, width = mask.shape
-    edges_y, edges_x = np.linspace(0, height, _GRID + 1), np.linspace(0, width, _GRID + 1)
+    area = mask.sum()
+    half = _REACH * np.sqrt(area)
+    y = mask.sum(1) @ (np.arange(height) + 0.5) / area
+    x = mask.sum(0) @ (np.arange(width) + 0.5) / area
+    edges_y = np.clip(np.linspace(y - half, y + half, _GRID + 1), 0, height)
+    edges_x = np.clip(np.linspace(x - half, x + half, _GRID + 1), 0, width)
     integral = np.pad(mask.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
     sampled = ndimage.map_coordinates(integral, np.meshgrid(edges_y, edges_x, indexing="ij"), order=1)
-    area = sampled[1:, 1:] - sampled[:-1, 1:] - sampled[1:, :-1] + sampled[:-1, :-1]
-    return np.asarray(np.clip(area / ((height / _GRID) * (width / _GRID)), 0, 1))
-
-
-def _crop(mask: np.ndarray) -> tuple[np.ndarray, tuple[int, int, int, int]]:
-    ys, xs = np.nonzero(mask > 0.5)
-    box = int(xs.min()), int(ys.min()), int(xs.max()) + 1, int(ys.max()) + 1
-    return mask[box[1] : box[3], box[0] : box[2]], box
+    covered = sampled[1:, 1:] - sampled[:-1, 1:] - sampled[1:, :-1] + sampled[:-1, :-1]
+    return np.asarray(covered / (2 * half / _GRID) ** 2)
 
 
 @cache
-def _templates() -> tuple[np.ndarray, np.ndarray]:
-    """Silhouettes (shapes x grid x grid) and their width / height."""
-    masks, aspects = [], []
-    for shape in V.SHAPES:
-        crop, _ = _crop(shape_mask(shape, 64, 64, 50, size=128))
-        masks.append(_normalised(crop))
-        aspects.append(crop.shape[1] / crop.shape[0])
-    return np.stack(masks), np.array(aspects)
+def _templates() -> np.ndarray:
+    """Silhouettes: shapes x grid x grid."""
+    return np.stack([_normalised(shape_mask(shape, 64, 64, 40, size=128).astype(np.float64)) for shape in V.SHAPES])
 
 
 def detect(pixels: np.ndarray) -> list[Detection]:
@@ -93,16 +93,20 @@ def _name(part: np.ndarray, chroma: np.ndarray, color: str) -> list[Detection]:
     labels, count = ndimage.label(part)
     if count > 1:
         part = labels == 1 + np.bincount(labels[part])[1:].argmax()
-    crop, box = _crop(part.astype(np.float64))
-    if min(crop.shape) < MIN_SIDE:
+    part = part & _covered(part, chroma)
+    ys, xs = np.nonzero(part)
+    box = float(xs.min()), float(ys.min()), float(xs.max() + 1), float(ys.max() + 1)
+    if min(box[2] - box[0], box[3] - box[1]) < MIN_SIDE:
         return []
-    templates, aspects = _templates()
-    grid = _normalised(crop)
+    grid, templates = _normalised(part.astype(np.float64)), _templates()
     overlap = np.minimum(grid, templates).sum((1, 2)) / np.maximum(grid, templates).sum((1, 2))
-    skew = np.abs(np.log(crop.shape[1] / crop.shape[0] / aspects))
-    overlap = overlap * np.where(skew < 0.3, 1.0, 0.0)
     best = int(overlap.argmax())
     if overlap[best] < MIN_OVERLAP:
         return []
-    x0, y0, x1, y1 = map(float, box)
-    return [Detection(V.SHAPES[best], color, (x0, y0, x1, y1), float(overlap[best]))]
+    return [Detection(V.SHAPES[best], color, box, float(overlap[best]))]
+
+
+def _covered(part: np.ndarray, chroma: np.ndarray) -> np.ndarray:
+    """Pixels of a part that its colour covers: those with enough of the greatest chroma beside them."""
+    own = np.where(part, chroma, 0.0)
+    return np.asarray(own >= COVERED * ndimage.maximum_filter(own, 3))

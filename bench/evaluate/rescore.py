@@ -62,7 +62,7 @@ def _score_run(run: Path, names: Sequence[str], progress: Progress, engine: Engi
     columns = {metric["name"]: metric for metric in record["suite"]["metrics"]}
     for name, prompts in suite.metrics():
         if name in metrics:
-            column = prompts.column(metrics[name])
+            column = prompts.column(metrics[name], suite.on_the_way)
             added = name not in known or columns[name].get("added")
             columns[name] = records.document(column.as_added() if added else column)
     record["suite"]["metrics"] = list(columns.values())

@@ -51,14 +51,19 @@ class Evaluator:
         folder: Path,
         *,
         header: EvaluationRecord,
+        on_the_way: bool = False,
         tick: Callable[[int], None] = lambda images: None,
     ) -> None:
         """Evaluate into ``folder``. Every process must call it.
 
         Args:
             header: written to ``evaluation.json`` (step, fraction, what was spent).
+            on_the_way: draw the suite's part for evaluations before a job's last; the header then says so.
             tick: called with the number of images just drawn.
         """
+        suite = self.suite
+        if on_the_way and suite.on_the_way > 1:
+            header, suite = header.model_copy(update={"every": suite.on_the_way}), suite.part()
         with self.backbone.vae_loaded():
-            draw_suite(self.suite, painter, folder, header=header, engine=self.engine, batch=self._batch, tick=tick)
-        score_suite(self.suite, self.metrics, folder, engine=self.engine, keep=self._keep)
+            draw_suite(suite, painter, folder, header=header, engine=self.engine, batch=self._batch, tick=tick)
+        score_suite(suite, self.metrics, folder, engine=self.engine, keep=self._keep)

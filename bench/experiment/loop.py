@@ -300,7 +300,8 @@ class JobRun:
                 configuration=self.configuration,
                 weights=weights,
             )
-            self.evaluator.run(self.evaluator.painter(job.policy), folder, header=header, tick=self.tick)
+            painter, before_last = self.evaluator.painter(job.policy), fraction != self.fractions[-1]
+            self.evaluator.run(painter, folder, header=header, on_the_way=before_last, tick=self.tick)
             if self.probes:
                 self.probes.read(job.policy, folder)
         reset_peak_memory()

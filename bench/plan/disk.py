@@ -51,9 +51,10 @@ def _cached(work: Work, subset: str) -> Iterator[Amount]:
 
 
 def _images(work: Work, jobs: int) -> Amount:
-    if work.images is None:
+    if work.suite is None:
         return Amount("images", None, "the suite cannot be read here")
     side = work.suite.sampler.resolution
-    evaluations = 1 + len(work.config.context) + work.config.evaluations * jobs
-    size = round(evaluations * work.images * side * side * 3 * PNG)
-    return Amount("images", size, f"{evaluations} evaluations of {work.images:,} at {side} px")
+    untrained, of_a_job = 1 + len(work.config.context), work.config.evaluations
+    images = untrained * work.suite.images() + jobs * work.suite.images(of_a_job)
+    size = round(images * side * side * 3 * PNG)
+    return Amount("images", size, f"{images:,} of {untrained + jobs * of_a_job} evaluations at {side} px")

@@ -26,6 +26,7 @@ from bench.plan import memory, probe
 from bench.plan.architecture import find
 from bench.plan.estimates import Assumptions, JobPlan
 from bench.probes import reader
+from bench.suite import Suite
 from bench.training.budget import Budget
 
 SHIFT = 3.0
@@ -123,7 +124,7 @@ class Work:
                 updates=sum(steps * stage.step.updates for steps, stage in zip(taken, stages, strict=True)),
                 step_flops=round(sum(map(mul, taken, flops)) / max(sum(taken), 1)) if len(stages) > 1 else flops[0],
                 flops=float(sum(map(mul, taken, flops))),
-                evaluation_flops=self.evaluation_flops and self.evaluation_flops * config.evaluations,
+                evaluation_flops=self.evaluation_flops(config.evaluations),
                 probe_flops=self.probe_flops and self.probe_flops * config.evaluations,
                 memory=self._rehearsed.get(row) or by_formula,
                 formula=by_formula if row in self._rehearsed else 0,
@@ -185,20 +186,27 @@ class Work:
 
     # -- evaluations and encoding ----------------------------------------------------------------------------------
 
-    @cached_property
-    def evaluation_flops(self) -> float | None:
-        """Of one evaluation: sampling, decoding, and the metrics that know their cost. None: the suite is not known."""
+    def evaluation_flops(self, evaluations: int) -> float | None:
+        """Of a job's evaluations: sampling, decoding, and the metrics that know their cost. None: no suite is known."""
         if self.suite is None:
             return None
+        return self._drawing_flops(self.suite) + (evaluations - 1) * self._drawing_flops(self.suite.part())
+
+    def _drawing_flops(self, suite: Suite) -> float:
+        """Of one evaluation of all prompts of a suite."""
+        total = 0.0
+        for prompts in suite.prompt_sets:
+            metrics = sum(self._metric_flops.get(name, 0.0) for name in prompts.metrics)
+            total += prompts.images * (self._image_flops + metrics)
+        return total
+
+    @cached_property
+    def _image_flops(self) -> float:
+        """Of sampling and decoding one image of the suite."""
         sampler = self.suite.sampler
         shape = self.architecture.latent_shape(sampler.resolution)
         branches = 1 if sampler.guidance_scale == 1 else 2
-        per_image = sampler.steps * branches * self._forward_flops + self._vae_flops("decode", shape)
-        total = 0.0
-        for prompts in self.suite.prompt_sets:
-            metrics = sum(self._metric_flops.get(name, 0.0) for name in prompts.metrics)
-            total += len(prompts.prompts) * prompts.repeats * (per_image + metrics)
-        return total
+        return float(sampler.steps * branches * self._forward_flops + self._vae_flops("decode", shape))
 
     @cached_property
     def probe_flops(self) -> float | None:
@@ -211,7 +219,7 @@ class Work:
         if not count:
             return 0.0
         probing = reader.routine_probing(self.suite, SHIFT, self.problems.append)
-        pairs = min(count, reader.affordable(self.suite, probing))
+        pairs = min(count, reader.affordable(self.suite, probing, self.config.evaluations))
         return float(reader.spent(probing, pairs) * self._forward_flops)
 
     @cached_property
@@ -221,15 +229,10 @@ class Work:
         shape = self.architecture.latent_shape(self.suite.sampler.resolution)
         return transformer_cost(model, shape, self.architecture.text_tokens).forward
 
-    @property
-    def images(self) -> int | None:
-        """Images of one evaluation; None: the suite is not known."""
-        return self.suite.images() if self.suite else None
-
     @cached_property
     def shared_flops(self) -> float:
         """The base's evaluation with its probes on each subset, and each pair of known subsets encoded once."""
-        total, pairs = self.evaluation_flops or 0.0, sum(self.pairs(name) or 0 for name in self.config.subsets)
+        total, pairs = self.evaluation_flops(1) or 0.0, sum(self.pairs(name) or 0 for name in self.config.subsets)
         total += len(self.config.subsets) * (self.probe_flops or 0.0)
         if pairs:
             side = self.architecture.resolution

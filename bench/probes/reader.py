@@ -19,7 +19,7 @@ from bench.suite import Suite
 from bench.training.data import TrainingData
 
 SHARE = 0.25
-"""Most of an evaluation's forwards that its probes may add."""
+"""Most of the forwards of a job's evaluations that probes may add."""
 
 STARTS = 5
 """Levels that probes start from: more would leave fewer pairs."""
@@ -72,10 +72,10 @@ def routine_probing(suite: Suite, shift: float, say: Callable[[str], None]) -> P
     return Probing(tuple(probes), route(sigmas, shift, starts=STARTS), scales)
 
 
-def affordable(suite: Suite, probing: Probing) -> int:
-    """The most pairs whose forwards are at most ``SHARE`` of those that the suite's images take."""
+def affordable(suite: Suite, probing: Probing, evaluations: int = 1) -> int:
+    """The most pairs whose forwards are at most ``SHARE`` of those that the images of a job's evaluations take."""
     sampler = suite.sampler
-    limit = SHARE * suite.images() * sampler.steps * (1 if sampler.guidance_scale == 1 else 2)
+    limit = SHARE * suite.images(evaluations) / evaluations * sampler.steps * (1 if sampler.guidance_scale == 1 else 2)
     costs = _costs(probing)
     pairs = int(limit // max(min(costs), 1))
     while pairs and _spent(costs, pairs) > limit:

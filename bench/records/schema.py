@@ -68,6 +68,7 @@ class MetricRecord(_Part):
     """A column of the suite. ``images`` is how many scored samples one evaluation owes it.
 
     A metric that is not ``ranked`` (a drift) has no better direction; ``weights`` names the files it computes with.
+    ``images_on_the_way`` is the same of an evaluation before a job's last, where that draws a part of the prompts.
     One that was ``added`` to a run came from ``bench score``, not with the suite. What else a metric says of itself is
     written too. Two columns are equal where all that is named here is.
     """
@@ -83,6 +84,7 @@ class MetricRecord(_Part):
     format: str
     prompt_set: str
     images: int = Field(ge=0)
+    images_on_the_way: int | None = Field(default=None, ge=0)
     grouped: bool
     ranked: bool = True
     per_prompt: bool = False
@@ -130,13 +132,23 @@ class SamplerRecord(_Part):
 
 
 class SuiteRecord(_Part):
-    """Prompt sets, metrics and sampling settings under one version; records of 0.2.0 do not hold the ``seed``."""
+    """Prompt sets, metrics and sampling settings under one version; records of 0.2.0 do not hold the ``seed``.
+
+    ``on_the_way`` is above 1 where evaluations before a job's last draw every so-many-th prompt of each group.
+    """
 
     name: str
     version: int
     seed: int | None = None
     metrics: list[MetricRecord] = Field(min_length=1)
     sampler: SamplerRecord
+    on_the_way: int = Field(default=1, ge=1)
+
+    def on_its_way(self) -> SuiteRecord:
+        """The same of what an evaluation before a job's last draws."""
+        owed = {"images_on_the_way": None}
+        metrics = [m.model_copy(update={"images": m.images_on_the_way or 0} | owed) for m in self.metrics]
+        return self.model_copy(update={"metrics": metrics, "on_the_way": 1}) if self.on_the_way > 1 else self
 
     @field_validator("metrics")
     @classmethod
@@ -370,6 +382,7 @@ class EvaluationRecord(_Record):
 
     Of newer records it also says of which ``configuration`` the job was, and which ``weights`` were drawn. Of images
     that came from elsewhere it holds their ``identity``, a hash, and how many there are of each of their ``sizes``.
+    ``every`` is set where not all prompts were drawn, but every so-many-th of each group.
     """
 
     step: int
@@ -379,6 +392,7 @@ class EvaluationRecord(_Record):
     weights: str | None = None
     identity: str | None = None
     sizes: dict[str, int] | None = None
+    every: int | None = None
 
 
 class ScoreRecord(_Part):

@@ -71,15 +71,16 @@ def _files(study: Study, published: bool | None) -> dict[str, str | bytes]:
         }
     svg = b""
     if study.jobs:
-        lines = plots.dynamics(study)
-        png, svg = plots.dynamics_figures(study, lines)
+        curves = study.of_every_evaluation()
+        lines = plots.dynamics(curves)
+        png, svg = plots.dynamics_figures(curves, lines)
         files |= {
             "paradigms.md": paradigms.paradigms_markdown(study),
             "compute.md": tables.compute_markdown(study),
             "compute.csv": tables.compute_csv(study),
             "training_dynamics.png": png,
             "training_dynamics.svg": svg,
-            "training_dynamics.csv": plots.dynamics_csv(study, lines),
+            "training_dynamics.csv": plots.dynamics_csv(curves, lines),
         }
     differing = differences.differences(study, sections)
     if differing:

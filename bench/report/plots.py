@@ -80,7 +80,8 @@ def _draw_dynamics(study: Study, lines: dict[tuple[str, str, str], list[Point]])
             _draw_panel(axis, study, subset, metric, lines, crowded)
     if crowded:
         figure.legend(drawn, [(method, figure.look(number)) for number, method in enumerate(study.methods)])
-    key = f"{figure.key(crowded)} · grey and dashed: base · †: the method was trained on this metric"
+    part = f" · the {study.part} prompts of every evaluation" if study.part else ""
+    key = f"{figure.key(crowded)}{part} · grey and dashed: base · †: the method was trained on this metric"
     figure.label(drawn, f"{title(study)}, {study.experiment.budget} for each job", key, study.experiment.notice)
     return drawn
 
@@ -191,10 +192,14 @@ def sheet(study: Study, parts: Sequence[Part]) -> bytes | None:
 
 
 def _choose_prompts(jobs: Sequence[StudiedJob]) -> list[Sample]:
-    """The first prompt of each group, prompt sets taking turns, so that none is crowded out by a larger one."""
+    """The first prompt of each group, prompt sets taking turns, so that none is crowded out by a larger one.
+
+    A group that several sets have is shown of the first of them.
+    """
     first: dict[str, dict[str, Sample]] = {}
+    owner: dict[str, str] = {}
     for sample in (s for job in jobs for evaluation in job.evaluations for s in evaluation.samples):
-        if sample.repeat == 0:
+        if sample.repeat == 0 and owner.setdefault(sample.group, sample.prompt_set) == sample.prompt_set:
             first.setdefault(sample.prompt_set, {}).setdefault(sample.group, sample)
     turns = sorted((turn, i) for i, groups in enumerate(first.values()) for turn in range(len(groups)))
     chosen = sorted((i, turn) for turn, i in turns[:PROMPTS])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -48,7 +48,8 @@ class Sample:
 class Evaluation:
     """All samples of one checkpoint; ``fraction`` is the planned share of the budget, ``spent`` the real amount.
 
-    ``configuration`` is that of its job when it was drawn, where the record says it.
+    ``configuration`` is that of its job when it was drawn, where the record says it. ``partial`` says that not all
+    prompts of the suite were drawn.
     """
 
     fraction: float
@@ -56,6 +57,11 @@ class Evaluation:
     samples: list[Sample]
     configuration: str | None = None
     folder: Path | None = None
+    partial: bool = False
+
+    def of(self, prompts: Set[tuple[str, str]]) -> Evaluation:
+        """The samples of these prompts, each a prompt set and an id."""
+        return replace(self, samples=[s for s in self.samples if (s.prompt_set, s.prompt_id) in prompts])
 
 
 @dataclass(frozen=True)
@@ -132,7 +138,8 @@ class Study:
 
     ``base`` is None only where nothing is trained and the base was not evaluated. ``context`` holds other models'
     evaluations on the same suite, which compete with nobody, and ``evaluated`` those of given weights and images.
-    ``swept`` rows were drawn at a guidance scale of their own: they stand in a table by themselves.
+    ``swept`` rows were drawn at a guidance scale of their own: they stand in a table by themselves. ``part`` is how
+    many prompts the study is narrowed to; 0 where it is not.
     """
 
     experiments: tuple[ExperimentRecord, ...]
@@ -141,6 +148,25 @@ class Study:
     context: tuple[StudiedJob, ...] = ()
     evaluated: tuple[StudiedJob, ...] = ()
     swept: tuple[StudiedJob, ...] = ()
+    part: int = 0
+
+    def of_every_evaluation(self) -> Study:
+        """The same, narrowed to the prompts that every evaluation drew, so that a curve compares like with like."""
+        drawn = [evaluation for job in self.jobs for evaluation in job.evaluations if evaluation.partial]
+        if not drawn:
+            return self
+        prompts = {(sample.prompt_set, sample.prompt_id) for sample in drawn[0].samples}
+
+        def narrowed(job: StudiedJob) -> StudiedJob:
+            return replace(job, evaluations=[evaluation.of(prompts) for evaluation in job.evaluations])
+
+        return replace(
+            self,
+            experiments=tuple(e.model_copy(update={"suite": e.suite.on_its_way()}) for e in self.experiments),
+            base=narrowed(self.base) if self.base else None,
+            jobs=tuple(map(narrowed, self.jobs)),
+            part=len(prompts),
+        )
 
     @property
     def experiment(self) -> ExperimentRecord:
@@ -396,7 +422,8 @@ def _read_evaluation(
         about = line.prompt_set, line.prompt_id, line.prompt, line.group, line.repeat
         samples[key] = Sample(*about, image, scores, line.sha256)
     spent = _meter(record.spent, clock.get(record.step))
-    return Evaluation(record.fraction, spent, list(samples.values()), record.configuration, path.parent)
+    partial = record.every is not None
+    return Evaluation(record.fraction, spent, list(samples.values()), record.configuration, path.parent, partial)
 
 
 def _meter(counts: Mapping[str, Any], clock: ClockLine | None) -> Meter:

@@ -21,7 +21,7 @@ class WorldAesthetic(Metric):
 
     name = "world_aesthetic"
     label = "Aesthetic"
-    version = 1
+    version = 2
     digits = 2
     differentiable = True
 

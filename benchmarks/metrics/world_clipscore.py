@@ -20,7 +20,7 @@ class WorldClipScore(Metric):
 
     name = "world_clipscore"
     label = "ClipScore"
-    version = 1
+    version = 2
     low, high = -1.0, 1.0
     differentiable = True
 

@@ -17,12 +17,12 @@ class WorldGenEval(Metric):
     """Share of pictures that show what the prompt says: 0 or 1 per picture, overall = mean of six task means.
 
     Source of the rule: djghosh13/geneval @ af4902f; of the overall score: Flow-GRPO and the SOAR paper.
-    Facts: ``include`` and ``exclude`` clauses.
+    Facts: ``include`` and ``exclude`` clauses. Version 2: twelve shapes and ten colours.
     """
 
     name = "world_geneval"
     label = "GenEval"
-    version = 1
+    version = 2
     low, high = 0.0, 1.0
     grouped = True
     needs_facts: ClassVar = ("include",)

@@ -19,7 +19,7 @@ class WorldVendi(Diversity):
 
     name = "world_vendi"
     label = "Vendi"
-    version = 1
+    version = 2
     low = 1.0
 
     @property

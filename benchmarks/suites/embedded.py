@@ -11,24 +11,33 @@ NOTICE = (
 )
 ROLES = {"geneval": "world_geneval", "ocr": "ocr_rapid", "clipscore": "world_clipscore", "aesthetic": "world_aesthetic"}
 
-SCENES = ("world_geneval", "world_clipscore", "world_aesthetic", "world_vendi", "brightness", "saturation", "contrast")
-"""The last four say how different a prompt's pictures are and how far a method drifts, where hacking shows first."""
+SCENES = ("world_geneval", "world_clipscore", "world_aesthetic", "brightness", "saturation", "contrast")
+"""The last three say how far a method drifts, where hacking shows first."""
+VARIETY = ("world_vendi",)
+"""How different a prompt's pictures are."""
+
+PER_TASK, WORDS = 80, 120
+"""Held-out prompts of each of GenEval's tasks, and held-out words."""
+ON_THE_WAY = 7
+"""Evaluations before a job's last draw every seventh prompt: 12 of a task and 18 words."""
 
 
 def suite() -> Suite:
-    """GenEval, ClipScore, Aesthetic, diversity and drift on 58 held-out scenes drawn twice; OCR on 36 held-out words.
+    """GenEval, ClipScore, Aesthetic and drift on 480 held-out scenes, OCR on 120 held-out words.
 
-    Version 2: diversity and drift. The images are those of version 1.
+    Diversity is on 24 of the scenes, drawn four times each. Version 3: all held-out prompts of the world's version 4.
     """
     return Suite(
         name="embedded",
-        version=2,
+        version=3,
         prompt_sets=(
-            PromptSet("signs", world_prompts.signs(36), 1, ("ocr_rapid",)),
-            PromptSet("scenes", world_prompts.geneval(12), 2, SCENES),
+            PromptSet("signs", world_prompts.signs(WORDS), 1, ("ocr_rapid",)),
+            PromptSet("scenes", world_prompts.geneval(PER_TASK), 1, SCENES),
+            PromptSet("variety", world_prompts.geneval(4), 4, VARIETY),
         ),
         sampler=Sampler(steps=20, guidance_scale=4.5, resolution=64),
         seed=2604,
         roles=ROLES,
         notice=NOTICE,
+        on_the_way=ON_THE_WAY,
     )

@@ -11,7 +11,7 @@ def suite() -> Suite:
     """One prompt per task and two signs, four sampling steps: too few to compare anything."""
     return Suite(
         name="smoke",
-        version=1,
+        version=2,
         prompt_sets=(
             PromptSet("scenes", world_prompts.geneval(1), 1, ("world_geneval", "world_clipscore", "world_aesthetic")),
             PromptSet("signs", world_prompts.signs(2), 1, ("ocr_rapid",)),

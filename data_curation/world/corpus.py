@@ -21,7 +21,7 @@ from bench.rng import derive_seed, numpy_generator
 from data_curation.world.render import SIZE, render
 from data_curation.world.scene import Scene, TrainingPrompts, compose
 
-VERSION = 3
+VERSION = 4
 """Raise when the drawing or the sampling of scenes changes: cached corpora are then rendered anew."""
 _CHUNK = 512
 FILES = ("images.npy", "rows.jsonl")

@@ -10,58 +10,26 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from data_curation.world import vocabulary as V
+from data_curation.world.outlines import OUTLINES, RING_HOLE
+from data_curation.world.scene import SIZE as SIZE
 from data_curation.world.scene import Scene
 
-SIZE = 64
-"""Side of a picture in pixels."""
 _OVER = 4  # supersampling
 
 
-def outline(shape: str) -> list[tuple[float, float]]:
-    """Polygon of a shape in its own unit square [-1, 1]², y pointing down. Circle and ring: the outer circle."""
-    turn = np.linspace(0, 2 * np.pi, 96, endpoint=False)
-    if shape in ("circle", "ring"):
-        return [(float(np.cos(t)), float(np.sin(t))) for t in turn]
-    if shape == "square":
-        return [(-0.86, -0.86), (0.86, -0.86), (0.86, 0.86), (-0.86, 0.86)]
-    if shape == "diamond":
-        return [(0, -1), (0.86, 0), (0, 1), (-0.86, 0)]
-    if shape == "triangle":
-        return [(0, -0.95), (1, 0.8), (-1, 0.8)]
-    if shape == "cross":
-        a = 0.34
-        return [
-            (-a, -1),
-            (a, -1),
-            (a, -a),
-            (1, -a),
-            (1, a),
-            (a, a),
-            (a, 1),
-            (-a, 1),
-            (-a, a),
-            (-1, a),
-            (-1, -a),
-            (-a, -a),
-        ]
-    if shape == "star":
-        radii = np.where(np.arange(10) % 2 == 0, 1.05, 0.45)
-        angles = np.pi * np.arange(10) / 5 - np.pi / 2
-        return [(float(r * np.cos(a)), float(r * np.sin(a))) for r, a in zip(radii, angles, strict=True)]
-    if shape == "heart":
-        x = 16 * np.sin(turn) ** 3 / 16.5
-        y = -(13 * np.cos(turn) - 5 * np.cos(2 * turn) - 2 * np.cos(3 * turn) - np.cos(4 * turn)) / 16.5
-        return [(float(a), float(b)) for a, b in zip(x, y, strict=True)]
-    raise ValueError(f"unknown shape {shape!r}; shapes are {', '.join(V.SHAPES)}")
-
-
 def shape_mask(shape: str, x: float, y: float, radius: float, size: int = SIZE) -> np.ndarray:
-    """Coverage of a shape on a ``size`` x ``size`` grid: float32 in [0, 1]."""
+    """Coverage of a shape on a ``size`` x ``size`` grid: float32 in [0, 1].
+
+    Raises:
+        ValueError: there is no such shape.
+    """
+    if shape not in OUTLINES:
+        raise ValueError(f"unknown shape {shape!r}; shapes are {', '.join(V.SHAPES)}")
     canvas = Image.new("L", (size * _OVER, size * _OVER))
     draw = ImageDraw.Draw(canvas)
-    draw.polygon([((x + radius * a) * _OVER, (y + radius * b) * _OVER) for a, b in outline(shape)], fill=255)
+    draw.polygon([((x + radius * a) * _OVER, (y + radius * b) * _OVER) for a, b in OUTLINES[shape]], fill=255)
     if shape == "ring":
-        hole = 0.52 * radius
+        hole = RING_HOLE * radius
         draw.ellipse([(v * _OVER) for v in (x - hole, y - hole, x + hole, y + hole)], fill=0)
     small = np.asarray(canvas, np.float32).reshape(size, _OVER, size, _OVER).mean((1, 3))
     return np.asarray(small / 255.0)
@@ -105,7 +73,7 @@ def render(scene: Scene) -> np.ndarray:
     grid_y, grid_x = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32) / (SIZE - 1)
     picture = _ground(scene, grid_y)
     if scene.prompt.word is not None:
-        _draw_sign(picture, scene.prompt.word, s, grid_y)
+        _draw_sign(picture, scene.prompt.word, scene.sign_y, s, grid_y)
     for thing in scene.things:
         mask = shape_mask(thing.shape, thing.x, thing.y, thing.radius)
         _paint(picture, 0.32 * s * _shifted(mask, 2), picture.mean((0, 1)) * 0.35)
@@ -117,16 +85,17 @@ def render(scene: Scene) -> np.ndarray:
     return pixels
 
 
-def _draw_sign(picture: np.ndarray, word: str, s: float, grid_y: np.ndarray) -> None:
+def _draw_sign(picture: np.ndarray, word: str, middle: float, s: float, grid_y: np.ndarray) -> None:
     """A pale board with the word in capitals: 15 px per letter, starting at the board's left edge."""
     big = Image.new("L", (SIZE * _OVER, SIZE * _OVER))
-    ImageDraw.Draw(big).rounded_rectangle([1 * _OVER, 17 * _OVER, 63 * _OVER - 1, 47 * _OVER - 1], 4 * _OVER, fill=255)
+    box = [_OVER, (middle - 15) * _OVER, 63 * _OVER - 1, (middle + 15) * _OVER - 1]
+    ImageDraw.Draw(big).rounded_rectangle(box, 4 * _OVER, fill=255)
     board = np.asarray(big, np.float32).reshape(SIZE, _OVER, SIZE, _OVER).mean((1, 3)) / 255
     _paint(picture, 0.32 * s * _shifted(board, 2), picture.mean((0, 1)) * 0.35)
     _paint(picture, board, np.array([0.99, 0.98, 0.95], np.float32) * (1 + 0.1 * s * (0.4 - grid_y))[..., None])
     ink = Image.new("L", (SIZE * _OVER, SIZE * _OVER))
     draw = ImageDraw.Draw(ink)
     for i, letter in enumerate(word.upper()):
-        draw.text(((9.5 + 15 * i) * _OVER, 32 * _OVER), letter, fill=255, font=_font(22 * _OVER), anchor="mm")
+        draw.text(((9.5 + 15 * i) * _OVER, middle * _OVER), letter, fill=255, font=_font(22 * _OVER), anchor="mm")
     letters = np.asarray(ink, np.float32).reshape(SIZE, _OVER, SIZE, _OVER).mean((1, 3)) / 255
     _paint(picture, letters, np.array([0.10, 0.12, 0.18], np.float32) * (1 - 0.3 * s))

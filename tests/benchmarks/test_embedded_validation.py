@@ -14,7 +14,7 @@ BY_TEXT = {p.text: p for tag in (*V.TASKS, "sign") for p in S.all_prompts(tag)}
 def test_validation_and_test_share_no_prompt_and_no_noise():
     suites = embedded.suite(), embedded_validation.suite()
     texts = [set(suite.texts()) for suite in suites]
-    assert not texts[0] & texts[1] and len(texts[1]) == len(suites[1].texts())
+    assert not texts[0] & texts[1]
     seeds = [
         {s.noise_seed(p.name, prompt, i) for p in s.prompt_sets for prompt in p.prompts for i in range(p.repeats)}
         for s in suites
@@ -22,14 +22,26 @@ def test_validation_and_test_share_no_prompt_and_no_noise():
     assert not seeds[0] & seeds[1] and [len(each) for each in seeds] == [suite.images() for suite in suites]
 
 
-def test_only_the_tasks_that_the_test_suite_uses_up_are_validated_on_training_captions():
-    held_out = Counter(BY_TEXT[text].tag for text in embedded_validation.suite().texts() if BY_TEXT[text].held_out)
-    trained = Counter(BY_TEXT[text].tag for text in embedded_validation.suite().texts() if not BY_TEXT[text].held_out)
-    assert held_out == {"two_object": 4, "colors": 4, "position": 8, "color_attr": 8, "sign": 24}
-    assert trained == {"single_object": 4, "counting": 4}
-    tested = set(embedded.suite().texts())
-    for tag in trained:
-        assert {p.text for p in S.all_prompts(tag) if p.held_out} <= tested
+def test_validation_is_on_held_out_captions_of_every_task():
+    scenes = [prompt for prompts in embedded_validation.suite().prompt_sets for prompt in prompts.prompts]
+    assert all(BY_TEXT[prompt.text].held_out for prompt in scenes)
+    texts = {prompt.text for prompt in scenes}
+    assert Counter(BY_TEXT[text].tag for text in texts) == dict.fromkeys(V.TASKS, 12) | {"sign": 24}
+
+
+def test_the_test_suite_has_eighty_held_out_prompts_of_each_task_and_120_words():
+    signs, scenes, variety = embedded.suite().prompt_sets
+    assert Counter(p.group for p in scenes.prompts) == dict.fromkeys(V.TASKS, 80) and len(signs.prompts) == 120
+    assert all(BY_TEXT[text].held_out for text in embedded.suite().texts())
+    assert {p.text for p in variety.prompts} <= {p.text for p in scenes.prompts} and variety.repeats == 4
+
+
+def test_on_the_way_twelve_prompts_of_each_task_are_drawn():
+    suite = embedded.suite()
+    signs, scenes, variety = suite.part().prompt_sets
+    assert Counter(p.group for p in scenes.prompts) == dict.fromkeys(V.TASKS, 12) and len(signs.prompts) == 18
+    assert Counter(p.group for p in variety.prompts) == dict.fromkeys(V.TASKS, 1)
+    assert (suite.images(), suite.part().images()) == (696, 114)
 
 
 def test_facts_are_the_scenes_own():

@@ -18,12 +18,17 @@ from data_curation.world.render import render
 PER_TASK = 50
 
 
+def drawn(per_task: int, seed: int = 0) -> list[S.Scene]:
+    """Scenes of every task, prompts and styles drawn at random."""
+    rng = numpy_generator(seed, "test-detector")
+    prompts = {tag: S.all_prompts(tag) for tag in V.TASKS}
+    return [S.compose(prompts[tag][rng.integers(len(prompts[tag]))], rng) for tag in V.TASKS for _ in range(per_task)]
+
+
 @pytest.fixture(scope="module")
 def scenes() -> list[S.Scene]:
-    """300 scenes: 50 of each task, prompts and styles drawn at random."""
-    rng = numpy_generator(0, "test-detector")
-    prompts = {tag: S.all_prompts(tag) for tag in V.TASKS}
-    return [S.compose(prompts[tag][rng.integers(len(prompts[tag]))], rng) for tag in V.TASKS for _ in range(PER_TASK)]
+    """300 scenes: 50 of each task."""
+    return drawn(PER_TASK)
 
 
 def of(scenes: list[S.Scene], *tags: str) -> list[S.Scene]:
@@ -76,48 +81,82 @@ def test_confidence_is_an_overlap_and_sorts(scenes):
         assert confidences == sorted(confidences, reverse=True) and all(0.7 < c <= 1 for c in confidences)
 
 
+def recoloured(scenes: list[S.Scene]) -> list[S.Scene]:
+    """Those whose caption names the first thing's colour, with that thing in another one."""
+    named = [s for s in scenes if "color" in s.prompt.include[0]]
+    return [with_thing(s, 0, color=other(tuple(V.COLORS), s.things[0].color, i)) for i, s in enumerate(named)]
+
+
+def reshaped(scenes: list[S.Scene]) -> list[S.Scene]:
+    """All, with the last thing in another shape."""
+    return [with_thing(s, -1, shape=other(V.SHAPES, s.things[-1].shape, i)) for i, s in enumerate(scenes)]
+
+
+def with_one_fewer(scenes: list[S.Scene]) -> list[S.Scene]:
+    return [replace(s, things=s.things[1:]) for s in scenes]
+
+
+def moved_about(scenes: list[S.Scene]) -> list[S.Scene]:
+    """Two things in each other's place."""
+    pairs = [(s, *s.things) for s in scenes]
+    return [replace(s, things=(replace(a, x=b.x, y=b.y), replace(b, x=a.x, y=a.y))) for s, a, b in pairs]
+
+
+def with_colours_swapped(scenes: list[S.Scene]) -> list[S.Scene]:
+    pairs = [(s, *s.things) for s in scenes]
+    return [replace(s, things=(replace(a, color=b.color), replace(b, color=a.color))) for s, a, b in pairs]
+
+
 def test_another_colour_is_wrong(scenes):
-    wrong = [
-        with_thing(s, 0, color=other(tuple(V.COLORS), s.things[0].color, i))
-        for i, s in enumerate(of(scenes, "colors", "color_attr"))
-    ]
-    assert len(wrong) == 100 and not any(map(right, wrong))
+    wrong = recoloured(scenes)
+    assert len(wrong) > 100 and {s.prompt.tag for s in wrong} == {"counting", "colors", "color_attr"}
+    assert not any(map(right, wrong))
 
 
 def test_another_shape_is_wrong(scenes):
-    wrong = [with_thing(s, -1, shape=other(V.SHAPES, s.things[-1].shape, i)) for i, s in enumerate(scenes)]
-    assert len(wrong) == 300 and np.mean([right(s) for s in wrong]) == 0
+    assert not any(map(right, reshaped(scenes)))
 
 
 def test_a_thing_too_few_is_wrong(scenes):
-    wrong = [replace(s, things=s.things[1:]) for s in scenes]
-    assert not any(map(right, wrong))
+    assert not any(map(right, with_one_fewer(scenes)))
 
 
 def test_a_thing_too_many_is_wrong_where_things_are_counted():
     rng = numpy_generator(1, "test-detector")
-    for n in (2, 3):
+    for n in (2, 3, 4):
         for shape in V.SHAPES:
-            prompts = {p.include[0]["count"]: p for p in S.all_prompts("counting") if p.include[0]["class"] == shape}
+            uncoloured = (p for p in S.all_prompts("counting") if "color" not in p.include[0])
+            prompts = {p.include[0]["count"]: p for p in uncoloured if p.include[0]["class"] == shape}
             assert not right(replace(S.compose(prompts[n + 1], rng), prompt=prompts[n]))
 
 
 def test_swapped_positions_are_wrong(scenes):
-    def swapped(s: S.Scene) -> S.Scene:
-        a, b = s.things
-        return replace(s, things=(replace(a, x=b.x, y=b.y), replace(b, x=a.x, y=a.y)))
-
     positions = of(scenes, "position")
-    assert len(positions) == PER_TASK and not any(right(swapped(s)) for s in positions)
-    assert all(right(swapped(s)) for s in of(scenes, "two_object")[:20])  # "and" says nothing of places
+    assert len(positions) == PER_TASK and not any(map(right, moved_about(positions)))
+    assert all(map(right, moved_about(of(scenes, "two_object")[:20])))  # "and" says nothing of places
 
 
 def test_swapped_colours_are_wrong(scenes):
-    def swapped(s: S.Scene) -> S.Scene:
-        a, b = s.things
-        return replace(s, things=(replace(a, color=b.color), replace(b, color=a.color)))
+    assert not any(map(right, with_colours_swapped(of(scenes, "color_attr"))))
 
-    assert not any(right(swapped(s)) for s in of(scenes, "color_attr"))
+
+@pytest.mark.slow
+def test_thousands_of_scenes_are_right_and_none_that_was_made_wrong():
+    true = drawn(500, seed=1)
+    assert np.mean([right(s) for s in true]) >= 0.999
+    some = true[::5]
+    wrong = recoloured(some) + reshaped(some) + with_one_fewer(some)
+    wrong += moved_about(of(some, "position")) + with_colours_swapped(of(some, "color_attr"))
+    assert len(wrong) > 1500 and not any(map(right, wrong))
+
+
+@pytest.mark.parametrize("color", V.COLORS)
+def test_the_least_shapes_are_found_in_every_colour_and_at_every_place_between_pixels(color):
+    for number, shape in enumerate(V.SHAPES):
+        x, y = 32 + 0.25 * (number % 4), 32 + 0.25 * (number // 4)
+        thing = S.Thing(shape, color, x, y, 8.3)
+        found = detect(render(S.Scene(S.Prompt("", "colors"), (thing,), 0.5, 0.0)))
+        assert [(d.name, d.color) for d in found] == [(shape, color)]
 
 
 def test_nothing_is_found_where_nothing_is():

@@ -32,6 +32,8 @@ def combinations(prompt: S.Prompt) -> Iterator[tuple[object, ...]]:
             yield ("count", clause["count"], clause["class"])
         if "size" in clause:
             yield ("size", clause["size"], clause["class"])
+        if "place" in clause:
+            yield ("place", clause["place"], clause["class"])
 
 
 def words(text: str) -> set[str]:
@@ -123,9 +125,18 @@ def test_facts_are_the_scenes_own():
         assert prompt.facts == {"word": known[prompt.text].word} and f'"{prompt.facts["word"]}"' in prompt.text
 
 
-def test_all_tasks_are_there_in_equal_parts_where_there_are_enough():
-    groups = [p.group for p in world_prompts.geneval(6)]
-    assert {tag: groups.count(tag) for tag in V.TASKS} == dict.fromkeys(V.TASKS, 6) | {"single_object": 4}
+def test_all_tasks_are_there_in_equal_parts():
+    groups = [p.group for p in world_prompts.geneval(80)]
+    assert {tag: groups.count(tag) for tag in V.TASKS} == dict.fromkeys(V.TASKS, 80)
+
+
+def test_every_word_of_a_kind_loses_as_many_partners_as_any_other_or_one_fewer():
+    patterns = (V.HELD_OUT_BINDINGS, V.HELD_OUT_COUNTS, V.HELD_OUT_SIZES, V.HELD_OUT_PLACES, V.HELD_OUT_PAIRS)
+    kinds = [V.COLORS, V.COUNTS, [size for size in V.SIZES if size], [place for place in V.PLACES if place], V.SHAPES]
+    for pattern, kind in zip(patterns, kinds, strict=True):
+        for words in (kind, V.SHAPES):
+            lost = [sum(word in pair for pair in pattern) for word in words]
+            assert max(lost) - min(lost) <= 1 and max(lost) > 0
 
 
 @pytest.mark.parametrize("suite", [embedded.suite(), smoke.suite()], ids=["embedded", "smoke"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 import errno
 import json
 import os
@@ -62,9 +63,11 @@ def test_a_scene_shows_what_its_caption_says(scenes):
             target, placed = s.things
             relation = s.prompt.include[1]["position"][0]
             assert relation in s.prompt.text
+            across = {"left of": target.y - placed.y, "above": target.x - placed.x}
+            across |= {"right of": across["left of"], "below": across["above"]}
             offset = {"left of": target.x - placed.x, "right of": placed.x - target.x}
             offset |= {"above": target.y - placed.y, "below": placed.y - target.y}
-            assert offset[relation] > 20
+            assert offset[relation] > 16 and abs(across[relation]) <= offset[relation] / 2
 
 
 def test_two_things_named_apart_are_coloured_apart_and_a_counted_group_is_not(scenes):
@@ -76,11 +79,43 @@ def test_two_things_named_apart_are_coloured_apart_and_a_counted_group_is_not(sc
             assert len(colors) == 1
 
 
+def test_named_sizes_and_places_are_drawn():
+    radii: dict[str, list[float]] = {}
+    for number, prompt in enumerate(S.all_prompts("single_object")):
+        (thing,) = S.compose(prompt, numpy_generator(number, "test-places")).things
+        clause = prompt.include[0]
+        radii.setdefault(clause.get("size", ""), []).append(thing.radius)
+        if "place" in clause:
+            offset = np.array([thing.x, thing.y]) - SIZE / 2
+            named = np.array(V.PLACES[clause["place"]])
+            assert (named * offset >= 0).all() and np.abs(offset[named != 0]).min() > 5, prompt.text
+            assert (np.abs(offset[named == 0]) < np.abs(offset[named != 0]).min()).all(), prompt.text
+    assert max(radii["small"]) < min(radii[""]) and max(radii[""]) < min(radii["big"]) and min(radii["small"]) > 9
+
+
+def test_things_move_by_several_pixels():
+    for tag in V.TASKS:
+        prompt = S.all_prompts(tag)[0]
+        first = [S.compose(prompt, numpy_generator(i, "test-moves"), style=0.2).things[0] for i in range(60)]
+        assert np.std([t.x for t in first]) + np.std([t.y for t in first]) > 3, tag
+    signs = [S.compose(S.all_prompts("sign")[0], numpy_generator(i, "test-moves")).sign_y for i in range(60)]
+    assert np.std(signs) > 2 and min(signs) >= 20 and max(signs) <= 44
+
+
+def test_silhouettes_and_hues_are_apart():
+    """Of two shapes at one place and radius, at most 85 of 100 pixels are common: a circle and a square have most."""
+    masks = [shape_mask(shape, 32, 32, 24) > 0.5 for shape in V.SHAPES]
+    overlaps = [(a & b).sum() / (a | b).sum() for i, a in enumerate(masks) for b in masks[:i]]
+    assert len(overlaps) == 66 and max(overlaps) < 0.85 and np.sort(overlaps)[-4] < 0.75
+    hues = sorted(360 * colorsys.rgb_to_hsv(*(v / 255 for v in color))[0] for color in V.COLORS.values())
+    assert min(b - a for a, b in zip(hues, [*hues[1:], hues[0] + 360], strict=True)) >= 24
+
+
 def test_things_stay_in_the_picture_and_apart():
     rng = numpy_generator(0, "test-world")
     for tag in V.TASKS:
         prompts = S.all_prompts(tag)
-        for i in rng.integers(len(prompts), size=20):
+        for i in rng.integers(len(prompts), size=40):
             total = [shape_mask(t.shape, t.x, t.y, t.radius) for t in S.compose(prompts[i], rng).things]
             for mask in total:
                 whole = shape_mask("square", SIZE / 2, SIZE / 2, 100)
@@ -91,7 +126,7 @@ def test_things_stay_in_the_picture_and_apart():
 
 
 def test_the_world_is_as_large_as_asked_for():
-    assert len(V.SHAPES) >= 6 and len(V.COLORS) >= 8
+    assert (len(V.SHAPES), len(V.COLORS), max(V.COUNTS)) == (12, 10, 5)
     assert all(2 <= len(word) <= 4 for word in V.TRAIN_WORDS + V.TEST_WORDS)
     assert not set(V.TRAIN_WORDS) & set(V.TEST_WORDS)
     assert len(set(V.TRAIN_WORDS)) == len(V.TRAIN_WORDS) and len(set(V.TEST_WORDS)) == len(V.TEST_WORDS)
@@ -129,6 +164,7 @@ def test_styles_of_the_corpus_cover_0_to_1(scenes):
 
 def test_no_caption_mentions_style():
     allowed = {"a", "and", "of", "left", "right", "above", "below", "sign", "saying"} - {""}
+    allowed |= {"near", "the", "top", "bottom"}
     allowed |= set(V.SHAPES) | set(V.PLURALS.values()) | set(V.COLORS) | set(V.COUNTS.values()) | set(V.SIZES)
     for tag in V.TASKS:
         assert {word for p in S.all_prompts(tag) for word in p.text.split()} <= allowed

@@ -191,13 +191,23 @@ class FakeRun:
         work = {"forwards": 64 * updates, "backwards": 32 * updates, "images": 0, "reward_calls": 0}
         return {"flops": share * BUDGET, "steps": updates, "updates": updates, "pairs": 32 * updates, **work}
 
+    def draw_a_part(self, every: int) -> None:
+        """From here on, evaluations of jobs before their last draw every so-many-th prompt of each group."""
+        self.experiment["suite"]["on_the_way"] = every
+        for column in self.experiment["suite"]["metrics"]:
+            size, groups = (self.signs, 1) if column["prompt_set"] == "signs" else (self.per_group, len(TASKS))
+            column["images_on_the_way"] = -(-size // every) * groups * self.repeats
+        self.save()
+
     def evaluation(self, job: str, step: int, fraction: float, shift: float, seed: int) -> None:
         """Score and draw every sample the suite owes."""
+        every = self.experiment["suite"].get("on_the_way", 1) if 0 < fraction < 1 else 1
+        part = {"every": every} if every > 1 else {}
         folder = f"{job}/evaluations/{step}"
         spent = self._spent(0.998 * fraction, 10 * step)
-        self.write(f"{folder}/evaluation.json", {"v": 1, "step": step, "fraction": fraction, "spent": spent})
-        prompts = [("scenes", task, f"{task}-{i}") for task in TASKS for i in range(self.per_group)]
-        prompts += [("signs", "sign", f"sign-{i}") for i in range(self.signs)]
+        self.write(f"{folder}/evaluation.json", {"v": 1, "step": step, "fraction": fraction, "spent": spent, **part})
+        prompts = [("scenes", task, f"{task}-{i}") for task in TASKS for i in range(0, self.per_group, every)]
+        prompts += [("signs", "sign", f"sign-{i}") for i in range(0, self.signs, every)]
         rows = []
         for prompt_set, group, prompt_id in prompts:
             for repeat in range(self.repeats):

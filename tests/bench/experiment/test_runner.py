@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 
@@ -114,6 +115,23 @@ def test_a_job_leaves_its_records(world, tmp_path, name):
     expected = "weights/pytorch_lora_weights.safetensors" if name == "flow_grpo" else "weights/transformer/config.json"
     assert (tmp_path / expected).exists()
     assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_evaluations_before_the_last_draw_the_suites_part_and_say_so(world, tmp_path):
+    run = job_run(world, tmp_path)
+    run.evaluator = Evaluator(
+        replace(fakes.suite(), on_the_way=2), world.backbone, {"brightness": fakes.Brightness()}, world.engine
+    )
+    run.run()
+    assert [e.get("every") for e in evaluations(tmp_path)] == [2, 2, None]
+    drawn = [rows(tmp_path / "evaluations" / str(step), "samples") for step in (2, 4, 6)]
+    assert [[(row["prompt_id"], row["repeat"]) for row in found] for found in drawn] == [
+        [("0", 0), ("0", 1)],
+        [("0", 0), ("0", 1)],
+        [("0", 0), ("0", 1), ("1", 0), ("1", 1)],
+    ]
+    assert [row["seed"] for row in drawn[0]] == [row["seed"] for row in drawn[2][:2]]
+    assert all("score" in row["scores"]["brightness"] for found in drawn for row in found)
 
 
 def test_all_methods_are_evaluated_from_the_same_noise(world, tmp_path):

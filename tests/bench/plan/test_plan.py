@@ -141,9 +141,10 @@ def test_an_evaluation_on_the_paper_s_suite_is_counted_where_its_prompts_are(abs
     it = work.Work(config, tmp_path, Assumptions())
     images = 553 * 4 + 1018 + 200 * 5
     sampling = images * 40 * 2 * forward_by_hand(SD35_MEDIUM)
-    assert it.images == images == 4230
-    assert sampling < it.evaluation_flops < 1.02 * sampling  # decoding and judges cost little
-    assert it.evaluation_flops == pytest.approx(0.84e18, rel=0.01)  # docs/paper-experiments.md
+    assert it.suite.images() == images == 4230
+    assert sampling < it.evaluation_flops(1) < 1.02 * sampling  # decoding and judges cost little
+    assert it.evaluation_flops(3) == 3 * it.evaluation_flops(1)  # the paper's protocol draws all prompts each time
+    assert it.evaluation_flops(1) == pytest.approx(0.84e18, rel=0.01)  # docs/paper-experiments.md
     assert it.probe_flops == 0  # its corpus has no pairs but those that methods train on
     asked = work.Work(config.model_copy(update={"holdout": 256}), tmp_path, Assumptions())
     assert 0 < asked.probe_flops < images * 40 * 2 * forward_by_hand(SD35_MEDIUM) / 4
@@ -313,9 +314,8 @@ def test_disk_counts_latents_text_checkpoints_and_images(tmp_path):
     assert sizes["latents of high_aesthetic"] == 100 * 4 * 8 * 16 * 16
     assert sizes["text of high_aesthetic"] == 100 * 2 * (24 * 128 + 128)
     assert sizes["checkpoints and weights"] == 3000  # one more while the last is written
-    images = it.images
-    assert images is not None
-    assert sizes["images"] == round((1 + 2 * 3) * images * 64 * 64 * 3 * disk.PNG)
+    whole, part = it.suite.images(), it.suite.part().images()
+    assert part < whole and sizes["images"] == round((whole + 2 * (2 * part + whole)) * 64 * 64 * 3 * disk.PNG)
     assert not it.ahead("high_aesthetic")
     limited = work.Work(config(tmp_path, text_cache_limit="1KB"), tmp_path, Assumptions())
     assert limited.ahead("high_aesthetic")

@@ -108,6 +108,28 @@ def test_lines_start_at_the_base(run: Any, tmp_path: Path) -> None:
     assert len(starts) == 3 and len({row["mean"] for row in starts}) == 1
 
 
+def test_a_curve_compares_the_prompts_that_all_its_points_have(make_run: Callable[..., Any], tmp_path: Path) -> None:
+    """Six tasks of four prompts and six words, drawn twice: of the evaluations before the last, two and three."""
+    run = make_run()
+    run.draw_a_part(2)
+    run.job("alpha", 0.1)
+    render_report([run.folder], tmp_path / "out")
+    header, *lines = (line.split(",") for line in (tmp_path / "out/training_dynamics.csv").read_text().splitlines())
+    points = [dict(zip(header, line, strict=True)) for line in lines]
+    counts = {metric: {(p["n"], p["N"]) for p in points if p["metric"] == metric} for metric in ("geneval", "ocr")}
+    assert counts == {"geneval": {("24", "24")}, "ocr": {("6", "6")}}
+    assert "the 15 prompts of every evaluation" in (tmp_path / "out/training_dynamics.svg").read_text()
+    table = (tmp_path / "out/main_results.md").read_text()
+    assert "48/48" in table and "12/12" in table and "24/24" not in table
+
+    scores: list[float] = []
+    for sample in records.read_lines(run.folder / "alpha--pretty--s0" / "evaluations" / "9" / "samples.jsonl"):
+        if sample["prompt_set"] == "signs" and int(sample["prompt_id"].removeprefix("sign-")) % 2 == 0:
+            scores.append(sample["scores"]["ocr"]["score"])
+    (last,) = (p for p in points if p["metric"] == "ocr" and p["fraction"] == "1.0")
+    assert float(last["mean"]) == pytest.approx(np.mean(scores))
+
+
 def test_several_runs_make_one_report(run: Any, make_run: Callable[..., Any], tmp_path: Path) -> None:
     other = make_run("second")
     other.job("delta", 0.1, subset="matching")
