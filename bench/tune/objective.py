@@ -10,7 +10,7 @@ from statistics import fmean, stdev
 from bench.errors import BenchError
 from bench.records.schema import MetricRecord
 from bench.report.stats import Cell, make_cell
-from bench.report.study import Study, read_job
+from bench.report.study import StudiedJob, Study, read_job
 
 MEAN = "mean over the ranked columns"
 """The default objective.
@@ -51,7 +51,8 @@ def judge(folders: Sequence[Path], objective: str = "") -> Scored:
         columns = columns_of(study, objective)
         if short := next((m for m in columns if cells[m.name].estimate is None), None):
             return Scored(None, {}, reason=f"{short.label}: {cells[short.name].gap}")
-        gains.append(gain(study, columns, cells))
+        assert study.base is not None
+        gains.append(gain(study.base, columns, cells))
     return Scored(fmean(gains), {label: fmean(values) for label, values in metrics.items()}, base)
 
 
@@ -65,7 +66,7 @@ def columns_of(study: Study, objective: str) -> list[MetricRecord]:
     return [metric for metric in study.metrics if (metric.name == objective if objective else metric.ranked)]
 
 
-def gain(study: Study, columns: Sequence[MetricRecord], cells: Mapping[str, Cell]) -> float:
+def gain(base: StudiedJob, columns: Sequence[MetricRecord], cells: Mapping[str, Cell]) -> float:
     """Mean over ``columns`` of the improvement over the base, in standard deviations of the base's images.
 
     For a column with mean m of the job and m0 of the base, and s0 the sample standard deviation of the base's scores
@@ -74,20 +75,19 @@ def gain(study: Study, columns: Sequence[MetricRecord], cells: Mapping[str, Cell
     """
     gains = []
     for metric in columns:
-        base, spread = _base(study, metric)
+        mean, spread = _base(base, metric)
         cell = cells[metric.name].estimate
         assert cell is not None
         if spread:
-            gains.append((1 if metric.higher_is_better else -1) * (cell.mean - base) / spread)
+            gains.append((1 if metric.higher_is_better else -1) * (cell.mean - mean) / spread)
     if not gains:
         raise BenchError("the base scores all images alike in every column that counts; name another --objective")
     return fmean(gains)
 
 
-def _base(study: Study, metric: MetricRecord) -> tuple[float, float]:
+def _base(base: StudiedJob, metric: MetricRecord) -> tuple[float, float]:
     """Mean and standard deviation over images of the base in a column."""
-    assert study.base is not None
-    cell, evaluation = make_cell([study.base], 0.0, metric), study.base.at(0.0)
+    cell, evaluation = make_cell([base], 0.0, metric), base.at(0.0)
     if cell.estimate is None or evaluation is None:
         raise BenchError(
             f"the base's column {metric.label} is incomplete ({cell.gap}), and trials are compared with it: "
