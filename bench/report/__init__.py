@@ -27,6 +27,7 @@ _NAMES = {
     *("exposure.md", "exposure.csv", "exposure.png", "exposure.svg"),
     *("sweep.md", "sweep.csv", "sweep.png", "sweep.svg"),
     *("wins.md", "wins.csv", "targets.md", "targets.csv", "pareto.md", "pareto.csv"),
+    *("own_scales.md", "own_scales.csv"),
 }
 _SAMPLES = re.compile(r"samples(-guidance|-sweep)?(-[^/]+)?\.png")
 
@@ -62,7 +63,7 @@ def render_report(runs: list[Path], out: Path, published: bool | None = None) ->
 
 def _files(study: Study, published: bool | None) -> dict[str, str | bytes]:
     """Names and contents of a report."""
-    from bench.report import differences, exposure, guidance, page, paradigms, plots, tables
+    from bench.report import differences, exposure, guidance, own_scales, page, paradigms, plots, tables
     from bench.report.published.compare import SUITES, compare, comparison_csv, comparison_markdown
 
     sections = tables.main_sections(study) if study.tabled else []
@@ -105,6 +106,11 @@ def _files(study: Study, published: bool | None) -> dict[str, str | bytes]:
             f"{sweep.file}.svg": swept_svg,
             **_numbered(f"samples-{sweep.file}", shown),
         }
+        if own := own_scales.own_scales(study, sweep):
+            files |= {
+                "own_scales.md": own_scales.own_scales_markdown(study, sweep, own),
+                "own_scales.csv": own_scales.own_scales_csv(sweep, own),
+            }
     biased = exposure.exposure(study)
     biased_svg = b""
     if biased:
