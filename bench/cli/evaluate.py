@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,21 +15,6 @@ from bench.machine.bounds import MOST_STEPS
 if TYPE_CHECKING:
     from bench.evaluate.config import EvaluationConfig
     from bench.experiment.run import Outcome
-
-
-def _scales(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[float, ...] | None:
-    if value is None:
-        return None
-    try:
-        scales = tuple(float(part) for part in value.split(","))
-    except ValueError:
-        scales = ()
-    if not scales or not all(1 <= s < math.inf for s in scales) or len({f"{s:g}" for s in scales}) < len(scales):
-        raise BenchError(
-            "--guidance takes numbers of at least 1 with commas between, each once: 1,2,4.5, not "
-            f"{shortened(value, 80)!r}"
-        )
-    return scales
 
 
 def _steps(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...] | None:
@@ -96,7 +80,7 @@ def _remedies(ctx: click.Context, param: click.Parameter, value: str | None) -> 
     default="",
     help="Score with these of the suite's metrics alone; NAME@PROMPT-SET adds one.",
 )
-@click.option("--guidance", callback=_scales, metavar="SCALES", help="Draw each WHAT at each scale: 1,2,3,4.5,7.")
+@click.option("--guidance", callback=types.scales, metavar="SCALES", help="Draw each WHAT at each scale: 1,2,3,4.5,7.")
 @click.option("--steps", callback=_steps, metavar="NUMBERS", help="Draw each WHAT in so many steps: 4,6,10,20,40.")
 @click.option(
     "--levels", callback=_levels, metavar="NAMES", help="Draw each WHAT at each list: diffusers-0.42,shifted."

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,6 +12,11 @@ from bench.cli import options, types
 from bench.cli.printing import say
 from bench.errors import BenchError
 from bench.machine.bounds import LARGEST_INTEGER, MOST_TRIALS
+
+if TYPE_CHECKING:
+    from bench.experiment.config import ExperimentConfig
+    from bench.experiment.run import Workspace
+    from bench.machine.progress import Progress
 
 
 @click.command()
@@ -31,6 +37,18 @@ from bench.machine.bounds import LARGEST_INTEGER, MOST_TRIALS
 @options.reward
 @options.preferences
 @options.holdout
+@click.option(
+    "--confirm",
+    type=click.IntRange(0, MOST_TRIALS),
+    help="Best trials to run again on fresh seeds beside the first; default: 2. 0: the best trial wins.",
+)
+@click.option(
+    "--guidance",
+    callback=types.scales,
+    metavar="SCALES",
+    help="Scales to choose each row's own among; default: 1,2,3,4.5,7.",
+)
+@click.option("--no-guidance", is_flag=True, help="Choose no scale of guidance.")
 @click.option("--name", default="", help="Name of the run and the report; default: <experiment>-tune.")
 @options.model
 @options.computing
@@ -48,6 +66,9 @@ def tune(
     prompts: Path | None,
     objective: str,
     space: tuple[str, ...],
+    confirm: int | None,
+    guidance: tuple[float, ...] | None,
+    no_guidance: bool,
     name: str,
     settings: tuple[str, ...],
     quiet: bool,
@@ -61,7 +82,8 @@ def tune(
 ) -> None:
     """Choose every method's settings among the same number of trials, on prompts and a seed that no report shows.
 
-    The first trial is the present setting. Stop with Ctrl-C; the same command resumes.
+    The first trial is the present setting. It and the best ones run again on fresh seeds, and the median decides.
+    Stop with Ctrl-C; the same command resumes.
 
     \b
         bench tune --methods sft,soar --subset high_aesthetic
@@ -75,16 +97,49 @@ def tune(
     from bench.launch.settings import read_settings
     from bench.machine.progress import Progress
     from bench.tune import SEED, TRIALS, Request, Tuning, write
+    from bench.tune.confirm import BEST
+    from bench.tune.guidance import SCALES
 
+    if guidance and no_guidance:
+        raise BenchError("choose among the scales of --guidance or give --no-guidance, not both")
     machine = read_settings(launch_file, options.taken(flags, options.LAUNCHING), sbatch)
     rows = () if experiment is None else flags.pop("methods") or ()
     config = read_experiment(experiment, flags | {"tuned": ""}, settings)
-    seed = SEED if seed is None else seed
-    request = Request(rows, trials or TRIALS, seed, suite, str(prompts or ""), objective, space, name)
+    request = Request(
+        rows=rows,
+        trials=trials or TRIALS,
+        seed=SEED if seed is None else seed,
+        suite=suite,
+        prompts=str(prompts or ""),
+        objective=objective,
+        space=space,
+        confirm=BEST if confirm is None else confirm,
+        scales=() if no_guidance else guidance or SCALES,
+        name=name,
+    )
     tuning = Tuning(config, request)
     places, progress = Workspace(cache, runs), Progress(quiet=quiet)
-    result = tuning.run(lambda each: launch(launcher, each, places, machine, progress), runs, progress.say)
+    result = tuning.run(
+        lambda each: launch(launcher, each, places, machine, progress),
+        lambda jobs, scales: _sweep(tuning.config, jobs, scales, places, progress),
+        runs,
+        progress.say,
+    )
     for path in write(result, reports / tuning.config.run_name):
         say(f"wrote {path}")
     if result.lost:
         raise BenchError(f"every trial of {', '.join(result.lost)} failed; the reasons are in trials.md")
+
+
+def _sweep(
+    config: ExperimentConfig, jobs: Sequence[Path], scales: Sequence[float], places: Workspace, progress: Progress
+) -> Path:
+    """Draw and score jobs of a tuning at each scale, in this process. One that cannot be drawn is said and left out."""
+    from bench.evaluate.config import read_evaluation
+    from bench.evaluate.rows import evaluate
+    from bench.launch.signals import stop_signals
+
+    same = ("suite", "prompts", "revision", "offline", "dtype", "max_sequence_length", "evaluation_batch")
+    about = {"what": tuple(map(str, jobs)), "guidance": tuple(scales), "name": f"{config.run_name}-guidance"}
+    with stop_signals():
+        return evaluate(read_evaluation({key: getattr(config, key) for key in same} | about), places, progress).folder

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from bench.errors import of_path
+from bench.errors import BenchError, of_path, shortened
 
 
 class Place(click.Path):
@@ -68,3 +68,19 @@ FOLDER = Place(folder=True)
 def names(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...] | None:
     """Names with commas between, as a callback of an option."""
     return tuple(part.strip() for part in value.split(",") if part.strip()) if value is not None else None
+
+
+def scales(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[float, ...] | None:
+    """Scales of classifier-free guidance with commas between, each once, as a callback of an option."""
+    if value is None:
+        return None
+    try:
+        found = tuple(float(part) for part in value.split(","))
+    except ValueError:
+        found = ()
+    if not found or not all(1 <= s < math.inf for s in found) or len({f"{s:g}" for s in found}) < len(found):
+        raise BenchError(
+            "--guidance takes numbers of at least 1 with commas between, each once: 1,2,4.5, not "
+            f"{shortened(value, 80)!r}"
+        )
+    return found

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from bench import records, registry
 from bench.errors import BenchError, unknown
 from bench.evaluate.config import EvaluationConfig
+from bench.experiment.prompt_file import with_prompts
 from bench.records.schema import ExperimentRecord
 from bench.sampling import levels
 
@@ -19,9 +20,13 @@ if TYPE_CHECKING:
     from bench.suite import Suite
 
 
-def load_suite(name: str, limit: int | None) -> Suite:
-    """A suite by name, whole or with ``limit`` prompts of each group. BenchError for an unknown name."""
+def load_suite(name: str, limit: int | None, prompts: str = "") -> Suite:
+    """A suite by name, whole or with ``limit`` prompts of each group, or on a file of ``prompts``.
+
+    BenchError for an unknown name.
+    """
     suite: Suite = registry.load("suites", name)()
+    suite = with_prompts(suite, Path(prompts)) if prompts else suite
     return suite.limited(limit) if limit else suite
 
 
@@ -30,7 +35,7 @@ def open_run(folder: Path, config: EvaluationConfig, engine: Engine) -> tuple[Su
 
     Writes ``experiment.json``: a suite, the columns added to it, and no job.
     """
-    suite, path = load_suite(config.suite, config.limit), folder / "experiment.json"
+    suite, path = load_suite(config.suite, config.limit, config.prompts), folder / "experiment.json"
     old = engine.broadcast(records.read_raw(ExperimentRecord, path) if engine.is_main and path.exists() else None)
     of_suite = {name: prompts.name for name, prompts in suite.metrics()}
     known = of_suite | {m["name"]: m["prompt_set"] for m in (old["suite"]["metrics"] if old else ()) if m.get("added")}

@@ -21,6 +21,7 @@ class EvaluationConfig(Settings):
         "", pattern=r"^(\w[\w.-]*)?$", max_length=LONGEST_NAME, description="run folder; default: evaluate-<suite>"
     )
     suite: str = "embedded"
+    prompts: str = Field("", description="file of prompts, one a line, for the suite's metrics that need no facts")
     backbone: str | None = Field(None, description="pipeline of a LoRA or a lone transformer")
     revision: str | None = Field(None, description="branch, tag or commit of a hub id")
     offline: bool = Field(False, description="use the hub's cache alone")

@@ -151,7 +151,11 @@ def job_record(config: ExperimentConfig, job: JobSpec, data: SubsetData) -> JobR
 def _tuned(config: ExperimentConfig, row: str) -> dict[str, Any] | None:
     """Which settings of a row's stages come from the tuned file, and how they were chosen; None if none does."""
     values = {stage: settings for stage in config.stages_of(row) if (settings := config.tuned_of(stage))}
-    return {"values": values, **config.tuned.record()} if config.tuned and values else None
+    if not (config.tuned and values):
+        return None
+    known = {stage: config.tuned.about(stage, config.method_of(stage)) for stage in values}
+    rows = {stage: about for stage, about in known.items() if about}
+    return {"values": values, **config.tuned.record()} | ({"rows": rows} if rows else {})
 
 
 # -- logs --------------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,19 @@ from bench.errors import BenchError
 from bench.experiment.toml import Settings, read_toml, validated
 
 
+class TunedRow(Settings):
+    """How the settings of one row were chosen, and its own scale of guidance.
+
+    The medians are of the objective over the fresh seeds: of the chosen setting, and of the one before tuning.
+    """
+
+    trials: int = Field(gt=0, description="that it had")
+    confirmed: int = Field(0, ge=0, description="trials among them that were run again on fresh seeds")
+    median: float | None = Field(None, description="of the chosen setting over the fresh seeds")
+    default_median: float | None = Field(None, description="of the setting before tuning; none where that failed")
+    guidance_scale: float | None = Field(None, description="the best of `scales`; none where none was tried")
+
+
 class Tuned(Settings):
     """Settings that were chosen among trials, and how they were chosen."""
 
@@ -22,6 +35,8 @@ class Tuned(Settings):
     suite: str = Field(description="whose prompts chose")
     objective: str = Field(description="what was best: a metric, or the mean over the ranked columns")
     seed: int = Field(description="of the trials' jobs and of the search")
+    confirmation_seeds: tuple[int, ...] = Field((), description="on which the best trials were run again")
+    scales: tuple[float, ...] = Field((), description="of guidance, among which each row's own was chosen")
     budget: str = Field(description="of each trial")
     backbone: str
     corpus: str
@@ -31,11 +46,18 @@ class Tuned(Settings):
     )
     method: dict[str, dict[str, Any]] = Field({})
     variant: dict[str, dict[str, Any]] = Field({})
+    row: dict[str, TunedRow] = Field({}, description="by method or variant; older files have none")
     sha256: str = Field("", description="of the file; not in it")
 
     def record(self) -> dict[str, Any]:
-        """How the settings were chosen, without them."""
-        return self.model_dump(mode="json", exclude={"method", "variant", "prompts"})
+        """How the settings were chosen, without them; what an older file lacks is left out."""
+        values = self.model_dump(mode="json", exclude={"method", "variant", "row", "prompts"})
+        return {key: value for key, value in values.items() if value != []}
+
+    def about(self, name: str, method: str) -> dict[str, Any]:
+        """How the settings of a variant, else of its method, were chosen, without what is not known."""
+        row = self.row.get(name) or self.row.get(method)
+        return row.model_dump(exclude_none=True) if row else {}
 
     def check_prompts(self, texts: Iterable[str], suite: str) -> None:
         """BenchError if the settings were chosen on a prompt that a suite reports."""
@@ -75,8 +97,14 @@ def to_toml(tuned: Tuned) -> str:
     lines += ["prompts = [ # the first digits of the SHA-256 of each", *keys, "]"]
     for kind in ("method", "variant"):
         for name, settings in getattr(tuned, kind).items():
-            lines += ["", f"[{kind}.{_key(name)}]", *(f"{key} = {_value(value)}" for key, value in settings.items())]
+            lines += _table(kind, name, settings)
+    for name in tuned.row:
+        lines += _table("row", name, tuned.about(name, name))
     return "\n".join(lines) + "\n"
+
+
+def _table(kind: str, name: str, values: Mapping[str, Any]) -> list[str]:
+    return ["", f"[{kind}.{_key(name)}]", *(f"{key} = {_value(value)}" for key, value in values.items())]
 
 
 def _key(name: str) -> str:
@@ -96,7 +124,5 @@ def check_tuned(tuned: Tuned, *, backbone: str, suite: str, seeds: tuple[int, ..
         raise BenchError(
             f"the settings were tuned on the suite {suite}, so its scores would be unfair; report another suite"
         )
-    if tuned.seed in seeds:
-        raise BenchError(
-            f"the settings were tuned on seed {tuned.seed}, so its jobs would be unfair; leave that seed out"
-        )
+    if used := [seed for seed in (tuned.seed, *tuned.confirmation_seeds) if seed in seeds]:
+        raise BenchError(f"the settings were tuned on seed {used[0]}, so its jobs would be unfair; leave that seed out")

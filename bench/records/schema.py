@@ -255,12 +255,24 @@ class PreferencesUsed(TypedDict):
 
 
 @with_config(_OPEN)
+class TunedRowUsed(TypedDict):
+    """How the settings of one stage were chosen, and its own scale of guidance (``TunedRow`` says what each is)."""
+
+    trials: int
+    confirmed: NotRequired[int]
+    median: NotRequired[Number]
+    default_median: NotRequired[Number]
+    guidance_scale: NotRequired[Number]
+
+
+@with_config(_OPEN)
 class TunedUsed(TypedDict):
     """The settings that `bench tune` chose, by stage, among how many trials on which suite."""
 
     values: dict[str, dict[str, Any]]
     trials: int
     suite: str
+    rows: NotRequired[dict[str, TunedRowUsed]]
 
 
 @with_config(_OPEN)

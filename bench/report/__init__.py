@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,10 @@ from bench.errors import shown
 from bench.records import atomic
 
 if TYPE_CHECKING:
+    from bench.report.published.compare import Comparison
     from bench.report.study import Study
+    from bench.report.tables import Section
+    from bench.report.targets import Curves
 
 __all__ = ["is_of_a_report", "render_published", "render_report", "shown_images"]
 
@@ -23,6 +26,8 @@ _NAMES = {
     *("guidance.md", "guidance.csv", "guidance.png", "guidance.svg"),
     *("exposure.md", "exposure.csv", "exposure.png", "exposure.svg", "exposure_budget.png", "exposure_budget.svg"),
     *("sweep.md", "sweep.csv", "sweep.png", "sweep.svg"),
+    *("wins.md", "wins.csv", "targets.md", "targets.csv", "pareto.md", "pareto.csv"),
+    *("own_scales.md", "own_scales.csv"),
 }
 _SAMPLES = re.compile(r"samples(-guidance|-sweep)?(-[^/]+)?\.png")
 
@@ -58,7 +63,18 @@ def render_report(runs: list[Path], out: Path, published: bool | None = None) ->
 
 def _files(study: Study, published: bool | None) -> dict[str, str | bytes]:
     """Names and contents of a report."""
-    from bench.report import differences, exposure, exposure_plots, figure, guidance, page, paradigms, plots, tables
+    from bench.report import (
+        differences,
+        exposure,
+        exposure_plots,
+        figure,
+        guidance,
+        own_scales,
+        page,
+        paradigms,
+        plots,
+        tables,
+    )
     from bench.report.published.compare import SUITES, compare, comparison_csv, comparison_markdown
 
     sections = tables.main_sections(study) if study.tabled else []
@@ -70,6 +86,7 @@ def _files(study: Study, published: bool | None) -> dict[str, str | bytes]:
             "main_results.tex": tables.main_tex(study, sections),
         }
     svg = b""
+    lines: Curves = {}
     if study.jobs:
         curves = study.of_every_evaluation()
         lines = plots.dynamics(curves)
@@ -101,6 +118,11 @@ def _files(study: Study, published: bool | None) -> dict[str, str | bytes]:
             f"{sweep.file}.svg": swept_svg,
             **_numbered(f"samples-{sweep.file}", shown),
         }
+        if own := own_scales.own_scales(study, sweep):
+            files |= {
+                "own_scales.md": own_scales.own_scales_markdown(study, sweep, own),
+                "own_scales.csv": own_scales.own_scales_csv(sweep, own),
+            }
     biased = None
     if found := exposure.exposure(study):
         png, levels = figure.rendered(lambda: exposure_plots.against_level(study, found))
@@ -120,9 +142,28 @@ def _files(study: Study, published: bool | None) -> dict[str, str | bytes]:
         comparison = compare(study, sections)
         files["published.md"] = comparison_markdown(study, comparison)
         files |= {"published.csv": comparison_csv(comparison)} if comparison.pairs else {}
+    files |= _answers(study, sections, lines, comparison) if differing else {}
     samples = {subset: picture for subset in study.subsets or [""] if (picture := plots.samples_image(study, subset))}
     files["index.html"] = page.page(study, sections, svg, samples, differing, comparison, swept, biased)
     return files | _numbered("samples", samples)
+
+
+def _answers(
+    study: Study, sections: Sequence[Section], lines: Curves, comparison: Comparison | None
+) -> dict[str, str | bytes]:
+    """What the records say beyond means: of two methods or more."""
+    from bench.report import pareto, targets, wins
+
+    tallies, reaches = wins.wins(study, sections), targets.targets(study, lines, comparison)
+    found = pareto.fronts(study, sections)
+    return {
+        "wins.md": wins.wins_markdown(study, tallies),
+        "wins.csv": wins.wins_csv(tallies),
+        "targets.md": targets.targets_markdown(study, reaches),
+        "targets.csv": targets.targets_csv(study, reaches),
+        "pareto.md": pareto.pareto_markdown(study, found),
+        "pareto.csv": pareto.pareto_csv(found),
+    }
 
 
 def shown_images(run: Path) -> set[Path]:

@@ -44,8 +44,20 @@ def _cells(study: Study, jobs: Sequence[JobRecord]) -> list[str]:
 
 
 def _tuned(tuned: Mapping[str, Any]) -> str:
-    """Settings by stage, and among how many trials they were chosen on which prompts."""
-    return f"{spelled(tuned['values'])} ({tuned['trials']} trials on {tuned['suite']})"
+    """Settings by stage, and how they were chosen: among how many trials, on which prompts, by which medians."""
+    rows: Mapping[str, Mapping[str, Any]] = tuned.get("rows") or {}
+    how = [f"{tuned['trials']} trials on {tuned['suite']}"]
+    for name, row in rows.items():
+        parts = []
+        if row.get("confirmed"):
+            parts.append(f"{row['confirmed']} run again on fresh seeds")
+        if "median" in row and "default_median" in row:
+            parts.append(f"median {row['median']:+.3f}, before tuning {row['default_median']:+.3f}")
+        if "guidance_scale" in row:
+            parts.append(f"own guidance scale {row['guidance_scale']:g}")
+        if parts:
+            how.append((f"{name}: " if len(rows) > 1 else "") + ", ".join(parts))
+    return f"{spelled(tuned['values'])} ({'; '.join(how)})"
 
 
 def _preferences(job: JobRecord) -> str:

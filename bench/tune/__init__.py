@@ -1,13 +1,14 @@
-"""Tuning: the same number of trials for every row, on prompts and a seed that the experiment does not report.
+"""Tuning: the same number of trials for every row, on prompts and seeds that the experiment does not report.
 
 A trial is a variant of its row, so its jobs are ordinary jobs of a run folder. Nothing else is kept: a command that is
-given again asks the search the same questions, and answers them from the records of the jobs that are there.
+given again asks the search the same questions, and answers them from the records of the jobs that are there. The best
+trials run again on fresh seeds, and the weights of the one that wins are drawn at several scales of guidance.
 How to use it, and what is fair about it: ``docs/tuning.md``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,14 +18,26 @@ from bench.errors import BenchError, shown, unknown
 from bench.experiment.config import ExperimentConfig, method_config
 from bench.experiment.prompt_file import suite_of
 from bench.experiment.toml import validated
-from bench.experiment.tuned import Tuned, prompt_key
+from bench.experiment.tuned import Tuned, TunedRow, prompt_key
 from bench.records.schema import JobRecord
+from bench.tune.confirm import (
+    BEST,
+    Confirmation,
+    candidates,
+    confirmations_csv,
+    confirmations_markdown,
+    fresh_seeds,
+    winner,
+)
+from bench.tune.guidance import SCALES, Scales, Sweep, scales_csv, scales_markdown, scales_of
+from bench.tune.objective import MEAN, Scored, judge
 from bench.tune.space import Dimension, read_ranges, space_of
+from bench.tune.trials import Planned, Trial, best, trials_csv, trials_markdown
 
 if TYPE_CHECKING:
     from bench.experiment.run import Outcome
-    from bench.tune.objective import Scored
-    from bench.tune.trials import Trial
+
+    Run = Callable[[ExperimentConfig], Outcome | None]
 
 TRIALS = 8
 """Trials per row: the present setting, three random ones and four that follow results. Ours; no source has any."""
@@ -42,6 +55,8 @@ class Request:
         prompts: file of validation prompts, for the experiment's metrics; instead of ``suite``.
         objective: a ranked metric; empty: the mean over all columns that are ranked.
         space: ``NAME.KEY=LOW:HIGH`` ranges.
+        confirm: trials of each row that run again on fresh seeds beside the first; 0: the best trial wins.
+        scales: of guidance, among which each row's own is chosen; none: no scale is chosen.
         name: of the run folder; empty: the experiment's with ``-tune`` after it.
     """
 
@@ -52,14 +67,22 @@ class Request:
     prompts: str = ""
     objective: str = ""
     space: tuple[str, ...] = ()
+    confirm: int = BEST
+    scales: tuple[float, ...] = SCALES
     name: str = ""
 
 
 @dataclass(frozen=True)
 class Result:
-    """The trials of all rows, round by round, and the settings that came out; rows of which all failed are ``lost``."""
+    """The trials of all rows, round by round, and the settings that came out; rows of which all failed are ``lost``.
+
+    ``chosen`` has the number of the trial by row.
+    """
 
     trials: tuple[Trial, ...]
+    confirmations: tuple[Confirmation, ...]
+    scales: tuple[Scales, ...]
+    chosen: Mapping[str, int]
     tuned: Tuned
     lost: tuple[str, ...]
 
@@ -78,85 +101,129 @@ class Tuning:
         self.suite = suite_of(self.config)
         check_prompts(set(suite_of(config).texts()), self.suite.texts(), config.suite, self.suite.name)
         _check_objective(request.objective, [name for name, _ in self.suite.metrics()])
+        self.seeds = fresh_seeds(request.seed, config.seeds)
         rows = _rows(config, request.rows)
         ranges = read_ranges(request.space, rows)
         self._space = {row: self._space_of(row, ranges.get(row, {})) for row in rows}
 
-    def run(self, run: Callable[[ExperimentConfig], Outcome | None], runs: Path, say: Callable[[str], None]) -> Result:
-        """Make every trial that is not there yet.
+    def run(self, run: Run, sweep: Sweep, runs: Path, say: Callable[[str], None]) -> Result:
+        """Make every trial that is not there yet, run the best again, and draw what won at each scale of guidance.
 
         Args:
             run: an experiment, to its end; it keeps what is finished.
-            runs: where it leaves its records.
+            sweep: draws and scores jobs at scales of guidance; it keeps what is drawn.
+            runs: where they leave their records.
             say: prints a line.
         """
-        from bench.tune.search import Search
-        from bench.tune.trials import Trial
-
         folder = runs / self.config.run_name
+        trials = self._search(run, folder, say)
+        confirmations = self._confirm(run, folder, trials, say)
+        chosen = _chosen(trials, confirmations)
+        scales = self._scales(sweep, folder, [t for t in trials if chosen.get(t.row) == t.number], say)
+        return self._result(trials, confirmations, scales, chosen)
+
+    # -- trials ----------------------------------------------------------------------------------------------------
+
+    def _search(self, run: Run, folder: Path, say: Callable[[str], None]) -> list[Trial]:
+        from bench.tune.search import Search
+
         searches = {row: Search(row, space, self.request.seed) for row, space in self._space.items()}
         trials = []
         for number in range(self.request.trials):
-            settings = {row: search.ask() for row, search in searches.items()}
-            self._round(run, folder, number, settings)
+            planned = {row: Planned(row, number, search.ask()) for row, search in searches.items()}
+            # The first round is always asked for again: the run then refuses a folder of another budget or suite.
+            self._round(run, folder, list(planned.values()), self.request.seed, again=number == 0)
             for row, search in searches.items():
-                jobs = self._jobs(number, row, settings[row])
+                each = planned[row]
+                jobs = self._jobs(each, self.request.seed)
                 scored = self._judge(folder, jobs)
                 search.tell(scored.value)
-                trials.append(Trial(row, number, settings[row], tuple(jobs), scored))
-                shown = ", ".join(f"{key} {value:.3g}" for key, value in settings[row].items())
+                trials.append(Trial(row, number, each.settings, tuple(jobs), scored))
+                shown = ", ".join(f"{key} {value:.3g}" for key, value in each.settings.items())
                 outcome = f"failed: {scored.reason}" if scored.value is None else f"{scored.value:+.3f}"
                 say(f"{row}, trial {number + 1} of {self.request.trials}, {shown}: {outcome}")
-        return self._result(trials)
+        return trials
+
+    def _confirm(
+        self, run: Run, folder: Path, trials: Sequence[Trial], say: Callable[[str], None]
+    ) -> list[Confirmation]:
+        """Run the candidates of every row on each fresh seed. All rows have as many, but for trials that failed."""
+        if not self.request.confirm:
+            return []
+        of_rows = {row: [trial for trial in trials if trial.row == row] for row in self._space}
+        again = [trial for own in of_rows.values() for trial in candidates(own, self.request.confirm)]
+        values: dict[str, list[float | None]] = {trial.name: [] for trial in again}
+        for seed in self.seeds if again else ():
+            self._round(run, folder, again, seed)
+            for trial in again:
+                scored = self._judge(folder, self._jobs(trial, seed))
+                values[trial.name].append(scored.value)
+        made = [Confirmation(trial.row, trial.number, tuple(values[trial.name])) for trial in again]
+        for each in made:
+            outcome = "failed" if each.median is None else f"{each.median:+.3f}"
+            say(f"{each.row}, trial {each.number + 1} again on {len(each.values)} seeds, median: {outcome}")
+        return made
+
+    def _scales(self, sweep: Sweep, folder: Path, chosen: Sequence[Trial], say: Callable[[str], None]) -> list[Scales]:
+        """Draw the weights of each chosen trial at every scale."""
+        if not (self.request.scales and chosen):
+            return []
+        scales = sorted({*self.request.scales, self.suite.sampler.guidance_scale})
+        swept = sweep([folder / job for trial in chosen for job in trial.jobs], scales)
+        made = []
+        for trial in chosen:
+            jobs = [folder / job for job in trial.jobs]
+            made.append(scales_of(trial.row, jobs, swept, scales, self.request.objective))
+            scale = made[-1].best
+            found = "unknown, since no scale is scored in full" if scale is None else f"{scale:g}"
+            say(f"{trial.row}, own scale of guidance: {found}")
+        return made
 
     # -- one round -------------------------------------------------------------------------------------------------
 
-    def _round(
-        self,
-        run: Callable[[ExperimentConfig], Outcome | None],
-        folder: Path,
-        number: int,
-        settings: Mapping[str, Mapping[str, float]],
-    ) -> None:
-        """Run one trial of every row, but for those that have come to their end."""
+    def _round(self, run: Run, folder: Path, planned: Sequence[Planned], seed: int, *, again: bool = False) -> None:
+        """Run trials on one seed, but for those that have come to their end.
+
+        Args:
+            again: run also those that have, unless they failed; the run keeps them.
+        """
         from bench.records.status import read_status
 
-        def ends(row: str) -> set[str]:
-            return {read_status(folder / job)["status"] for job in self._jobs(number, row, settings[row])}
+        def ends(each: Planned) -> set[str]:
+            return {read_status(folder / job)["status"] for job in self._jobs(each, seed)}
 
-        def settled(row: str) -> bool:
-            return "failed" in ends(row) or ends(row) == {"finished"}
+        def settled(each: Planned) -> bool:
+            return "failed" in ends(each) or ends(each) == {"finished"}
 
-        for row in settings:
-            self._check_recorded(folder, number, row, settings[row])
-        # The first round is always asked for again: the run then refuses a folder of another budget, suite or model.
-        todo = [row for row in settings if not settled(row) or (number == 0 and "failed" not in ends(row))]
+        for each in planned:
+            self._check_recorded(folder, each, seed)
+        todo = [each for each in planned if not settled(each) or (again and "failed" not in ends(each))]
         if not todo:
             return
-        if run(self._round_config(number, {row: settings[row] for row in todo})) is None:
+        if run(self._round_config(todo, seed)) is None:
             raise BenchError("a search needs each trial's result before the next one; leave --no-wait out")
-        if left := [row for row in todo if not settled(row)]:
-            raise BenchError(f"the trials of {', '.join(left)} did not come to an end; the same command goes on")
+        if left := [each.row for each in todo if not settled(each)]:
+            rows = ", ".join(dict.fromkeys(left))
+            raise BenchError(f"the trials of {rows} did not come to an end; the same command goes on")
 
-    def _round_config(self, number: int, settings: Mapping[str, Mapping[str, float]]) -> ExperimentConfig:
-        """The experiment of one round: a variant for each row."""
+    def _round_config(self, planned: Sequence[Planned], seed: int) -> ExperimentConfig:
+        """The experiment of one round: a variant for each trial."""
         variants = {}
-        for row, values in settings.items():
-            own = self.experiment.variant.get(row, {}) | {"method": self.experiment.method_of(row)}
-            variants[_trial_name(row, number)] = own | dict(values)
-        return _changed(self.config, {"methods": tuple(variants), "variant": variants})
+        for each in planned:
+            own = self.experiment.variant.get(each.row, {}) | {"method": self.experiment.method_of(each.row)}
+            variants[each.name] = own | dict(each.settings)
+        return _changed(self.config, {"methods": tuple(variants), "variant": variants, "seeds": (seed,)})
 
-    def _jobs(self, number: int, row: str, settings: Mapping[str, float]) -> list[str]:
+    def _jobs(self, planned: Planned, seed: int) -> list[str]:
         from bench.experiment.keys import job_keys
 
-        return [job.name for job in job_keys(self._round_config(number, {row: settings}))]
+        return [job.name for job in job_keys(self._round_config([planned], seed))]
 
-    def _check_recorded(self, folder: Path, number: int, row: str, settings: Mapping[str, float]) -> None:
+    def _check_recorded(self, folder: Path, planned: Planned, seed: int) -> None:
         """BenchError if the folder holds this trial with other settings: it is another command's."""
-        config = self._round_config(number, {row: settings})
-        [name] = config.methods
-        expected = self._method_config(row, config.overrides_of(name)).model_dump(mode="json")
-        for job in self._jobs(number, row, settings):
+        config, row = self._round_config([planned], seed), planned.row
+        expected = self._method_config(row, config.overrides_of(planned.name)).model_dump(mode="json")
+        for job in self._jobs(planned, seed):
             path = folder / job / "job.json"
             if path.exists() and records.read_raw(JobRecord, path)["config"] != expected:
                 raise BenchError(
@@ -164,9 +231,8 @@ class Tuning:
                     "results); give it a name with --name, or delete the folder"
                 )
 
-    def _judge(self, folder: Path, jobs: list[str]) -> Scored:
+    def _judge(self, folder: Path, jobs: Sequence[str]) -> Scored:
         from bench.records.status import read_status
-        from bench.tune.objective import Scored, judge
 
         for job in jobs:
             status = read_status(folder / job)
@@ -191,43 +257,72 @@ class Tuning:
         scale = registry.load("backbones", backbone).scale if known else "full"
         return method_config(plugins.load(self.experiment.method_of(row)), scale, overrides)
 
-    def _result(self, trials: list[Trial]) -> Result:
-        from bench.tune.objective import MEAN
-        from bench.tune.trials import best
-
-        chosen: dict[str, dict[str, dict[str, float]]] = {"method": {}, "variant": {}}
-        lost = []
-        for row in self._space:
-            won = best([trial for trial in trials if trial.row == row])
-            if won is None:
-                lost.append(row)
-            else:
-                chosen["variant" if row in self.experiment.variant else "method"][row] = dict(won.settings)
+    def _result(
+        self,
+        trials: Sequence[Trial],
+        confirmations: Sequence[Confirmation],
+        scales: Sequence[Scales],
+        chosen: Mapping[str, int],
+    ) -> Result:
+        tables: dict[str, dict[str, dict[str, float]]] = {"method": {}, "variant": {}}
+        for trial in trials:
+            if chosen.get(trial.row) == trial.number:
+                kind = "variant" if trial.row in self.experiment.variant else "method"
+                tables[kind][trial.row] = dict(trial.settings)
+        own_scales = {each.row: each.best for each in scales}
+        rows = {}
+        for row, number in chosen.items():
+            medians = {c.number: c.median for c in confirmations if c.row == row}
+            rows[row] = TunedRow(
+                trials=self.request.trials,
+                confirmed=len(medians),
+                median=medians.get(number),
+                default_median=medians.get(0),
+                guidance_scale=own_scales.get(row),
+            )
         tuned = Tuned(
             trials=self.request.trials,
             suite=self.suite.name,
             objective=self.request.objective or MEAN,
             seed=self.request.seed,
+            confirmation_seeds=self.seeds if confirmations else (),
+            scales=tuple(scales[0].gains) if scales else (),
             budget=self.config.budget,
             backbone=self.config.backbone,
             corpus=self.config.corpus,
             subsets=self.config.subsets,
             prompts=tuple(sorted({prompt_key(text) for text in self.suite.texts()})),
-            **chosen,
+            row=rows,
+            **tables,
         )
-        return Result(tuple(trials), tuned, tuple(lost))
+        lost = tuple(row for row in self._space if row not in chosen)
+        return Result(tuple(trials), tuple(confirmations), tuple(scales), chosen, tuned, lost)
+
+
+def _chosen(trials: Sequence[Trial], confirmations: Sequence[Confirmation]) -> dict[str, int]:
+    """Number of the trial that won, by row: by its median, or its own score where nothing was run again."""
+    chosen = {}
+    for row in dict.fromkeys(trial.row for trial in trials):
+        again = [each for each in confirmations if each.row == row]
+        won = winner(again) if again else best([trial for trial in trials if trial.row == row])
+        if won is not None:
+            chosen[row] = won.number
+    return chosen
 
 
 def write(result: Result, folder: Path) -> Iterator[Path]:
-    """Write the settings and all trials into ``folder``; yields the files."""
+    """Write the settings, all trials, confirmations and scales into ``folder``; yields the files."""
     from bench.experiment.tuned import to_toml
-    from bench.tune.trials import trials_csv, trials_markdown
 
+    again, seeds = result.confirmations, result.tuned.confirmation_seeds
+    trials = trials_markdown(result.trials, result.tuned, result.chosen)
     texts = {
         "tuned.toml": to_toml(result.tuned),
-        "trials.md": trials_markdown(result.trials, result.tuned),
+        "trials.md": trials + confirmations_markdown(again, seeds) + scales_markdown(result.scales),
         "trials.csv": trials_csv(result.trials),
     }
+    texts |= {"confirmations.csv": confirmations_csv(again, seeds)} if again else {}
+    texts |= {"scales.csv": scales_csv(result.scales)} if result.scales else {}
     for name, text in texts.items():
         records.write_bytes(folder / name, shown(text, keep="\n\t").encode())
         yield folder / name
@@ -240,10 +335,6 @@ def _rows(config: ExperimentConfig, names: tuple[str, ...]) -> tuple[str, ...]:
         if row not in (*methods, *config.trained):
             raise unknown("row to tune", row, (*methods, *config.trained))
     return tuple(dict.fromkeys(names)) or methods
-
-
-def _trial_name(row: str, number: int) -> str:
-    return f"{row}.t{number:02d}"
 
 
 def _validation(config: ExperimentConfig, request: Request) -> ExperimentConfig:

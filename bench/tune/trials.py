@@ -14,12 +14,23 @@ from bench.tune.objective import Scored
 
 
 @dataclass(frozen=True)
-class Trial:
-    """One trial of a row: its number from 0, its settings, its jobs, and how it came out."""
+class Planned:
+    """What is tried of a row: the trial's number from 0, and its settings."""
 
     row: str
     number: int
     settings: Mapping[str, float]
+
+    @property
+    def name(self) -> str:
+        """Of the variant that it is in the run."""
+        return f"{self.row}.t{self.number:02d}"
+
+
+@dataclass(frozen=True)
+class Trial(Planned):
+    """One trial that has come to its end: its jobs, and how it came out."""
+
     jobs: tuple[str, ...]
     scored: Scored
 
@@ -48,8 +59,12 @@ def trials_csv(trials: Sequence[Trial]) -> str:
     return text.getvalue()
 
 
-def trials_markdown(trials: Sequence[Trial], tuned: Tuned) -> str:
-    """A table for each row, its best trial in bold."""
+def trials_markdown(trials: Sequence[Trial], tuned: Tuned, chosen: Mapping[str, int]) -> str:
+    """A table for each row, its chosen trial in bold.
+
+    Args:
+        chosen: the number of the trial by row.
+    """
     labels = _labels(trials)
     lines = [
         "# Trials",
@@ -61,11 +76,11 @@ def trials_markdown(trials: Sequence[Trial], tuned: Tuned) -> str:
     ]
     for row in dict.fromkeys(trial.row for trial in trials):
         own = [trial for trial in trials if trial.row == row]
-        won, keys = best(own), list(own[0].settings)
+        keys = list(own[0].settings)
         head = ["Trial", *keys, "Objective", *labels]
         lines += ["", f"## {row}", "", _line(head), _line(["---"] * len(head))]
         lines.append(_line([BASE, *["–"] * (len(keys) + 1), *_means(_base(trials), labels)]))
-        lines += [_line(_cells(trial, keys, labels, bold=trial is won)) for trial in own]
+        lines += [_line(_cells(trial, keys, labels, bold=trial.number == chosen.get(row))) for trial in own]
     return "\n".join(lines) + "\n"
 
 

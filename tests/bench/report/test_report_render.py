@@ -29,6 +29,12 @@ FILES = {
     "compute.csv",
     "differences.csv",
     "differences.md",
+    "wins.md",
+    "wins.csv",
+    "targets.md",
+    "targets.csv",
+    "pareto.md",
+    "pareto.csv",
     "training_dynamics.png",
     "training_dynamics.svg",
     "training_dynamics.csv",
@@ -52,7 +58,7 @@ def test_a_report_removes_what_an_older_one_left_and_nothing_else(make_run: Any,
             two.job(method, 0.1, subset=subset)
     one.job("alpha", 0.1)
     older = {path.name for path in render_report([two.folder], out, published=True)}
-    assert {"samples-matching.png", "differences.md", "differences.csv", "published.md"} <= older
+    assert {"samples-matching.png", "differences.md", "differences.csv", "wins.md", "published.md"} <= older
     strangers = {"notes.md", "records.tar.xz", "samples.txt", "my-samples.png", "main_results.md.bak"}
     for name in strangers:
         (out / name).write_text("not a report's", encoding="utf-8")
@@ -148,7 +154,8 @@ def test_a_run_that_has_only_begun(make_run: Callable[..., Any], tmp_path: Path)
     for file in run.folder.glob("base/**/*.json*"):
         file.unlink()
     written = {path.name for path in render_report([run.folder], tmp_path / "bare")}
-    assert written == FILES - {"samples.png", "differences.md", "differences.csv"}  # one method alone
+    of_two = {f"{name}.{suffix}" for name in ("differences", "wins", "targets", "pareto") for suffix in ("md", "csv")}
+    assert written == FILES - {"samples.png", *of_two}  # one method alone
     assert "No sample is recorded yet" in (tmp_path / "bare/index.html").read_text()
 
 

@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean, median, stdev
 from typing import Any
 
 import fakes
@@ -25,6 +25,7 @@ from bench.experiment.prompt_file import with_prompts
 from bench.experiment.run import Outcome, Workspace, run_experiment
 from bench.experiment.tuned import read_tuned, to_toml
 from bench.machine.progress import Progress
+from bench.records.schema import identity
 from bench.records.status import read_status
 from bench.suite import Prompt, PromptSet, Suite
 from bench.tune import Request, Result, Tuning
@@ -102,6 +103,9 @@ class Bench:
         self.places, self.rounds, self.said = Workspace(folder / "cache", folder / "runs"), [], list[str]()
         self.fails: Callable[[str, Any], str | None] = lambda job, settings: None
         self.dies_at: str | None = None
+        self.luck: dict[str, float] = {}
+        self.loved: dict[str, float] = {}
+        self.swept: list[list[str]] = []
 
     def run(self, config: ExperimentConfig) -> Outcome:
         self.rounds.append(config.methods)
@@ -119,13 +123,29 @@ class Bench:
             if plan.name == self.dies_at:
                 run.job(plan.method, 0, **told, status="started", fractions=[])
                 raise Killed
-            gain, reason = -abs(math.log(settings["lr"] / 1e-3)) / 10, self.fails(plan.name, settings)
+            gain = -abs(math.log(settings["lr"] / 1e-3)) / 10 + self.luck.get(plan.name, 0.0)
+            reason = self.fails(plan.name, settings)
             ended = dict(status="failed", reason=reason, fractions=[]) if reason else dict(fractions=[1.0])
             run.job(plan.method, gain, **told, **ended)
         return Outcome(folder, {})
 
+    def sweep(self, jobs: Any, scales: Any) -> Path:
+        """Records of rows that are best at the scale that ``loved`` has for their method, or else at 2."""
+        run = FakeRun(self.places.runs / "swept", per_group=1, signs=2)
+        for key in ("corpus", "budget", "fractions"):
+            del run.experiment[key]
+        run.save()
+        self.swept.append([job.name for job in jobs])
+        for job in jobs:
+            method, subset, seed = identity(job.name)
+            for scale in scales:
+                gain = -abs(scale - self.loved.get(method.partition(".")[0], 2.0)) / 50
+                run.swept(job.name, scale, gain, method=method, subset=subset, seed=seed)
+        return run.folder
+
     def tune(self, config: ExperimentConfig, **asked: Any) -> Result:
-        return Tuning(config, Request(**{"trials": 3} | asked)).run(self.run, self.places.runs, self.said.append)
+        request = Request(**{"trials": 3, "confirm": 0, "scales": ()} | asked)
+        return Tuning(config, request).run(self.run, self.sweep, self.places.runs, self.said.append)
 
 
 class Killed(BaseException):
@@ -164,19 +184,29 @@ def test_the_jobs_are_trained_under_the_experiments_budget_and_evaluated_once(kn
     places = [part for name in ("cache", "runs", "reports") for part in (f"--{name}", str(tmp_path / name))]
     command = ["tune", "--methods", "sft", "--subset", "half", "--trials", "2", "--budget", "steps=1", "--quiet"]
     command += ["--backbone", "fake", "--corpus", "fake", "--suite", "fake_validation", "--set", "sft.batch_size=4"]
-    result = CliRunner().invoke(main, [*command, *places])
+    result = CliRunner().invoke(main, [*command, "--confirm", "1", "--guidance", "1,2", *places])
     assert result.exit_code == 0, result.output
     out, run = tmp_path / "reports" / "half-tune", tmp_path / "runs" / "half-tune"
     first, *rows = csv.DictReader((out / "trials.csv").open())
     assert first["row"] == "base"
     assert float(first["Darkness"]) == pytest.approx(fmean(scores(run / "base", "darkness")), rel=1e-12)
     assert [row["trial"] for row in rows] == ["0", "1"] and rows[0]["lr"] == "0.0003"
-    best = max(rows, key=lambda row: float(row["objective"]))
-    assert read_tuned(out / "tuned.toml").method == {"sft": {"lr": float(best["lr"])}}
-    assert f"**{float(best['lr']):.4g}**" in (out / "trials.md").read_text()
+    again = list(csv.DictReader((out / "confirmations.csv").open()))
+    medians = {n: median(float(row["objective"]) for row in again if row["trial"] == n) for n in ("0", "1")}
+    best = rows[int(max(medians, key=medians.__getitem__))]
+    tuned = read_tuned(out / "tuned.toml")
+    assert tuned.method == {"sft": {"lr": float(best["lr"])}}
+    assert tuned.confirmation_seeds == (1001, 1002, 1003)
+    assert tuned.row["sft"].median == max(medians.values()) and tuned.row["sft"].default_median == medians["0"]
+    scales = {float(row["guidance_scale"]): row for row in csv.DictReader((out / "scales.csv").open())}
+    own = [scale for scale, row in scales.items() if row["best"] == "1"]
+    assert {1.0, 2.0} <= scales.keys() and own == [tuned.row["sft"].guidance_scale]
+    text = (out / "trials.md").read_text()
+    assert f"**{float(best['lr']):.4g}**" in text and "## Confirmation" in text and "## Guidance" in text
     jobs = records.read_json(run / "experiment.json")["jobs"]
-    assert jobs == ["sft.t00--half--s1000", "sft.t01--half--s1000"]
-    for row, job in zip(rows, jobs, strict=True):
+    assert jobs[:2] == ["sft.t00--half--s1000", "sft.t01--half--s1000"]
+    assert set(jobs[2:]) == {f"sft.t{n:02d}--half--s{seed}" for n in (0, 1) for seed in (1001, 1002, 1003)}
+    for row, job in zip(rows, jobs[:2], strict=True):
         record = records.read_json(run / job / "job.json")
         assert (record["seed"], record["variant_of"], record["config"]["lr"]) == (1000, "sft", float(row["lr"]))
         assert [r["fraction"] for r in map(records.read_json, (run / job).glob("evaluations/*/evaluation.json"))] == [1]
@@ -246,9 +276,77 @@ def test_a_folder_of_other_trials_is_refused(bench):
 def test_a_run_that_does_not_wait_or_does_not_end_is_refused(bench):
     tuning = Tuning(experiment(), Request())
     with pytest.raises(BenchError, match="leave --no-wait out"):
-        tuning.run(lambda config: None, bench.places.runs, bench.said.append)
+        tuning.run(lambda config: None, bench.sweep, bench.places.runs, bench.said.append)
     with pytest.raises(BenchError, match="the trials of sft, soar did not come to an end"):
-        tuning.run(lambda config: Outcome(Path(), {}), bench.places.runs, bench.said.append)
+        tuning.run(lambda config: Outcome(Path(), {}), bench.sweep, bench.places.runs, bench.said.append)
+
+
+# -- confirmation and guidance -----------------------------------------------------------------------------------------
+
+
+def test_the_median_over_fresh_seeds_decides_and_not_a_lucky_trial(bench, tmp_path):
+    config = experiment(methods=("sft",))
+    worst = max(bench.tune(config, trials=4).trials, key=lambda t: abs(math.log(t.settings["lr"] / 1e-3)))
+    assert worst.number > 0
+    asked, other = {"trials": worst.number + 1}, Bench(tmp_path / "other")
+    other.luck = {worst.jobs[0]: 2.0}
+    assert other.tune(config, **asked).chosen == {"sft": worst.number}
+    result = other.tune(config, **asked, confirm=2)
+    assert result.chosen["sft"] != worst.number and result.tuned.method["sft"] != worst.settings
+    again = {c.number: c for c in result.confirmations}
+    assert {0, worst.number} <= again.keys() and all(len(c.values) == 3 for c in again.values())
+    row = result.tuned.row["sft"]
+    assert (row.trials, row.confirmed) == (worst.number + 1, len(again))
+    assert (row.median, row.default_median) == (again[result.chosen["sft"]].median, again[0].median)
+    before = len(other.rounds)
+    assert other.tune(config, **asked, confirm=2) == result
+    assert other.rounds[before:] == [("sft.t00",)]  # nothing was run again
+
+
+def test_a_tuning_that_is_killed_in_its_confirmation_goes_on(bench, tmp_path):
+    whole = bench.tune(experiment(), confirm=1)
+    seeds = {
+        name.rpartition("--s")[2] for name in (path.name for path in (bench.places.runs / "half-tune").glob("*--s*"))
+    }
+    assert seeds == {"1000", "1001", "1002", "1003"}
+    other = Bench(tmp_path / "other")
+    other.dies_at = "soar.t00--half--s1002"
+    with pytest.raises(Killed):
+        other.tune(experiment(), confirm=1)
+    other.dies_at = None
+    assert other.tune(experiment(), confirm=1) == whole
+
+
+def test_each_row_gets_its_own_scale_of_guidance_from_the_weights_of_its_trial(bench):
+    bench.loved = {"sft": 4.5, "soar": 1.0}
+    result = bench.tune(experiment(), scales=(1.0, 4.5))
+    assert bench.swept == [[t.jobs[0] for t in result.trials if result.chosen[t.row] == t.number]]
+    assert {row: about.guidance_scale for row, about in result.tuned.row.items()} == {"sft": 4.5, "soar": 1.0}
+    assert result.tuned.scales == tuple(sorted({1.0, 4.5, fakes.suite().sampler.guidance_scale}))  # the suite's too
+    assert "own scale of guidance: 4.5" in "".join(bench.said)
+
+
+def test_a_row_whose_scales_are_not_scored_has_no_own_scale(bench):
+    bench.sweep = lambda jobs, scales, sweep=bench.sweep: sweep(jobs[:1], scales)  # the second model was not drawn
+    result = bench.tune(experiment(), trials=1, scales=(1.0, 2.0))
+    assert [about.guidance_scale for about in result.tuned.row.values()] == [2.0, None]
+    assert "guidance_scale" not in to_toml(result.tuned).partition("[row.soar]")[2]
+
+
+def test_an_older_file_of_tuned_settings_is_read(known, tmp_path):
+    old = read_tuned(Path(__file__).parents[3] / "experiments" / "tuned" / "embedded.toml")
+    assert (old.row, old.confirmation_seeds, old.scales) == ({}, (), ())
+    assert set(old.record()) == {
+        "trials",
+        "suite",
+        "objective",
+        "seed",
+        "budget",
+        "backbone",
+        "corpus",
+        "subsets",
+        "sha256",
+    }
 
 
 # -- failures ----------------------------------------------------------------------------------------------------------
@@ -261,7 +359,9 @@ def test_a_failed_trial_counts_and_loses(bench):
     assert [t.scored.value is None for t in own] == [True, False, False]
     assert (own[0].scored.reason, own[0].scored.metrics) == ("the loss is nan", {})
     assert result.tuned.method["sft"] == max(own[1:], key=lambda t: t.scored.value or -9).settings
-    assert result.lost == () and "failed: the loss is nan" in trials_markdown(result.trials, result.tuned)
+    assert result.lost == () and "failed: the loss is nan" in trials_markdown(
+        result.trials, result.tuned, result.chosen
+    )
     rounds = len(bench.rounds)
     assert bench.tune(experiment()) == result
     assert bench.rounds[rounds:] == [("soar.t00",)]  # what failed is not tried again
@@ -287,7 +387,8 @@ def test_a_trial_without_all_its_scores_fails(bench):
             path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
         return outcome
 
-    own = Tuning(experiment(), Request(trials=1)).run(run, bench.places.runs, bench.said.append).trials[0]
+    request = Request(trials=1, confirm=0, scales=())
+    own = Tuning(experiment(), request).run(run, bench.sweep, bench.places.runs, bench.said.append).trials[0]
     assert own.scored.value is None and own.scored.reason == "GenEval: missing 11/12"
 
 
@@ -429,7 +530,7 @@ def test_a_base_without_all_its_scores_ends_in_one_line(run):
 def test_what_is_tuned_is_read_by_an_experiment_under_its_own_tables(bench, tmp_path):
     variant = {"soar_sde": {"method": "soar", "sde_branches": 1}}
     config = experiment(methods=("sft", "soar", "soar_sde"), variant=variant)
-    result = bench.tune(config, rows=("sft", "soar", "soar_sde"), trials=2)
+    result = bench.tune(config, rows=("sft", "soar", "soar_sde"), trials=2, scales=(1.0, 2.0))
     assert set(result.tuned.method) == {"sft", "soar"} and set(result.tuned.variant) == {"soar_sde"}
     job = bench.places.runs / "half-tune" / "soar_sde.t01--half--s1000" / "job.json"
     assert records.read_json(job)["config"]["sde_branches"] == 1
@@ -453,6 +554,7 @@ def test_what_is_tuned_is_read_by_an_experiment_under_its_own_tables(bench, tmp_
         assert found[row]["config"]["lr"] == table[row]["lr"]
         tuned = found[row]["tuned"]
         assert tuned["values"] == {row: table[row]} and (tuned["trials"], tuned["suite"]) == (2, "fake_validation")
+        assert tuned["rows"] == {row: {"trials": 2, "confirmed": 0, "guidance_scale": 2.0}}
         assert tuned["sha256"] == hashlib.sha256((tmp_path / "tuned.toml").read_bytes()).hexdigest()
     assert read_experiment(tmp_path / "e.toml", {"tuned": ""}).tuned is None
 
@@ -461,6 +563,7 @@ def test_what_is_tuned_is_read_by_an_experiment_under_its_own_tables(bench, tmp_
     ("changes", "says"),
     [
         ({"seeds": (1000,)}, "tuned on seed 1000, so its jobs would be unfair"),
+        ({"seeds": (0, 1002)}, "tuned on seed 1002, so its jobs would be unfair"),
         ({"suite": "fake_validation"}, "tuned on the suite fake_validation, so its scores would be unfair"),
         ({"backbone": "tiny-sd3"}, "the tuned settings are those of fake, not of tiny-sd3"),
         ({"tuned": "none.toml"}, r"none\.toml cannot be read"),
@@ -469,7 +572,7 @@ def test_what_is_tuned_is_read_by_an_experiment_under_its_own_tables(bench, tmp_
 )
 def test_tuned_settings_are_refused_where_they_must_not_be_used(bench, tmp_path, monkeypatch, changes, says):
     monkeypatch.chdir(tmp_path)
-    result = bench.tune(experiment(methods=("sft",)), trials=1)
+    result = bench.tune(experiment(methods=("sft",)), trials=1, confirm=1)
     Path("tuned.toml").write_text(to_toml(result.tuned))
     Path("half.toml").write_text("trials = 1\n")
     flags = dict(methods=("sft",), subsets=("half",), backbone="fake", corpus="fake", suite="fake", tuned="tuned.toml")
