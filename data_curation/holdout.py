@@ -44,7 +44,8 @@ def hold_out(
     """
     if corpus.holdout:
         source = open_corpus(corpus.holdout, cache, corpus.size(0)[0])
-        pairs = cut(source, subset, metric, cache, threshold=manifest.threshold, crew=crew)
+        every = None if subset.share is None else 1.0  # any pair is of the kind of a subset that is drawn
+        pairs = cut(source, subset, metric, cache, threshold=manifest.threshold, quantile=every, crew=crew)
         trained = set(manifest.keys)
         chosen = [position for position, key in enumerate(pairs.keys) if key not in trained]
     elif manifest.held_out is None:

@@ -16,7 +16,7 @@ from bench.errors import BenchError
 from bench.suite import Prompt
 from data_curation.curate import cut
 from data_curation.holdout import alike, hold_out
-from data_curation.subsets import ALL, HIGH_AESTHETIC
+from data_curation.subsets import ALL, HIGH_AESTHETIC, RANDOM
 from data_curation.world.corpus import WorldCorpus, WorldHoldout
 
 
@@ -108,6 +108,13 @@ def test_fresh_pairs_are_none_that_are_trained_on(tmp_path, monkeypatch):
     object.__setattr__(manifest, "keys", (fresh.key(0), *manifest.keys[1:]))
     source, found = hold_out(Known(), manifest, ALL, None, tmp_path, count=5, at_most=9)
     assert source.name == "world_holdout" and found.indices == (1, 2, 3, 4, 5)
+
+
+def test_all_fresh_pairs_are_of_the_kind_of_a_subset_that_is_drawn(tmp_path, monkeypatch):
+    monkeypatch.setattr(WorldHoldout.__init__, "__defaults__", (8, 1))
+    manifest = cut(FakeCorpus(size=4), RANDOM, None, tmp_path, quantile=0.5)
+    _, found = hold_out(Known(), manifest, RANDOM, None, tmp_path, count=8, at_most=9)
+    assert found.count == 8
 
 
 def test_fresh_scenes_of_the_world_are_others_of_its_kind(tmp_path):
