@@ -18,7 +18,7 @@ from data_curation.world.render import shape_mask
 CHROMA = 0.24
 """Least max-minus-min channel difference (of 1) of a foreground pixel; grounds and shadows stay below 0.16."""
 MIN_OVERLAP = 0.75
-"""Least silhouette overlap for an object to count; true shapes of the least size have 0.85 and more."""
+"""Least silhouette overlap for an object to count; the least of a true shape among 6,000 scenes is 0.81."""
 MIN_SIDE = 8
 """Least side of an object's box in pixels; the smallest drawn shapes are 13 px wide."""
 COVERED = 0.5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import permutations, product
 from typing import Any
 
@@ -74,17 +75,18 @@ class Scene:
     sign_y: float = SIZE / 2
 
 
-def all_prompts(tag: str) -> list[Prompt]:
+@cache
+def all_prompts(tag: str) -> tuple[Prompt, ...]:
     """Every prompt of a GenEval task (or ``"sign"``), in a fixed order.
 
     Raises:
         ValueError: there is no such task.
     """
     if tag == "sign":
-        return [Prompt(f'a sign saying "{word}"', tag, word=word) for word in V.TRAIN_WORDS + V.TEST_WORDS]
+        return tuple(Prompt(f'a sign saying "{word}"', tag, word=word) for word in V.TRAIN_WORDS + V.TEST_WORDS)
     if tag not in _CLAUSES:
         raise ValueError(f"unknown task {tag!r}; tasks are {', '.join((*V.TASKS, 'sign'))}")
-    return [Prompt(_text(clauses), tag, clauses, _exclude(clauses)) for clauses in _CLAUSES[tag]()]
+    return tuple(Prompt(_text(clauses), tag, clauses, _exclude(clauses)) for clauses in _CLAUSES[tag]())
 
 
 Clauses = tuple[dict[str, Any], ...]
