@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from bench import records
 from bench.report import figure
+from bench.report.looks import BASE_LOOK, looks
 from bench.report.stats import LEVEL, RESAMPLES, Interval
 from bench.report.study import Evaluation, StudiedJob, Study
 from bench.report.tables import head, title
@@ -317,18 +318,18 @@ def _draw(study: Study, found: Exposure) -> Figure:
     scale = max(at for _, at in found.keys)
     names = [name for name, at in found.keys if at == scale]
     names_of = dict.fromkeys([*study.methods, *(line.method for line in found.last)])
-    looks = {method: figure.look(number) for number, method in enumerate(names_of)}
+    drawn_as = looks(names_of)
     subsets = list(dict.fromkeys(line.subset for line in found.last))
     drawn = Figure(figsize=(4.9 * 3, 3.3 * -(-len(names) // 3) * len(subsets) + 0.9), layout="constrained")
     panels = drawn.subplots(-(-len(names) // 3) * len(subsets), 3, squeeze=False).reshape(len(subsets), -1)
     for subset, row in zip(subsets, panels, strict=True):
         for axis, name in zip(row, names, strict=False):
             axis.set_title(found.labels[name] + (f"   {subset}" if len(subsets) > 1 else ""))
-            axis.axhline(0, color=figure.BASE_COLOUR, linewidth=1.5, linestyle=figure.DASHES[1], zorder=1)
+            axis.axhline(0, color=BASE_LOOK.colour, linewidth=1.5, linestyle=BASE_LOOK.dashes, zorder=1)
             axis.set_xlabel("sigma")
             for line in (line for line in found.last if line.subset == subset and (name, scale) in line.measures):
                 levels = {s: i for s, i in line.measures[name, scale].levels.items() if s > LOWEST or name not in STEEP}
-                how, x = looks[line.method], list(levels)
+                how, x = drawn_as[line.method], list(levels)
                 axis.plot(
                     x, [i.mean for i in levels.values()], color=how.colour, marker=how.marker, linestyle=how.dashes
                 )
@@ -337,7 +338,7 @@ def _draw(study: Study, found: Exposure) -> Figure:
                 )
         for axis in row[len(names) :]:
             axis.set_visible(False)
-    figure.legend(drawn, [(method, looks[method]) for method in dict.fromkeys(line.method for line in found.last)])
+    figure.legend(drawn, [(method, drawn_as[method]) for method in dict.fromkeys(line.method for line in found.last)])
     key = f"Difference to the base at guidance {scale:g}, with its 95 % interval over pairs · dashed: the base"
     figure.label(drawn, f"{title(study)}: exposure bias against the level", key, study.experiment.notice)
     return drawn

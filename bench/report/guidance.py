@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from bench.records.schema import MetricRecord
 from bench.report import conditions, figure, gaps, plots
 from bench.report.axis import GUIDANCE, Axis, axis_of, model_of
+from bench.report.looks import BASE_LOOK, Look, looks
 from bench.report.stats import AND_SEEDS, PROMPTS_ALONE, Cell, Interval, clear_best, difference, make_cell
 from bench.report.study import StudiedJob, Study
 from bench.report.tables import bounds, head, interval_text, title
@@ -110,11 +111,10 @@ class Sweep:
         """The models that stand beside each other for a subset."""
         return [model for model in self.models if model.subset in ("", subset)]
 
-    def looks(self, study: Study) -> dict[str, figure.Look]:
+    def looks(self, study: Study) -> dict[str, Look]:
         """How the line of each name is drawn: as in the training dynamics, where those are shown too."""
-        names = [*dict.fromkeys([*study.methods, *(model.name for model in self.models if not model.base)])]
-        looks = {name: figure.look(number) for number, name in enumerate(names)}
-        return looks | {model.name: figure.BASE_LOOK for model in self.models if model.base}
+        found = looks([*study.methods, *(model.name for model in self.models if not model.base)])
+        return found | {model.name: BASE_LOOK for model in self.models if model.base}
 
 
 def sweep(study: Study) -> Sweep:
@@ -356,12 +356,12 @@ def samples(study: Study, made: Sweep, subset: str) -> bytes | None:
 
 def samples_parts(study: Study, made: Sweep, subset: str) -> list[plots.Part]:
     """What ``samples`` shows."""
-    looks, models = made.looks(study), made.of(subset)
+    drawn_as, models = made.looks(study), made.of(subset)
     firsts = [
         [model.jobs[scale][0].at(0.0) if scale in model.jobs else None for scale in made.scales] for model in models
     ]
     lines = [
-        plots.Line(model.name, looks[model.name].colour, [(evaluation, 0) for evaluation in evaluations])
+        plots.Line(model.name, drawn_as[model.name].colour, [(evaluation, 0) for evaluation in evaluations])
         for model, evaluations in zip(models, firsts, strict=True)
     ]
     columns = [made.axis.label(scale) for scale in made.scales]
@@ -375,7 +375,7 @@ def guidance_figures(study: Study, made: Sweep) -> tuple[bytes, bytes]:
 
 
 def _draw(study: Study, made: Sweep) -> Figure:
-    looks = made.looks(study)
+    drawn_as = made.looks(study)
     crowded = max(len(made.of(subset)) for subset in made.subsets) > figure.CROWD
     drawn, grid = figure.panels(made.subsets, made.metrics, made.axis.title)
     own = made.axis.own_place
@@ -387,14 +387,14 @@ def _draw(study: Study, made: Sweep) -> Figure:
             models = made.of(subset)
             for model, dodge in zip(models, figure.dodges(len(models)), strict=True):
                 cells = [model.cells[metric.name, scale].cell for scale in made.scales]
-                x, y = figure.line(axis, made.scales, cells, looks[model.name])
-                figure.intervals(axis, made.scales, cells, looks[model.name].colour, dodge)
+                x, y = figure.line(axis, made.scales, cells, drawn_as[model.name])
+                figure.intervals(axis, made.scales, cells, drawn_as[model.name].colour, dodge)
                 if x == x:  # NaN where nothing is scored
-                    ends.append(figure.LineEnd(x, y, model.name, looks[model.name], model.reward == metric.name))
+                    ends.append(figure.LineEnd(x, y, model.name, drawn_as[model.name], model.reward == metric.name))
             axis.set_xticks(made.scales, made.axis.ticks)
             figure.name_ends(axis, ends, crowded=crowded)
     if crowded:
-        figure.legend(drawn, [(name, looks[name]) for name in dict.fromkeys(model.name for model in made.models)])
+        figure.legend(drawn, [(name, drawn_as[name]) for name in dict.fromkeys(model.name for model in made.models)])
     key = figure.key(crowded)
     if made.caption == CAPTION:
         key += f" · dotted: the suite's scale, {made.axis.own:g} · 1: no guidance"

@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 from bench.records import BASE, pictures
 from bench.records.schema import MetricRecord
 from bench.report import figure
+from bench.report.looks import BASE_LOOK, looks
 from bench.report.stats import Cell, make_cell
 from bench.report.study import Evaluation, Row, Sample, StudiedJob, Study
 from bench.report.tables import title
@@ -76,7 +77,7 @@ def _draw_dynamics(study: Study, lines: dict[tuple[str, str, str], list[Point]])
         for axis, metric in zip(axes, study.metrics, strict=True):
             _draw_panel(axis, study, subset, metric, lines, crowded)
     if crowded:
-        figure.legend(drawn, [(method, figure.look(number)) for number, method in enumerate(study.methods)])
+        figure.legend(drawn, [*looks(study.methods).items()])
     key = f"{figure.key(crowded)} · grey and dashed: base · †: the method was trained on this metric"
     figure.label(drawn, f"{title(study)}, {study.experiment.budget} for each job", key, study.experiment.notice)
     return drawn
@@ -94,18 +95,18 @@ def _draw_panel(
     if base:
         axis.axhline(base.mean, color=figure.FAINT, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
     ends = []
-    rows = study.rows(subset)
+    rows, drawn_as = study.rows(subset), looks(study.methods)
     for row, dodge in zip(rows, figure.dodges(len(rows)), strict=True):
-        how, points = figure.look(study.methods.index(row.method)), lines[subset, row.method, metric.name]
+        how, points = drawn_as[row.method], lines[subset, row.method, metric.name]
         x, y = figure.line(axis, [p.share for p in points], [p.cell for p in points], how)
         own = points if dodge is None else points[1:]  # a band begins at the base, whose whisker is drawn once
         figure.intervals(axis, [p.share for p in own], [p.cell for p in own], how.colour, dodge)
         if x > 0:  # more than the base, which is point 0 of every line
             ends.append(figure.LineEnd(x, y, row.method, how, row.trained_on == metric.name))
     if base:
-        axis.plot([0], [base.mean], color=figure.BASE_COLOUR, marker="o", markersize=5, zorder=5)
+        axis.plot([0], [base.mean], color=BASE_LOOK.colour, marker="o", markersize=5, zorder=5)
     if base and crowded:
-        axis.vlines([0], base.low, base.high, color=figure.BASE_COLOUR, linewidth=0.9)
+        axis.vlines([0], base.low, base.high, color=BASE_LOOK.colour, linewidth=0.9)
     axis.set_xlim(-0.02, max(1.0, *(point.share for points in lines.values() for point in points), 1.0) + 0.02)
     axis.xaxis.set_major_formatter(PercentFormatter(1.0))
     axis.set_xticks(np.linspace(0, 1, 5))
@@ -203,10 +204,11 @@ def _choose_prompts(jobs: Sequence[StudiedJob]) -> list[Sample]:
 
 def _checkpoints(study: Study, jobs: Sequence[StudiedJob]) -> tuple[list[Line], list[str]]:
     base = study.base.at(0.0) if study.base else None
-    lines = []
+    lines, drawn_as = [], looks(study.methods)
     for job in jobs:
-        colour = figure.look(study.methods.index(job.method)).colour
-        lines.append(Line(job.method, colour, [(base, 0), *((job.at(f), 0) for f in study.fractions)]))
+        lines.append(
+            Line(job.method, drawn_as[job.method].colour, [(base, 0), *((job.at(f), 0) for f in study.fractions)])
+        )
     return lines, [BASE, *(percent(fraction).replace(".0", "") for fraction in study.fractions)]
 
 
@@ -215,8 +217,8 @@ def _repeats(study: Study, prompt: Sample) -> tuple[list[Line], list[str]]:
     samples = [sample for _, evaluation in models if evaluation for sample in evaluation.samples]
     key = (prompt.prompt_set, prompt.prompt_id)
     repeats = sorted({s.repeat for s in samples if (s.prompt_set, s.prompt_id) == key})[:REPEATS]
-    colours = [GREY if name == BASE else figure.look(i).colour for i, (name, _) in enumerate(models)]
-    lines = [Line(n, c, [(e, repeat) for repeat in repeats]) for (n, e), c in zip(models, colours, strict=True)]
+    drawn_as = looks(name for name, _ in models)
+    lines = [Line(name, drawn_as[name].colour, [(found, repeat) for repeat in repeats]) for name, found in models]
     return lines, [f"image {repeat + 1}" for repeat in repeats]
 
 

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from fake_run import FakeRun
 
-from bench.report import figure, guidance, render_report
+from bench.report import guidance, render_report
+from bench.report.looks import looks as looks_of
 from bench.report.study import read_study
 
 SCALES = (1.0, 3.0, 4.5)
@@ -137,7 +138,7 @@ def test_beside_trained_rows_a_sweep_stands_apart_and_changes_none(run: Any, swe
     assert "CFG 3, in the sweep 1, 3 and 4.5" in (tmp_path / "both/main_results.md").read_text()
     study = read_study([run.folder, swept.folder])
     looks = guidance.sweep(study).looks(study)
-    assert [looks[name] for name in study.methods] == [figure.look(i) for i in range(3)]  # as in the dynamics
+    assert {name: looks[name] for name in study.methods} == looks_of(study.methods)  # as in the dynamics
 
 
 def test_what_is_not_drawn_yet_is_missing(swept: FakeRun) -> None:
@@ -175,11 +176,6 @@ def test_other_lengths_of_text_are_not_ranked(swept: FakeRun) -> None:
     made = guidance.sweep(study)
     assert not any(c.best for model in made.models for c in model.cells.values())
     assert "Models that read different numbers of T5 tokens are not ranked." in guidance.notes(study, made)
-
-
-def test_the_first_24_lines_look_different() -> None:
-    assert len({(how.colour, how.marker, how.dashes) for how in map(figure.look, range(24))}) == 24
-    assert all(figure.look(i).marker != figure.look(i + 8).marker for i in range(16))
 
 
 def test_a_crowd_is_named_once_beside_the_panels(swept: FakeRun) -> None:
