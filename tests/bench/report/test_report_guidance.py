@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fake_run import FakeRun
+from page_text import page_text
 
 from bench.report import guidance, render_report
 from bench.report.looks import looks as looks_of
@@ -122,9 +123,9 @@ def test_a_report_of_a_sweep_alone(swept: FakeRun, tmp_path: Path) -> None:
     text = (tmp_path / "one/guidance.md").read_text()
     assert "not SD3.5-Medium's numbers" in text.splitlines()[0]
     assert "| Sampler | 20 steps, CFG 1, 3 and 4.5, 64 px |" in text
-    html = (tmp_path / "one/index.html").read_text()
+    html = page_text(tmp_path / "one")
     assert "<p>alpha, base and beta, scored by the suite embedded v1 (20 sampling steps, guidance 1, 3 and 4.5" in html
-    assert "Main results" not in html and "★" in html and "**" not in html
+    assert "Leaderboard" not in html and "★" in html and "**" not in html
     assert html.count("data:image/svg+xml;base64,") == 1 and html.count("data:image/png;base64,") == 1
     ET.fromstring((tmp_path / "one/guidance.svg").read_text())
 
