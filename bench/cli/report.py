@@ -40,7 +40,7 @@ def report(runs: tuple[Path, ...], out: Path | None, published: bool | None) -> 
 @click.argument("run", type=types.PATH)
 @click.option("--out", type=types.PATH, required=True, help="File to write, ending in .tar.xz.")
 def archive(run: Path, out: Path) -> None:
-    """Pack what RUN's report is drawn from into one small file: records and the images shown, no weights.
+    """Pack what RUN's report is drawn from into one small file: records and the final images, no weights.
 
     \b
         bench archive runs/embedded --out reports/embedded/records.tar.xz
@@ -49,5 +49,5 @@ def archive(run: Path, out: Path) -> None:
     from bench.records.archive import pack
     from bench.report import shown_images
 
-    count = pack(run, out, shown_images(run))
+    count = pack(run, out, *shown_images(run))
     say(f"archive: {out} ({count} files, {out.stat().st_size / 1e6:.2f} MB)")

@@ -126,9 +126,13 @@ def _files(study: Study, published: bool | None) -> dict[str, str | bytes]:
     return files | document.page(study, made, kept) | _numbered("samples", samples)
 
 
-def shown_images(run: Path) -> set[Path]:
-    """Files of the images that the report of a run shows. BenchError where a record of the run is damaged."""
+def shown_images(run: Path) -> tuple[set[Path], dict[Path, str | None]]:
+    """Files of the images on the sheets of a run's report; and of all others that its page shows, with their hashes.
+
+    BenchError where a record of the run is damaged.
+    """
     from bench.report import guidance, plots
+    from bench.report.page import browser
     from bench.report.study import read_study
 
     study = read_study([run])
@@ -136,7 +140,8 @@ def shown_images(run: Path) -> set[Path]:
     if study.swept:
         sweep = guidance.sweep(study)
         parts += [part for subset in sweep.subsets for part in guidance.samples_parts(study, sweep, subset)]
-    return plots.images_of(parts)
+    sheets = plots.images_of(parts)
+    return sheets, {path: sha256 for path, sha256 in browser.final_images(study).items() if path not in sheets}
 
 
 def _numbered(name: str, pictures: Mapping[str, bytes]) -> dict[str, bytes]:

@@ -350,7 +350,7 @@ def guidance_csv(made: Sweep) -> str:
 
 
 def samples(study: Study, made: Sweep, subset: str) -> bytes | None:
-    """A block for each of a few prompts: a row per model (its first seed), a column per scale, one noise for all."""
+    """A block for each task: a row per model (its first seed), a column per scale, one noise for all."""
     return plots.sheet(study, samples_parts(study, made, subset))
 
 

@@ -113,8 +113,10 @@ def _draw_panel(
     figure.name_ends(axis, ends, crowded=crowded)
 
 
-PROMPTS, REPEATS = 6, 4
+REPEATS = 4
 GAP = 4
+LARGEST_TILE = 256
+"""Pixels. Pictures up to this side are shown at their own size, or at twice it; only larger ones are scaled down."""
 INK, GREY, PAPER, TILE_GREY = "#202124", "#6b7075", "#ffffff", "#e3e5e8"
 
 
@@ -132,7 +134,7 @@ Part = tuple[list[Line], list[str], Sample]
 
 
 def samples_image(study: Study, subset: str) -> bytes | None:
-    """A block for each of a few prompts. None while the study holds no sample at all.
+    """A block for each task. None while the study holds no picture at all.
 
     With jobs: same prompt and noise, a row per method (its first seed), a column per checkpoint. Where nothing was
     trained: a row per model, a column per repeat.
@@ -150,7 +152,7 @@ def samples_parts(study: Study, subset: str) -> list[Part]:
 
 
 def parts_of(jobs: Sequence[StudiedJob], lines_of: Callable[[Sample], tuple[list[Line], list[str]]]) -> list[Part]:
-    """A block for each of a few prompts of ``jobs``, with the lines and headings of ``lines_of``."""
+    """A block for each task that ``jobs`` drew, with the lines and headings of ``lines_of``."""
     return [(*lines_of(prompt), prompt) for prompt in _choose_prompts(jobs)]
 
 
@@ -170,7 +172,8 @@ def sheet(study: Study, parts: Sequence[Part]) -> bytes | None:
     if not parts:
         return None
     crowded = max(len(lines) for lines, _, _ in parts) > figure.CROWD
-    tile = (128 if study.experiment.suite.sampler.resolution <= 128 else 192) // (2 if crowded else 1)
+    side = min(study.experiment.suite.sampler.resolution, LARGEST_TILE)
+    tile = side if crowded or 2 * side > LARGEST_TILE else 2 * side
     blocks = [_block(*part, tile) for part in parts]
     across = min(len(blocks), 3 if crowded else 2)
     width, height, margin, space = max(block.width for block in blocks), blocks[0].height, 24, 28
@@ -191,15 +194,14 @@ def sheet(study: Study, parts: Sequence[Part]) -> bytes | None:
 
 
 def _choose_prompts(jobs: Sequence[StudiedJob]) -> list[Sample]:
-    """The first prompt of each group, prompt sets taking turns, so that none is crowded out by a larger one."""
-    first: dict[str, dict[str, Sample]] = {}
-    for sample in (s for job in jobs for evaluation in job.evaluations for s in evaluation.samples):
-        if sample.repeat == 0:
-            first.setdefault(sample.prompt_set, {}).setdefault(sample.group, sample)
-    turns = sorted((turn, i) for i, groups in enumerate(first.values()) for turn in range(len(groups)))
-    chosen = sorted((i, turn) for turn, i in turns[:PROMPTS])
-    by_set = [list(groups.values()) for groups in first.values()]
-    return [by_set[i][turn] for i, turn in chosen]
+    """Of each group of each prompt set, the first prompt of which a picture is kept."""
+    first: dict[tuple[str, str], Sample] = {}
+    for sample in (s for job in jobs for evaluation in job.evaluations for s in evaluation.samples if s.repeat == 0):
+        group = sample.prompt_set, sample.group
+        if group not in first and sample.image and pictures.is_kept(sample.image):
+            first[group] = sample
+    sets = {name: number for number, (name, _) in reversed([*enumerate(first)])}
+    return sorted(first.values(), key=lambda sample: sets[sample.prompt_set])
 
 
 def _checkpoints(study: Study, jobs: Sequence[StudiedJob]) -> tuple[list[Line], list[str]]:
@@ -250,7 +252,7 @@ def _tile(evaluation: Evaluation | None, prompt: Sample, repeat: int, size: int)
     """The evaluation's image of a prompt, or a grey tile that says in a word why there is none."""
     sample = _shown(evaluation, prompt, repeat)
     try:
-        image = pictures.read(sample.image, sample.sha256) if sample and sample.image else None
+        image = pictures.read_kept(sample.image, sample.sha256) if sample and sample.image else None
     except FileNotFoundError:
         image = None
     except pictures.AnotherPicture:

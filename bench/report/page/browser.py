@@ -5,7 +5,6 @@ A contact sheet holds the pictures of one evaluation, edge to edge, so that thou
 
 from __future__ import annotations
 
-import io
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,15 +21,6 @@ FOLDER = "pictures"
 SIDE = 2048
 """Most pixels along a side of a sheet; a browser decodes one of that size in some 50 ms. Ours."""
 
-LARGEST = 512
-"""Most pixels along a side of a picture on a sheet. Larger ones are scaled down: a screen shows two of them. Ours."""
-
-EXACT = 128
-"""Pictures up to this side are stored without loss, because they are shown enlarged, pixel for pixel. Ours."""
-
-QUALITY = 85
-"""WebP's quality of larger pictures. Ours."""
-
 Key = tuple[str, str, int]
 
 
@@ -42,11 +32,11 @@ class Browser:
     sheets: dict[str, bytes] = field(default_factory=dict)
 
 
-def final_images(study: Study) -> set[Path]:
-    """Files of the pictures that the browser shows of every row: those of each job's last evaluation."""
+def final_images(study: Study) -> dict[Path, str | None]:
+    """Files of the pictures that the browser shows of every row, with their hashes: those of each last evaluation."""
     return {
-        sample.image
-        for job in (*study.untrained, *study.jobs)
+        sample.image: sample.sha256
+        for job in _all(study)
         for evaluation in job.evaluations
         if evaluation.fraction in (0.0, study.fractions[-1])
         for sample in evaluation.samples
@@ -126,12 +116,9 @@ def _column(samples: Sequence[tuple[int, Sample]], metric: str) -> dict[str, lis
 def _picture(sample: Sample) -> Image.Image | None:
     """A sample's picture, if it is there, whole, and the one that was recorded."""
     try:
-        found = pictures.read(sample.image, sample.sha256) if sample.image else None
+        return pictures.scaled(pictures.read_kept(sample.image, sample.sha256)) if sample.image else None
     except (FileNotFoundError, pictures.BadPicture):
         return None
-    if found and max(found.size) > LARGEST:
-        found.thumbnail((LARGEST, LARGEST), Image.Resampling.LANCZOS)
-    return found
 
 
 def _sheets(name: str, tiles: Sequence[tuple[int, Image.Image]], into: Browser) -> dict[str, Any]:
@@ -146,11 +133,6 @@ def _sheets(name: str, tiles: Sequence[tuple[int, Image.Image]], into: Browser) 
         sheet = Image.new("RGB", (min(across, len(part)) * size, -(-len(part) // across) * size), "white")
         for place, picture in enumerate(part):
             sheet.paste(picture, (place % across * size, place // across * size))
-        file = io.BytesIO()
-        if size <= EXACT:
-            sheet.save(file, format="WEBP", lossless=True, quality=40, method=2)
-        else:
-            sheet.save(file, format="WEBP", quality=QUALITY)
         names.append(f"{name}-{start // each}.webp")
-        into.sheets[f"{FOLDER}/{names[-1]}"] = file.getvalue()
+        into.sheets[f"{FOLDER}/{names[-1]}"] = pictures.webp(sheet, size)
     return {"pictures": [number for number, _ in tiles], "size": size, "sheets": names}
