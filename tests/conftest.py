@@ -30,6 +30,7 @@ SLOW = (
     "bench/machine/test_ranks.py",
     "bench/plan",
     "bench/plugins",
+    "bench/report/page/test_in_a_browser.py",
     "bench/report/test_aa.py",
     "bench/report/test_committed_reports.py",
     "bench/report/test_damaged_records.py",

@@ -31,6 +31,8 @@ function panel(title, words, options) {
     style: {background: "none", color: "inherit", fontFamily: "inherit", fontSize: "12px", overflow: "visible"},
     ...options,
   });
+  // The drawing is one picture with one text: what Plot names inside it has no role of its own.
+  for (const inner of svg.querySelectorAll("[aria-label]")) inner.removeAttribute("aria-label");
   svg.setAttribute("role", "img");
   svg.setAttribute("aria-label", words);
   return make("figure", {class: "panel"}, make("figcaption", {}, title), svg);

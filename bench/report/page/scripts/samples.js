@@ -111,7 +111,7 @@ function card({item, sort, scores}, {a, b, metric, binary}) {
   const [set, id, text, group] = data.browser.prompts[number];
   const word = {win: `${a.name} is ahead`, loss: `${b.name} is ahead`, tie: "tie"}[sort];
   return make("article", {class: `card ${sort}`, id: `sample-${set}-${id}-${repeat}`},
-    make("h4", {}, make("bdi", {}, text)),
+    make("h3", {}, make("bdi", {}, text)),
     make("p", {class: "soft"}, `${group.replaceAll("_", " ")}, noise ${repeat + 1}: `, make("bdi", {}, word)),
     make("div", {class: "pair"}, [a, b].map((row, i) => {
       const verdict = binary ? (scores[i] ? ", pass" : ", fail") : "";
