@@ -1,1 +1,4 @@
-"""A harness that compares post-training methods. Flat lies what a plugin imports; a folder is one of its tasks."""
+"""A harness that compares post-training methods.
+
+Plugins import the files beside this one. Each folder is one task of the harness.
+"""

@@ -21,7 +21,7 @@ def shown(text: str, keep: str = "") -> str:
     Args:
         keep: control characters that stay as they are.
     """
-    return _UNSEEN.sub(lambda found: found[0] if found[0] in keep else _escaped(found[0]), text)
+    return _UNSEEN.sub(lambda match: match[0] if match[0] in keep else _escaped(match[0]), text)
 
 
 def _escaped(character: str) -> str:

@@ -241,7 +241,7 @@ def group_advantages(rewards: Tensor, *, clip: float = 5.0, epsilon: float = 1e-
         ValueError: groups of one, whose advantages would all be zero.
     """
     if rewards.shape[1] < 2:
-        raise ValueError(f"a group of {rewards.shape[1]} has nothing to be held against")
+        raise ValueError(f"a group of {rewards.shape[1]} has nothing to compare with")
     rewards = rewards.double()
     centred = rewards - rewards.sum(1, keepdim=True) / rewards.shape[1]  # exact where all are equal, on every device
     return (centred / (rewards.std(correction=0) + epsilon)).clamp(-clip, clip).float()

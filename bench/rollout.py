@@ -25,7 +25,7 @@ def draw_groups(job: Job, prompts: int, size: int) -> PromptBatch:
         JobFailure: a group of one, before anything is sampled.
     """
     if size < 2:
-        raise JobFailure(f"a group of {size} has nothing to be held against: group_size must be at least 2")
+        raise JobFailure(f"a group of {size} has nothing to compare with: group_size must be at least 2")
     return job.prompts(prompts, repeat=size)
 
 

@@ -74,7 +74,7 @@ class Sampler:
             check_remedy(self.remedy, self.solver)
 
     def record(self) -> SamplerRecord:
-        """What records hold of it. Euler's solver and no remedy go without saying, as in records of every release."""
+        """Its record. Euler's solver and an empty remedy are left out, as in records of every release."""
         usual = {"solver": EULER, "remedy": ""}
         return SamplerRecord(**{name: value for name, value in asdict(self).items() if usual.get(name, ...) != value})
 

@@ -67,7 +67,7 @@ class Transitions:
 
 @dataclass(frozen=True)
 class Paths:
-    """The K steps of sampled paths that are trained, and nothing of the others.
+    """The K trained steps of sampled paths.
 
     Attributes:
         steps: which they are.

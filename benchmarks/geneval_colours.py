@@ -21,7 +21,7 @@ from bench import assets
 from bench.suite import Prompt
 from benchmarks import clip_vit
 from benchmarks.clip_vit import ClipViT
-from benchmarks.geneval_detector import Found
+from benchmarks.geneval_detector import Instance
 from benchmarks.geneval_prompts import COLOURS
 from benchmarks.remembered import Remembered, digest
 
@@ -35,11 +35,11 @@ colours: Remembered[str] = Remembered(CROPS)
 _classifiers: Remembered[Tensor] = Remembered(NAMES)
 
 
-def colour(image: np.ndarray, found: Found) -> str:
+def colour(image: np.ndarray, instance: Instance) -> str:
     """The colour of an object of a uint8 (H, W, 3) picture. Raises BenchError where CLIP is missing."""
     path = assets.path(clip_vit.ASSET).resolve()
-    crop = cut_out(image, found)
-    return colours.get((path, found.name, digest(crop)), lambda: _classify(path, crop, found.name))
+    crop = cut_out(image, instance)
+    return colours.get((path, instance.name, digest(crop)), lambda: _classify(path, crop, instance.name))
 
 
 def _classify(path: Path, crop: np.ndarray, name: str) -> str:
@@ -55,10 +55,10 @@ def classifier(clip: ClipViT, name: str) -> Tensor:
     return normalize(embeds.reshape(len(COLOURS), len(TEMPLATES), -1).mean(1), dim=-1)
 
 
-def cut_out(image: np.ndarray, found: Found) -> np.ndarray:
+def cut_out(image: np.ndarray, instance: Instance) -> np.ndarray:
     """The object's box of a picture, grey where the object is not."""
-    x0, y0, x1, y1 = map(int, found.box)
-    mask = found.mask(*image.shape[:2])[y0:y1, x0:x1, None]
+    x0, y0, x1, y1 = map(int, instance.box)
+    mask = instance.mask(*image.shape[:2])[y0:y1, x0:x1, None]
     return np.where(mask, image[y0:y1, x0:x1], BACKGROUND)
 
 

@@ -27,7 +27,7 @@ PICTURES = 4096
 
 
 @dataclass(frozen=True)
-class Found:
+class Instance:
     """An object: class, box (x0, y0, x1, y1) in pixels, confidence, and the pixels of its box that belong to it."""
 
     name: str
@@ -44,35 +44,33 @@ class Found:
         return whole
 
 
-def detect(image: np.ndarray, *, counting: bool = False) -> list[Found]:
+def detect(image: np.ndarray, *, counting: bool = False) -> list[Instance]:
     """The objects of a uint8 (H, W, 3) picture, most confident first; ``counting`` asks for surer ones."""
     path = assets.path(ASSET).resolve()
-    found = pictures.get((path, digest(image)), lambda: _look(image))
-    return [one for one in found if one.confidence > COUNTING_CONFIDENCE] if counting else list(found)
+    instances = pictures.get((path, digest(image)), lambda: _look(image))
+    return [one for one in instances if one.confidence > COUNTING_CONFIDENCE] if counting else list(instances)
 
 
-pictures: Remembered[tuple[Found, ...]] = Remembered(PICTURES)
+pictures: Remembered[tuple[Instance, ...]] = Remembered(PICTURES)
 """What was found in each picture that was looked at."""
 
 
-def _look(image: np.ndarray) -> tuple[Found, ...]:
+def _look(image: np.ndarray) -> tuple[Instance, ...]:
     model, names = load(), class_names()
-    instances = model(image)
-    if not np.isfinite(instances.scores).all():
+    output = model(image)
+    if not np.isfinite(output.scores).all():
         raise ValueError("the detector's confidences are not all numbers")
-    found: list[Found] = []
+    instances: list[Instance] = []
     of_class = dict.fromkeys(names, 0)
-    for label, score, box, mask in zip(
-        instances.labels, instances.scores, instances.boxes, instances.masks, strict=True
-    ):
+    for label, score, box, mask in zip(output.labels, output.scores, output.boxes, output.masks, strict=True):
         name = names[label]
         if not score > CONFIDENCE or of_class[name] == MOST:
             continue
         of_class[name] += 1
         x0, y0, x1, y1 = map(int, box)
         bits = np.packbits(mask[y0:y1, x0:x1]).tobytes()
-        found.append(Found(name, (float(x0), float(y0), float(x1), float(y1)), float(score), bits))
-    return tuple(found)
+        instances.append(Instance(name, (float(x0), float(y0), float(x1), float(y1)), float(score), bits))
+    return tuple(instances)
 
 
 def load() -> mask2former.Mask2Former:

@@ -37,9 +37,9 @@ def read(path: Path) -> tuple[Prompt, ...]:
             result.append(_prompt(number, json.loads(line)))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise _another(path, f"line {number + 1} is no prompt with its facts") from error
-    found = Counter(prompt.group for prompt in result)
-    if found != TASKS:
-        raise _another(path, f"it holds {len(result)} prompts ({_counts(found)})")
+    sizes = Counter(prompt.group for prompt in result)
+    if sizes != TASKS:
+        raise _another(path, f"it holds {len(result)} prompts ({_counts(sizes)})")
     return tuple(result)
 
 

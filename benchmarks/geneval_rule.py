@@ -41,16 +41,16 @@ def relations(a: Detection, b: Detection) -> set[str]:
     if norm == 0 or all(abs(v) < 1e-3 for v in shrunk):
         return set()
     dx, dy = shrunk[0] / norm, shrunk[1] / norm
-    found = set()
+    relations = set()
     if dx < -0.5:
-        found.add("left of")
+        relations.add("left of")
     if dx > 0.5:
-        found.add("right of")
+        relations.add("right of")
     if dy < -0.5:
-        found.add("above")
+        relations.add("above")
     if dy > 0.5:
-        found.add("below")
-    return found
+        relations.add("below")
+    return relations
 
 
 def is_correct(
@@ -144,8 +144,8 @@ def _mean(parts: Sequence[float]) -> float:
 def _by_class(detections: Sequence[Detection]) -> dict[str, list[Detection]]:
     """Most confident first."""
     result: dict[str, list[Detection]] = {}
-    for found in sorted(detections, key=lambda d: -d.confidence):
-        result.setdefault(found.name, []).append(found)
+    for detection in sorted(detections, key=lambda d: -d.confidence):
+        result.setdefault(detection.name, []).append(detection)
     return result
 
 

@@ -28,7 +28,7 @@ UNREAD: tuple[type[Exception], ...] = (
     ValueError,
     pickle.UnpicklingError,
 )
-"""What reading a file that is something else raises, and building a model from its weights."""
+"""Errors of reading a wrong file, and of building a model from wrong weights."""
 
 M = TypeVar("M")
 _held: dict[tuple[Callable[..., Any], tuple[str, ...]], tuple[tuple[Path, ...], Any]] = {}

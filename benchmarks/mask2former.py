@@ -26,7 +26,7 @@ LONG, SHORT, DIVISOR = 1333, 800, 32
 """A picture is scaled, its form kept, until one side meets its limit; then padded to a multiple of the divisor."""
 PADDING = 128
 MEAN, DEVIATION = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
-KEPT = 100
+INSTANCES = 100
 """Instances per picture."""
 
 
@@ -82,12 +82,12 @@ class Mask2Former:
         """Find the objects in a uint8 (H, W, 3) picture of any size."""
         pixels, size = prepare(image)
         with inference.exact():
-            found = self.model(pixel_values=pixels.to(self.device))
+            outputs = self.model(pixel_values=pixels.to(self.device))
             masks = interpolate(
-                found.masks_queries_logits, size=pixels.shape[-2:], mode="bilinear", align_corners=False
+                outputs.masks_queries_logits, size=pixels.shape[-2:], mode="bilinear", align_corners=False
             )[:, :, : size[0], : size[1]]
             masks = interpolate(masks, size=image.shape[:2], mode="bilinear", align_corners=False)
-            return instances(found.class_queries_logits[0], masks[0])
+            return instances(outputs.class_queries_logits[0], masks[0])
 
 
 def prepare(image: np.ndarray) -> tuple[Tensor, tuple[int, int]]:
@@ -113,18 +113,18 @@ def instances(classes: Tensor, masks: Tensor) -> Instances:
     query and class are kept, so that one query may stand for two classes.
     """
     scores = classes.softmax(-1)[:, :-1]
-    best = scores.flatten().topk(min(KEPT, scores.numel()))
+    best = scores.flatten().topk(min(INSTANCES, scores.numel()))
     chosen = masks[best.indices // scores.shape[1]]
     inside = chosen > 0
     certainty = (chosen.sigmoid() * inside).flatten(1).sum(1) / (inside.flatten(1).sum(1) + 1e-6)
     final = best.values * certainty
     order = final.argsort(descending=True, stable=True)
-    kept = inside[order].cpu().numpy()
+    best_masks = inside[order].cpu().numpy()
     return Instances(
         labels=(best.indices % scores.shape[1])[order].cpu().numpy(),
         scores=final[order].cpu().numpy(),
-        boxes=np.stack([_box(mask) for mask in kept]),
-        masks=kept,
+        boxes=np.stack([_box(mask) for mask in best_masks]),
+        masks=best_masks,
     )
 
 

@@ -111,7 +111,7 @@ def _sizes(weights: dict[str, Tensor], whole: Any, swin: Any) -> Any:
         return weights[name].shape
 
     def layers(prefix: str) -> int:
-        numbers = (int(found[1]) for name in weights if (found := re.match(rf"{prefix}\.(\d+)\.", name)))
+        numbers = (int(match[1]) for name in weights if (match := re.match(rf"{prefix}\.(\d+)\.", name)))
         return 1 + max(numbers, default=-1)
 
     table = "backbone.stages.{}.blocks.0.attn.w_msa.relative_position_bias_table"

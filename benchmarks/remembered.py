@@ -13,7 +13,7 @@ V = TypeVar("V")
 
 
 class Remembered(Generic[V]):
-    """Results by key; of more than ``limit`` the one that was not asked for longest is forgotten."""
+    """Results by key. Above ``limit`` results, the least recently used one is forgotten."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit

@@ -26,12 +26,12 @@ def buckets(resolution: int) -> tuple[tuple[int, int], ...]:
     """
     step = STEP if resolution >= 4 * STEP else FINE_STEP
     side = resolution / step
-    found = {(resolution, resolution)}
+    sizes = {(resolution, resolution)}
     for long in range(math.ceil(side), math.floor(side * math.sqrt(WIDEST)) + 1):
         short = max(1, round(side * side / long))
         if 1 < long / short <= WIDEST and abs(long * short / side**2 - 1) <= AREA_ERROR:
-            found |= {(long * step, short * step), (short * step, long * step)}
-    return tuple(sorted(found, key=lambda size: (size[0] / size[1], size)))
+            sizes |= {(long * step, short * step), (short * step, long * step)}
+    return tuple(sorted(sizes, key=lambda size: (size[0] / size[1], size)))
 
 
 def nearest(width: float, height: float, resolution: int) -> tuple[int, int]:

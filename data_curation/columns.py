@@ -56,7 +56,7 @@ def light(schema: pa.Schema, caption: str) -> list[str]:
 
 
 def rows(batch: pa.RecordBatch, caption: str, label: str, source: int, first: int) -> Iterator[Row]:
-    """Rows of a batch of light columns, the first of which is row ``first`` of its file."""
+    """Rows of a batch without pictures. Its first row is row ``first`` of the file."""
     for number, row in enumerate(rows_of(batch), first):
         tags = {one_spelling(name): value for name, value in tags_of(row, (caption,)).items()}
         yield Row(f"{label}:{number}", row[caption], tags=tags, source=source, offset=number)

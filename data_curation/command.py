@@ -45,8 +45,8 @@ def run(
     if metric is not None:
         wanted: list[tuple[Subset | None, str | None]] = [(None, metric)]
     else:
-        found: list[Subset] = [registry.load("subsets", subset) for subset in subsets]
-        wanted = [(subset, _metric_of(subset, judge)) for subset in found]
+        loaded: list[Subset] = [registry.load("subsets", subset) for subset in subsets]
+        wanted = [(subset, _metric_of(subset, judge)) for subset in loaded]
     metrics: dict[str | None, Metric] = {
         used: registry.load("metrics", used)() for used in {used for _, used in wanted} if used is not None
     }

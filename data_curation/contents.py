@@ -46,17 +46,17 @@ class Contents:
                 path.parent.mkdir(parents=True, exist_ok=True)
             self._writes = os.access(path if path.exists() else path.parent, os.W_OK)
             where = f"file:{quote(os.fsencode(path.absolute()))}?mode={'rwc' if self._writes else 'ro'}"
-            self._kept = sqlite3.connect(where, uri=True, timeout=PATIENCE)
+            self._database = sqlite3.connect(where, uri=True, timeout=PATIENCE)
             if self._writes:
-                self._kept.execute(
+                self._database.execute(
                     "CREATE TABLE IF NOT EXISTS contents (path BLOB PRIMARY KEY, seen TEXT, sha256 TEXT, crc32 INTEGER)"
                     " WITHOUT ROWID"
                 )
-            self._kept.execute("SELECT count(*) FROM (SELECT 1 FROM contents LIMIT 1)")
+            self._database.execute("SELECT count(*) FROM (SELECT 1 FROM contents LIMIT 1)")
         except sqlite3.DatabaseError as error:
             if isinstance(error, sqlite3.OperationalError):  # no such file, no table yet, or a disk without locks
-                self._writes, self._kept = False, sqlite3.connect(":memory:")
-                self._kept.execute("CREATE TABLE contents (path BLOB, seen TEXT, sha256 TEXT, crc32 INTEGER)")
+                self._writes, self._database = False, sqlite3.connect(":memory:")
+                self._database.execute("CREATE TABLE contents (path BLOB, seen TEXT, sha256 TEXT, crc32 INTEGER)")
             else:
                 raise self._damaged(error) from error
 
@@ -64,23 +64,23 @@ class Contents:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._kept.close()
+        self._database.close()
 
     def of(self, paths: Sequence[Path]) -> list[str | OSError]:
         """The hash of each file, or why it cannot be read. Trouble with the disk itself is raised."""
-        found = [self._known(path) for path in paths]
-        missing = [number for number, known in enumerate(found) if known is None]
+        hashes = [self._known(path) for path in paths]
+        missing = [number for number, known in enumerate(hashes) if known is None]
         new: list[tuple[bytes, str, str, int]] = []
         with ThreadPoolExecutor(THREADS) as pool:
             for number, (known, seen) in zip(missing, pool.map(_hash, (paths[n] for n in missing)), strict=True):
-                found[number] = known
+                hashes[number] = known
                 if isinstance(known, str):
                     self._say(paths[number])
                     if seen:
                         name = os.fsencode(paths[number].absolute())
                         new.append((name, seen, known, _sum(name, seen, known)))
         self._keep(new)
-        return [known for known in found if known is not None]
+        return [known for known in hashes if known is not None]
 
     def _known(self, path: Path) -> str | OSError | None:
         try:
@@ -89,7 +89,7 @@ class Contents:
             return error
         name = os.fsencode(path.absolute())
         try:
-            row = self._kept.execute("SELECT seen, sha256, crc32 FROM contents WHERE path = ?", (name,)).fetchone()
+            row = self._database.execute("SELECT seen, sha256, crc32 FROM contents WHERE path = ?", (name,)).fetchone()
         except sqlite3.DatabaseError as error:
             raise self._damaged(error) from error
         if row is None or row[0] != seen or row[2] != _sum(name, str(row[0]), str(row[1])):
@@ -100,8 +100,8 @@ class Contents:
         if not self._writes or not rows:
             return
         try:
-            with self._kept:
-                self._kept.executemany("INSERT OR REPLACE INTO contents VALUES (?, ?, ?, ?)", rows)
+            with self._database:
+                self._database.executemany("INSERT OR REPLACE INTO contents VALUES (?, ?, ?, ?)", rows)
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
                 message = f"the disk is full: could not write {self._path}; free some space and run the same command"
@@ -134,9 +134,9 @@ def _hash(path: Path) -> tuple[str | OSError, str]:
     return digest, seen_of(before) if settled else ""
 
 
-def seen_of(found: os.stat_result) -> str:
+def seen_of(status: os.stat_result) -> str:
     """By what a file is known again."""
-    return f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns} {found.st_ino}"
+    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
 
 
 def _sum(name: bytes, seen: str, digest: str) -> int:

@@ -119,10 +119,10 @@ class FileCorpus(Corpus):
 
     def _hashed(self, contents: Contents, paths: list[Path]) -> list[str]:
         hashes = []
-        for path, found in zip(paths, contents.of(paths), strict=True):
-            if isinstance(found, OSError):
-                raise BenchError(f"{path} cannot be read ({found.strerror}); make it readable, or take it away")
-            hashes.append(found)
+        for path, content in zip(paths, contents.of(paths), strict=True):
+            if isinstance(content, OSError):
+                raise BenchError(f"{path} cannot be read ({content.strerror}); make it readable, or remove it")
+            hashes.append(content)
         return hashes
 
     def _with_contents(self, rows: Iterator[Row | Problem], contents: Contents) -> Iterator[Row | Problem]:
@@ -136,11 +136,11 @@ class FileCorpus(Corpus):
                 except BadPair as problem:
                     batch[number] = Problem(row.name if isinstance(row, Row) else row.item, str(problem))
             hashes = contents.of([path for _, path in files.values()])
-            for (number, (row, _)), found in zip(files.items(), hashes, strict=True):
-                if isinstance(found, OSError):
-                    batch[number] = Problem(row.name, f"its file cannot be opened ({type(found).__name__})")
+            for (number, (row, _)), content in zip(files.items(), hashes, strict=True):
+                if isinstance(content, OSError):
+                    batch[number] = Problem(row.name, f"its file cannot be opened ({type(content).__name__})")
                 else:
-                    batch[number] = replace(row, content=found)
+                    batch[number] = replace(row, content=content)
             yield from batch
 
     def _listed_size(self, index: int) -> tuple[int, int] | None:

@@ -41,19 +41,19 @@ def hold_out(
     """
     if corpus.holdout:
         source = open_corpus(corpus.holdout, cache, corpus.size(0)[0])
-        found = cut(source, subset, metric, cache, threshold=manifest.threshold, crew=crew)
+        pairs = cut(source, subset, metric, cache, threshold=manifest.threshold, crew=crew)
         trained = set(manifest.keys)
-        chosen = [position for position, key in enumerate(found.keys) if key not in trained]
+        chosen = [position for position, key in enumerate(pairs.keys) if key not in trained]
     elif manifest.held_out is None:
         raise BenchError(f"{manifest.path} names no held-out pairs; cut it again with --holdout")
     else:
-        source, found = corpus, manifest.held_out
-        chosen = [*range(found.count)]
+        source, pairs = corpus, manifest.held_out
+        chosen = [*range(pairs.count)]
     if len(chosen) < count:
         raise BenchError(
             f"{source.name} has {len(chosen)} held-out pairs of {subset.name}, and {count} are asked for; give a "
             "smaller --holdout"
         )
-    ((size, _),) = Counter(found.sizes[position] for position in chosen).most_common(1)
-    alike = [position for position in chosen if found.sizes[position] == size]
-    return source, part(found, alike[: min(count, at_most)])
+    ((size, _),) = Counter(pairs.sizes[position] for position in chosen).most_common(1)
+    alike = [position for position in chosen if pairs.sizes[position] == size]
+    return source, part(pairs, alike[: min(count, at_most)])

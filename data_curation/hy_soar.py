@@ -23,7 +23,7 @@ CAPTIONS = {"long": "long_caption", "medium": "medium_caption", "short": "short_
 empty (``soar/utils/data.py`` of HY-SOAR 59f0e02)."""
 
 NOTHING = ("nan", "None")
-"""What a table leaves of a caption that was none; the release takes these for empty, and so does this project."""
+"""Texts that stand for a missing caption in a table. Empty captions for the release, and so here."""
 
 MD5 = re.compile(r"[0-9a-fA-F]{32}")
 
@@ -124,8 +124,8 @@ class HYSOAR(FileCorpus):
     def _data(self, index: int) -> bytes:
         name = self.label(index)
         data = self._files.read(name)
-        if (found := hashlib.md5(data, usedforsecurity=False).hexdigest()) != Path(name).stem.lower():
-            raise BadPair(f"its picture is another one: its MD5 is {found}, not what its name says")
+        if (digest := hashlib.md5(data, usedforsecurity=False).hexdigest()) != Path(name).stem.lower():
+            raise BadPair(f"its picture is another one: its MD5 is {digest}, not what its name says")
         return data
 
 
@@ -136,5 +136,5 @@ def _empty(caption: Any) -> bool:
 def _tables(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path] if path.suffix.lower() == ".jsonl" and path.is_file() else []
-    found = (inner for inner in path.iterdir() if inner.suffix.lower() == ".jsonl" and not left_over(inner.name))
-    return sorted(inner for inner in found if inner.is_file())
+    paths = (inner for inner in path.iterdir() if inner.suffix.lower() == ".jsonl" and not left_over(inner.name))
+    return sorted(inner for inner in paths if inner.is_file())

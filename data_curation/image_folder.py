@@ -46,7 +46,7 @@ class ImageFolder(FileCorpus):
         if not path.is_dir():
             return False
         return any((path / table).is_file() for table in TABLES) or any(
-            isinstance(found, Path) and found.suffix.lower() in SUFFIXES for found in files_in(path)
+            isinstance(item, Path) and item.suffix.lower() in SUFFIXES for item in files_in(path)
         )
 
     def _rows(self) -> Iterator[Row | Problem]:
@@ -67,20 +67,20 @@ class ImageFolder(FileCorpus):
                 tags = tags_of(row, without=(FILE_NAME, self._caption))
                 named.add(_plain(row[FILE_NAME]))
                 yield self._row(row[FILE_NAME], row[self._caption], tags)
-        for found in files_in(self._files.root) if named else ():  # else it is the table that is at fault
-            if isinstance(found, Path) and found.suffix.lower() in (*SUFFIXES, *UNREAD):
-                name = self._name(found)
-                if one_spelling(name) not in named and found.is_file():
+        for item in files_in(self._files.root) if named else ():  # else it is the table that is at fault
+            if isinstance(item, Path) and item.suffix.lower() in (*SUFFIXES, *UNREAD):
+                name = self._name(item)
+                if one_spelling(name) not in named and item.is_file():
                     yield Problem(name, f"no row of {table.name} names it")
 
     def _beside(self) -> Iterator[Row | Problem]:
         """Pictures with the captions beside them, and what is half of such a pair."""
         captions, wanted = dict[str, str](), set[str]()
-        for found in files_in(self._files.root):
-            if isinstance(found, Problem):
-                yield found
+        for item in files_in(self._files.root):
+            if isinstance(item, Problem):
+                yield item
                 continue
-            name, suffix = self._name(found), found.suffix.lower()
+            name, suffix = self._name(item), item.suffix.lower()
             stem = one_spelling(str(PurePosixPath(name).with_suffix("")))
             if suffix in SUFFIXES:
                 if not captions.pop(stem, None):
@@ -94,8 +94,8 @@ class ImageFolder(FileCorpus):
                     wanted.remove(stem)
                 else:
                     captions[stem] = name
-            elif suffix in UNREAD or MAGIC.match(_beginning(found)):
-                yield Problem(name, f"its format ({found.suffix or 'no suffix'}) is none that is read: {some(FORMATS)}")
+            elif suffix in UNREAD or MAGIC.match(_beginning(item)):
+                yield Problem(name, f"its format ({item.suffix or 'no suffix'}) is none that is read: {some(FORMATS)}")
         yield from (Problem(name, "a caption without a picture") for name in captions.values())
 
     def _advice(self, row: Mapping[str, object]) -> str:

@@ -90,7 +90,7 @@ class _Groups:
 
     def __init__(self, column: str) -> None:
         self._column, self._lock = column, threading.Lock()
-        self._kept: OrderedDict[tuple[Path, int], pa.ChunkedArray] = OrderedDict()
+        self._groups: OrderedDict[tuple[Path, int], pa.ChunkedArray] = OrderedDict()
         self._borders: dict[Path, list[int]] = {}
 
     def cell(self, path: Path, row: int) -> pa.Scalar:
@@ -98,12 +98,12 @@ class _Groups:
         with self._lock:
             borders = self._borders.get(path) or self._read_borders(path)
             group = next(number for number, end in enumerate(borders) if row < end)
-            if (path, group) not in self._kept:
-                self._kept[path, group] = self._read(path, group)
-                while len(self._kept) > GROUPS:
-                    self._kept.popitem(last=False)
-            self._kept.move_to_end((path, group))
-            return self._kept[path, group][row - (borders[group - 1] if group else 0)]
+            if (path, group) not in self._groups:
+                self._groups[path, group] = self._read(path, group)
+                while len(self._groups) > GROUPS:
+                    self._groups.popitem(last=False)
+            self._groups.move_to_end((path, group))
+            return self._groups[path, group][row - (borders[group - 1] if group else 0)]
 
     def _read_borders(self, path: Path) -> list[int]:
         """Where each row group ends, in rows of the file."""

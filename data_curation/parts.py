@@ -37,7 +37,7 @@ class Parts:
         return self.folder / f"part-{start:09d}.parquet"
 
     def missing(self, rank: int = 0, world_size: int = 1) -> list[int]:
-        """Those of ``starts`` that are not there yet."""
+        """The parts of ``starts`` that are missing."""
         return [start for start in self.starts(rank, world_size) if not self.path(start).exists()]
 
     def write(self, start: int, table: pa.Table) -> None:

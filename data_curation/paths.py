@@ -48,8 +48,8 @@ def files_in(folder: Path) -> Iterator[Path | Problem]:
         path = Path(entry)
         try:
             if entry is folder or (isinstance(entry, os.DirEntry) and entry.is_dir(follow_symlinks=False)):
-                with os.scandir(path) as found:
-                    own = [inner for inner in found if not left_over(inner.name)]
+                with os.scandir(path) as entries:
+                    own = [inner for inner in entries if not left_over(inner.name)]
                 waiting += sorted(own, key=lambda inner: inner.name, reverse=True)
             elif entry.is_symlink() and path.is_dir():
                 yield Problem(path.relative_to(folder).as_posix(), "it is a link to a folder, which is not followed")
@@ -64,11 +64,11 @@ def files_of(path: Path, suffix: str) -> tuple[list[Path], list[Problem]]:
     if not path.is_dir():
         return ([path] if path.suffix.lower() == suffix and path.is_file() else []), []  # a pipe is waited for for ever
     paths, problems = [], []
-    for found in files_in(path):
-        if isinstance(found, Problem):
-            problems.append(found)
-        elif found.suffix.lower() == suffix and found.is_file():
-            paths.append(found)
+    for item in files_in(path):
+        if isinstance(item, Problem):
+            problems.append(item)
+        elif item.suffix.lower() == suffix and item.is_file():
+            paths.append(item)
     return paths, problems
 
 
@@ -81,11 +81,11 @@ def as_on_disk(folder: Path, name: str) -> Path:
     """``folder / name``, spelled as the disk has it: macOS makes an accent a character of its own, others do not."""
     if name.isascii() or os.path.lexists(folder / name):
         return folder / name
-    found = folder
+    place = folder
     for part in Path(name).parts:
         spellings = [part, *(unicodedata.normalize(form, part) for form in ("NFC", "NFD"))]
-        found /= next((spelling for spelling in spellings if os.path.lexists(found / spelling)), part)
-    return found
+        place /= next((spelling for spelling in spellings if os.path.lexists(place / spelling)), part)
+    return place
 
 
 class Inside:
@@ -105,11 +105,11 @@ class Inside:
 
     def path(self, name: str) -> Path:
         """The file ``name``. Raises BadPair if it leaves the folder, is no file, is too long, or is not there."""
-        return self._found(name)[0]
+        return self._checked(name)[0]
 
     def length(self, name: str) -> int:
         """Bytes of the file ``name``. Raises BadPair as ``path`` does."""
-        return self._found(name)[1].st_size
+        return self._checked(name)[1].st_size
 
     def read(self, name: str) -> bytes:
         """The content of the file ``name``, checked again. Raises BadPair; trouble with the disk passes through."""
@@ -119,24 +119,24 @@ class Inside:
         except (FileNotFoundError, PermissionError) as error:
             raise BadPair(f"its file cannot be opened ({type(error).__name__})") from error
 
-    def _found(self, name: str) -> tuple[Path, os.stat_result]:
+    def _checked(self, name: str) -> tuple[Path, os.stat_result]:
         try:
             path = as_on_disk(self.root, name)
             if not _resolved(path.parent).is_relative_to(self.root) or path.name in ("", ".."):
                 raise BadPair(LEAVES)
-            found = path.lstat()
-            if stat.S_ISLNK(found.st_mode):
+            status = path.lstat()
+            if stat.S_ISLNK(status.st_mode):
                 if not self.holds(path):
                     raise BadPair(LEAVES)
-                found = path.stat()
+                status = path.stat()
         except FileNotFoundError as error:
             raise BadPair("its file is not there") from error
         except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: a loop of links
             raise BadPair(f"no file can be reached under its name ({type(error).__name__})") from error
-        if not stat.S_ISREG(found.st_mode):
+        if not stat.S_ISREG(status.st_mode):
             raise BadPair("its name is not that of a file")
-        limited(found.st_size)
-        return path, found
+        limited(status.st_size)
+        return path, status
 
 
 @lru_cache(maxsize=1 << 16)

@@ -23,7 +23,7 @@ UNREAD = frozenset((
 """How the names of other pictures end: they are left out, and counted."""
 
 MAGIC = re.compile(rb"\xff\xd8\xff|\x89PNG|GIF8|RIFF....WEBP|II\*\0|MM\0\*|....ftyp(avi|hei|mif)|8BPS", re.DOTALL)
-"""How encoded pictures begin, for files whose names do not tell."""
+"""First bytes of encoded pictures, for files whose names do not show the format."""
 
 
 def decode(data: bytes) -> Image.Image:

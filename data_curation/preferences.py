@@ -34,7 +34,7 @@ def pair_up(corpus: Corpus, manifest: Manifest, say: Callable[[str], None] = lam
         tags = corpus.tags(index)
         preferred = _preferred(tags.get("preferred", ""))
         if "pair" not in tags or preferred is None:
-            raise BenchError(f"{corpus.label(index)} of {corpus.name} is no half of a preference pair: {_lacks(tags)}")
+            raise BenchError(f"{corpus.label(index)} of {corpus.name} is not half of a preference pair: {_lacks(tags)}")
         rows[tags["pair"]].append((preferred, position))
     pairs, torn, ties = [], 0, 0
     for name, halves in rows.items():
@@ -80,12 +80,12 @@ def _lacks(tags: Mapping[str, str]) -> str:
 def _positions(corpus: Corpus, manifest: Manifest) -> Iterator[tuple[int, int]]:
     """Every usable row of the corpus with its position in the manifest, which holds equal pictures once."""
     listed = {index: position for position, index in enumerate(manifest.indices)}
-    kept = {key: position for position, key in enumerate(manifest.keys)}
+    positions = {key: position for position, key in enumerate(manifest.keys)}
     for index in range(len(corpus)):
         position = listed.get(index)
         if position is None:
             try:
-                position = kept.get(corpus.key(index))
+                position = positions.get(corpus.key(index))
             except BadPair:
                 continue
         if position is not None:

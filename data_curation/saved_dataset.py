@@ -134,8 +134,8 @@ def _said(path: Path, model: type[Any], what: str) -> Any:
 
 
 def _stream(path: Path) -> pa.Table:
-    found = path.stat()
-    return _opened(path, found.st_size, found.st_mtime_ns, found.st_ino)
+    status = path.stat()
+    return _opened(path, status.st_size, status.st_mtime_ns, status.st_ino)
 
 
 @lru_cache(256)

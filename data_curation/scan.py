@@ -130,12 +130,12 @@ def usable(corpus: Corpus, cache: Path) -> tuple[pd.DataFrame, Counts]:
     bad = frame["problem"].notna()
     good = frame[~bad]
     duplicate = good["key"].duplicated()
-    kept = good.loc[~duplicate, ["index", "key", "width", "height"]].astype({"width": int, "height": int})
+    usable_pairs = good.loc[~duplicate, ["index", "key", "width", "height"]].astype({"width": int, "height": int})
     left_out = len(corpus.problems()) + int(bad.sum())
-    if kept.empty:
+    if usable_pairs.empty:
         example = frame.loc[bad, "problem"].iloc[0] if bad.any() else "it is empty"
         raise BenchError(f"{corpus.name} has no usable pair: all {left_out} are left out, e.g. because {example}")
-    return kept.reset_index(drop=True), Counts(len(corpus), left_out, int(duplicate.sum()), len(kept))
+    return usable_pairs.reset_index(drop=True), Counts(len(corpus), left_out, int(duplicate.sum()), len(usable_pairs))
 
 
 def write_problems(corpus: Corpus, cache: Path) -> tuple[list[tuple[str, str]], Path]:

@@ -79,18 +79,22 @@ def score_group(corpus: Corpus, metric: Metric, group: list[scan.Tried]) -> list
     """Rows of scores. Pictures of one shape go to the metric together, since many metrics stack them."""
     from bench.evaluation import score_each
 
-    found: dict[int, dict[str, Any]] = {}
+    results: dict[int, dict[str, Any]] = {}
     shapes: dict[tuple[int, ...], list[tuple[int, np.ndarray]]] = {}
     for pair in group:
         if pair.image is None:
-            found[pair.index] = {"error": pair.problem}
+            results[pair.index] = {"error": pair.problem}
         else:
             shapes.setdefault(pair.image.shape, []).append((pair.index, pair.image))
     for same in shapes.values():
         prompts = [Prompt(str(index), corpus.caption(index)) for index, _ in same]
         cells = score_each(metric, [image for _, image in same], prompts)
-        found |= {index: cell for (index, _), cell in zip(same, cells, strict=True)}
+        results |= {index: cell for (index, _), cell in zip(same, cells, strict=True)}
     return [
-        {"index": pair.index, "score": found[pair.index].get("score", np.nan), "error": found[pair.index].get("error")}
+        {
+            "index": pair.index,
+            "score": results[pair.index].get("score", np.nan),
+            "error": results[pair.index].get("error"),
+        }
         for pair in group
     ]

@@ -28,22 +28,22 @@ def summarise(scores: pd.Series, folder: Path, name: str, thresholds: Mapping[st
         name: of the metric, for the axis.
         thresholds: rule → threshold to show besides those of the usual shares.
     """
-    found = scores.dropna()
-    kept = kept_table(scores, thresholds)
-    counts, edges = np.histogram(found, bins=BINS)
+    numbers = scores.dropna()
+    table = threshold_table(scores, thresholds)
+    counts, edges = np.histogram(numbers, bins=BINS)
     bins = pd.DataFrame({"low": edges[:-1], "high": edges[1:], "count": counts})
     records.write_if_new(folder / "histogram.csv", bins.to_csv(index=False, float_format="%.6g").encode())
-    records.write_if_new(folder / "kept.csv", kept.to_csv(index=False, float_format="%.6g").encode())
+    records.write_if_new(folder / "kept.csv", table.to_csv(index=False, float_format="%.6g").encode())
     records.write_if_new(folder / "histogram.png", _draw(bins, name, thresholds))
     lines = [f"{'threshold':>10} {'kept':>10} {'dropped':>10} {'share':>8}  rule"]
     lines += [
         f"{row.threshold:>10.4f} {row.kept:>10,} {row.dropped:>10,} {row.share:>8.2%}  {row.rule}"
-        for row in kept.itertuples()
+        for row in table.itertuples()
     ]
     return "\n".join(lines)
 
 
-def kept_table(scores: pd.Series, thresholds: Mapping[str, float]) -> pd.DataFrame:
+def threshold_table(scores: pd.Series, thresholds: Mapping[str, float]) -> pd.DataFrame:
     """threshold, kept, dropped, share and rule, from the lowest threshold to the highest."""
     rows = [(value, rule) for rule, value in thresholds.items()]
     rows += [(float(scores.quantile(1 - share, interpolation="higher")), f"best {share:.3g}") for share in SHARES]

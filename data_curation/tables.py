@@ -30,7 +30,7 @@ FILE_NAME = "file_name"
 """The column of Hugging Face's ImageFolder that names the picture."""
 
 MOST_TEXT = 1 << 20
-"""Characters above which a record of several lines is one whose quote does not close."""
+"""A record of several lines with more characters has a quote that does not close."""
 
 TableRow = tuple[str, Mapping[str, Any] | str | None]
 
@@ -38,9 +38,9 @@ csv.field_size_limit(1 << 24)  # the default of 128 KiB ends at a long caption
 
 
 def read_table(path: Path) -> Iterator[TableRow]:
-    """Rows of a ``.jsonl``, ``.csv`` or ``.parquet`` file with where each stands.
+    """Rows of a ``.jsonl``, ``.csv`` or ``.parquet`` file, each with its place.
 
-    A line that is no row comes as None, or as the reason why it is none. Names of columns are in one spelling.
+    A line without a row gives None or a reason. Names of columns are in one spelling.
     """
     with path.open("rb") as file:
         if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):

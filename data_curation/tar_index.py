@@ -35,12 +35,12 @@ END = bytes(512)
 """The empty block that ends a whole tar."""
 
 KINDS = {".txt": "caption", ".json": ".json"} | dict.fromkeys(SUFFIXES, "picture")
-"""What a member is, by the end of its name."""
+"""Kind of a member, by the ending of its name."""
 
 
 @dataclass
 class Sample:
-    """A picture and what is said of it; ``problem`` says why it is none, if so."""
+    """A picture with its caption and tags; ``problem`` is the reason if it cannot be used."""
 
     key: str
     caption: Any = None
@@ -93,8 +93,8 @@ def tar_index(path: Path, content: str, folder: Path) -> tuple[list[Sample], lis
         read = sealed.read(cached, list(_COLUMNS)).to_pylist()
     except (pa.ArrowException, OSError, ValueError, LookupError) as error:
         raise BenchError(f"{cached} is damaged; delete it and the tar is indexed again") from error
-    found = [(json.loads(row["row"]), row["good"]) for row in read]
-    return [Sample(**row) for row, good in found if good], [Problem(**row) for row, good in found if not good]
+    lines = [(json.loads(row["row"]), row["good"]) for row in read]
+    return [Sample(**row) for row, good in lines if good], [Problem(**row) for row, good in lines if not good]
 
 
 _COLUMNS = {"row": pa.string(), "good": pa.bool_()}
@@ -167,9 +167,9 @@ def _sample(group: list[_Member], problems: list[Problem]) -> Sample:
     """The pair of a group. A second picture or caption is a problem: nobody knows which one is meant."""
     first: dict[str, _Member] = {}
     for member in group:
-        kept = first.setdefault(member.kind, member)
-        if kept is not member:
-            problems.append(Problem(member.name, f"a second {member.kind} of {member.key}, which has {kept.name}"))
+        earliest = first.setdefault(member.kind, member)
+        if earliest is not member:
+            problems.append(Problem(member.name, f"a second {member.kind} of {member.key}, which has {earliest.name}"))
     sample = Sample(group[0].key)
     if (picture := first.get("picture")) is None:
         sample.problem = "it has no picture"

@@ -20,15 +20,15 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--reference", default=registry.DEFAULT_METHODS[0], help="method held against")
     parser.add_argument("--machine", required=True, help="where it ran, in words, such as '2-core CPU'")
     parser.add_argument("--out", type=Path, default=costs.PATH)
-    given = parser.parse_args(arguments)
-    found = costs.measure(given.run, given.reference, given.machine)
-    width = max(map(len, found["methods"]))
+    options = parser.parse_args(arguments)
+    costs_of = costs.measure(options.run, options.reference, options.machine)
+    width = max(map(len, costs_of["methods"]))
     print(f"{'':<{width}} {'jobs':>5}" + "".join(f" {key.replace('_', ' '):>24}" for key in costs.FIGURES))
-    for name, row in found["methods"].items():
+    for name, row in costs_of["methods"].items():
         cells = (f" {row[key]:>14.4g} ({row['relative'][key]:>6.3g}x)" for key in costs.FIGURES)
         print(f"{name:<{width}} {row['jobs']:>5}" + "".join(cells))
-    records.write_json(given.out, found)
-    print(f"written to {given.out}")
+    records.write_json(options.out, costs_of)
+    print(f"written to {options.out}")
 
 
 if __name__ == "__main__":

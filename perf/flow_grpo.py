@@ -84,10 +84,10 @@ def guided(
 ) -> Tensor:
     """Guided velocity, both branches in one batch. ``detach``: nothing flows back through the unconditional one."""
     both = tuple(torch.cat([part.expand_as(own), own]) for part, own in zip(models.null, text, strict=True))
-    without, given = models.velocity(torch.cat([z, z]), sigma.expand(2 * len(z)), (both[0], both[1])).chunk(2)
+    without, conditional = models.velocity(torch.cat([z, z]), sigma.expand(2 * len(z)), (both[0], both[1])).chunk(2)
     if detach:
         without = without.detach()
-    return without + scale * (given - without)
+    return without + scale * (conditional - without)
 
 
 @torch.no_grad()
@@ -195,9 +195,9 @@ class Reference:
         self.samples = reference_samples(self.models, self.captions, self.draws, self.sigmas, c, batch=self.batch)
         rewards = torch.tensor(Turns().score(list(self.samples.images), ()))
         self.advantages = reference_advantages(rewards, c.prompts, c.advantage_clip).to(self.draws.start.device)
-        kept = torch.nonzero(self.advantages).flatten().cpu()
-        shuffled = kept[torch.randperm(len(kept), generator=self.order.clone_state())]
-        self.updates = shuffled.tensor_split(min(c.updates, max(len(kept), 1)))
+        informative = torch.nonzero(self.advantages).flatten().cpu()
+        shuffled = informative[torch.randperm(len(informative), generator=self.order.clone_state())]
+        self.updates = shuffled.tensor_split(min(c.updates, max(len(informative), 1)))
 
     def gradients(self, update: int) -> float:
         """Forwards and backwards of an update; returns the loss."""

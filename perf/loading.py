@@ -37,7 +37,7 @@ def write(folder: Path, shapes: dict[str, tuple[int, ...]], count: int, dtype: t
     from bench.encoded.subset import StoredLatents, StoredText
 
     keys = [hashlib.sha256(str(i).encode()).hexdigest() for i in range(count)]
-    kept = []
+    rows_of_kind = []
     for kind, names, precision in (
         ("latents", ["latents"], torch.float32),
         ("text", ["prompt_embeds", "pooled_prompt_embeds"], dtype),
@@ -54,8 +54,8 @@ def write(folder: Path, shapes: dict[str, tuple[int, ...]], count: int, dtype: t
         for path in store.folder.glob("*.safetensors"):
             _forget(path)
         store.open()
-        kept.append(Rows(store.places(keys)))
-    return StoredLatents(kept[0]), StoredText(kept[1])
+        rows_of_kind.append(Rows(store.places(keys)))
+    return StoredLatents(rows_of_kind[0]), StoredText(rows_of_kind[1])
 
 
 def _forget(path: Path) -> None:

@@ -45,9 +45,9 @@ class Models:
 
     def encode_texts(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
         """prompt_embeds and pooled_prompt_embeds, by the pipeline's own three encoders."""
-        given = list(captions)
+        prompts = list(captions)
         embeds, _, pooled, _ = self.texts.encode_prompt(
-            given, given, given, do_classifier_free_guidance=False, max_sequence_length=self.max_sequence_length
+            prompts, prompts, prompts, do_classifier_free_guidance=False, max_sequence_length=self.max_sequence_length
         )
         return embeds.float(), pooled.float()
 
@@ -106,8 +106,8 @@ def reference_step(
         # Both branches, with a graph that ``rollout`` keeps alive until the next round although it is never used.
         both = tuple(torch.cat([part.expand_as(own), own]) for part, own in zip(models.null, text, strict=True))
         rollout = models.velocity(torch.cat([z, z]), torch.cat([sigma, sigma]), (both[0], both[1]))
-        without, given = rollout.chunk(2)
-        guided = (without + guidance_scale * (given - without)).detach()
+        without, conditional = rollout.chunk(2)
+        guided = (without + guidance_scale * (conditional - without)).detach()
         landing = z + _wide(sigma_next - sigma) * guided
         for draw in draws.levels[rows].T:
             level = sigma_next + (1 - sigma_next) * draw.clamp_min(1e-3)

@@ -31,20 +31,6 @@ FLOORS = (
 READERS = {"report", "export", "plan", "tune", "cli"}
 """Rooms that print or read results. No other room knows the report."""
 
-STILL = {
-    ("bench.backbone.source", "bench.report.study"),
-    ("bench.evaluate.columns", "bench.report.study"),
-    ("bench.evaluate.rescore", "bench.report.study"),
-    ("bench.evaluate.rows", "bench.report.study"),
-    ("bench.evaluate.subjects", "bench.report.study"),
-    ("bench.evaluation.collecting", "bench.report.study"),
-    ("bench.evaluation.scoring", "bench.report.study"),
-    ("bench.experiment.run", "bench.report.study"),
-    ("bench.records.archive", "bench.report"),
-    ("bench.records.archive", "bench.report.study"),
-}
-"""Imports that break a rule and are to go."""
-
 
 def name_of(path: Path) -> str:
     """``bench/flow.py`` is ``bench.flow``, ``bench/plan/__init__.py`` is ``bench.plan``."""
@@ -74,7 +60,7 @@ def room(name: str) -> str:
 
 
 IMPORTS = {(name, other) for name, path in FILES.items() for other in imports(path)}
-EDGES = sorted((name, other) for name, other in IMPORTS - STILL if other in FILES and other not in (name, "bench"))
+EDGES = sorted((name, other) for name, other in IMPORTS if other in FILES and other not in (name, "bench"))
 
 
 def test_the_floors_name_every_room_once() -> None:

@@ -1,8 +1,8 @@
-"""Downloads that go on where they broke off, and that nobody sees before their SHA-256 is right.
+"""Downloads that resume after an interruption. A file appears only when its SHA-256 is right.
 
 ``pooch`` tries again and moves files to their place; this downloader keeps what has arrived in a ``.part`` file
-beside that place and asks the server for the rest. A part that belongs to the file no more ends in another hash, and
-the next attempt starts from nothing.
+beside that place and asks the server for the rest. A part of an outdated file gives a wrong hash, and the next attempt
+starts from nothing.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     import requests
 
 RETRIES = 2
-"""Further attempts after one that brought nothing or came with another hash. One that brought something costs none."""
+"""Further attempts after one that brought no byte or a wrong hash. One that brought bytes is not counted."""
 PAUSE = 1.0
-"""Seconds before what broke off goes on."""
+"""Seconds before an interrupted download resumes."""
 TIMEOUT = (10.0, 60.0)
 """Seconds to wait for a connection and for the next bytes."""
 PIECE = 1 << 16

@@ -1,4 +1,4 @@
-"""How a thing from outside is found, fetched, copied and checked: a file by URL, a model of the hub.
+"""How an asset is found, fetched, copied and checked: a file by URL, a model of the hub.
 
 Files come into ``<cache>/assets/``, hub models into the cache of ``huggingface_hub``, which other programs share. Large
 files go on where a download broke off (``bench.assets.download``).
@@ -20,7 +20,7 @@ from bench.records import atomic
 
 
 class Differs(Exception):
-    """What lies there is not the asset; the message says how it differs."""
+    """The file or folder is not the asset; the message says how it differs."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Asset(ABC):
     @property
     @abstractmethod
     def verdict(self) -> str:
-        """What ``verify`` says of a copy that ``check`` lets pass: ``ok``, and what could not be checked."""
+        """The words of ``verify`` for a copy that passes ``check``: ``ok``, and which part could not be checked."""
 
     @abstractmethod
     def download(self, cache: Path, *, anew: bool) -> None:

@@ -315,7 +315,7 @@ def _stand_in(asset: Asset) -> Path | None:
     other = Path(os.environ[variable])
     if not asset.stand_in:
         raise BenchError(
-            f"{variable} is set, but {asset.name} has no stand-in, since a suite's version names it; unset it"
+            f"{variable} is set, but {asset.name} has no stand-in: a suite's version depends on it; unset {variable}"
         )
     if not other.exists():
         raise BenchError(f"{variable} names {other}, which is not there")

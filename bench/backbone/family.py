@@ -308,12 +308,15 @@ def _check_tokenizer(folder: Path, tokenizer: str, encoder: str, config: Mapping
     size, rows = vocabulary(folder / tokenizer), config.get("vocab_size")
     # an embedding may be padded to a multiple of 128, as T5's 32,128 rows for 32,100 pieces are
     if size is not None and (rows is None or not size <= rows <= -(-size // 128) * 128):
-        raise BenchError(f"{folder}: {tokenizer} has {size} tokens but {encoder} vocab_size is {rows}: not a pair")
+        raise BenchError(
+            f"{folder}: {tokenizer} has {size} tokens but {encoder} vocab_size is {rows}; they are not a pair"
+        )
     settings = _optional(folder / tokenizer / "tokenizer_config.json")
     length, positions = settings.get("model_max_length"), config.get("max_position_embeddings")
     if length is not None and positions is not None and length > positions:
         raise BenchError(
-            f"{folder}: {tokenizer} model_max_length is {length} but {encoder} has {positions} positions: not a pair"
+            f"{folder}: {tokenizer} model_max_length is {length} but {encoder} has {positions} positions; "
+            "they are not a pair"
         )
 
 

@@ -71,9 +71,9 @@ def resolve(name: str, *, revision: str | None = None, offline: bool = False) ->
 
 def files(folder: Path) -> list[Path]:
     """The files of a pipeline folder that the harness reads, sorted by name."""
-    found = (path for path in folder.rglob("*") if path.is_file())
+    paths = (path for path in folder.rglob("*") if path.is_file())
     return sorted(
-        path for path in found if any(fnmatch(path.relative_to(folder).as_posix(), pattern) for pattern in PATTERNS)
+        path for path in paths if any(fnmatch(path.relative_to(folder).as_posix(), pattern) for pattern in PATTERNS)
     )
 
 
@@ -152,7 +152,7 @@ def _explain(error: Exception, name: str, revision: str | None, offline: bool) -
                 "then log in with `hf auth login` (or set HF_TOKEN)"
             )
         case errors.RepositoryNotFoundError():
-            return _not_found(name)
+            return _missing(name)
         case errors.RevisionNotFoundError():
             return f"{name} has no revision {revision!r}; {hub}/{name}/tree/main lists its branches and tags"
         case errors.IncompleteSnapshotError():
@@ -162,7 +162,7 @@ def _explain(error: Exception, name: str, revision: str | None, offline: bool) -
         case errors.HfHubHTTPError(response=response) if response.status_code == 401:
             # without a token, this is how the hub hides what is not public
             refused = "the hub refuses your token; log in again with `hf auth login` (or mend HF_TOKEN)"
-            return refused if get_token() else _not_found(name)
+            return refused if get_token() else _missing(name)
         case errors.HfHubHTTPError(response=response):
             return f"{hub} answers {response.status_code} for {name}; it cannot be fetched now"
         case OSError(errno=errno.ENOSPC):
@@ -172,7 +172,7 @@ def _explain(error: Exception, name: str, revision: str | None, offline: bool) -
     return f"the download of {name} broke off ({_first_line(error)}); run again, it goes on"
 
 
-def _not_found(name: str) -> str:
+def _missing(name: str) -> str:
     """The line for an id that the hub does not know, or hides."""
     from huggingface_hub import constants
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from diffusers import AutoencoderKL, SD3Transformer2DModel, StableDiffusion3Pipeline
 
 UNUSED = ("position_ids",)
-"""Ends of names of what older files hold and no model reads: a list of the positions 0, 1, 2, …"""
+"""Endings of tensor names that older files hold and no model reads: lists of the positions 0, 1, 2, …"""
 
 STORED = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
@@ -92,7 +92,7 @@ def check_part(folder: Path, part: str) -> None:
 
 @contextmanager
 def opening(what: Path) -> Iterator[None]:
-    """Inside, a part of a pipeline is opened. Whatever its files bring about becomes one line that names it."""
+    """Context in which a part of a pipeline is opened. Any error of its files becomes one line that names the part."""
     usual = torch.get_default_dtype()
     try:
         yield

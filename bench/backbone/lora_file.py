@@ -123,7 +123,7 @@ def read_lora(transformer: Any, path: Path) -> LoraFile:
         metadata = dict(file.metadata() or {})
     if not tensors:
         raise ValueError("it holds no tensor")
-    if others := {found[2] for key in tensors if (found := _TEXT_ENCODER.match(key))}:
+    if others := {match[2] for key in tensors if (match := _TEXT_ENCODER.match(key))}:
         raise ValueError(f"it changes {', '.join(sorted(others))}, and only a transformer is evaluated")
     config = _config(path, metadata)
     modules = _modules(transformer)
@@ -148,7 +148,7 @@ def read_lora(transformer: Any, path: Path) -> LoraFile:
             else:
                 layers.setdefault(target.module, {})[part] = target.of(key, part, tensor)
     if strange:
-        raise ValueError(f"{some(strange, 3)} is of no layout that is read; only LoRA (and PEFT's DoRA) is")
+        raise ValueError(f"{some(strange, 3)} has an unknown layout; LoRA and PEFT's DoRA are read")
     if homeless:
         raise ValueError(f"the transformer has no layer for {some(homeless, 3)}")
     if lonely := sorted(alphas.keys() - layers.keys()):

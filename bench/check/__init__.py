@@ -34,26 +34,26 @@ T = TypeVar("T")
 PROMISES = {
     "declares": "configuration, needs and traits",
     "runs": "setup and steps raise nothing",
-    "data": "only what `needs` declares is touched",
+    "data": "a method uses only what its `needs` declares",
     "finite": "what is logged is finite, and a loss is logged",
     "learns": "weights change, by counted updates",
     "randomness": "no global generator moves, and the same seed gives the same step",
     "compute": "every forward is charged",
-    "budget": "no step is so much dearer than those before it that a budget is overspent",
+    "budget": "no step costs so much more than the steps before it that a budget is overspent",
     "state": "state_dict comes back from a safe checkpoint",
     "resume": "a resumed job goes on bit for bit",
     "evaluation": "evaluation_weights leaves the weights as they were",
-    "micro-batches": "micro-batches leave the weights of a whole batch, but for rounding",
-    "processes": "two processes train as one, but for rounding",
+    "micro-batches": "micro-batches give the same weights as a whole batch, up to rounding",
+    "processes": "two processes train as one does, up to rounding",
 }
-"""What is checked, in order, and what it says when it is kept."""
+"""The promises in the order of their checks, each with its sentence."""
 
 BUDGET = 10
-"""First steps that the smallest budget pays for in which a step may not overspend."""
+"""The smallest budget of the check, in first steps. No step may overspend it."""
 STEPS = 4
 RESUMED_AT = 2
 MICRO_BATCH = 3
-"""Divides few batches, so that a mean over micro-batches is seen where a sum belongs."""
+"""This size divides few batches. So a mean over micro-batches, where a sum belongs, shows."""
 UNCOUNTED = 0.05
 """Share of a step's FLOPs above the charge that is let pass: the harness charges a sample's forward and backward, not
 the few products of a gradient to the model's input or of the method's own arithmetic."""
@@ -255,7 +255,7 @@ class _Check:
             states.update(now)
 
     def _moved_globals(self) -> Finding:
-        """The finding, with the line found by doing the same again under a tracer."""
+        """The finding, with its line. A second run under a tracer finds the line."""
         trial, tracer = self._trial(), DrawTracer(self.files)
         with tracer.tracing():
             try:
@@ -311,12 +311,12 @@ class _Check:
         if ran > charged * (1 + UNCOUNTED):
             raise _Broken(
                 "compute",
-                f"a step ran {ran:.3g} FLOPs and was charged {charged:.3g}; a network runs past job's doors",
+                f"a step ran {ran:.3g} FLOPs and was charged {charged:.3g}; job does not charge all that runs",
                 self.files.of_definition(self.kind.step),
             )
 
     def _budget(self) -> None:
-        """No step would end a budget as the runner calls overspent."""
+        """No step costs so much that the loop would call the budget overspent."""
         costs = [after - before for before, after in pairwise(self.spent)]
         for step, cost in enumerate(costs[1:], start=1):
             dearest = max(costs[:step])
@@ -324,7 +324,7 @@ class _Check:
             if cost > 2 * dearest and cost - dearest > OVERSPENT * budget:
                 raise _Broken(
                     "budget",
-                    f"step {step + 1} costs {cost:.3g} FLOPs, and none before it more than {dearest:.3g}: "
+                    f"step {step + 1} costs {cost:.3g} FLOPs, and no step before it more than {dearest:.3g}: "
                     f"a budget of {budget:.3g} would be overspent by {(cost - dearest) / budget:.0%}",
                     self.files.of_definition(self.kind.step),
                 )
@@ -364,7 +364,9 @@ class _Check:
         if (different := _difference(self.saved["method"], state)) is not None:
             functions = (self.kind.load_state_dict, self.kind.state_dict)
             where = next((place for f in functions if (place := self.files.of_definition(f))), "")
-            raise _Broken("state", f"{different or 'the state'} is not what was saved after load_state_dict", where)
+            raise _Broken(
+                "state", f"after load_state_dict, {different or 'the state'} differs from what was saved", where
+            )
 
     def _resume(self) -> None:
         if self.saved is None:
@@ -379,9 +381,9 @@ class _Check:
                     how = f"step {step + 1} logs {name} = {other} after a resume and {one} without"
                     raise _Broken("resume", f"{how}; state_dict lacks something that steps carry over", where)
             if not same(weights(trial.job), self.ways[step]):
-                raise _Broken("resume", f"step {step + 1} leaves other weights after a resume", where)
+                raise _Broken("resume", f"step {step + 1} gives other weights after a resume", where)
         if trial.job.meter.counts() != job.meter.counts():
-            raise _Broken("resume", "a resumed job is charged something else", where)
+            raise _Broken("resume", "a resumed job is charged another amount", where)
         different = _difference(self.main.method.state_dict(), trial.method.state_dict())
         if different is None:
             different = _difference(self.main.session.state_dict()["ema"], trial.session.state_dict()["ema"])
@@ -404,9 +406,9 @@ class _Check:
         if not sound:
             raise _Broken("evaluation", "the weights to be evaluated are not finite", where)
         if (different := _difference(before, dict(job.policy.transformer.state_dict()))) is not None:
-            raise _Broken("evaluation", f"{different} is another one after evaluation_weights", where)
+            raise _Broken("evaluation", f"evaluation_weights changes {different}", where)
         if trained != [parameter.requires_grad for parameter in job.policy.transformer.parameters()]:
-            raise _Broken("evaluation", "other parameters train after evaluation_weights", where)
+            raise _Broken("evaluation", "evaluation_weights changes which parameters train", where)
 
     def _seeded(self) -> None:
         if "randomness" in self.findings:
@@ -414,7 +416,7 @@ class _Check:
         if not same(weights(self._again.job), self.ways[0]) or self._again_logs != self.logs[0]:
             raise _Broken(
                 "randomness",
-                "two jobs with the same seed differ after a step: something is drawn from a generator of its own",
+                "two jobs with the same seed differ after a step: a draw uses a generator that job did not make",
                 self.files.of_definition(self.kind.step),
             )
 
@@ -425,8 +427,8 @@ class _Check:
         if (apart := self._apart(trial)) > ROUNDING:
             raise _Broken(
                 "micro-batches",
-                f"with --micro-batch {MICRO_BATCH} a step leads {apart:.1%} of its way elsewhere: "
-                "losses are sums over samples, and draws belong to rows",
+                f"with --micro-batch {MICRO_BATCH} the weights after a step differ by {apart:.1%} of the step: "
+                "a loss must be a sum over samples, and each row must have its own draws",
                 self.files.of_definition(self.kind.step),
             )
 
@@ -441,20 +443,20 @@ class _Check:
         try:
             logs, _ = meeting.run(train)
         except Apart as error:
-            how = f"two processes do not make the same calls: {error}; branch on nothing that only one of them knows"
+            how = f"two processes do not make the same calls: {error}; do not branch on what only one of them knows"
             raise _Broken("processes", how, where) from error
         except _Broken as error:
-            found = error.finding
-            raise _Broken("processes", f"on two processes {found.broken}", found.where) from error
+            finding = error.finding
+            raise _Broken("processes", f"on two processes {finding.broken}", finding.where) from error
         if not same(*(weights(rank.job) for rank in ranks)):
             raise _Broken("processes", "two processes end a step with different weights", where)
-        norm, other = (found.get("grad_norm", 0.0) for found in (self.logs[0], logs))
+        norm, other = (log.get("grad_norm", 0.0) for log in (self.logs[0], logs))
         apart = max(self._apart(ranks[0]), abs(other - norm) / max(norm, 1e-30))  # Adam's first step hides the size
         if apart > ROUNDING:
             raise _Broken(
                 "processes",
-                f"on two processes a step leads {apart:.1%} of its way elsewhere: what a process has is its share, and "
-                "job.gather and rewards give all rows, of which batch.rows are its own",
+                f"on two processes the weights after a step differ by {apart:.1%} of the step: a process holds its "
+                "share of the rows, while job.gather and rewards return all rows; batch.rows says which are its own",
                 where,
             )
         if (charged := ranks[0].job.meter.flops) != self.spent[1]:
@@ -462,7 +464,7 @@ class _Check:
             raise _Broken("processes", how, where)
 
     def _apart(self, trial: _Trial) -> float:
-        """How far from the first trial's weights another's are after a step, as a share of the step's way."""
+        """Distance of another trial's weights from the first trial's after a step, as a share of the step's length."""
         start, whole, others = (_flat(values) for values in (self.start, self.ways[0], weights(trial.job)))
         return float((others - whole).norm()) / max(float((whole - start).norm()), 1e-30)
 

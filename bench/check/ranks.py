@@ -34,7 +34,7 @@ class Meeting:
         self._over: str | None = None
 
     def run(self, rank_of: Callable[[int], T]) -> list[T]:
-        """What ``rank_of(rank)`` returns for each rank. Raises what one raised; Apart where one waits in vain."""
+        """The results of all ranks. Raises the error of a rank, or Apart where a rank waits in vain."""
 
         natives = set[int]()
 
@@ -63,13 +63,13 @@ class Meeting:
             one, other = (self._brought[rank][0] for rank in range(RANKS))
             if one != other:
                 self._end(what)
-                raise Apart(f"one comes to {one} where the other comes to {other}")
+                raise Apart(f"one calls {one} where the other calls {other}")
             self._met = [self._brought[rank][1] for rank in range(RANKS)]
             self._brought, self._times = {}, meeting + 1
             self._turn.notify_all()
         while self._times == meeting:
             if self._over is not None:
-                raise Apart(f"one comes to {what} where the other comes to {self._over}")
+                raise Apart(f"one calls {what} where the other calls {self._over}")
             self._turn.wait()
         return self._met
 

@@ -20,7 +20,7 @@ FIGURES: dict[str, Callable[[list[float]], float]] = {
     "flops_per_update": fmean,
     "seconds_per_step": min,
 }
-"""Training FLOPs and device-seconds, evaluations excluded, and what is taken of several jobs."""
+"""Training FLOPs and device-seconds without evaluations, and the statistic over several jobs."""
 
 
 def measure(run: Path, reference: str, machine: str) -> dict[str, Any]:

@@ -17,22 +17,22 @@ from bench.machine.bounds import LARGEST_SIDE, MOST_HELD_OUT
 def _shard(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int] | None:
     if value is None:
         return None
-    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", value, re.ASCII)
-    if found is None or not 1 <= int(found[1]) <= int(found[2]):
+    match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", value, re.ASCII)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
         raise BenchError(f"--shard takes I/N with I from 1 to N, e.g. 1/8, not {shortened(value, 80)!r}")
-    return int(found[1]) - 1, int(found[2])
+    return int(match[1]) - 1, int(match[2])
 
 
 @click.command()
 @click.option("--corpus", default="world", show_default=True, help="world, or the path of a corpus.")
 @click.option("--subset", "names", callback=types.names, default="high_aesthetic,high_clipscore", show_default=True)
-@click.option("--suite", default="embedded", show_default=True, help="Whose metrics score the corpus.")
+@click.option("--suite", default="embedded", show_default=True, help="Suite whose metrics score the corpus.")
 @click.option("--threshold", type=types.Number(), help="Least score kept, instead of the subset's own.")
 @click.option("--quantile", type=types.Number(0, 1, min_open=True), help="Share of the corpus to keep, best first.")
 @click.option(
     "--holdout", type=click.IntRange(0, MOST_HELD_OUT), default=0, help="Pairs of each subset that no method trains on."
 )
-@click.option("--metric", help="Only score the corpus with this metric and show how the scores lie.")
+@click.option("--metric", help="Only score the corpus with this metric and show the distribution of the scores.")
 @click.option(
     "--resolution",
     type=click.IntRange(1, LARGEST_SIDE),

@@ -74,13 +74,13 @@ def _remedies(ctx: click.Context, param: click.Parameter, value: str | None) -> 
 @click.command()
 @click.argument("what", nargs=-1, required=True)
 @click.option("--suite", default="embedded", show_default=True, help="Prompt sets, metrics and sampling settings.")
-@click.option("--backbone", help="Pipeline of a LoRA or of a lone transformer that does not name its own.")
+@click.option("--backbone", help="Pipeline for a LoRA or a transformer that does not name its own.")
 @click.option("--pass", "passes", type=click.Choice(["all", "generate", "score"]), default="all", show_default=True)
 @click.option(
     "--metrics",
     callback=types.names,
     default="",
-    help="Those of the suite to score with alone; NAME@PROMPT-SET adds one.",
+    help="Score with these of the suite's metrics alone; NAME@PROMPT-SET adds one.",
 )
 @click.option("--guidance", callback=_scales, metavar="SCALES", help="Draw each WHAT at each scale: 1,2,3,4.5,7.")
 @click.option("--steps", callback=_steps, metavar="NUMBERS", help="Draw each WHAT in so many steps: 4,6,10,20,40.")
@@ -88,8 +88,14 @@ def _remedies(ctx: click.Context, param: click.Parameter, value: str | None) -> 
 @click.option("--remedy", callback=_remedies, metavar="NAMES", help="Without training: epsilon_scaling=1.005.")
 @click.option("--probes", is_flag=True, default=None, help="Measure exposure bias too (docs/exposure-bias.md).")
 @click.option("--pairs", metavar="RUN", help="Run whose held-out pairs are read; default: the run of a job or a base.")
-@click.option("--limit", type=click.IntRange(1, 10**9 - 1), help="Prompts per group, for a look: never comparable.")
-@click.option("--name", default="", help="Of run folder and report; default: evaluate-<suite>, or guidance-<suite>.")
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 10**9 - 1),
+    help="Prompts per group, for a quick look; the scores compare with no others.",
+)
+@click.option(
+    "--name", default="", help="Name of the run and the report; default: evaluate-<suite>, or guidance-<suite>."
+)
 @options.revision
 @options.offline
 @options.max_sequence_length

@@ -59,13 +59,13 @@ folders = _group(
 # -- what trains -------------------------------------------------------------------------------------------------------
 
 backbone = click.option("--backbone", help="tiny-sd3, a hub id, or a local diffusers folder of the SD3 family.")
-reward = click.option("--reward", help="Metric that rewards; default: the one a subset was cut by, else aesthetic.")
+reward = click.option(
+    "--reward", help="Metric that is the reward; default: the one a subset was cut by, else aesthetic."
+)
 preferences = click.option(
     "--preferences", help="Corpus of preference pairs; default: the one that goes with the corpus."
 )
-holdout = click.option(
-    "--holdout", type=int, help="Pairs kept from training, for exposure bias; default: fresh ones, if any."
-)
+holdout = click.option("--holdout", type=int, help="Held-out pairs, for exposure bias; default: fresh ones, if any.")
 revision = click.option("--revision", help="Branch, tag or commit of a hub id.")
 offline = click.option("--offline", is_flag=True, default=None, help="Use the hub's cache alone.")
 max_sequence_length = click.option("--max-sequence-length", type=int, help="T5 tokens; default: the backbone's.")
@@ -115,10 +115,12 @@ launching = _group(
     click.option("--gpus-per-node", type=int, help="GPUs that Slurm gives on each machine."),
     click.option("--partition", help="Slurm partition."),
     click.option("--account", help="Slurm account."),
-    click.option("--minutes", "time_minutes", type=int, help="Time limit of a Slurm job, which then is queued again."),
+    click.option(
+        "--minutes", "time_minutes", type=int, help="Time limit of a Slurm job; at its end the job is queued again."
+    ),
     click.option("--cluster", help="slurm, or local: submitit's stand-in on this machine."),
     click.option("--wait/--no-wait", "wait", default=None, help="Wait for the Slurm jobs, or print their ids."),
-    click.option("--launch-file", type=types.PATH, help="TOML file of launcher settings; flags go over it."),
+    click.option("--launch-file", type=types.PATH, help="TOML file of launcher settings; flags override it."),
     click.option("--sbatch", multiple=True, metavar="OPTION=VALUE", help="A further sbatch option; repeatable."),
 )
 
@@ -126,11 +128,17 @@ PLANNING = ("utilisation", "peak_tflops", "gpus")
 """Options that are assumptions of a dry run."""
 planning = _group(
     click.option("--dry-run", is_flag=True, help="Start nothing; print jobs, hours, memory, disk, what is missing."),
-    click.option("--utilisation", type=types.Number(0, 1, min_open=True), help="Of a dry run; default: 0.45."),
     click.option(
-        "--peak-tflops", type=types.Number(0, MOST_TFLOPS, min_open=True), help="Of a GPU in a dry run; default: 989."
+        "--utilisation",
+        type=types.Number(0, 1, min_open=True),
+        help="Model FLOPs utilisation that a dry run assumes; default: 0.45.",
     ),
-    click.option("--gpus", type=click.IntRange(1, MOST_GPUS), help="That share a job in a dry run; default: 8."),
+    click.option(
+        "--peak-tflops",
+        type=types.Number(0, MOST_TFLOPS, min_open=True),
+        help="Peak of the GPU that a dry run assumes; default: 989.",
+    ),
+    click.option("--gpus", type=click.IntRange(1, MOST_GPUS), help="GPUs that share a job in a dry run; default: 8."),
 )
 
 

@@ -14,7 +14,7 @@ from bench.cli.printing import say
 
 @click.command("list")
 @click.argument("kind", required=False)
-@click.option("--config", "method", help="Show the settings of a method, or of a .py file's, with their sources.")
+@click.option("--config", "method", help="Show the settings of a method (a name or a .py file), with their sources.")
 def list_(kind: str | None, method: str | None) -> None:
     """Methods, subsets, suites, metrics, corpora, backbones and experiments, with summaries; or all of one KIND.
 
@@ -71,7 +71,7 @@ def new() -> None:
 
 @new.command("method")
 @click.argument("name")
-@click.option("--out", type=types.FOLDER, help="Folder to write, which must not be there; default: ./NAME.")
+@click.option("--out", type=types.FOLDER, help="Folder to write; it must not exist yet; default: ./NAME.")
 def new_method(name: str, out: Path | None) -> None:
     """Write a package with the method NAME, its settings, an experiment and tests.
 

@@ -38,7 +38,7 @@ def _numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> t
 @options.holdout
 @click.option("--probes/--no-probes", "probes", default=None, help="Measure exposure bias at every evaluation.")
 @click.option("--context", callback=types.names, help="Pipelines evaluated beside the base and never trained.")
-@click.option("--tuned", help="Settings that `bench tune` chose: its tuned.toml. Tables and --set go over them.")
+@click.option("--tuned", help="Settings that `bench tune` chose: its tuned.toml. Tables and --set override them.")
 @click.option("--name", help="Name of the run folder and of the report.")
 @options.model
 @options.computing

@@ -17,9 +17,11 @@ from bench.machine.bounds import LARGEST_INTEGER, MOST_TRIALS
 @click.argument("experiment", type=types.PATH, required=False)
 @click.option("--methods", callback=types.names, help="Methods, or variants of EXPERIMENT; default: its methods.")
 @click.option("--subset", "subsets", callback=types.names, help="Subsets; a trial is a job on each.")
-@click.option("--trials", type=click.IntRange(1, MOST_TRIALS), help="Of each row; default: 8.")
-@click.option("--seed", type=click.IntRange(0, LARGEST_INTEGER), help="Of the trials and of the search; default: 1000.")
-@click.option("--budget", help="Of each trial; default: the experiment's.")
+@click.option("--trials", type=click.IntRange(1, MOST_TRIALS), help="Trials of each row; default: 8.")
+@click.option(
+    "--seed", type=click.IntRange(0, LARGEST_INTEGER), help="Seed of the trials and of the search; default: 1000."
+)
+@click.option("--budget", help="Budget of each trial; default: the experiment's.")
 @click.option("--suite", default="", help="Validation suite; default: the experiment's with _validation after it.")
 @click.option("--prompts", type=types.PATH, help="Validation prompts, one a line, for the metrics that need no facts.")
 @click.option("--objective", default="", help="A metric; default: mean gain over the columns that reports rank.")
@@ -29,10 +31,12 @@ from bench.machine.bounds import LARGEST_INTEGER, MOST_TRIALS
 @options.reward
 @options.preferences
 @options.holdout
-@click.option("--name", default="", help="Of the run folder and the report; default: <experiment>-tune.")
+@click.option("--name", default="", help="Name of the run and the report; default: <experiment>-tune.")
 @options.model
 @options.computing
-@click.option("--set", "settings", multiple=True, metavar="NAME.KEY=VALUE", help="A setting that stays; repeatable.")
+@click.option(
+    "--set", "settings", multiple=True, metavar="NAME.KEY=VALUE", help="A setting that is not varied; repeatable."
+)
 @options.launching
 @click.option("--quiet", is_flag=True, help="Print nothing but errors and what was written.")
 @options.folders

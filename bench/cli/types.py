@@ -41,12 +41,12 @@ def check_folder(path: Path) -> None:
     """Raises OSError unless a path is a folder, or one that can be made: its first part that is there is a folder."""
     for place in (path, *path.absolute().parents):
         try:
-            found = place.stat().st_mode
+            mode = place.stat().st_mode
         except FileNotFoundError:
             if place.is_symlink():  # to nowhere: no folder can be made there
                 raise NotADirectoryError(errno.ENOTDIR, "", str(place)) from None
             continue
-        if not stat.S_ISDIR(found):
+        if not stat.S_ISDIR(mode):
             raise NotADirectoryError(errno.ENOTDIR, "", str(place))
         return
 

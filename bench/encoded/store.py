@@ -37,7 +37,7 @@ from bench.errors import BenchError
 from bench.machine.crew import ALONE, Crew
 
 SHARD_BYTES = 512 * 2**20
-"""Most bytes of rows in one shard. What a killed run loses, what one write needs twice in memory."""
+"""Most bytes of rows in one shard. A killed run loses as much, and a write needs twice as much memory."""
 
 SHARD_ROWS = 4096
 """Most rows in one shard, so that small rows are saved every few seconds too."""
@@ -132,7 +132,7 @@ def _bound(keys: np.ndarray, sums: Mapping[str, np.ndarray]) -> np.ndarray:
 
 
 def _check_metadata(path: Path, actual: Mapping[str, str], expected: Mapping[str, str]) -> None:
-    again = "delete it and what it held is encoded again"
+    again = "delete it; the next run encodes its rows again"
     for name, value in expected.items():
         got = actual.get(name)
         if got == value:
@@ -145,7 +145,7 @@ def _check_metadata(path: Path, actual: Mapping[str, str], expected: Mapping[str
 def damaged(path: Path, why: object) -> BenchError:
     """The one line for a shard that cannot be used."""
     text = " ".join(str(why).split())
-    return BenchError(f"{path} is damaged ({text}); delete it and what it held is encoded again")
+    return BenchError(f"{path} is damaged ({text}); delete it; the next run encodes its rows again")
 
 
 @lru_cache(maxsize=OPEN_MAPS)

@@ -156,7 +156,7 @@ def _latents(work: _Work, corpus: Corpus, manifest: Manifest, shapes: Sequence[t
 
 
 class _Pictures:
-    """Batches of a subset's pictures, read one batch ahead and checked against the subset's keys."""
+    """Batches of a subset's pictures. The next batch is read ahead, and each is checked against the subset's keys."""
 
     def __init__(self, backbone: Backbone, corpus: Corpus, manifest: Manifest, pairs: Sequence[int]) -> None:
         self._backbone, self._corpus, self._manifest, self._pairs = backbone, corpus, manifest, pairs

@@ -90,7 +90,7 @@ def columns_of(suite: Suite, names: Sequence[str], known: Mapping[str, str]) -> 
             raise BenchError(f"say which prompts {name} is to score: {' or '.join(f'{name}@{s}' for s in sets)}")
         wanted[name] = prompt_set or known.get(name, sets[0])
         if known.get(name, wanted[name]) != wanted[name]:
-            raise BenchError(f"{name} scores {known[name]} in this run already, and a column is of one prompt set")
+            raise BenchError(f"{name} scores {known[name]} in this run already, and a column has one prompt set")
     return wanted
 
 

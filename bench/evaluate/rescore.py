@@ -86,5 +86,5 @@ def _check_weights(now: Mapping[str, Any], then: Mapping[str, Any], evaluations:
     if any("score" in cell and cell["version"] == now["version"] for cell in cells):
         raise BenchError(
             f"{run} holds scores of {now['name']} with other weights ({then.get('weights')}, and here "
-            f"{now.get('weights')}): they would not compare"
+            f"{now.get('weights')}): the scores would not compare"
         )

@@ -51,7 +51,7 @@ def evaluate(
     failed = {}
     names, left_out = expand(config.what)
     if left_out:
-        progress.say(f"left out, being neither base nor job: {', '.join(left_out)}")
+        progress.say(f"left out, because they are neither base nor job: {', '.join(left_out)}")
     for what in names:
         try:
             subject = find_subject(what, backbone=config.backbone, revision=config.revision)
@@ -278,10 +278,10 @@ class _Rows:
             for row in self.rows:
                 if row.suite.sampler.solver != EULER or row.suite.sampler.remedy:
                     continue  # probes follow Euler steps alone, so they would say the same of each
-                found = readers(
+                of_subset = readers(
                     self.subject, self.config.pairs, row.suite, backbone, self.cache, self.engine, self.progress
                 )
-                for subset, reader in found:
+                for subset, reader in of_subset:
                     reader.read(policy, row.evaluation / records.PROBES / subset)
         except BenchError as error:
             if self.engine.world_size > 1:  # the others may be inside a collective and cannot know

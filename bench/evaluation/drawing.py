@@ -112,7 +112,7 @@ def draw_suite(
 
 
 def clear_others(evaluations: Path, keep: str, fraction: float) -> None:
-    """Delete what stands in the way of a job's evaluation: others at the same ``fraction``, and what others began.
+    """Delete evaluations of a job at the same ``fraction``, and unfinished ones.
 
     Both are of an earlier start of the job. Only whoever holds the job may call it.
 
@@ -217,7 +217,7 @@ class _Drawing:
             self.images[name] = _ImageFile(pictures.digest(content.getvalue()), problem_of(picture))
 
     def _rows(self, prompts: PromptSet, batch: Sequence[Drawn]) -> list[SampleLine]:
-        """Rows of images that are there; one that is not was no number."""
+        """Rows of the images. A missing image was not a number."""
         rows = []
         for one in batch:
             name = self._file(prompts, one)

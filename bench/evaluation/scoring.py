@@ -113,7 +113,7 @@ class _Scoring:
             yield sum(map(len, units[first : first + turn])), self.engine.gather_rows(cells)
 
     def _unready(self) -> str | None:
-        """Why the metric cannot score at all."""
+        """Reason why the metric cannot score at all."""
         try:
             self.metric.prepare()
         except Missing as error:

@@ -59,9 +59,9 @@ class PipelineRule(Settings):
 
 
 class ExperimentConfig(Settings):
-    """An experiment. The defaults are the embedded one that ``make run`` runs.
+    """An experiment. The defaults are those of ``make run``.
 
-    What it accepts a report can read: names join into folders, so none holds ``--``, and every number is bounded.
+    Reports can read every accepted value: names join into folders, so none holds ``--``, and every number is bounded.
     """
 
     name: str = Field(
@@ -69,7 +69,7 @@ class ExperimentConfig(Settings):
     )
     methods: tuple[str, ...] = Field(registry.DEFAULT_METHODS, min_length=1)
     plugins: tuple[str, ...] = Field(
-        (), description="files of methods; added by naming a file among the methods, and absolute when read"
+        (), description="files of methods; a file that `methods` names is added here, with its absolute path"
     )
     subsets: tuple[str, ...] = Field(("high_aesthetic",), min_length=1)
     seeds: tuple[Seed, ...] = Field((0,), min_length=1, max_length=MOST_SEEDS)
@@ -110,7 +110,7 @@ class ExperimentConfig(Settings):
         None,
         ge=0,
         le=MOST_HELD_OUT,
-        description="pairs that no method trains on, for measures of exposure bias; default: 256 fresh ones of the "
+        description="pairs that no method trains on, for measures of exposure bias; default: 256 fresh pairs of the "
         "world, none of another corpus",
     )
     probes: bool = Field(True, description="read measures of exposure bias at every evaluation")
@@ -124,7 +124,7 @@ class ExperimentConfig(Settings):
     preferences: CorpusName = Field(
         "", description="corpus of preference pairs; default: the one that goes with the corpus"
     )
-    tuned: Tuned | None = Field(None, description="file that `bench tune` left; what it holds lies under the tables")
+    tuned: Tuned | None = Field(None, description="file that `bench tune` wrote; the tables override its settings")
 
     @field_validator("methods", "subsets")
     @classmethod
@@ -133,7 +133,8 @@ class ExperimentConfig(Settings):
             if not is_name(name) or name[0] in ".-" or name[-1] == "-" or "--" in name or name in ROWS:
                 raise PydanticCustomError(
                     "name",
-                    "a name is a part of a folder: without '/' and '--', without '-' at an end, and none of ours",
+                    "a name becomes a part of a folder's name: it holds no '/' and no '--', has no '-' at either end, "
+                    f"and is none of {', '.join(ROWS)}",
                 )
         return value
 
@@ -177,11 +178,11 @@ class ExperimentConfig(Settings):
         return {key: value for key, value in tuned.items() if key not in own}
 
     def _layers(self, name: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any], dict[str, Any]]:
-        """What the tuned file and the tables give the method, then what they give the variant; later goes over."""
+        """Settings of the method (tuned, table), then of its variant (tuned, table). A later one overrides."""
         method, tuned = self.method_of(name), self.tuned
         own = {key: value for key, value in self.variant.get(name, {}).items() if key != "method"}
-        found = (tuned.method.get(method, {}), tuned.variant.get(name, {})) if tuned else ({}, {})
-        return found[0], self.method.get(method, {}), found[1], own
+        tables = (tuned.method.get(method, {}), tuned.variant.get(name, {})) if tuned else ({}, {})
+        return tables[0], self.method.get(method, {}), tables[1], own
 
     @property
     def fractions(self) -> tuple[float, ...]:
@@ -217,11 +218,11 @@ def read_experiment(path: Path | None, flags: Mapping[str, Any], settings: Seque
         if not re.fullmatch(r"\w[\w.]*", name) or name in registry.table("methods"):
             raise BenchError(f"a variant needs a name of its own, of letters, digits, _ and .; not {name!r}")
         if "method" not in variant:
-            raise BenchError(f'[variant.{name}] says of no method what it varies; add method = "…"')
+            raise BenchError(f'[variant.{name}] does not name the method that it varies; add method = "…"')
     methods = tuple(config.method_of(name) for name in config.trained)
     unused = [name for name in config.variant if name not in config.trained]
     if unused:
-        raise unknown("variant without a place in methods", unused[0], config.trained)
+        raise BenchError(f"no row of methods trains with the variant {unused[0]!r}; add it to methods, or remove it")
     rewards = (config.reward,) if config.reward else ()
     for kind, names in (
         ("methods", methods), ("subsets", config.subsets), ("suites", (config.suite,)), ("metrics", rewards),
@@ -253,10 +254,10 @@ def _tables_of(values: Mapping[str, Any]) -> dict[str, Any]:
     rows, subsets = (values.get(key, fields[key].default) for key in ("methods", "subsets"))
     stages = {stage for row in rows for stage in plugins.stages_of(row)}
     behind = {variants[stage]["method"] if stage in variants else stage for stage in stages}
-    kept = {"variant": stages, "method": behind, "pipeline": set(rows), "subset": set(subsets)}
+    names = {"variant": stages, "method": behind, "pipeline": set(rows), "subset": set(subsets)}
     return {
         kind: {name: table for name, table in values[kind].items() if name in chosen}
-        for kind, chosen in kept.items()
+        for kind, chosen in names.items()
         if kind in values
     }
 
@@ -281,13 +282,13 @@ def _with_files(values: Mapping[str, Any], flags: Mapping[str, Any], path: Path 
     beside = path.parent if path is not None else None
     folder = beside if flags.get("methods") is None else None
     rows = [plugins.stages_of(name) for name in methods]
-    given = [part for row in rows for part in row if plugins.is_path(part)]
-    paths = [plugins.path_of(file, beside) for file in files] + [plugins.path_of(file, folder) for file in given]
+    method_files = [part for row in rows for part in row if plugins.is_path(part)]
+    paths = [plugins.path_of(file, beside) for file in files] + [plugins.path_of(file, folder) for file in method_files]
     if not paths:
         return {}
     plugins.register_all(paths)
     named = ("+".join(plugins.named(part, folder) for part in row) for row in rows)
-    return {"plugins": tuple(dict.fromkeys(map(str, paths)))} | ({"methods": tuple(named)} if given else {})
+    return {"plugins": tuple(dict.fromkeys(map(str, paths)))} | ({"methods": tuple(named)} if method_files else {})
 
 
 def settings_of(name: str, settings: Sequence[str]) -> dict[str, Any]:

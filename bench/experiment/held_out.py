@@ -48,7 +48,7 @@ def probe_reader(workbench: Workbench, corpus: Corpus, manifest: Manifest, suite
                 count=count, at_most=affordable(suite, probing), crew=crew,
             )  # fmt: skip
             if not part.count:
-                raise BenchError("an evaluation is too short for any; a quarter of its forwards is what they may cost")
+                raise BenchError("an evaluation is too short for them: they may cost at most a quarter of its forwards")
             data = training_data(backbone, source, part, workbench.cache, text_limit=math.inf, crew=crew)
     except BenchError as error:
         if engine.world_size > 1:  # the others may be inside a collective and cannot know

@@ -74,8 +74,8 @@ class Rows:
         """Evaluate the pretrained model: row zero of every table."""
         backbone, probes = self.workbench.backbone, NOT_TRAINED / records.PROBES
         probed = [probes / name / "probes.json" for name in self.readers]
-        with self._owed(records.BASE, DRAWN_UNTRAINED, *probed) as owed:
-            if owed:
+        with self._hold(records.BASE, DRAWN_UNTRAINED, *probed) as unfinished:
+            if unfinished:
                 policy = Policy(backbone.transformer(), backbone.scheduler(), self.null, self.workbench.engine)
                 head = {"job": records.BASE, "method": records.BASE}
                 with self._evaluated(head, self.evaluator.painter(policy), backbone.fingerprint):
@@ -86,8 +86,8 @@ class Rows:
         """Evaluate a pipeline that is never trained, through diffusers: a row beside the base."""
         engine, config = self.workbench.engine, self.workbench.config
         row = f"{records.CONTEXT}--" + re.sub(r"[^\w.-]+", "-", name.strip("/")).lower()
-        with self._owed(row, DRAWN_UNTRAINED) as owed:
-            if not owed:
+        with self._hold(row, DRAWN_UNTRAINED) as unfinished:
+            if not unfinished:
                 engine.main_first(lambda: refuse_another_model(self.run / row, name))
                 return
             pipeline = engine.main_first(
@@ -116,22 +116,22 @@ class Rows:
             write_status(folder, "finished")
 
     @contextmanager
-    def _owed(self, row: str, *left: Path) -> Iterator[bool]:
-        """Hold a row for as long as the context lasts; False where it is finished, with ``left`` in its folder."""
+    def _hold(self, row: str, *files: Path) -> Iterator[bool]:
+        """Hold a row for as long as the context lasts; True unless it is finished, with ``files`` in its folder."""
         engine, progress, folder = self.workbench.engine, self.workbench.progress, self.run / row
         with hold_lock(self.run, row, engine, progress.say):
-            finished = read_status(folder)["status"] == "finished" and all((folder / name).exists() for name in left)
-            owed = not engine.broadcast(finished)
-            if not owed:
+            complete = all((folder / name).exists() for name in files)
+            unfinished = not engine.broadcast(complete and read_status(folder)["status"] == "finished")
+            if not unfinished:
                 progress.skip(row)
-            yield owed
+            yield unfinished
 
     # -- jobs ------------------------------------------------------------------------------------------------------
 
     def do(self, job: JobSpec, data: TrainingData) -> str | None:
         """Do what is left of a job; returns the reason if it failed."""
-        with self._owed(job.name) as owed:
-            reason = self._train(job, data) if owed else None
+        with self._hold(job.name) as unfinished:
+            reason = self._train(job, data) if unfinished else None
             if reason is None:
                 self._wind_up(self.run / job.name)
             return reason
@@ -237,8 +237,8 @@ class Rows:
 
 def _where(recipe: Recipe, error: BaseException) -> str:
     """``file:line: `` of the last line of a method that an error passed through, or nothing."""
-    found = (MethodFiles.of(stage.method).of_error(error) for stage in reversed(recipe.stages))
-    return next((f"{place}: " for place in found if place), "")
+    places = (MethodFiles.of(stage.method).of_error(error) for stage in reversed(recipe.stages))
+    return next((f"{place}: " for place in places if place), "")
 
 
 def _lies_in(error: OSError, folder: Path) -> bool:

@@ -78,6 +78,6 @@ def reward_metric(config: ExperimentConfig, subset: str, needs: Needs, suite: Su
         metric = registry.load("metrics", config.reward)
         if metric.needs_facts or metric.per_prompt:
             why = "checks facts that captions do not hold" if metric.needs_facts else "compares a prompt's pictures"
-            raise BenchError(f"{config.reward} cannot reward: it {why}")
+            raise BenchError(f"{config.reward} cannot be the reward: it {why}")
         return config.reward
     return suite.roles[registry.load("subsets", subset).role or "aesthetic"]

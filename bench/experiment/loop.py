@@ -35,10 +35,10 @@ CHECKPOINT_SHARE = 20.0
 
 
 IDLE_STEPS = 100
-"""A job that spends nothing for so long would never end: its budget counts what the method no longer does."""
+"""A job that spends nothing in so many steps would never end: the method no longer does what its budget counts."""
 
 BARREN_STEPS, BARREN_SHARE = 10, 0.1
-"""So many steps that make no update, and cost so much of the budget, end a job: it would spend the rest for nothing."""
+"""So many steps without an update, at such a share of the budget, end a job: the rest would be wasted."""
 
 
 OVERSPENT = 0.05
@@ -47,11 +47,11 @@ Whether there is a next step is decided by that one, so a step may overshoot whe
 
 
 AGAIN = "delete it to start the job again"
-"""What to do about a checkpoint that cannot be used."""
+"""Advice for a checkpoint that cannot be used."""
 
 
 class OutOfMemory(Exception):
-    """A device is full: what lowers memory. It strikes one process, and the others cannot know."""
+    """The device is full; the message says which options need less memory. The other processes cannot know."""
 
 
 @dataclass
@@ -261,8 +261,8 @@ class JobRun:
             )
         if currency != "device-seconds" and spent > amount * (1 + OVERSPENT) and cost > 2 * dearest:
             raise JobFailure(
-                f"the method overspent: step {self.session.ledger.step} cost {cost:.3g} {currency}, where none before "
-                f"it cost more than {dearest:.3g}, and took {spent / amount:.0%} of the budget"
+                f"the method overspent: step {self.session.ledger.step} cost {cost:.3g} {currency}, and no step "
+                f"before it more than {dearest:.3g}; {spent / amount:.0%} of the budget is spent"
             )
 
     # -- evaluation ------------------------------------------------------------------------------------------------
@@ -372,14 +372,14 @@ def _stop_between_steps() -> Iterator[Callable[[], bool]]:
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
-    asked, usual = threading.Event(), signal.getsignal(signal.SIGINT)
+    interrupt, usual = threading.Event(), signal.getsignal(signal.SIGINT)
 
     def ask(number: int, frame: object) -> None:
-        asked.set()
+        interrupt.set()
         signal.signal(signal.SIGINT, usual)
 
     signal.signal(signal.SIGINT, ask)
     try:
-        yield asked.is_set
+        yield interrupt.is_set
     finally:
         signal.signal(signal.SIGINT, usual)

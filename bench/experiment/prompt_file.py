@@ -47,7 +47,7 @@ def with_prompts(suite: Suite, path: Path) -> Suite:
         )
     )
     if not metrics:
-        raise BenchError(f"every metric of the suite {suite.name} needs facts of a prompt, which a text file has not")
+        raise BenchError(f"every metric of the suite {suite.name} needs facts of a prompt, and a text file has none")
     digest = hashlib.sha256(data).hexdigest()[:12]
     prompts = tuple(Prompt(f"{number:05d}", text) for number, text in enumerate(texts))
     return replace(

@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from bench.experiment.workbench import Workbench
 
 NOT_TRAINED = Path("evaluations/0")
-"""Where the one evaluation of a row lies that is not trained."""
+"""Folder of the single evaluation of a row that is not trained."""
 DRAWN_UNTRAINED = NOT_TRAINED / "evaluation.json"
-"""What such a row has once all its images are drawn."""
+"""File that such a row has once all its images are drawn."""
 
 # -- experiment.json ---------------------------------------------------------------------------------------------------
 
@@ -103,12 +103,16 @@ def write_job(folder: Path, made: JobRecord) -> None:
     if path.exists() and not nothing:
         younger = {key: record[key] for key in ("origin", "stages")}  # than the first records, which lack them
         old = younger | records.read_raw(JobRecord, path)
-        known, given = old.get("preferences"), record["preferences"]
-        others = known and given and any(known[key] != given[key] for key in records.PREFERENCES if key in known)
+        old_pairs, new_pairs = old.get("preferences"), record["preferences"]
+        others = (
+            old_pairs
+            and new_pairs
+            and any(old_pairs[key] != new_pairs[key] for key in records.PREFERENCES if key in old_pairs)
+        )
         _refuse_another(folder, old, record, (*records.CONFIGURED, "preferences") if others else records.CONFIGURED)
-        if known or not given:
+        if old_pairs or not new_pairs:
             return
-        record = old | {"preferences": given}  # a job that lacked them has not trained
+        record = old | {"preferences": new_pairs}  # a job that lacked them has not trained
     records.write_json(path, record)
 
 
@@ -146,8 +150,8 @@ def job_record(config: ExperimentConfig, job: JobSpec, data: SubsetData) -> JobR
 
 def _tuned(config: ExperimentConfig, row: str) -> dict[str, Any] | None:
     """Which settings of a row's stages come from the tuned file, and how they were chosen; None if none does."""
-    values = {stage: found for stage in config.stages_of(row) if (found := config.tuned_of(stage))}
-    return {"values": values, **config.tuned.origin()} if config.tuned and values else None
+    values = {stage: settings for stage in config.stages_of(row) if (settings := config.tuned_of(stage))}
+    return {"values": values, **config.tuned.record()} if config.tuned and values else None
 
 
 # -- logs --------------------------------------------------------------------------------------------------------------
@@ -201,7 +205,7 @@ def untrained_header(weights: str | None = None) -> EvaluationRecord:
 
 
 def refuse_another_model(folder: Path, name: str) -> None:
-    """BenchError if the context row in ``folder`` shows another model than the one that is called ``name`` now.
+    """BenchError if the context row in ``folder`` is of another model than the one that has the ``name`` now.
 
     A model of the hub is known by its id and the recorded commit; a folder is hashed.
     """
@@ -214,7 +218,7 @@ def refuse_another_model(folder: Path, name: str) -> None:
         same = held["fingerprint"] == hub.fingerprint(local.resolve())
     if not same:
         raise BenchError(
-            f"{folder} shows another model than {name} is now ({held.get('id', name)}, as it was then); "
+            f"{folder} holds images of another model than the present {name} (then: {held.get('id', name)}); "
             f"give this experiment a name with --name, or delete {folder}"
         )
 

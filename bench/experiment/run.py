@@ -98,8 +98,8 @@ def run_experiment(
     if engine.is_main:
         for job in jobs:  # every configuration is checked before the first job spends anything
             write_job(folder / job.name, job_record(config, job, data.subsets[job.key.subset]))
-        origin = Source(config.backbone, config.revision).record()
-        records.write_json(folder / "config.json", config.model_dump(mode="json") | origin)
+        source = Source(config.backbone, config.revision).record()
+        records.write_json(folder / "config.json", config.model_dump(mode="json") | source)
     engine.barrier()
     failed = {}
     specs = {job.key: job for job in jobs}

@@ -64,16 +64,15 @@ def read_values(
 
 
 def read_toml(data: str | bytes, what: str) -> dict[str, Any]:
-    """The values of a TOML text. BenchError, which ``what`` begins, for what is none, or nests too deep to be read."""
+    """The values of a TOML text. BenchError, which begins with ``what``, for other texts and for too deep nesting."""
     try:
         return tomllib.loads(data.decode("utf-8-sig") if isinstance(data, bytes) else data)
     except RecursionError as error:
         raise BenchError(f"{what} nested more than {DEEPEST_SETTING} deep, which no setting is") from error
     except ValueError as error:
-        told = type(error) is not ValueError  # else Python's own, of a number with more digits than it reads
-        raise BenchError(
-            f"{what} no valid TOML: {error if told else 'it holds a number of too many digits'}"
-        ) from error
+        # A plain ValueError is Python's own, of a number with more digits than it reads.
+        reason = "it holds a number of too many digits" if type(error) is ValueError else error
+        raise BenchError(f"{what} no valid TOML: {reason}") from error
 
 
 def check_value(value: Any, where: str) -> None:
@@ -105,7 +104,7 @@ def _parts(value: Any) -> Iterator[tuple[int, Any]]:
 
 
 def validated(model: type[Any], values: Mapping[str, Any], prefix: str) -> Any:
-    """An instance of a pydantic model. BenchError for the first value that cannot be, which ``prefix`` begins."""
+    """An instance of a pydantic model. BenchError, which begins with ``prefix``, for the first invalid value."""
     for name, value in values.items():
         check_value(value, f"{prefix}{name}")
     try:

@@ -1,4 +1,4 @@
-"""A file of tuned settings, as ``bench tune`` leaves it and an experiment reads it."""
+"""A file of tuned settings. ``bench tune`` writes it and an experiment reads it."""
 
 from __future__ import annotations
 
@@ -26,33 +26,35 @@ class Tuned(Settings):
     backbone: str
     corpus: str
     subsets: tuple[str, ...]
-    prompts: tuple[str, ...] = Field((), description="keys (``prompt_key``) of the prompts that chose")
+    prompts: tuple[str, ...] = Field(
+        (), description="keys (``prompt_key``) of the prompts that the settings were chosen on"
+    )
     method: dict[str, dict[str, Any]] = Field({})
     variant: dict[str, dict[str, Any]] = Field({})
     sha256: str = Field("", description="of the file; not in it")
 
-    def origin(self) -> dict[str, Any]:
+    def record(self) -> dict[str, Any]:
         """How the settings were chosen, without them."""
         return self.model_dump(mode="json", exclude={"method", "variant", "prompts"})
 
     def check_prompts(self, texts: Iterable[str], suite: str) -> None:
-        """BenchError if one of the prompts that a suite reports chose the settings."""
+        """BenchError if the settings were chosen on a prompt that a suite reports."""
         keys = set(self.prompts)
         if shared := next((text for text in texts if prompt_key(text) in keys), None):
             raise BenchError(
-                f"the settings were tuned on prompts that {suite} reports, {shared!r} among them, so it cannot "
-                "compare; tune on other prompts"
+                f"the settings were tuned on prompts that {suite} reports, {shared!r} among them, so its "
+                "scores would be unfair; tune on other prompts"
             )
 
 
 def prompt_key(text: str) -> str:
-    """Sixteen digits by which a prompt is known again, whatever its capitals and spaces."""
+    """Sixteen digits that stand for a prompt. Capitals and the number of spaces do not change them."""
     plain = re.sub(r"\s+", " ", text.strip()).casefold()
     return hashlib.sha256(plain.encode()).hexdigest()[:16]
 
 
 def read_tuned(path: Path) -> Tuned:
-    """Read such a file. BenchError: one line for one that is not there or is none."""
+    """Read a file of tuned settings. BenchError, one line, for a missing file or one of another kind."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -67,7 +69,7 @@ def read_tuned(path: Path) -> Tuned:
 def to_toml(tuned: Tuned) -> str:
     """The file's text."""
     lines = ['# Written by `bench tune`. An experiment reads it with `tuned = "…"` or --tuned; see docs/tuning.md.']
-    lines += [f"{key} = {_value(value)}" for key, value in tuned.origin().items() if key != "sha256"]
+    lines += [f"{key} = {_value(value)}" for key, value in tuned.record().items() if key != "sha256"]
     rows = (tuned.prompts[i : i + 6] for i in range(0, len(tuned.prompts), 6))
     keys = [f"    {', '.join(map(_value, row))}," for row in rows]
     lines += ["prompts = [ # the first digits of the SHA-256 of each", *keys, "]"]
@@ -87,12 +89,14 @@ def _value(value: Any) -> str:
 
 
 def check_tuned(tuned: Tuned, *, backbone: str, suite: str, seeds: tuple[int, ...]) -> None:
-    """BenchError where an experiment must not use the settings, since they are another model's or saw its tests."""
+    """BenchError for settings of another model, and for settings that were tuned on the experiment's own tests."""
     if tuned.backbone != backbone:
         raise BenchError(f"the tuned settings are those of {tuned.backbone}, not of {backbone}; tune on {backbone}")
     if tuned.suite == suite:
         raise BenchError(
-            f"the settings were tuned on the suite {suite}, which therefore cannot compare; report another"
+            f"the settings were tuned on the suite {suite}, so its scores would be unfair; report another suite"
         )
     if tuned.seed in seeds:
-        raise BenchError(f"the settings were tuned on seed {tuned.seed}, which therefore cannot compare; leave it out")
+        raise BenchError(
+            f"the settings were tuned on seed {tuned.seed}, so its jobs would be unfair; leave that seed out"
+        )

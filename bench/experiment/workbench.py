@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Workbench:
-    """What every part of an experiment works with: its settings, and what has been made of them.
+    """The objects that every part of an experiment uses: its settings, and the objects made from them.
 
     Attributes:
         cache: folder of corpora, scores and latents.

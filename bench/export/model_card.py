@@ -291,7 +291,7 @@ def _provenance(study: Study, record: JobRecord, source: Source, backbone: str) 
 
 def _licence_text(backbone: str, terms: dict[str, str]) -> str:
     if not terms:
-        return f"{backbone} states no licence in its folder. What holds for it holds for these weights."
+        return f"{backbone} states no licence in its folder. Its terms hold for these weights too."
     named = ", ".join(terms[key] for key in ("license_name", "license", "license_link") if key in terms)
     return f"That of {backbone}: {named}."
 

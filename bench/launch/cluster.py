@@ -104,7 +104,7 @@ def _wait(queue: Queue, jobs: dict[str, str], seconds: float, progress: Progress
 
 @dataclass(frozen=True)
 class _Gathered:
-    """What is known when all cluster jobs are over: name to id, and name to last state."""
+    """The cluster jobs when all are over: name to id, and name to last state."""
 
     folder: Path
     queue: Queue

@@ -1,4 +1,4 @@
-"""How a worker ends, and what its launcher makes of that in the records."""
+"""How a worker ends, and how its launcher records that."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ def _stopped(folder: Path) -> bool:
 
 def preparations(folder: Path) -> list[str]:
     """Recorded models that are evaluated and not trained."""
-    found = [path.parent.name for path in folder.glob("*/status.json")]
-    return sorted(name for name in found if name == BASE or name.startswith(f"{CONTEXT}-"))
+    names = [path.parent.name for path in folder.glob("*/status.json")]
+    return sorted(name for name in names if name == BASE or name.startswith(f"{CONTEXT}-"))
 
 
 def outcome(folder: Path, names: Iterable[str], unfinished: str = "the same command resumes it") -> Outcome:

@@ -117,7 +117,7 @@ def run_processes(command: Sequence[str], processes: int, grace: int) -> GroupEn
     entry, *arguments = bound(command)
     # As many threads as there are cores would be that many for each process; torchrun, too, bounds them.
     os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // processes, 1)))
-    with scratch() as logs, _none_left(grace), _signals_kept(), _silent():
+    with scratch() as logs, _none_left(grace), _same_handlers(), _silent():
         agent = LaunchConfig(
             min_nodes=1,
             max_nodes=1,
@@ -134,8 +134,8 @@ def run_processes(command: Sequence[str], processes: int, grace: int) -> GroupEn
             elastic_launch(agent, entry)(*arguments)
         except ChildFailedError as error:
             return first_end(error.failures)
-        except SignalException as told:
-            note(told.sigval)
+        except SignalException as stop:
+            note(stop.sigval)
             return GroupEnd(ends.INTERRUPTED)
     return GroupEnd(ends.FINE)
 
@@ -208,7 +208,7 @@ def _none_left(grace: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _signals_kept() -> Iterator[None]:
+def _same_handlers() -> Iterator[None]:
     """Puts back the handlers that the agent leaves replaced."""
     usual = {number: signal.getsignal(number) for number in _AGENT_SIGNALS}
     try:

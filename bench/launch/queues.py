@@ -77,8 +77,8 @@ class SlurmQueue:
             raise BenchError("there is no Slurm here (squeue is not on the PATH); run where there is") from error
         except subprocess.CalledProcessError:  # the controller restarts or is busy; the jobs do not mind
             return dict.fromkeys(ids, "UNKNOWN")
-        found = dict(line.strip().split("|") for line in listed.splitlines())
-        return {job: found.get(job, "GONE") for job in ids}
+        states = dict(line.strip().split("|") for line in listed.splitlines())
+        return {job: states.get(job, "GONE") for job in ids}
 
     def logs(self, job: str) -> str:
         return f"{self._folder}/{job}_"

@@ -115,14 +115,14 @@ class Rank:
 
 _running: subprocess.Popen[bytes] | None = None
 """This process's worker. Not in Rank, which is pickled."""
-_asked = False
+_stop_request = False
 """Whether the worker was told to stop."""
 
 
 def run_worker(command: tuple[str, ...]) -> int:
     """Run the worker; its exit code, or the negative number of the signal that killed it."""
-    global _running, _asked
-    _asked = False
+    global _running, _stop_request
+    _stop_request = False
     signal.signal(signal.SIGTERM, _stop)  # submitit's handler ignores it
     # On this machine Ctrl-C reaches everything in the terminal's session; the worker is to hear of it once, from here.
     _running = subprocess.Popen(bound(command), start_new_session=os.environ.get("SUBMITIT_EXECUTOR") == "local")
@@ -130,7 +130,7 @@ def run_worker(command: tuple[str, ...]) -> int:
     os.waitid(os.P_PID, _running.pid, os.WEXITED | os.WNOWAIT)
     code = _running.wait()
     _running = None
-    if _asked and -code in STOP_SIGNALS:  # it was told before it could listen
+    if _stop_request and -code in STOP_SIGNALS:  # it was told before it could listen
         return ends.INTERRUPTED
     return code
 
@@ -145,8 +145,8 @@ def _true_reason(code: int, reason: str, word: Path) -> str:
 
 
 def _stop(number: int = 0, frame: FrameType | None = None) -> None:
-    global _asked
-    _asked = True
+    global _stop_request
+    _stop_request = True
     if _running is not None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(_running.pid, signal.SIGTERM)
@@ -184,7 +184,7 @@ def stop_others() -> None:
 
 def _leave_interrupted() -> None:
     """Rank 0's worker stopped with a checkpoint and submitit's handler did not queue the job again."""
-    if _asked and os.environ.get("SUBMITIT_EXECUTOR") == "slurm":
+    if _stop_request and os.environ.get("SUBMITIT_EXECUTOR") == "slurm":
         # SIGTERM: pre-emption puts the job back into the queue once its time is up, scancel does not. Slurm decides;
         # a job that had ended by itself would not be queued again.
         while True:

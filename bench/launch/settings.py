@@ -44,7 +44,10 @@ class LaunchSettings(Settings):
     )
     time_outs: int = Field(20, ge=0, le=1000, description="times that a job may reach its time limit and still go on")
     signal_seconds: int = Field(
-        120, ge=1, le=24 * 3600, description="from the call to stop to the kill: room for one step and its checkpoint"
+        120,
+        ge=1,
+        le=24 * 3600,
+        description="seconds from the signal to stop to the kill: time for one step and its checkpoint",
     )
     array_parallelism: int | None = Field(
         None,

@@ -40,13 +40,13 @@ def stop_signals(*, then_ignored: bool = False) -> Iterator[None]:
         then_ignored: keep ignoring them afterwards, because the process ends there: when one of a group has ended, the
             launcher tells the others to, which may be about to end in good order.
     """
-    asked = False
+    stopping = False
 
     def stop(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked:
+        nonlocal stopping
+        if stopping:
             return
-        asked = True
+        stopping = True
         note(number)
         held = signal.getsignal(signal.SIGINT)
         if callable(held):

@@ -1,4 +1,4 @@
-"""How large what a user gives may be, each with its reason. What is beyond is mistyped, and is refused at once.
+"""Upper bounds of a user's settings, each with its reason. A larger value is a mistake, and is refused at once.
 
 Nothing heavy is imported here: the command line reads these before it does anything. The bounds are ours where no
 source is named.

@@ -100,10 +100,10 @@ class Engine:
         try:
             accelerator = Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=[replication, group])
         except (KeyError, ValueError) as error:  # of its own variables, whose words it holds against its lists
-            told = ", ".join(sorted(name for name in os.environ if name.startswith(("ACCELERATE_", "FSDP_"))))
+            variables = ", ".join(sorted(name for name in os.environ if name.startswith(("ACCELERATE_", "FSDP_"))))
             raise BenchError(
                 f"the environment does not say how processes share the work: {' '.join(str(error).split())}; set right "
-                f"or unset {told or 'the variables of your launcher'}"
+                f"or unset {variables or 'the variables of your launcher'}"
             ) from error
         device = accelerator.device
         auto = torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported(False) else torch.float32

@@ -1,4 +1,4 @@
-"""Environment variables that others read, and read badly: a word where they want a number ends them in a traceback."""
+"""Environment variables that libraries read. A word in place of a number would end in a library's traceback."""
 
 from __future__ import annotations
 

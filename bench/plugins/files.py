@@ -73,8 +73,8 @@ def register(path: Path) -> str:
     """Register the one method of a file under the file's stem, for this process, and return that name.
 
     Raises:
-        BenchError: one line for a file that is not there, does not import, holds no method or several, or has a name
-            that is none or is taken.
+        BenchError: one line for a file that is missing, does not import or does not hold exactly one method; and for a
+            file name that is no valid name, or is the name of another method.
     """
     name = path.stem
     if not path.is_file():
@@ -126,7 +126,7 @@ def load(name: str) -> type[PostTrainingMethod]:
 
 
 def undeclared(method: object) -> str | None:
-    """What a method's class lacks to be one, in words, or None."""
+    """Reason why a class is no method, or None."""
     from bench.method import MethodConfig, Needs, PostTrainingMethod, Traits
 
     if not (isinstance(method, type) and issubclass(method, PostTrainingMethod)):

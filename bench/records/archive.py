@@ -17,7 +17,7 @@ from bench.records.atomic import scratch
 from bench.records.reading import check_run
 
 SUFFIX = ".tar.xz"
-KEPT = (
+RECORDS = (
     "*/job.json",
     "*/status.json",
     "*/meter.jsonl",
@@ -68,12 +68,12 @@ def pack(run: Path, out: Path, images: Iterable[Path], copies: Mapping[Path, str
     if not out.name.endswith(SUFFIX):
         raise BenchError(f"an archive ends in {SUFFIX}; {out} does not")
     check_run(run)
-    files = {*run.glob("*.json"), *(path for pattern in KEPT for path in run.glob(pattern))}
+    files = {*run.glob("*.json"), *(path for pattern in RECORDS for path in run.glob(pattern))}
     files |= {path for path in images if path.is_symlink() or path.is_file()}
     copied = {pictures.copy_of(path): (path, sha256) for path, sha256 in (copies or {}).items()}
     for path in sorted(files | {path for path, _ in copied.values()}):
         if link := next((part for part in _below(run, path) if part.is_symlink()), None):
-            raise BenchError(f"{link} is a link, and an archive follows none; put the file itself there")
+            raise BenchError(f"{link} is a link, and an archive follows no link; put the file itself there")
     name = run.resolve().name  # of `.` too
     number = 0
 
@@ -133,7 +133,7 @@ def _folder(archive: Path, stack: ExitStack) -> Path:
         if isinstance(error, OSError) and error.errno in FULL:
             raise of_path(error, target) from error
         raise BenchError(f"{archive} is no archive of a run ({error})") from error
-    found = [path.parent for path in target.glob("*/experiment.json")]
-    if len(found) != 1:
-        raise BenchError(f"{archive} is no archive of a run: it holds {len(found)} experiment.json")
-    return found[0]
+    runs = [path.parent for path in target.glob("*/experiment.json")]
+    if len(runs) != 1:
+        raise BenchError(f"{archive} is no archive of a run: it holds {len(runs)} experiment.json")
+    return runs[0]

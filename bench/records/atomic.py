@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and what a process that was killed left of others.
+"""Files that exist whole or not at all, and the unfinished files of killed processes.
 
 A file is written under another name first, ``.NAME.XXXXXXXX.partial``, and its writer holds a lock on it. The lock is
 the system's and ends with the process, however that ends. So what is not locked belongs to nobody and is deleted: in
@@ -25,7 +25,7 @@ PARTIAL = ".*.partial"
 _SCRATCH, _HELD = "bench-", ".held"
 """How names of scratch folders start; and the file that a process locks in a folder that is its own."""
 _LONG = 24 * 60 * 60
-"""Seconds. No write takes so long: what is as old is left over, on file systems that know no locks."""
+"""Seconds. No write takes so long. Older unfinished files are leftovers, on file systems without locks."""
 
 _swept: set[tuple[int, Path]] = set()
 
@@ -91,7 +91,7 @@ def scratch() -> Iterator[Path]:
 
 
 def _partial(folder: Path, name: str) -> Path:
-    """The name of something that is begun in ``folder``, which is there now, without what was left in it before."""
+    """A name for a new unfinished file in ``folder``. The folder is made and swept first."""
     folder.mkdir(parents=True, exist_ok=True)
     known = os.getpid(), folder.absolute()  # a forked child is another process
     if known not in _swept:

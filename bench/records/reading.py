@@ -40,13 +40,13 @@ def read_job_folder(folder: Path) -> JobFolder:
     """Read what a folder holds; all of it may be missing. BenchError where a record is damaged."""
     job, status = folder / "job.json", folder / "status.json"
     # A folder whose name begins with a dot was being written when its job was killed.
-    found = sorted(folder.glob("evaluations/[!.]*/evaluation.json"))
+    paths = sorted(folder.glob("evaluations/[!.]*/evaluation.json"))
     held = JobFolder(
         record=files.read_record(JobRecord, job) if job.exists() else None,
         status=files.read_record(StatusRecord, status) if status.exists() else None,
         clock=_read_log(ClockLine, folder / "clock.jsonl"),
         meter=_read_log(MeterLine, folder / "meter.jsonl"),
-        evaluations={path: files.read_record(EvaluationRecord, path) for path in found},
+        evaluations={path: files.read_record(EvaluationRecord, path) for path in paths},
     )
     _check_one_start(job, held.evaluations)
     return held

@@ -34,19 +34,19 @@ def identity(folder: str) -> tuple[str, str, int]:
     for kind in (CONTEXT, EVALUATED):
         if folder.startswith(f"{kind}--"):
             return kind, "", 0
-    found = re.fullmatch(r"(.+)--(.+)--s(-?\d{1,19})", folder, re.ASCII)
-    if found is None or "--" in found[1] or "--" in found[2] or not is_name(folder):
+    match = re.fullmatch(r"(.+)--(.+)--s(-?\d{1,19})", folder, re.ASCII)
+    if match is None or "--" in match[1] or "--" in match[2] or not is_name(folder):
         raise BenchError(f"job {folder!r} is not named <method>--<subset>--s<seed>; mend experiment.json")
-    return found[1], found[2], int(found[3])
+    return match[1], match[2], int(match[3])
 
 
-_KEPT = ConfigDict(extra="allow", allow_inf_nan=False)
+_OPEN = ConfigDict(extra="allow", allow_inf_nan=False)
 """Of a part of a record that stays a dictionary: keys that no reader asks for are kept."""
 
 
 def _one_name(value: str) -> str:
     if not is_name(value):
-        raise ValueError("no name of one file or folder")
+        raise ValueError("it cannot be the name of one file or folder")
     return value
 
 
@@ -92,7 +92,7 @@ class MetricRecord(_Part):
     @classmethod
     def _formats_a_number(cls, value: str) -> str:
         if not re.fullmatch(r",?(\.\d{1,2})?[efg%]?", value):  # a width could ask for gigabytes of spaces
-            raise ValueError("no format of a number, such as .3f")
+            raise ValueError("it is no number format such as .3f")
         return value
 
     def __eq__(self, other: object) -> bool:
@@ -203,7 +203,7 @@ class GitRecord(_Part):
     dirty: bool | None
 
 
-@with_config(_KEPT)
+@with_config(_OPEN)
 class FromFile(TypedDict):
     """Origin of a method that was given as a file."""
 
@@ -211,7 +211,7 @@ class FromFile(TypedDict):
     sha256: str
 
 
-@with_config(_KEPT)
+@with_config(_OPEN)
 class FromPackage(TypedDict):
     """Origin of a method that another package brought."""
 
@@ -223,7 +223,7 @@ Comes = FromFile | FromPackage | str | None
 """Where a method came from, as ``plugins.origin`` says."""
 
 
-@with_config(_KEPT)
+@with_config(_OPEN)
 class StageRun(TypedDict):
     """One stage of a pipeline; ``end`` is the share of the budget at which it ended."""
 
@@ -232,7 +232,7 @@ class StageRun(TypedDict):
     origin: Comes
 
 
-@with_config(_KEPT)
+@with_config(_OPEN)
 class PreferencesUsed(TypedDict):
     """The corpus of preference pairs, and how many there are."""
 
@@ -240,7 +240,7 @@ class PreferencesUsed(TypedDict):
     pairs: int
 
 
-@with_config(_KEPT)
+@with_config(_OPEN)
 class TunedUsed(TypedDict):
     """The settings that `bench tune` chose, by stage, among how many trials on which suite."""
 
@@ -249,7 +249,7 @@ class TunedUsed(TypedDict):
     suite: str
 
 
-@with_config(_KEPT)
+@with_config(_OPEN)
 class Swept(TypedDict):
     """What was drawn with several samplers; of a job, which it is."""
 
@@ -261,7 +261,7 @@ class Swept(TypedDict):
     reward: NotRequired[str | None]
 
 
-@with_config(_KEPT)
+@with_config(_OPEN)
 class SampledAs(TypedDict):
     """The sampler of an evaluated row."""
 
@@ -273,7 +273,7 @@ class SampledAs(TypedDict):
     remedy: NotRequired[str]
 
 
-@with_config(_KEPT)
+@with_config(_OPEN)
 class EvaluatedAs(TypedDict):
     """What an evaluated row is."""
 

@@ -91,16 +91,16 @@ def setting(job: StudiedJob, name: str) -> Any:
     """A setting of the sampler that a row of a sweep was drawn with; records leave usual ones out."""
     usual = {"solver": "euler", "remedy": ""}
     sampler: dict[str, Any] = usual | {key: v for key, v in (job.made.get("sampler") or {}).items() if v is not None}
-    found = sampler.get(name)
-    return float(found) if name == GUIDANCE and found is not None else found
+    value = sampler.get(name)
+    return float(value) if name == GUIDANCE and value is not None else value
 
 
 def axis_of(swept: Sequence[StudiedJob], sampler: SamplerRecord) -> Axis:
     """What these rows of a sweep differ in; guidance where they differ in nothing."""
-    found = {name: list(dict.fromkeys(setting(job, name) for job in swept)) for name in ORDER}
-    differing = [name for name in ORDER if len(found[name]) > 1]
+    settings = {name: list(dict.fromkeys(setting(job, name) for job in swept)) for name in ORDER}
+    differing = [name for name in ORDER if len(settings[name]) > 1]
     chosen = differing[0] if differing else GUIDANCE
-    values = found[chosen] if chosen in ("remedy", "solver") else sorted(found[chosen])
+    values = settings[chosen] if chosen in ("remedy", "solver") else sorted(settings[chosen])
     return Axis(chosen, tuple(values), getattr(sampler, chosen), tuple(differing[1:]))
 
 

@@ -28,13 +28,13 @@ def scales(study: Study) -> str:
 
 def sampling(study: Study, sampler: str) -> str:
     """``sampler``, the suite's in words, and which rows it does not hold for, since their images were given."""
-    given = study.given
-    if not given:
+    rows = study.rows_sampled_elsewhere
+    if not rows:
         return sampler
-    sizes = sorted({size for job in given for size in job.made.get("sizes") or ()})
+    sizes = sorted({size for job in rows for size in job.made.get("sizes") or ()})
     sizes_text = f"{len(sizes)} sizes" if len(sizes) > MOST_SIZES else f"{listed(sizes)} px"
     sizes_text = f"images as given, {sizes_text}" if sizes else "images as given"
-    return f"{sampler}; {listed([job.label for job in given])}: {sizes_text}" if study.draws else sizes_text
+    return f"{sampler}; {listed([job.label for job in rows])}: {sizes_text}" if study.draws else sizes_text
 
 
 def _lines(study: Study) -> Iterator[tuple[str, str]]:
@@ -51,7 +51,7 @@ def _lines(study: Study) -> Iterator[tuple[str, str]]:
         yield "T5 tokens", str(study.tokens[0]) if len(study.tokens) == 1 else "differs by row"
     if study.draws:
         seed = "the suite's seed" if suite.seed is None else f"the suite's seed {suite.seed}"
-        rows = "every row drawn here" if study.given else "every row"
+        rows = "every row drawn here" if study.rows_sampled_elsewhere else "every row"
         yield (
             "Noise",
             f"derived from {seed}, prompt set, prompt and repeat: the same for {rows}, another for every image",

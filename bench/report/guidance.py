@@ -172,12 +172,12 @@ def _models(study: Study, axis: Axis) -> list[SweptModel]:
             reward=s.get("reward"),
             variant=variant,
         )
-    told_apart = [
+    renamed = [
         replace(model, name=_long_name(key)) if any(_alike(model, other) for other in models.values()) else model
         for key, model in models.items()
     ]
     order = {method: number for number, method in enumerate(study.methods)}
-    return sorted(told_apart, key=lambda m: (bool(m.subset), not m.base, order.get(_method(m), len(order))))
+    return sorted(renamed, key=lambda m: (bool(m.subset), not m.base, order.get(_method(m), len(order))))
 
 
 def _method(model: SweptModel) -> str:

@@ -96,7 +96,7 @@ class StudiedJob:
         return float(self.made["sampler"]["guidance_scale"])
 
     @property
-    def given(self) -> bool:
+    def sampled_elsewhere(self) -> bool:
         """Whether its images came from elsewhere, sampled nobody knows how."""
         return self.made.get("kind") == "images" and not self.made.get("sampler")
 
@@ -161,14 +161,18 @@ class Study:
         return (*self.untrained, *self.swept, *self.jobs)
 
     @property
-    def given(self) -> tuple[StudiedJob, ...]:
+    def rows_sampled_elsewhere(self) -> tuple[StudiedJob, ...]:
         """Rows of images that were not sampled here."""
-        return tuple(job for job in self.evaluated if job.given)
+        return tuple(job for job in self.evaluated if job.sampled_elsewhere)
 
     @property
     def draws(self) -> bool:
         """Whether any row was, or is to be, sampled here."""
-        return bool(self.jobs or self.swept) or not self.untrained or len(self.given) < len(self.untrained)
+        return (
+            bool(self.jobs or self.swept)
+            or not self.untrained
+            or len(self.rows_sampled_elsewhere) < len(self.untrained)
+        )
 
     def tokens_of(self, job: StudiedJob) -> int | None:
         """T5 tokens of a prompt that an untrained row was drawn with, where its record says so."""
@@ -181,8 +185,8 @@ class Study:
         """T5 tokens that its numbers were measured with: those that trained, or where nothing did, of each row."""
         if self.jobs:
             return [self.experiment.max_sequence_length] if self.experiment.max_sequence_length else []
-        found = (self.experiment.max_sequence_length, *map(self.tokens_of, self.everything))
-        return sorted({tokens for tokens in found if tokens})
+        counts = (self.experiment.max_sequence_length, *map(self.tokens_of, self.everything))
+        return sorted({count for count in counts if count})
 
     @property
     def metrics(self) -> list[MetricRecord]:
@@ -254,14 +258,14 @@ def read_study(runs: list[Path]) -> Study:
             jobs[name] = _read_job(run / name, experiment.suite)
     suite = experiments[0].suite
     # A run that trains owes its base even before the base is begun.
-    owed = [r for r, experiment in zip(runs, experiments, strict=True) if experiment.jobs or (r / BASE).is_dir()]
-    bases = [_read_job(run / BASE, suite) for run in owed]
+    base_runs = [r for r, experiment in zip(runs, experiments, strict=True) if experiment.jobs or (r / BASE).is_dir()]
+    bases = [_read_job(run / BASE, suite) for run in base_runs]
     # Every run evaluated the same weights on the same noise, so the first base that got through stands for all.
     base = next((b for b in bases if b.status == "finished"), bases[0] if bases else None)
     context = _read_untrained(runs, CONTEXT, suite)
     evaluated = _read_untrained(runs, EVALUATED, suite)
     swept = tuple(job for job in evaluated if job.sweep)
-    beside = _told_apart((*context, *(job for job in evaluated if not job.sweep)))
+    beside = _with_own_labels((*context, *(job for job in evaluated if not job.sweep)))
     context, evaluated = beside[: len(context)], beside[len(context) :]
     return Study(experiments, base, tuple(jobs.values()), context, evaluated, swept)
 
@@ -322,25 +326,25 @@ def _read_untrained(runs: list[Path], kind: str, suite: SuiteRecord) -> tuple[St
 
     BenchError where two runs hold different weights or images under one name.
     """
-    found: dict[str, StudiedJob] = {}
+    jobs: dict[str, StudiedJob] = {}
     for folder in (path.parent for run in runs for path in sorted(run.glob(f"{kind}--*/job.json"))):
         job = _read_job(folder, suite)
-        earlier = found.get(job.name)
+        earlier = jobs.get(job.name)
         if earlier and earlier.record and job.record and with_name(earlier.made) != with_name(job.made):
             raise BenchError(
                 f"{folder} and an earlier run's {job.name} are not the same (they differ in "
                 f"{_differing(earlier.made, job.made)}); evaluate one of them under another path, or report them apart"
             )
         if earlier is None or earlier.status != "finished":
-            found[job.name] = job
-    return tuple(found[name] for name in sorted(found))
+            jobs[job.name] = job
+    return tuple(jobs[name] for name in sorted(jobs))
 
 
 def _differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     return some(sorted(key for key in one.keys() | other.keys() if one.get(key) != other.get(key)))
 
 
-def _told_apart(rows: tuple[StudiedJob, ...]) -> tuple[StudiedJob, ...]:
+def _with_own_labels(rows: tuple[StudiedJob, ...]) -> tuple[StudiedJob, ...]:
     """Rows of one label under their folders' names, since a table shows and pairs rows by what they are called."""
     times = Counter([BASE, *(job.label for job in rows)])
     return tuple(

@@ -146,7 +146,7 @@ def _competing(study: Study) -> list[list[int]]:
 def _sampled_by_the_suite(study: Study, job: StudiedJob) -> bool:
     """Whether an evaluated row's own sampler agrees with the suite's in all it names; images must name one."""
     made = job.made
-    if job.given:
+    if job.sampled_elsewhere:
         return False
     named = made["sampler"] if isinstance(made.get("sampler"), dict) else made
     suite = study.experiment.suite.sampler.model_dump()
@@ -461,8 +461,8 @@ def compute_csv(study: Study) -> str:
 def jobs(study: Study) -> Grid:
     """Where each job stands, and why, for one that stopped."""
     rows = [
-        [job.name, job.status, f"{len(job.evaluations)}/{owed}", job.reason or "–", _scoring_errors(job)]
-        for job, owed in [
+        [job.name, job.status, f"{len(job.evaluations)}/{planned}", job.reason or "–", _scoring_errors(job)]
+        for job, planned in [
             *((job, 1) for job in (*study.untrained, *study.swept)),
             *((job, len(study.fractions)) for job in study.jobs),
         ]

@@ -103,10 +103,10 @@ def check_scheduler(config: Mapping[str, Any], where: str) -> None:
         where: its file, for the message.
     """
     for key, value in ELSEWHERE.items():
-        if (found := config.get(key, value)) != value:
+        if (setting := config.get(key, value)) != value:
             raise BenchError(
-                f"{where}: {key} is {found!r}, and noise levels are known for {value!r} alone; set it to that value in "
-                "a copy of the pipeline"
+                f"{where}: {key} is {setting!r}, and noise levels are known for {value!r} alone; set it to that value "
+                "in a copy of the pipeline"
             )
 
 

@@ -40,17 +40,17 @@ def solve(
         raise BenchError(f"this remedy changes where Euler steps lead, and {solver} takes none; choose {EULER}")
 
     def remedied(latents: Tensor, sigma: Tensor) -> Tensor:
-        found = velocity(latents, sigma)
-        return remedy.velocity(found, latents, sigma) if remedy else found
+        at_state = velocity(latents, sigma)
+        return remedy.velocity(at_state, latents, sigma) if remedy else at_state
 
     return SOLVERS[solver](remedied, state, sigmas, remedy)
 
 
 def _euler(velocity: Velocity, state: Tensor, sigmas: Tensor, remedy: Remedy | None) -> Tensor:
     for sigma, after in pairwise(sigmas):
-        found = velocity(state, sigma)
-        landed = flow.euler(state, found, sigma, after)
-        state = remedy.landed(landed, flow.endpoint(state, found, sigma), sigma) if remedy else landed
+        at_state = velocity(state, sigma)
+        landed = flow.euler(state, at_state, sigma, after)
+        state = remedy.landed(landed, flow.endpoint(state, at_state, sigma), sigma) if remedy else landed
     return state
 
 

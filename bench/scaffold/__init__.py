@@ -24,7 +24,7 @@ def write_method(name: str, folder: Path) -> list[str]:
     """Write the package and return what to do with it, a line each.
 
     Raises:
-        BenchError: one line for a name that is none or is taken, or a folder that is there.
+        BenchError: one line for an invalid name, a name in use, or a folder that exists.
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
         raise BenchError(f"{name!r} cannot name a method; take lower-case letters, digits and _, such as my_method")

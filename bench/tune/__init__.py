@@ -295,4 +295,4 @@ def _check_objective(name: str, columns: list[str]) -> None:
     if name and name not in columns:
         raise unknown("objective", name, columns)
     if name and not registry.load("metrics", name).ranked:
-        raise BenchError(f"{name} is neither better high nor low, so it is no objective")
+        raise BenchError(f"{name} has no better direction, so it cannot be the objective")

@@ -1,4 +1,4 @@
-"""What makes one trial better than another."""
+"""The objective of a search: which of two trials is better."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def _base(study: Study, metric: MetricRecord) -> tuple[float, float]:
     cell, evaluation = make_cell([study.base], 0.0, metric), study.base.at(0.0)
     if cell.estimate is None or evaluation is None:
         raise BenchError(
-            f"the base's column {metric.label} is incomplete ({cell.gap}), and trials are held against it: "
+            f"the base's column {metric.label} is incomplete ({cell.gap}), and trials are compared with it: "
             f"{cell.remedy or 'see its evaluation'}, then `bench score` the run, or name an --objective"
         )
     scores = [s.scores[metric.name].score for s in evaluation.samples if s.prompt_set == metric.prompt_set]

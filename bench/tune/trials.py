@@ -82,7 +82,7 @@ def _means(metrics: Mapping[str, float], labels: Sequence[str]) -> Iterator[str]
 
 
 def _base(trials: Sequence[Trial]) -> Mapping[str, float]:
-    """Means of the base, which every trial that was scored knows."""
+    """Means of the base, from any trial with scores."""
     return next((trial.scored.base for trial in trials if trial.scored.base), {})
 
 

@@ -53,24 +53,29 @@ class GenEval(Metric):
             self.judge(detections(image, prompt), prompt.facts) for image, prompt in zip(images, prompts, strict=True)
         ]
 
-    def judge(self, found: Sequence[Detection], facts: Any) -> float:
+    def judge(self, objects: Sequence[Detection], facts: Any) -> float:
         """The score of what was found, given a prompt's facts."""
-        return float(is_correct(found, facts["include"], facts.get("exclude", ())))
+        return float(is_correct(objects, facts["include"], facts.get("exclude", ())))
 
 
 def detections(image: np.ndarray, prompt: Prompt) -> list[Detection]:
     """What the picture shows. Colours are looked at only where a clause asks, in the objects it is about."""
-    found = geneval_detector.detect(image, counting=prompt.group == COUNTING)
+    instances = geneval_detector.detect(image, counting=prompt.group == COUNTING)
     left: dict[str, int] = {}
     for clause in prompt.facts["include"]:
         if "color" in clause:
             left[clause["class"]] = max(left.get(clause["class"], 0), clause["count"])
     result = []
-    for one in found:
-        asked = left.get(one.name, 0) > 0
-        if asked:
-            left[one.name] -= 1
+    for instance in instances:
+        needs_colour = left.get(instance.name, 0) > 0
+        if needs_colour:
+            left[instance.name] -= 1
         result.append(
-            Detection(one.name, geneval_colours.colour(image, one) if asked else None, one.box, one.confidence)
+            Detection(
+                instance.name,
+                geneval_colours.colour(image, instance) if needs_colour else None,
+                instance.box,
+                instance.confidence,
+            )
         )
     return result

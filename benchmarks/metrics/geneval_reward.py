@@ -23,5 +23,5 @@ class GenEvalReward(GenEval):
     label = "GenEval reward"
     low = float(2 - MOST)
 
-    def judge(self, found: Sequence[Detection], facts: Any) -> float:
-        return geneval_rule.reward(found, facts["include"])
+    def judge(self, objects: Sequence[Detection], facts: Any) -> float:
+        return geneval_rule.reward(objects, facts["include"])

@@ -19,5 +19,5 @@ class GenEvalRewardReleased(GenEvalReward):
     name = "geneval_reward_released"
     label = "GenEval reward (released)"
 
-    def judge(self, found: Sequence[Detection], facts: Any) -> float:
-        return geneval_rule.reward_released(found, facts["include"])
+    def judge(self, objects: Sequence[Detection], facts: Any) -> float:
+        return geneval_rule.reward_released(objects, facts["include"])

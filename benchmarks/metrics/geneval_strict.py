@@ -19,5 +19,5 @@ class GenEvalStrict(GenEval):
     name = "geneval_strict"
     label = "GenEval strict"
 
-    def judge(self, found: Sequence[Detection], facts: Any) -> float:
-        return float(is_strictly_correct(found, facts["include"]))
+    def judge(self, objects: Sequence[Detection], facts: Any) -> float:
+        return float(is_strictly_correct(objects, facts["include"]))

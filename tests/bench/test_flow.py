@@ -297,7 +297,7 @@ def test_a_group_of_equal_rewards_has_exactly_no_advantage(group, reward):
 
 
 def test_a_group_of_one_has_no_advantage_to_be_told():
-    with pytest.raises(ValueError, match="a group of 1 has nothing to be held against"):
+    with pytest.raises(ValueError, match="a group of 1 has nothing to compare with"):
         flow.group_advantages(torch.rand(4, 1))
 
 

@@ -14,7 +14,7 @@ from tiny_clip import SIDE, TOKENS, make_tiny_clip
 from benchmarks import clip_vit, geneval_colours
 from benchmarks.clip_vit import ClipViT
 from benchmarks.geneval_colours import cut_out
-from benchmarks.geneval_detector import Found
+from benchmarks.geneval_detector import Instance
 from benchmarks.geneval_prompts import COLOURS
 from benchmarks.remembered import Remembered
 
@@ -36,11 +36,11 @@ def clip(folder: Path, monkeypatch: pytest.MonkeyPatch) -> ClipViT:
     return clip_vit.load()
 
 
-def found(mask: np.ndarray, name: str = "cat") -> Found:
+def found(mask: np.ndarray, name: str = "cat") -> Instance:
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     y0, y1, x0, x1 = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
     box = (float(x0), float(y0), float(x1), float(y1))
-    return Found(name, box, 0.9, np.packbits(mask[y0:y1, x0:x1]).tobytes())
+    return Instance(name, box, 0.9, np.packbits(mask[y0:y1, x0:x1]).tobytes())
 
 
 def ellipse(height: int, width: int, row: float, column: float, tall: float, wide: float) -> np.ndarray:

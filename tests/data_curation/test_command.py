@@ -192,7 +192,7 @@ def test_a_role_that_the_suite_does_not_have_ends_in_one_line(tmp_path):
 
 def test_a_table_of_thresholds_counts_failures_as_dropped():
     scores = pd.Series([0.1, 0.2, 0.3, float("nan")])
-    kept = summary.kept_table(scores, {"mine": 0.2}).set_index("rule")
+    kept = summary.threshold_table(scores, {"mine": 0.2}).set_index("rule")
     assert kept.loc["mine", ["kept", "dropped", "share"]].tolist() == [2, 2, 0.5]
     assert kept["threshold"].is_monotonic_increasing and len(kept) == 1 + len(summary.SHARES)
 

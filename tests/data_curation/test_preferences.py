@@ -104,9 +104,12 @@ def test_ties_and_torn_pairs_are_left_out_and_counted(tmp_path):
 @pytest.mark.parametrize(
     ("rows", "says"),
     [
-        ([("a", {"pair": "x"})], "0 of tagged is no half of a preference pair: it needs the columns `pair`"),
-        ([("a", {"preferred": "1"})], "0 of tagged is no half"),
-        ([half("x", "1"), half("x", "maybe")], "1 of tagged is no half"),
+        (
+            [("a", {"pair": "x"})],
+            "0 of tagged is not half of a preference pair: it needs the columns `pair`",
+        ),
+        ([("a", {"preferred": "1"})], "0 of tagged is not half"),
+        ([half("x", "1"), half("x", "maybe")], "1 of tagged is not half"),
         ([half("x", "1"), half("x", "0.5")], "its `preferred` is '0.5', and must be 1 or 0, or true or false"),
         ([("a", {"winner": "1", "pair": "x"})], "(1 or 0, or true or false), and has winner, pair"),
         ([half("x", "1"), half("x", "0"), half("x", "0")], "pair x of tagged has 3 pictures; a pair has two"),

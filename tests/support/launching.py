@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -100,6 +101,11 @@ def once(true: Callable[[], bool], act: Callable[[], object]) -> Iterator[None]:
         yield
     finally:
         thread.join()
+
+
+def ctrl_c() -> None:
+    """What a terminal sends to this process at Ctrl-C."""
+    os.kill(os.getpid(), signal.SIGINT)
 
 
 def wait_until(true: Callable[[], bool], seconds: float = 60) -> None:

@@ -134,7 +134,7 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "a smaller vocabulary": (
         lambda f: _edit(f / "text_encoder_3" / "config.json", vocab_size=32128),
-        "text_encoder_3 vocab_size is 32128: not a pair",
+        "text_encoder_3 vocab_size is 32128; they are not a pair",
     ),
     "too long": (
         lambda f: _edit(f / "tokenizer" / "tokenizer_config.json", model_max_length=77),
@@ -204,7 +204,7 @@ def test_the_real_numbers_of_sd35_medium_pass(tmp_path: Path) -> None:
     assert vocabulary(folder / "tokenizer_3") == 32100  # padded to 32,128 rows
     shutil.copytree(folder / "tokenizer_3", folder / "tokenizer_2", dirs_exist_ok=True)
     (folder / "tokenizer_2" / "vocab.json").unlink()
-    assert "tokenizer_2 has 32100 tokens but text_encoder_2 vocab_size is 49408: not a pair" in _line(folder)
+    assert "tokenizer_2 has 32100 tokens but text_encoder_2 vocab_size is 49408; they are not a pair" in _line(folder)
 
 
 def test_a_t5_vocabulary_in_a_binary_is_counted_by_its_added_tokens(tmp_path: Path) -> None:

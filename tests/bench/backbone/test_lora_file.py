@@ -308,10 +308,13 @@ LEFT_OVER: dict[str, tuple[Callable[[dict[str, Tensor]], Any], str]] = {
     "no strength": (added(transformer__proj_out__alpha=torch.tensor(0.0)), "transformer.proj_out.alpha is no alpha"),
     "kohya's DoRA": (
         added(transformer__proj_out__dora_scale=torch.ones(16, 1)),
-        "transformer.proj_out.dora_scale is of no",
+        "transformer.proj_out.dora_scale has an unknown",
     ),
-    "LoHa": (added(transformer__proj_out__hada_w1_a=torch.ones(2, 2)), "transformer.proj_out.hada_w1_a is of no"),
-    "a whole weight": (added(transformer__proj_out__weight=torch.ones(16, 32)), "transformer.proj_out.weight is of no"),
+    "LoHa": (added(transformer__proj_out__hada_w1_a=torch.ones(2, 2)), "transformer.proj_out.hada_w1_a has an unknown"),
+    "a whole weight": (
+        added(transformer__proj_out__weight=torch.ones(16, 32)),
+        "transformer.proj_out.weight has an unknown",
+    ),
     "a part of DoRA": (
         added(transformer__proj_out__lora_magnitude_vector=torch.ones(16)),
         "lacks transformer_blocks.0.attn.to_q.lora_magn",

@@ -208,7 +208,7 @@ BROKEN = {
         ),
         "state",
         "def load_state_dict",
-        "['mean'] is not what was saved",
+        "['mean'] differs from what was saved",
     ),
     "state of objects": (
         changed(UPDATE, UPDATE, STATE.replace('{"mean": self.mean}', '{"mean": object()}')),
@@ -225,7 +225,7 @@ BROKEN = {
         ),
         "evaluation",
         "@contextmanager",
-        "is another one after evaluation_weights",
+        "evaluation_weights changes ",
     ),
     "a forward in evaluation": (
         changed(
@@ -269,7 +269,7 @@ BROKEN = {
         changed('job.uniform(pairs, "time")', 'torch.rand(len(pairs), generator=job.rng("time"))'),
         "processes",
         "def step",
-        "of its way elsewhere",
+        "the weights after a step differ by",
     ),
     "its own for everyone's": (
         prompted(LOSS, "loss = (flow.velocity_error(velocity, z1 - pairs.latents) * batch.rows[pairs.rows]).sum()"),
@@ -281,7 +281,7 @@ BROKEN = {
         prompted(LOSS, LOSS + "\n            if pairs.rows[0] == 0: job.gather(batch.rows.float(), batch)"),
         "processes",
         "def step",
-        "one comes to a sum of shape (4,) where the other comes to job.update()",
+        "one calls a sum of shape (4,) where the other calls job.update()",
     ),
     "weights of its own": (
         prompted(UPDATE, UPDATE + "        job.parameters[0].data += 1e-4 * batch.rows[0]\n"),

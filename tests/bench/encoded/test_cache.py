@@ -492,7 +492,7 @@ def test_a_cache_of_another_backbone_is_refused(backbone, loaded, corpus, tmp_pa
     make(backbone, corpus, tmp_path)
     other = Watched(loaded, fingerprint="0123456789abcdef" * 4)
     (tmp_path / "encoded" / backbone.fingerprint[:16]).rename(tmp_path / "encoded" / "0123456789abcdef")
-    with pytest.raises(BenchError, match="delete it and what it held is encoded again") as error:
+    with pytest.raises(BenchError, match="delete it; the next run encodes its rows again") as error:
         make(other, corpus, tmp_path)
     line = one_line(error)
     assert f"was encoded by another backbone ({backbone.fingerprint[:16]}, not 0123456789abcdef)" in line
@@ -568,7 +568,7 @@ def test_a_damaged_shard_is_named_and_encoded_again_once_deleted(harm, kind, bac
     make(backbone, corpus, tmp_path)
     path = shards(tmp_path, kind)[0]
     harm(path)
-    with pytest.raises(BenchError, match=r"is damaged .*; delete it and what it held is encoded again") as error:
+    with pytest.raises(BenchError, match=r"is damaged .*; delete it; the next run encodes its rows again") as error:
         every(make(backbone, corpus, tmp_path))
     assert str(path) in one_line(error)
     path.unlink()

@@ -167,7 +167,7 @@ def test_a_context_row_is_of_the_model_that_its_name_stands_for(
     before = left(next(folder.glob("context--*")))
     assert experiment("r", **once).failed == {} and left(next(folder.glob("context--*"))) == before
     transformer(tiny_pipeline, 0.2).save_pretrained(model / "transformer")
-    with pytest.raises(BenchError, match=r"context--.*model shows another model than .*/model is now"):
+    with pytest.raises(BenchError, match=r"context--.*model holds images of another model than the present .*/model "):
         experiment("r", **once)
 
 
@@ -179,7 +179,9 @@ def test_a_context_row_is_of_one_name(
     for name in ("Model", "model"):
         shutil.copytree(tiny_pipeline, tmp_path / name)
     experiment("r", EARLY, context=("Model",))
-    with pytest.raises(BenchError, match=r"context--model shows another model than model is now \(Model, as it was"):
+    with pytest.raises(
+        BenchError, match=r"context--model holds images of another model than the present model \(then: Model"
+    ):
         experiment("r", EARLY, context=("model",))
 
 

@@ -139,7 +139,7 @@ def test_flags_choose_among_a_files_rows_and_subsets(tmp_path):
 @pytest.mark.parametrize(
     ("content", "settings", "message"),
     [
-        (FILE + "[variant.fewer]\nmethod = 'soar'", [], "unknown variant without a place in methods 'fewer'"),
+        (FILE + "[variant.fewer]\nmethod = 'soar'", [], "no row of methods trains with the variant 'fewer'"),
         (FILE + "[method.diffusion_nft]\nlr = 1", [], "unknown method in settings 'diffusion_nft'"),
         (FILE, ["flow_grpo.lr=1"], "unknown method in settings 'flow_grpo'"),
     ],

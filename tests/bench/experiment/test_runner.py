@@ -858,7 +858,7 @@ def test_any_metric_can_reward(experiment):
     ("reward", "says"), [("world_geneval", "checks facts"), ("world_vendi", "compares a prompt's pictures")]
 )
 def test_a_reward_that_cannot_be_given_ends_in_one_line(experiment, reward, says):
-    with pytest.raises(BenchError, match=f"{reward} cannot reward: it {says}"):
+    with pytest.raises(BenchError, match=f"{reward} cannot be the reward: it {says}"):
         experiment(name="rewarded", methods=("flow_grpo",), subsets=("all",), reward=reward)
 
 

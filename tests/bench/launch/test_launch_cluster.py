@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import _thread
 import json
 import subprocess
 from pathlib import Path
 
 import pytest
-from launching import CONFIG, SFT, SOAR, Stubbed, once, slurm, wait_until
+from launching import CONFIG, SFT, SOAR, Stubbed, ctrl_c, once, slurm, wait_until
 
 from bench.errors import BenchError
 from bench.launch import launch
@@ -98,7 +97,7 @@ def test_a_preparation_that_fails_ends_in_one_line_and_starts_no_job(
 def test_ctrl_c_stops_the_jobs_of_this_machine_with_a_checkpoint(stubbed: Stubbed) -> None:
     stubbed.behave(sft="wait")
 
-    with pytest.raises(KeyboardInterrupt), once(lambda: stubbed.started(SFT, ranks=2), _thread.interrupt_main):
+    with pytest.raises(KeyboardInterrupt), once(lambda: stubbed.started(SFT, ranks=2), ctrl_c):
         run(stubbed, two(LOCAL))
     assert stubbed.said[-1] == "the running jobs were stopped; the same command resumes them"
     assert stubbed.status(SFT)[0] == "interrupted"
@@ -144,7 +143,7 @@ def test_jobs_run_side_by_side_and_are_found_again_by_the_same_command(stubbed: 
     assert stubbed.said == [f"{name}: job {job}" for name, job in jobs.items()]
     wait_until(lambda: stubbed.started(SFT) and stubbed.started(SOAR))  # both run, though neither has ended
 
-    with pytest.raises(KeyboardInterrupt), once(lambda: f"{SOAR}: running" in stubbed.said, _thread.interrupt_main):
+    with pytest.raises(KeyboardInterrupt), once(lambda: f"{SOAR}: running" in stubbed.said, ctrl_c):
         run(stubbed, SLURM)
     assert stubbed.said[-1].endswith(f"to stop them: scancel {array}")
     for name in (SFT, SOAR):

@@ -293,7 +293,7 @@ def test_a_plugin_that_overspends_fails_its_job_and_the_others_go_on(experiment,
     outcome = experiment(write(tmp_path, source), budget=f"flops={13 * job.meter.flops}")
     (reason,) = outcome.failed.values()
     assert list(outcome.failed) == ["mine--half--s0"] and "\n" not in reason
-    assert reason.startswith("the method overspent: step 3 cost ") and reason.endswith("% of the budget")
+    assert reason.startswith("the method overspent: step 3 cost ") and reason.endswith("% of the budget is spent")
 
 
 REWARDED = changed("Needs(pairs=True)", "Needs(pairs=True, prompts=True, reward=True)").replace(

@@ -151,7 +151,7 @@ def test_packing_follows_no_link(run, tmp_path):
     for image in drawn:
         image.unlink()
         image.symlink_to(tmp_path / "secret")
-    with pytest.raises(BenchError, match=r"images/.*\.png is a link, and an archive follows none"):
+    with pytest.raises(BenchError, match=r"images/.*\.png is a link, and an archive follows no link"):
         pack(run.folder, tmp_path / "records.tar.xz", *shown_images(run.folder))
     assert not (tmp_path / "records.tar.xz").exists()
 
@@ -160,7 +160,7 @@ def test_packing_follows_no_link_to_a_record_or_a_folder(run, tmp_path):
     job = next(run.folder.glob("alpha--*"))
     job.rename(tmp_path / "elsewhere")
     job.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(BenchError, match=r"alpha--.* is a link, and an archive follows none"):
+    with pytest.raises(BenchError, match=r"alpha--.* is a link, and an archive follows no link"):
         pack(run.folder, tmp_path / "records.tar.xz", *shown_images(run.folder))
 
 

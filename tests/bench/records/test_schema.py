@@ -283,7 +283,7 @@ def test_a_metric_that_no_record_can_hold_ends_in_one_line() -> None:
         name, label, digits = "wide", "Wide", 1000
 
     (prompts,) = fakes.suite().prompt_sets
-    with pytest.raises(BenchError, match=r"the metric wide cannot be recorded \(format: .*no format of a number"):
+    with pytest.raises(BenchError, match=r"the metric wide cannot be recorded \(format: .*no number format"):
         prompts.column(Wide())
 
 

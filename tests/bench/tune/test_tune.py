@@ -460,8 +460,8 @@ def test_what_is_tuned_is_read_by_an_experiment_under_its_own_tables(bench, tmp_
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"seeds": (1000,)}, "tuned on seed 1000, which therefore cannot compare"),
-        ({"suite": "fake_validation"}, "tuned on the suite fake_validation, which therefore cannot compare"),
+        ({"seeds": (1000,)}, "tuned on seed 1000, so its jobs would be unfair"),
+        ({"suite": "fake_validation"}, "tuned on the suite fake_validation, so its scores would be unfair"),
         ({"backbone": "tiny-sd3"}, "the tuned settings are those of fake, not of tiny-sd3"),
         ({"tuned": "none.toml"}, r"none\.toml cannot be read"),
         ({"tuned": "half.toml"}, r"half\.toml: suite: Field required"),
