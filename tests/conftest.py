@@ -31,6 +31,7 @@ SLOW = (
     "bench/plan",
     "bench/plugins",
     "bench/rehearsal/test_rehearsals.py",
+    "bench/report/page/test_in_a_browser.py",
     "bench/report/test_coverage.py",
     "bench/report/test_committed_reports.py",
     "bench/report/test_damaged_records.py",

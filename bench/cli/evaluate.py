@@ -97,7 +97,9 @@ def _remedies(ctx: click.Context, param: click.Parameter, value: str | None) -> 
     help="Prompts per group, for a quick look; the scores compare with no others.",
 )
 @click.option(
-    "--name", default="", help="Name of the run and the report; default: evaluate-<suite>, or guidance-<suite>."
+    "--name",
+    default="",
+    help="Name of the run and the report; default: evaluate-<suite>, guidance-<suite> or sweep-<suite>.",
 )
 @options.revision
 @options.offline

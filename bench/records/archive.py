@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import lzma
 import tarfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
 
 from bench import records
 from bench.errors import FULL, BenchError, of_path
+from bench.records import pictures
 from bench.records.atomic import scratch
 from bench.records.reading import check_run
 
@@ -51,13 +52,15 @@ class _Bounded:
         return data
 
 
-def pack(run: Path, out: Path, images: Iterable[Path]) -> int:
-    """Write a run's records and some of its images into ``out``; returns how many files it holds.
+def pack(run: Path, out: Path, images: Iterable[Path], copies: Mapping[Path, str | None] | None = None) -> int:
+    """Write a run's records and its images into ``out``; returns how many files it holds.
 
     Equal records give equal bytes. No link is followed: what it points to may be anything of this machine.
 
     Args:
-        images: those that the run's report shows; one that is not there is left out.
+        images: those that are packed as they are; one that is not there is left out.
+        copies: those that are packed as WebP, with the SHA-256 that was recorded: small ones without loss, large ones
+            scaled down (``pictures.webp``). One that is not there, or not what was recorded, is left out.
 
     Raises:
         BenchError: ``run`` holds no run or a link among its records, or ``out`` has another ending.
@@ -67,19 +70,35 @@ def pack(run: Path, out: Path, images: Iterable[Path]) -> int:
     check_run(run)
     files = {*run.glob("*.json"), *(path for pattern in RECORDS for path in run.glob(pattern))}
     files |= {path for path in images if path.is_symlink() or path.is_file()}
-    for path in sorted(files):
+    copied = {pictures.copy_of(path): (path, sha256) for path, sha256 in (copies or {}).items()}
+    for path in sorted(files | {path for path, _ in copied.values()}):
         if link := next((part for part in _below(run, path) if part.is_symlink()), None):
             raise BenchError(f"{link} is a link, and an archive follows no link; put the file itself there")
     name = run.resolve().name  # of `.` too
-    packed = io.BytesIO()
-    with lzma.open(packed, "wb", preset=9) as stream, tarfile.open(fileobj=stream, mode="w") as archive:
-        for path in sorted(files):
-            entry = tarfile.TarInfo(f"{name}/{path.relative_to(run).as_posix()}")
-            content = path.read_bytes()
-            entry.size = len(content)
-            archive.addfile(entry, io.BytesIO(content))
-    records.write_bytes(out, packed.getvalue())
-    return len(files)
+    number = 0
+
+    def write(file: IO[bytes]) -> None:
+        nonlocal number
+        with lzma.open(file, "wb", preset=9) as stream, tarfile.open(fileobj=stream, mode="w") as archive:
+            for path in sorted(files | copied.keys()):
+                content = _copy(*copied[path]) if path in copied else path.read_bytes()
+                if content is None:
+                    continue
+                entry = tarfile.TarInfo(f"{name}/{path.relative_to(run).as_posix()}")
+                entry.size = len(content)
+                archive.addfile(entry, io.BytesIO(content))
+                number += 1
+
+    records.write_with(out, write)
+    return number
+
+
+def _copy(path: Path, sha256: str | None) -> bytes | None:
+    try:
+        picture = pictures.scaled(pictures.read_kept(path, sha256))
+    except (FileNotFoundError, pictures.BadPicture):
+        return None
+    return pictures.webp(picture, max(picture.size))
 
 
 def _below(run: Path, path: Path) -> list[Path]:

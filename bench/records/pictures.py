@@ -125,6 +125,53 @@ def read(path: Path, sha256: str | None = None) -> Image.Image:
         return picture
 
 
+LARGEST = 512
+"""Most pixels along a side of a copy. Larger pictures are scaled down: a screen shows two of them. Ours."""
+
+EXACT = 128
+"""Copies up to this side are without loss, because they are shown enlarged, pixel for pixel. Ours."""
+
+QUALITY = 85
+"""WebP's quality of larger copies. Ours."""
+
+
+def copy_of(path: Path) -> Path:
+    """Where an archive holds the copy of a picture."""
+    return path.with_name(f"{path.name}.webp")
+
+
+def is_kept(path: Path) -> bool:
+    """Whether a picture or its copy is there, whatever they hold."""
+    return path.is_file() or copy_of(path).is_file()
+
+
+def read_kept(path: Path, sha256: str | None = None) -> Image.Image:
+    """``read`` a picture of a run, or in an archive its copy. A copy has another hash than the record says."""
+    try:
+        return read(path, sha256)
+    except FileNotFoundError:
+        return read(copy_of(path))
+
+
+def webp(picture: Image.Image, side: int) -> bytes:
+    """A picture, or a sheet of pictures of this side, as WebP: without loss where the side is at most ``EXACT``."""
+    file = io.BytesIO()
+    if side <= EXACT:
+        picture.save(file, format="WEBP", lossless=True, quality=40, method=2)
+    else:
+        picture.save(file, format="WEBP", quality=QUALITY)
+    return file.getvalue()
+
+
+def scaled(picture: Image.Image) -> Image.Image:
+    """A picture at most ``LARGEST`` pixels wide and high."""
+    if max(picture.size) <= LARGEST:
+        return picture
+    small = picture.copy()
+    small.thumbnail((LARGEST, LARGEST), Image.Resampling.LANCZOS)
+    return small
+
+
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
     """Context in which a BadPicture gets the name of the file in its message."""

@@ -29,16 +29,20 @@ _NAMES = {
     *("wins.md", "wins.csv", "targets.md", "targets.csv", "pareto.md", "pareto.csv"),
     *("own_scales.md", "own_scales.csv"),
 }
-_SAMPLES = re.compile(r"samples(-guidance|-sweep)?(-[^/]+)?\.png")
+_SAMPLES = re.compile(r"samples(-guidance|-sweep)?(-[^/]+)?\.png|pictures/[^/]+\.webp")
 
 
 def is_of_a_report(name: str) -> bool:
-    """Whether a report may leave a file of this name: ``samples-<subset>.png`` and the like, or a fixed name."""
+    """Whether a report may leave a file of this name: ``samples-<subset>.png`` and the like, or a fixed name.
+
+    Args:
+        name: of the file below the report's folder, as ``pictures/sft--all--s0-100-0.webp``.
+    """
     return name in _NAMES or _SAMPLES.fullmatch(name) is not None
 
 
 def render_report(runs: list[Path], out: Path, published: bool | None = None) -> list[Path]:
-    """Draw the report of one or more run folders into ``out`` and return what was written.
+    """Draw the report of one or more run folders into ``out`` and return its files, without the pictures of the page.
 
     Several runs are merged; BenchError where they are not comparable or a record is damaged. Equal records give equal
     bytes: nothing here depends on the time, the machine or what ``out`` held before. Where nothing was trained there
@@ -55,10 +59,10 @@ def render_report(runs: list[Path], out: Path, published: bool | None = None) ->
 
     with unpacked(runs) as folders:
         written = _write(_files(read_study(folders), published), out)
-    for path in out.iterdir():
-        if path not in written and path.is_file() and is_of_a_report(path.name):
+    for path in [*out.iterdir(), *out.glob("*/*")]:
+        if path not in written and path.is_file() and is_of_a_report(path.relative_to(out).as_posix()):
             path.unlink()
-    return written
+    return [path for path in written if path.parent == out]
 
 
 def _files(study: Study, published: bool | None) -> dict[str, str | bytes]:
@@ -70,11 +74,11 @@ def _files(study: Study, published: bool | None) -> dict[str, str | bytes]:
         figure,
         guidance,
         own_scales,
-        page,
         paradigms,
         plots,
         tables,
     )
+    from bench.report.page import document
     from bench.report.published.compare import SUITES, compare, comparison_csv, comparison_markdown
 
     sections = tables.main_sections(study) if study.tabled else []
@@ -85,11 +89,9 @@ def _files(study: Study, published: bool | None) -> dict[str, str | bytes]:
             "main_results.csv": tables.main_csv(study, sections),
             "main_results.tex": tables.main_tex(study, sections),
         }
-    svg = b""
-    lines: Curves = {}
+    curves = study.of_every_evaluation()
+    svg, lines = b"", plots.dynamics(curves) if study.jobs else {}
     if study.jobs:
-        curves = study.of_every_evaluation()
-        lines = plots.dynamics(curves)
         png, svg = plots.dynamics_figures(curves, lines)
         files |= {
             "paradigms.md": paradigms.paradigms_markdown(study),
@@ -110,7 +112,7 @@ def _files(study: Study, published: bool | None) -> dict[str, str | bytes]:
         sweep = guidance.sweep(study)
         png, swept_svg = guidance.guidance_figures(study, sweep)
         shown = {subset: picture for subset in sweep.subsets if (picture := guidance.samples(study, sweep, subset))}
-        swept = page.SweptPart(sweep, swept_svg, shown)
+        swept = document.SweptPart(sweep, swept_svg, shown)
         files |= {
             f"{sweep.file}.md": guidance.guidance_markdown(study, sweep),
             f"{sweep.file}.csv": guidance.guidance_csv(sweep),
@@ -136,16 +138,18 @@ def _files(study: Study, published: bool | None) -> dict[str, str | bytes]:
         if found.trained:
             png, budget = figure.rendered(lambda: exposure_plots.over_budget(study, found))
             files |= {"exposure_budget.png": png, "exposure_budget.svg": budget}
-        biased = page.BiasedPart(found, levels, budget)
+        biased = document.BiasedPart(found, levels, budget)
     comparison = None
     if study.tabled and (study.experiment.suite.name in SUITES if published is None else published):
         comparison = compare(study, sections)
         files["published.md"] = comparison_markdown(study, comparison)
         files |= {"published.csv": comparison_csv(comparison)} if comparison.pairs else {}
     files |= _answers(study, sections, lines, comparison) if differing else {}
-    samples = {subset: picture for subset in study.subsets or [""] if (picture := plots.samples_image(study, subset))}
-    files["index.html"] = page.page(study, sections, svg, samples, differing, comparison, swept, biased)
-    return files | _numbered("samples", samples)
+    subsets = study.subsets or [""]
+    samples = {subset: picture for subset in subsets if (picture := plots.samples_image(study, subset))}
+    kept = plots.images_of([part for subset in subsets for part in plots.samples_parts(study, subset)])
+    made = document.Parts(sections, lines, svg, samples, differing, comparison, swept, biased)
+    return files | document.page(study, made, kept) | _numbered("samples", samples)
 
 
 def _answers(
@@ -166,9 +170,13 @@ def _answers(
     }
 
 
-def shown_images(run: Path) -> set[Path]:
-    """Files of the images that the report of a run shows. BenchError where a record of the run is damaged."""
+def shown_images(run: Path) -> tuple[set[Path], dict[Path, str | None]]:
+    """Files of the images on the sheets of a run's report; and of all others that its page shows, with their hashes.
+
+    BenchError where a record of the run is damaged.
+    """
     from bench.report import guidance, plots
+    from bench.report.page import browser
     from bench.report.study import read_study
 
     study = read_study([run])
@@ -176,7 +184,8 @@ def shown_images(run: Path) -> set[Path]:
     if study.swept:
         sweep = guidance.sweep(study)
         parts += [part for subset in sweep.subsets for part in guidance.samples_parts(study, sweep, subset)]
-    return plots.images_of(parts)
+    sheets = plots.images_of(parts)
+    return sheets, {path: sha256 for path, sha256 in browser.final_images(study).items() if path not in sheets}
 
 
 def _numbered(name: str, pictures: Mapping[str, bytes]) -> dict[str, bytes]:

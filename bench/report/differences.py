@@ -9,7 +9,7 @@ from itertools import combinations
 from bench.records.schema import MetricRecord
 from bench.report.intervals import Interval
 from bench.report.same_method import Rate, same_method
-from bench.report.stats import Difference, against
+from bench.report.stats import Difference, family
 from bench.report.study import Study
 from bench.report.tables import MainCell, MainRow, Section, difference_text, head
 from bench.report.text import Grid, listed
@@ -22,10 +22,12 @@ class Differences:
     Attributes:
         grids: for each subset, every method minus the first one: a row for each, a column for each metric.
         notes: how to read them, how many there are, and what the seeds of one method say of luck.
+        rates: by metric's label, how often groups of seeds of one method are told apart.
     """
 
     grids: list[tuple[str, Grid]]
     notes: list[str]
+    rates: Mapping[str, Rate]
 
 
 def differences(study: Study, sections: Sequence[Section]) -> Differences | None:
@@ -34,7 +36,10 @@ def differences(study: Study, sections: Sequence[Section]) -> Differences | None
     A difference to a row of one seed gets neither.
     """
     grids = [(section.subset, _grid(study, *_methods(section))) for section in sections if len(_methods(section)) > 1]
-    return Differences(grids, _notes(study, sections)) if grids else None
+    if not grids:
+        return None
+    rates = same_method(study)
+    return Differences(grids, _notes(study, sections, rates), rates)
 
 
 def _grid(study: Study, first: MainRow, *others: MainRow) -> Grid:
@@ -49,14 +54,10 @@ def _grid(study: Study, first: MainRow, *others: MainRow) -> Grid:
 
 def _family(control: MainRow, others: Sequence[MainRow], number: int) -> list[Difference | None]:
     """One metric of every other row minus ``control``; None where a cell is incomplete."""
-    start, estimates = control.cells[number].cell.estimate, [row.cells[number].cell.estimate for row in others]
-    if start is None:
-        return [None] * len(others)
-    found = iter(against(start, [e for e in estimates if e is not None]))
-    return [None if e is None else next(found) for e in estimates]
+    return family(control.cells[number].cell.estimate, [row.cells[number].cell.estimate for row in others])
 
 
-def _notes(study: Study, sections: Sequence[Section]) -> list[str]:
+def _notes(study: Study, sections: Sequence[Section], rates: Mapping[str, Rate]) -> list[str]:
     methods = [row for section in sections for row in _methods(section)]
     pairs = sum(len(list(combinations(_methods(section), 2))) for section in sections)
     unknown = dict.fromkeys(row.name for row in methods if row.unknown)
@@ -70,7 +71,7 @@ def _notes(study: Study, sections: Sequence[Section]) -> list[str]:
            "worse."] if unknown else []),
         f"differences.csv has {'the one pair' if pairs == 1 else f'all {pairs} pairs'} of methods, each in the family "
         "of its `minus`, and alone.",
-        *_luck(same_method(study)),
+        *_luck(rates),
     ]  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from bench.report import figure
 from bench.report.exposure import Exposure, Key, Line
 from bench.report.intervals import Interval
+from bench.report.looks import BASE_LOOK, looks
 from bench.report.study import Study
 from bench.report.tables import title
 
@@ -60,20 +61,20 @@ def _panels(
     """A figure with a panel for each subset and measure, and the panels."""
     keys = _shown(found)
     names = dict.fromkeys([*study.methods, *(line.method for line in found.last)])
-    looks = {name: figure.look(number) for number, name in enumerate(names)}
+    drawn_as = looks(names)
     drawn, grid = figure.panels(found.subsets, [_heading(found, key) for key in keys], x_label)
     for subset, axes in zip(found.subsets, grid, strict=True):
         for axis, key in zip(axes, keys, strict=True):
-            axis.axhline(0, color=figure.BASE_COLOUR, linewidth=1.2, linestyle=figure.DASHES[1], zorder=1)
+            axis.axhline(0, color=BASE_LOOK.colour, linewidth=1.2, linestyle=BASE_LOOK.dashes, zorder=1)
             axis.set_ylabel(
                 "ratio to the base, less 1" if found.probes[key.probe].get("relative") else "difference to the base"
             )
             own = [line for line in lines if line.subset == subset and key in line.measures]
             for line, dodge in zip(own, figure.dodges(len(own)), strict=True):
                 x, intervals = points(line, key)
-                figure.line(axis, x, intervals, looks[line.method])
-                figure.intervals(axis, x, intervals, looks[line.method].colour, dodge)
-    figure.legend(drawn, [(name, looks[name]) for name in dict.fromkeys(line.method for line in lines)])
+                figure.line(axis, x, intervals, drawn_as[line.method])
+                figure.intervals(axis, x, intervals, drawn_as[line.method].colour, dodge)
+    figure.legend(drawn, [(name, drawn_as[name]) for name in dict.fromkeys(line.method for line in lines)])
     return drawn, [axis for axes in grid for axis in axes]
 
 

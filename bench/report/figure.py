@@ -1,4 +1,4 @@
-"""What the plots have in common: colours, panels, lines with intervals, names that stay apart, file formats."""
+"""What the plots have in common: panels, lines with intervals, names that stay apart, file formats."""
 
 from __future__ import annotations
 
@@ -16,18 +16,11 @@ from matplotlib.ticker import PercentFormatter
 from matplotlib.transforms import ScaledTranslation
 
 from bench.report.intervals import Interval
-
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F3C8D", "#5F5F5F")
-"""Colours told apart with any colour vision (Okabe and Ito 2008, jfly.uni-koeln.de/color); two more for a crowd."""
-
-MARKERS = "osD^vPXp"
-DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1.2)))
-"""Of the first eight lines, the next eight, and the rest: a colour that comes again has other dashes and markers."""
+from bench.report.looks import Look
 
 CROWD = 6
 """Most lines of a panel that carry their names; more are named once, beside the panels."""
 
-BASE_COLOUR = "#3c4043"
 FAINT = "#80868b"
 
 STYLE: dict[Any, Any] = {
@@ -49,24 +42,6 @@ STYLE: dict[Any, Any] = {
     "xtick.color": "#5f6368",
     "ytick.color": "#5f6368",
 }
-
-
-@dataclass(frozen=True)
-class Look:
-    """How a line is drawn."""
-
-    colour: str
-    marker: str
-    dashes: Any
-
-
-BASE_LOOK = Look(BASE_COLOUR, "o", DASHES[1])
-
-
-def look(number: int) -> Look:
-    """Of the line with this number: the same in every plot, and another one for each of the first 24."""
-    turn, place = divmod(number, len(PALETTE))
-    return Look(PALETTE[place], MARKERS[(place + 3 * turn) % len(MARKERS)], DASHES[turn % len(DASHES)])
 
 
 def rendered(draw: Callable[[], Figure]) -> tuple[bytes, bytes]:

@@ -15,6 +15,7 @@ from bench.records.schema import MetricRecord
 from bench.report import conditions, figure, gaps, plots
 from bench.report.axis import GUIDANCE, Axis, axis_of, model_of
 from bench.report.intervals import Interval
+from bench.report.looks import BASE_LOOK, Look, looks
 from bench.report.stats import Cell, Difference, against, clear_best, known_trainings, make_cell
 from bench.report.study import StudiedJob, Study
 from bench.report.tables import TRAINED_ON, bounds, head, interval_text, title
@@ -111,11 +112,10 @@ class Sweep:
         """The models that stand beside each other for a subset."""
         return [model for model in self.models if model.subset in ("", subset)]
 
-    def looks(self, study: Study) -> dict[str, figure.Look]:
+    def looks(self, study: Study) -> dict[str, Look]:
         """How the line of each name is drawn: as in the training dynamics, where those are shown too."""
-        names = [*dict.fromkeys([*study.methods, *(model.name for model in self.models if not model.base)])]
-        looks = {name: figure.look(number) for number, name in enumerate(names)}
-        return looks | {model.name: figure.BASE_LOOK for model in self.models if model.base}
+        found = looks([*study.methods, *(model.name for model in self.models if not model.base)])
+        return found | {model.name: BASE_LOOK for model in self.models if model.base}
 
 
 def sweep(study: Study) -> Sweep:
@@ -373,18 +373,18 @@ def guidance_csv(made: Sweep) -> str:
 
 
 def samples(study: Study, made: Sweep, subset: str) -> bytes | None:
-    """A block for each of a few prompts: a row per model (its first seed), a column per scale, one noise for all."""
+    """A block for each task: a row per model (its first seed), a column per scale, one noise for all."""
     return plots.sheet(study, samples_parts(study, made, subset))
 
 
 def samples_parts(study: Study, made: Sweep, subset: str) -> list[plots.Part]:
     """What ``samples`` shows."""
-    looks, models = made.looks(study), made.of(subset)
+    drawn_as, models = made.looks(study), made.of(subset)
     firsts = [
         [model.jobs[scale][0].at(0.0) if scale in model.jobs else None for scale in made.scales] for model in models
     ]
     lines = [
-        plots.Line(model.name, looks[model.name].colour, [(evaluation, 0) for evaluation in evaluations])
+        plots.Line(model.name, drawn_as[model.name].colour, [(evaluation, 0) for evaluation in evaluations])
         for model, evaluations in zip(models, firsts, strict=True)
     ]
     columns = [made.axis.label(scale) for scale in made.scales]
@@ -398,7 +398,7 @@ def guidance_figures(study: Study, made: Sweep) -> tuple[bytes, bytes]:
 
 
 def _draw(study: Study, made: Sweep) -> Figure:
-    looks = made.looks(study)
+    drawn_as = made.looks(study)
     crowded = max(len(made.of(subset)) for subset in made.subsets) > figure.CROWD
     drawn, grid = figure.panels(made.subsets, [metric.heading for metric in made.metrics], made.axis.title)
     own = made.axis.own_place
@@ -410,14 +410,14 @@ def _draw(study: Study, made: Sweep) -> Figure:
             models = made.of(subset)
             for model, dodge in zip(models, figure.dodges(len(models)), strict=True):
                 estimates = [model.cells[metric.name, scale].cell.estimate for scale in made.scales]
-                x, y = figure.line(axis, made.scales, estimates, looks[model.name])
-                figure.intervals(axis, made.scales, estimates, looks[model.name].colour, dodge)
+                x, y = figure.line(axis, made.scales, estimates, drawn_as[model.name])
+                figure.intervals(axis, made.scales, estimates, drawn_as[model.name].colour, dodge)
                 if x == x:  # NaN where nothing is scored
-                    ends.append(figure.LineEnd(x, y, model.name, looks[model.name], model.reward == metric.name))
+                    ends.append(figure.LineEnd(x, y, model.name, drawn_as[model.name], model.reward == metric.name))
             axis.set_xticks(made.scales, made.axis.ticks)
             figure.name_ends(axis, ends, crowded=crowded)
     if crowded:
-        figure.legend(drawn, [(name, looks[name]) for name in dict.fromkeys(model.name for model in made.models)])
+        figure.legend(drawn, [(name, drawn_as[name]) for name in dict.fromkeys(model.name for model in made.models)])
     key = figure.key(crowded)
     if made.caption == CAPTION:
         key += f" · dotted: the suite's scale, {made.axis.own:g} · 1: no guidance"

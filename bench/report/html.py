@@ -23,16 +23,18 @@ p { max-width: 82ch; }
 nav { display: flex; flex-wrap: wrap; gap: 18px; } a { color: var(--accent); text-decoration: none; }
 .wide { overflow-x: auto; } .wide + .wide { margin-top: 18px; }
 table { border-collapse: collapse; width: 100%; font-size: 14px; }
+caption { text-align: left; color: var(--soft); font-size: 12.5px; padding: 4px 0; }
 th { text-align: left; font-weight: 600; color: var(--soft); border-bottom: 2px solid var(--line); padding: 8px 12px; }
-td { border-bottom: 1px solid var(--line); padding: 9px 12px; vertical-align: top; }
-td:first-child { font-weight: 600; white-space: nowrap; }
-tr.base td { background: var(--card); } tr.context td { color: var(--soft); }
+td { border-bottom: 1px solid var(--line); }
+td, tbody th { padding: 9px 12px; vertical-align: top; }
+tbody th { color: var(--ink); white-space: nowrap; border-bottom: 1px solid var(--line); }
+tr.base > * { background: var(--card); } tr.context > * { color: var(--soft); }
 tbody + tbody { border-top: 2px solid var(--soft); }
 .main td { font-variant-numeric: tabular-nums; } .main td.score { min-width: 112px; }
 .main td, .main th, .beside td, .beside th { padding-left: 8px; padding-right: 8px; }
-.main td:first-child, .beside td:first-child { position: sticky; left: 0; z-index: 1; background: var(--paper);
+.main tbody th, .beside tbody th { position: sticky; left: 0; z-index: 1; background: var(--paper);
   white-space: normal; overflow-wrap: break-word; min-width: 84px; }
-.main tr.base td:first-child { background: var(--card); }
+.main tr.base th { background: var(--card); }
 .value { font-size: 16px; } .best { font-weight: 700; } .best::after { content: " ★"; color: var(--accent); }
 .interval { display: block; color: var(--soft); font-size: 12.5px; white-space: nowrap; }
 .counts { color: var(--soft); font-size: 11.5px; }
@@ -45,14 +47,14 @@ tbody + tbody { border-top: 2px solid var(--soft); }
   white-space: nowrap; background: var(--card); color: var(--soft); }
 .chip.better { background: var(--up-bg); color: var(--up); }
 .chip.worse { background: var(--down-bg); color: var(--down); }
-.numbers td:not(:first-child) { white-space: nowrap; text-align: right; font-variant-numeric: tabular-nums; }
-.numbers th:not(:first-child) { text-align: right; } .numbers { font-size: 13px; }
+.numbers td { white-space: nowrap; text-align: right; font-variant-numeric: tabular-nums; }
+.numbers thead th:not(:first-child) { text-align: right; } .numbers { font-size: 13px; }
 .numbers td, .numbers th, .paradigms td, .paradigms th { padding-left: 8px; padding-right: 8px; }
 .paradigms td { min-width: 92px; font-size: 13px; } .paradigms td:nth-last-child(2) { min-width: 190px; }
 .swept { table-layout: fixed; min-width: 900px; }
-.beside td { white-space: pre; font-variant-numeric: tabular-nums; font-size: 12.5px; }
-.beside tr:nth-child(3n-2) td { border-bottom-style: dotted; } .beside tr:nth-child(3n-1) td { color: var(--soft); }
-.beside tr:nth-child(3n) td { border-bottom: 2px solid var(--line); font-weight: 600; }
+.beside td, .beside tbody th { white-space: pre; font-variant-numeric: tabular-nums; font-size: 12.5px; }
+.beside tr:nth-child(3n-2) > * { border-bottom-style: dotted; } .beside tr:nth-child(3n-1) > * { color: var(--soft); }
+.beside tr:nth-child(3n) > * { border-bottom: 2px solid var(--line); font-weight: 600; }
 .figure { background: #fff; border: 1px solid var(--line); border-radius: 10px; padding: 12px; margin: 12px 0; }
 .figure img { display: block; max-width: 100%; height: auto; margin: 0 auto; }
 ul.notes { color: var(--soft); font-size: 13px; padding-left: 18px; max-width: 100ch; }
@@ -64,22 +66,26 @@ DOCUMENT = """<!DOCTYPE html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{{ title }}</title>
-<style>{{ style }}</style>
+<style>{{ style }}{% block style %}{% endblock %}</style>
 </head>
 <body>
+<main>
 <div class="notice">{{ notice }}</div>
 <h1>{{ title }}</h1>
 {%- block body %}{% endblock %}
+</main>
+{%- block scripts %}{% endblock %}
 </body>
 </html>
 """
 
-TABLE = """{% macro table(grid, kind) %}
-<div class="wide"><table class="{{ kind }}">
-<thead><tr>{% for header in grid.headers %}<th>{{ header }}</th>{% endfor %}</tr></thead>
+TABLE = """{% macro table(grid, kind, caption) %}
+<div class="wide" role="group" aria-label="{{ caption }}" tabindex="0"><table class="{{ kind }}">
+<caption>{{ caption }}</caption>
+<thead><tr>{% for header in grid.headers %}<th scope="col">{{ header }}</th>{% endfor %}</tr></thead>
 <tbody>
 {%- for row in grid.rows %}
-<tr>{% for text in row %}<td>{{ text }}</td>{% endfor %}</tr>
+<tr><th scope="row">{{ row[0] }}</th>{% for text in row[1:] %}<td>{{ text }}</td>{% endfor %}</tr>
 {%- endfor %}
 </tbody></table></div>
 {%- endmacro %}"""

@@ -118,15 +118,21 @@ def family_error(correlation: Floats, df: float) -> float:
         return 1 - LEVEL
     values, vectors = np.linalg.eigh(correlation)
     root = vectors * np.sqrt(np.maximum(values, 0.0))
-    normal, uniform = _draws(number)
-    largest = np.abs(normal @ root.T).max(1)
-    if math.isfinite(df):
-        largest = largest / np.sqrt(chdtri(df, uniform) / df)
+    largest = np.sort(np.abs(_draws(number) @ root.T).max(1))
+    # Draws of the normal part; the scale that t divides by is integrated over, at middles of equal shares.
+    scales = np.sqrt(chdtri(df, _SHARES) / df) if math.isfinite(df) else np.ones(1)
+    low, high = float(largest[0] / scales.max()), float(largest[-1] / scales.min())
+    for _ in range(40):
+        middle = (low + high) / 2
+        held = float(np.searchsorted(largest, middle * scales).mean()) / DRAWS
+        low, high = (middle, high) if held < LEVEL else (low, middle)
     # A quantile of t at these degrees of freedom, as an error: it holds for intervals with more of them too.
-    return float(2 * stdtr(min(df, 1e7), -np.quantile(largest, LEVEL)))
+    return float(2 * stdtr(min(df, 1e7), -high))
+
+
+_SHARES = (np.arange(500) + 0.5) / 500
 
 
 @lru_cache(maxsize=64)
-def _draws(number: int) -> tuple[Floats, Floats]:
-    generator = numpy_generator("max-t", number)
-    return generator.standard_normal((DRAWS, number)), generator.uniform(size=DRAWS)
+def _draws(number: int) -> Floats:
+    return numpy_generator("max-t", number).standard_normal((DRAWS, number))

@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from bench.records import BASE, pictures
 from bench.records.schema import MetricRecord
 from bench.report import figure
+from bench.report.looks import BASE_LOOK, looks
 from bench.report.stats import Cell, make_cell, trainings_of
 from bench.report.study import Evaluation, Row, Sample, StudiedJob, Study
 from bench.report.tables import title
@@ -79,7 +80,7 @@ def _draw_dynamics(study: Study, lines: dict[tuple[str, str, str], list[Point]])
         for axis, metric in zip(axes, study.metrics, strict=True):
             _draw_panel(axis, study, subset, metric, lines, crowded)
     if crowded:
-        figure.legend(drawn, [(method, figure.look(number)) for number, method in enumerate(study.methods)])
+        figure.legend(drawn, [*looks(study.methods).items()])
     part = f" · the {study.part} prompts of every evaluation" if study.part else ""
     key = f"{figure.key(crowded)}{part} · grey and dashed: base · †: the method was trained on this metric"
     figure.label(drawn, f"{title(study)}, {study.experiment.budget} for each job", key, study.experiment.notice)
@@ -98,24 +99,26 @@ def _draw_panel(
     if base:
         axis.axhline(base.mean, color=figure.FAINT, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
     ends = []
-    rows = study.rows(subset)
+    rows, drawn_as = study.rows(subset), looks(study.methods)
     for row, dodge in zip(rows, figure.dodges(len(rows)), strict=True):
-        how, points = figure.look(study.methods.index(row.method)), lines[subset, row.method, metric.name]
+        how, points = drawn_as[row.method], lines[subset, row.method, metric.name]
         x, y = figure.line(axis, [p.share for p in points], [p.cell.estimate for p in points], how)
         own = points if dodge is None else points[1:]  # a band begins at the base, whose whisker is drawn once
         figure.intervals(axis, [p.share for p in own], [p.cell.estimate for p in own], how.colour, dodge)
         if x > 0:  # more than the base, which is point 0 of every line
             ends.append(figure.LineEnd(x, y, row.method, how, metric.name in row.trained_on))
     if base:
-        axis.plot([0], [base.mean], color=figure.BASE_COLOUR, marker="o", markersize=5, zorder=5)
+        axis.plot([0], [base.mean], color=BASE_LOOK.colour, marker="o", markersize=5, zorder=5)
     if base and crowded:
-        axis.vlines([0], base.low, base.high, color=figure.BASE_COLOUR, linewidth=0.9)
+        axis.vlines([0], base.low, base.high, color=BASE_LOOK.colour, linewidth=0.9)
     figure.spent(axis, max((point.share for points in lines.values() for point in points), default=1.0))
     figure.name_ends(axis, ends, crowded=crowded)
 
 
-PROMPTS, REPEATS = 6, 4
+REPEATS = 4
 GAP = 4
+LARGEST_TILE = 256
+"""Pixels. Pictures up to this side are shown at their own size, or at twice it; only larger ones are scaled down."""
 INK, GREY, PAPER, TILE_GREY = "#202124", "#6b7075", "#ffffff", "#e3e5e8"
 
 
@@ -133,7 +136,7 @@ Part = tuple[list[Line], list[str], Sample]
 
 
 def samples_image(study: Study, subset: str) -> bytes | None:
-    """A block for each of a few prompts. None while the study holds no sample at all.
+    """A block for each task. None while the study holds no picture at all.
 
     With jobs: same prompt and noise, a row per method (its first seed), a column per checkpoint. Where nothing was
     trained: a row per model, a column per repeat.
@@ -151,7 +154,7 @@ def samples_parts(study: Study, subset: str) -> list[Part]:
 
 
 def parts_of(jobs: Sequence[StudiedJob], lines_of: Callable[[Sample], tuple[list[Line], list[str]]]) -> list[Part]:
-    """A block for each of a few prompts of ``jobs``, with the lines and headings of ``lines_of``."""
+    """A block for each task that ``jobs`` drew, with the lines and headings of ``lines_of``."""
     return [(*lines_of(prompt), prompt) for prompt in _choose_prompts(jobs)]
 
 
@@ -171,7 +174,8 @@ def sheet(study: Study, parts: Sequence[Part]) -> bytes | None:
     if not parts:
         return None
     crowded = max(len(lines) for lines, _, _ in parts) > figure.CROWD
-    tile = (128 if study.experiment.suite.sampler.resolution <= 128 else 192) // (2 if crowded else 1)
+    side = min(study.experiment.suite.sampler.resolution, LARGEST_TILE)
+    tile = side if crowded or 2 * side > LARGEST_TILE else 2 * side
     blocks = [_block(*part, tile) for part in parts]
     across = min(len(blocks), 3 if crowded else 2)
     width, height, margin, space = max(block.width for block in blocks), blocks[0].height, 24, 28
@@ -192,27 +196,28 @@ def sheet(study: Study, parts: Sequence[Part]) -> bytes | None:
 
 
 def _choose_prompts(jobs: Sequence[StudiedJob]) -> list[Sample]:
-    """The first prompt of each group, prompt sets taking turns, so that none is crowded out by a larger one.
+    """Of each group, the first prompt of which a picture is kept.
 
-    A group that several sets have is shown of the first of them.
+    A group that several prompt sets have is shown of the first of them.
     """
-    first: dict[str, dict[str, Sample]] = {}
+    first: dict[tuple[str, str], Sample] = {}
     owner: dict[str, str] = {}
-    for sample in (s for job in jobs for evaluation in job.evaluations for s in evaluation.samples):
-        if sample.repeat == 0 and owner.setdefault(sample.group, sample.prompt_set) == sample.prompt_set:
-            first.setdefault(sample.prompt_set, {}).setdefault(sample.group, sample)
-    turns = sorted((turn, i) for i, groups in enumerate(first.values()) for turn in range(len(groups)))
-    chosen = sorted((i, turn) for turn, i in turns[:PROMPTS])
-    by_set = [list(groups.values()) for groups in first.values()]
-    return [by_set[i][turn] for i, turn in chosen]
+    for sample in (s for job in jobs for evaluation in job.evaluations for s in evaluation.samples if s.repeat == 0):
+        if not sample.image or not pictures.is_kept(sample.image):
+            continue
+        if owner.setdefault(sample.group, sample.prompt_set) == sample.prompt_set:
+            first.setdefault((sample.prompt_set, sample.group), sample)
+    sets = {name: number for number, (name, _) in reversed([*enumerate(first)])}
+    return sorted(first.values(), key=lambda sample: sets[sample.prompt_set])
 
 
 def _checkpoints(study: Study, jobs: Sequence[StudiedJob]) -> tuple[list[Line], list[str]]:
     base = study.base.at(0.0) if study.base else None
-    lines = []
+    lines, drawn_as = [], looks(study.methods)
     for job in jobs:
-        colour = figure.look(study.methods.index(job.method)).colour
-        lines.append(Line(job.method, colour, [(base, 0), *((job.at(f), 0) for f in study.fractions)]))
+        lines.append(
+            Line(job.method, drawn_as[job.method].colour, [(base, 0), *((job.at(f), 0) for f in study.fractions)])
+        )
     return lines, [BASE, *(percent(fraction).replace(".0", "") for fraction in study.fractions)]
 
 
@@ -221,8 +226,8 @@ def _repeats(study: Study, prompt: Sample) -> tuple[list[Line], list[str]]:
     samples = [sample for _, evaluation in models if evaluation for sample in evaluation.samples]
     key = (prompt.prompt_set, prompt.prompt_id)
     repeats = sorted({s.repeat for s in samples if (s.prompt_set, s.prompt_id) == key})[:REPEATS]
-    colours = [GREY if name == BASE else figure.look(i).colour for i, (name, _) in enumerate(models)]
-    lines = [Line(n, c, [(e, repeat) for repeat in repeats]) for (n, e), c in zip(models, colours, strict=True)]
+    drawn_as = looks(name for name, _ in models)
+    lines = [Line(name, drawn_as[name].colour, [(found, repeat) for repeat in repeats]) for name, found in models]
     return lines, [f"image {repeat + 1}" for repeat in repeats]
 
 
@@ -254,7 +259,7 @@ def _tile(evaluation: Evaluation | None, prompt: Sample, repeat: int, size: int)
     """The evaluation's image of a prompt, or a grey tile that says in a word why there is none."""
     sample = _shown(evaluation, prompt, repeat)
     try:
-        image = pictures.read(sample.image, sample.sha256) if sample and sample.image else None
+        image = pictures.read_kept(sample.image, sample.sha256) if sample and sample.image else None
     except FileNotFoundError:
         image = None
     except pictures.AnotherPicture:

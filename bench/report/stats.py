@@ -241,6 +241,14 @@ def against(control: Estimate, others: Sequence[Estimate]) -> list[Difference]:
     return made
 
 
+def family(control: Estimate | None, others: Sequence[Estimate | None]) -> list[Difference | None]:
+    """As ``against``, of what is there: None where an estimate is missing."""
+    if control is None:
+        return [None] * len(others)
+    found = iter(against(control, [row for row in others if row is not None]))
+    return [None if row is None else next(found) for row in others]
+
+
 def clear_best(estimates: Sequence[Estimate | None], higher_is_better: bool) -> int | None:
     """Index of the best estimate, if its paired differences to all others exclude zero together."""
     sign = -1 if higher_is_better else 1

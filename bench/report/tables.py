@@ -15,7 +15,7 @@ from bench.report import conditions, gaps
 from bench.report.detectable import detectable
 from bench.report.intervals import POWER, Interval
 from bench.report.seed_noise import shipped
-from bench.report.stats import UNKNOWN, Cell, Difference, Trainings, against, clear_best, make_cell, trainings_of
+from bench.report.stats import UNKNOWN, Cell, Difference, Trainings, clear_best, family, make_cell, trainings_of
 from bench.report.study import Row, StudiedJob, Study
 from bench.report.text import Grid, count, duration, listed, markdown, memory, percent, scientific, tex
 
@@ -139,11 +139,9 @@ def _compared(base: Sequence[MainRow], rows: Sequence[MainRow]) -> list[MainRow]
     made = [list(row.cells) for row in rows]
     for start in base:
         for number, column in enumerate(start.cells):
-            complete = [(cells, e) for cells in made if (e := cells[number].cell.estimate)]
-            if column.cell.estimate:
-                found = against(column.cell.estimate, [e for _, e in complete])
-                for (cells, _), to_base in zip(complete, found, strict=True):
-                    cells[number] = replace(cells[number], to_base=to_base)
+            found = family(column.cell.estimate, [cells[number].cell.estimate for cells in made])
+            for cells, to_base in zip(made, found, strict=True):
+                cells[number] = replace(cells[number], to_base=to_base)
     return [replace(row, cells=cells) for row, cells in zip(rows, made, strict=True)]
 
 
@@ -198,7 +196,7 @@ def _cells(study: Study, row: Row, fraction: float, known: Mapping[str, Training
     ]
 
 
-def _competes(row: MainRow, c: MainCell) -> bool:
+def competes(row: MainRow, c: MainCell) -> bool:
     """Whether a cell may be the best: its seed variance is known, its compute equal, and the metric was not trained on.
 
     The diversity of a base that nothing was trained from is where training starts, and no merit of the base.
@@ -212,7 +210,7 @@ def _mark_best(rows: list[MainRow]) -> list[MainRow]:
     """The clear best of each column, among the rows that compare."""
     winners = []
     for column in zip(*(row.cells for row in rows), strict=True):
-        ranked = [c.cell.estimate if _competes(row, c) else None for row, c in zip(rows, column, strict=True)]
+        ranked = [c.cell.estimate if competes(row, c) else None for row, c in zip(rows, column, strict=True)]
         winners.append(clear_best(ranked, column[0].metric.higher_is_better))
     return [
         replace(row, cells=[replace(c, best=winners[j] == i) for j, c in enumerate(row.cells)])

@@ -19,7 +19,7 @@ TEMPLATE = """{% extends "document" %}
 {% for published in tables %}
 <h2>{{ published.source }}</h2>
 <p class="soft">{{ published.about }}</p>
-{{ table(published.grid(), "published") }}
+{{ table(published.grid(), "published", published.source) }}
 {% endfor %}
 {% endblock %}
 """

@@ -316,7 +316,7 @@ def test_a_score_that_was_changed_ends_whatever_reads_it_and_can_be_made_anew(ru
     readers = (
         lambda: render_report([folder], tmp_path / "report"),
         lambda: score_run(folder, (), QUIET),
-        lambda: pack(folder, tmp_path / "x.tar.xz", shown_images(folder)),
+        lambda: pack(folder, tmp_path / "x.tar.xz", *shown_images(folder)),
     )
     for read in readers:
         with pytest.raises(BenchError, match=r"samples\.jsonl:1 was changed after it was written"):

@@ -28,7 +28,7 @@ def packed(run, tmp_path):
         heavy = next(run.folder.glob("alpha--*")) / name
         heavy.parent.mkdir(parents=True, exist_ok=True)
         heavy.write_bytes(b"heavy")
-    pack(run.folder, tmp_path / "records.tar.xz", shown_images(run.folder))
+    pack(run.folder, tmp_path / "records.tar.xz", *shown_images(run.folder))
     return tmp_path / "records.tar.xz"
 
 
@@ -40,16 +40,21 @@ def test_the_report_of_an_archive_is_that_of_its_run(run, packed, tmp_path):
     assert files(tmp_path / "archive") == drawn
 
 
-def test_it_holds_no_weights_and_only_the_images_that_are_shown(run, packed):
+def test_it_holds_no_weights_and_of_images_those_that_are_shown_and_all_final_ones(run, packed):
     with tarfile.open(packed) as archive:
         names = archive.getnames()
     assert not [name for name in names if name.endswith((".pt", ".safetensors", ".txt"))]
     kept, there = ([n for n in each if n.endswith(".png")] for each in (names, map(str, run.folder.rglob("*.png"))))
     assert 0 < len(kept) < len(there)
+    last = {path.parents[1].name for path in run.folder.glob("alpha--*/evaluations/*/images/*")}
+    final = [path for path in run.folder.rglob("*.png") if path.parents[1].name in ("0", max(last, key=int))]
+    below = [path.relative_to(run.folder.parent).as_posix() for path in final]
+    assert below and all(name in names or f"{name}.webp" in names for name in below)
+    assert not [name for name in names if name.endswith(".webp") and name.removesuffix(".webp") in names]
 
 
 def test_equal_records_give_equal_bytes(run, packed, tmp_path):
-    pack(run.folder, tmp_path / "again.tar.xz", shown_images(run.folder))
+    pack(run.folder, tmp_path / "again.tar.xz", *shown_images(run.folder))
     assert (tmp_path / "again.tar.xz").read_bytes() == packed.read_bytes()
 
 
@@ -80,7 +85,7 @@ def test_another_file_ends_in_one_line(tmp_path, content):
 
 def test_an_archive_has_its_ending(run, tmp_path):
     with pytest.raises(BenchError, match=r"an archive ends in \.tar\.xz"):
-        pack(run.folder, tmp_path / "records.zip", shown_images(run.folder))
+        pack(run.folder, tmp_path / "records.zip", *shown_images(run.folder))
 
 
 def packed_with(path, *entries):
@@ -147,7 +152,7 @@ def test_packing_follows_no_link(run, tmp_path):
         image.unlink()
         image.symlink_to(tmp_path / "secret")
     with pytest.raises(BenchError, match=r"images/.*\.png is a link, and an archive follows no link"):
-        pack(run.folder, tmp_path / "records.tar.xz", shown_images(run.folder))
+        pack(run.folder, tmp_path / "records.tar.xz", *shown_images(run.folder))
     assert not (tmp_path / "records.tar.xz").exists()
 
 
@@ -156,11 +161,11 @@ def test_packing_follows_no_link_to_a_record_or_a_folder(run, tmp_path):
     job.rename(tmp_path / "elsewhere")
     job.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(BenchError, match=r"alpha--.* is a link, and an archive follows no link"):
-        pack(run.folder, tmp_path / "records.tar.xz", shown_images(run.folder))
+        pack(run.folder, tmp_path / "records.tar.xz", *shown_images(run.folder))
 
 
 def test_a_run_that_is_given_as_a_dot_is_packed_under_its_name(run, tmp_path, monkeypatch):
     monkeypatch.chdir(run.folder)
-    pack(Path(), tmp_path / "records.tar.xz", shown_images(Path()))
+    pack(Path(), tmp_path / "records.tar.xz", *shown_images(Path()))
     with tarfile.open(tmp_path / "records.tar.xz") as file:
         assert {name.partition("/")[0] for name in file.getnames()} == {"demo"}

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from fake_run import FakeRun
 from matplotlib.axes import Axes
+from page_text import page_text
 
 from bench.report import render_report
 from bench.report.exposure import Exposure, Key, Line, Measure, exposure, exposure_csv, grids, notes, sentences
@@ -241,11 +242,11 @@ def test_the_page_has_the_section_where_there_are_readings_and_nothing_of_it_els
     written = {path.name for path in render_report([run.folder], tmp_path / "report")}
     files = {"exposure.md", "exposure.csv", "exposure.png", "exposure.svg"}
     assert files | {"exposure_budget.png", "exposure_budget.svg"} <= written
-    page = (tmp_path / "report/index.html").read_text()
+    page = page_text(tmp_path / "report")
     assert '<h2 id="exposure">Exposure bias</h2>' in page and "0 without bias, beside the base" in page
     for path in run.folder.rglob("probes.json"):
         path.unlink()
     written = {path.name for path in render_report([run.folder], tmp_path / "report")}
     assert not any(name.startswith("exposure") for name in written)
-    assert "xposure" not in (tmp_path / "report/index.html").read_text()
+    assert "xposure" not in page_text(tmp_path / "report")
     assert not (tmp_path / "report/exposure.md").exists()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fake_run import FakeRun
+from page_text import page_text
 
 from bench.errors import BenchError
 from bench.report import render_report, tables
@@ -68,8 +70,8 @@ def test_without_a_base_there_is_no_row_and_no_difference_for_it(tmp_path: Path)
     two = render_report([run.folder], tmp_path / "two")
     assert {path.name for path in one} == ALONE
     assert all(a.read_bytes() == b.read_bytes() for a, b in zip(one, two, strict=True))
-    html = (tmp_path / "one/index.html").read_text()
-    assert "<td>B &amp; &lt;b&gt;</td>" in html and "chip" not in html.partition("</style>")[2]
+    html = page_text(tmp_path / "one")
+    assert '<th scope="row">B &amp; &lt;b&gt;</th>' in html and "chip" not in html
 
 
 def test_with_a_base_rows_are_paired_with_it(tmp_path: Path) -> None:
@@ -195,7 +197,7 @@ def test_a_missing_file_says_once_how_to_get_it(tmp_path: Path) -> None:
     assert line_of(text, "base")[4] == line_of(text, "A")[4] == "missing 0/48"
     assert text.count("Aesthetic is missing: run `bench assets fetch style` &lt;now>") == 1
     render_report([run.folder], tmp_path / "out")
-    html = (tmp_path / "out/index.html").read_text()
+    html = page_text(tmp_path / "out")
     assert html.count("<li>Aesthetic is missing: run `bench assets fetch style` &lt;now&gt;</li>") == 1
 
     def breaks(line: dict[str, Any]) -> None:
@@ -234,8 +236,8 @@ def test_what_is_not_ranked_is_read_by_its_difference(run: FakeRun, tmp_path: Pa
     study = read_study([run.folder])
     assert "ClipScore &" in tables.main_tex(study, tables.main_sections(study))
     render_report([run.folder], tmp_path / "out")
-    row = (tmp_path / "out/index.html").read_text().split("<td>beta_long</td>")[1].split("</tr>")[0]
-    cell = row.split('<td class="score">')[3]
+    row = page_text(tmp_path / "out").split('data-row="beta_long"')[1].split("</tr>")[0]
+    (cell,) = re.findall(r'<td class="score drift" data-metric="clip">(.*?)</td>', row, re.DOTALL)
     assert 'class="chip "' in cell and "▲" not in cell and "best" not in cell
 
 
@@ -258,8 +260,9 @@ def test_many_metrics_are_spread_over_tables(run: FakeRun, tmp_path: Path) -> No
     study = read_study([run.folder])
     assert tables.main_tex(study, tables.main_sections(study)).count(r"\begin{tabular}{lrrrrrr}") == 4
     render_report([run.folder], tmp_path / "out")
-    html = (tmp_path / "out/index.html").read_text().partition('<h2 id="differences">')[0]
-    assert html.count('<table class="main">') == 4 and html.count("<th>Extra 5 ↑</th>") == 2
+    html = page_text(tmp_path / "out")
+    assert html.count('<table class="main"') == 2  # which scroll, and are not spread
+    assert html.count('data-metric="extra5">Extra 5 ↑</th>') == 2
     svg = (tmp_path / "out/training_dynamics.svg").read_text()
     assert all(f"<!-- Extra {n} ↑   {subset} -->" in svg for n in range(6) for subset in ("pretty", "other"))
     assert svg.count("<!-- share of budget spent -->") == 4

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from page_text import page_text
 from PIL import Image
 
 from bench import records
@@ -46,9 +47,11 @@ FILES = {
 def test_rendering_twice_gives_identical_files(run: Any, tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     first, second = render_report([run.folder], one), render_report([run.folder], two)
-    assert {path.name for path in first} == FILES == {path.name for path in one.iterdir()}
-    for a, b in zip(first, second, strict=True):
-        assert a.read_bytes() == b.read_bytes(), a.name
+    assert {path.name for path in first} == FILES == {path.name for path in one.iterdir() if path.is_file()}
+    files = [path.relative_to(one) for path in one.rglob("*") if path.is_file()]
+    assert len(files) > len(FILES) and [a.name for a in first] == [b.name for b in second]
+    for name in files:
+        assert (one / name).read_bytes() == (two / name).read_bytes(), name
 
 
 def test_a_report_removes_what_an_older_one_left_and_nothing_else(make_run: Any, tmp_path: Path) -> None:
@@ -59,18 +62,25 @@ def test_a_report_removes_what_an_older_one_left_and_nothing_else(make_run: Any,
     one.job("alpha", 0.1)
     older = {path.name for path in render_report([two.folder], out, published=True)}
     assert {"samples-matching.png", "differences.md", "differences.csv", "wins.md", "published.md"} <= older
+    sheets = {path.name for path in (out / "pictures").iterdir()}
+    assert "beta--matching--s0-100-0.webp" in sheets
     strangers = {"notes.md", "records.tar.xz", "samples.txt", "my-samples.png", "main_results.md.bak"}
     for name in strangers:
         (out / name).write_text("not a report's", encoding="utf-8")
     (out / "samples-kept.png").mkdir()
     written = {path.name for path in render_report([one.folder], out)}
-    assert {path.name for path in out.iterdir()} == written | strangers | {"samples-kept.png"}
+    assert {path.name for path in out.iterdir()} == written | strangers | {"samples-kept.png", "pictures"}
+    left = {path.name for path in (out / "pictures").iterdir()}
+    assert left < sheets and not any(name.startswith("beta") for name in left)
 
 
 def test_a_report_knows_every_file_that_it_may_leave() -> None:
     reports = Path(__file__).parents[3] / "reports" / "reference"
     committed = {
-        path.name for folder in reports.iterdir() for path in folder.glob("*") if (folder / "index.html").exists()
+        path.relative_to(folder).as_posix()
+        for folder in reports.iterdir()
+        for path in folder.rglob("*")
+        if (folder / "index.html").exists() and path.is_file()
     }
     assert committed - {"records.tar.xz"} and all(map(is_of_a_report, committed - {"records.tar.xz"}))
     assert is_of_a_report("samples-guidance-high_clipscore.png") and not is_of_a_report("records.tar.xz")
@@ -91,12 +101,12 @@ def test_every_text_says_first_which_world_it_is_from(run: Any, tmp_path: Path) 
 def test_the_page_needs_nothing_else_and_escapes_text(run: Any, tmp_path: Path) -> None:
     run.job("omega", 0.1, status="failed", reason="<script>alert(1)</script>", fractions=[])
     render_report([run.folder], tmp_path / "out")
-    html = (tmp_path / "out/index.html").read_text()
+    html = page_text(tmp_path / "out")
     assert "<script" not in html and "&lt;script&gt;alert(1)&lt;/script&gt;" in html
     assert "tiny-sd3 &lt;embedded&gt;" in html
     assert not re.findall(r'(?:src|href)="(?!data:|#)|@import|url\(', html)
-    assert html.count("data:image/png;base64,") == 1 and html.count("data:image/svg+xml;base64,") == 1
-    assert 'content: " ★"' in html  # the style itself is not escaped
+    assert html.count("data:image/webp;base64,") == 1 and html.count("data:image/svg+xml;base64,") == 1
+    assert 'content: " ★"' in (tmp_path / "out/index.html").read_text()  # the style itself is not escaped
 
 
 def test_the_svg_is_well_formed_and_undated(run: Any, tmp_path: Path) -> None:
@@ -156,14 +166,14 @@ def test_a_run_that_has_only_begun(make_run: Callable[..., Any], tmp_path: Path)
     written = {path.name for path in render_report([run.folder], tmp_path / "bare")}
     of_two = {f"{name}.{suffix}" for name in ("differences", "wins", "targets", "pareto") for suffix in ("md", "csv")}
     assert written == FILES - {"samples.png", *of_two}  # one method alone
-    assert "No sample is recorded yet" in (tmp_path / "bare/index.html").read_text()
+    assert "No sample is recorded yet" in page_text(tmp_path / "bare")
 
 
 def test_a_run_without_jobs_shows_what_it_has(make_run: Callable[..., Any], tmp_path: Path) -> None:
     written = {path.name for path in render_report([make_run().folder], tmp_path / "out")}
     assert written == {"main_results.md", "main_results.csv", "main_results.tex", "samples.png", "index.html"}
-    html = (tmp_path / "out/index.html").read_text()
-    assert "Training dynamics" not in html and "Budget used" not in html and "<td>base</td>" in html
+    html = page_text(tmp_path / "out")
+    assert "Training dynamics" not in html and "Budget used" not in html and '<th scope="row">base</th>' in html
 
 
 def test_a_lost_image_shows_as_a_grey_tile(run: Any) -> None:

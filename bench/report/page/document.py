@@ -1,0 +1,312 @@
+"""``index.html``: the whole report on one page, in light and in dark, with and without scripts."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+from PIL import Image
+
+from bench.report import conditions, exposure, guidance, html, method_inputs, method_settings, paradigms, tables
+from bench.report.differences import Differences
+from bench.report.looks import looks
+from bench.report.page import browser, noise, payload, scripts, verdicts
+from bench.report.page.pairs import Pairs, pairs
+from bench.report.page.payload import Lines
+from bench.report.published.compare import Comparison
+from bench.report.stats import Estimate
+from bench.report.study import Study
+from bench.report.tables import MainCell, MainRow, Section
+from bench.report.text import Grid, listed, scientific
+
+TEMPLATE = (Path(__file__).parent / "document.html").read_text(encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class PageCell:
+    """A cell of the main table as the page shows it; positions are per cent of the column's common scale."""
+
+    metric: str
+    ranked: bool
+    value: str
+    interval: str
+    gap: str
+    mark: str
+    best: bool
+    counts: str = ""
+    left: str = ""
+    width: str = ""
+    dot: str = ""
+    change: str = ""
+    within: str = ""
+    verdict: str = ""
+
+
+@dataclass(frozen=True)
+class SweptPart:
+    """A sweep over guidance scales with its plot (SVG) and its samples (PNG) by subset."""
+
+    sweep: guidance.Sweep
+    svg: bytes
+    samples: Mapping[str, bytes]
+
+
+@dataclass(frozen=True)
+class BiasedPart:
+    """Exposure bias with its plots (SVG): against the level, and over the budget where something was trained."""
+
+    found: exposure.Exposure
+    levels: bytes
+    budget: bytes
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a page is made of besides the study: what the report's other files hold too, drawn once.
+
+    Attributes:
+        lines: of ``plots.dynamics``, empty where nothing was trained.
+        svg: the figure of the dynamics.
+        samples: sheets (PNG) by subset.
+    """
+
+    sections: Sequence[Section]
+    lines: Lines
+    svg: bytes
+    samples: Mapping[str, bytes]
+    differing: Differences | None
+    published: Comparison | None
+    swept: SweptPart | None
+    biased: BiasedPart | None
+
+
+def page(study: Study, parts: Parts, shown: Collection[Path]) -> dict[str, str | bytes]:
+    """``index.html``, and the sheets of pictures in a folder beside it.
+
+    Args:
+        shown: pictures that the browser offers of checkpoints before the last one.
+    """
+    sections = parts.sections
+    scales = {metric.name: _scale(sections, i) for i, metric in enumerate(study.metrics)}
+    order = sorted(range(len(study.metrics)), key=lambda i: not study.metrics[i].ranked)
+    held = browser.browser(study, sections, shown)
+    paired = [pairs(section) for section in sections]
+    data = payload.payload(study, sections, paired, parts.lines, held.data) if study.tabled else {}
+    document = html.render(
+        TEMPLATE,
+        title=tables.title(study),
+        notice=study.experiment.notice,
+        lede=lede(study),
+        unfinished=unfinished(study),
+        summary=tables.summary(study),
+        metrics=[study.metrics[i] for i in order],
+        trained=bool(study.jobs),
+        tabled=study.tabled,
+        swept=parts.swept and _swept(study, parts.swept),
+        biased=parts.biased and _biased(parts.biased),
+        based=study.base is not None,
+        judged=any(c.judged and c.to_base for section in sections for row in section.rows for c in row.cells),
+        row_headers=tables.row_headers(study),
+        published=parts.published,
+        verdicts=[_verdicts(study, *of) for of in zip(sections, paired, strict=True)],
+        sections=[
+            (
+                section,
+                [[_page_row(study, row, scales, order) for row in block] for block in section.blocks],
+            )
+            for section in sections
+        ],
+        notes=tables.notes(study, sections) if study.tabled else [],
+        dynamics=_data_uri("image/svg+xml", parts.svg),
+        dynamics_alt="Each metric against the share of the budget spent. " + headlines(study, sections),
+        samples=[(subset, _lossless(picture)) for subset, picture in parts.samples.items()],
+        samples_alt="Samples of each row, a block for each prompt. The sample browser holds their scores.",
+        differing=parts.differing,
+        noise=noise.noise(study, sections, parts.differing),
+        inputs=method_inputs.inputs(study),
+        inputs_note=method_inputs.NOTE,
+        paradigms=paradigms.paradigms(study),
+        paradigms_note=paradigms.PARADIGMS_NOTE,
+        settings=method_settings.settings(study),
+        settings_note=method_settings.NOTE,
+        compute=tables.compute(study),
+        compute_note=tables.COMPUTE_NOTE,
+        conditions=conditions.grid(study),
+        jobs=tables.jobs(study),
+        versions=_versions(study),
+        page_style=Markup(scripts.style() + _colours(data)),
+        summary_json=Markup(payload.text(_summary(study, sections))),
+        data_json=Markup(payload.text(data)),
+        library=Markup(scripts.library()),
+        own=Markup(scripts.own()),
+    )
+    return {"index.html": document, **held.sheets}
+
+
+def lede(study: Study) -> str:
+    """What was compared, in one short sentence."""
+    if not study.jobs:
+        count = len(study.untrained) + len(study.swept)
+        return f"{count} row{'s' if count != 1 else ''}, scored by the suite {study.experiment.suite.name}."
+    seeds = sorted({len(row.jobs) for subset in study.subsets for row in study.rows(subset)})
+    span = "–".join(map(str, dict.fromkeys((seeds[0], seeds[-1]))))
+    amount = study.budget.amount
+    equal = scientific(amount) if study.budget.currency == "flops" else f"{amount:g}"
+    return (
+        f"{len(study.methods)} method{'s' if len(study.methods) > 1 else ''} on {listed(study.subsets)}, {span} "
+        f"seed{'s' if seeds[-1] > 1 else ''} each, {equal} {verdicts.AMOUNTS[study.budget.currency]} for each job."
+    )
+
+
+def unfinished(study: Study) -> str:
+    """What is said of a study that still runs; empty for one that has ended."""
+    open_jobs = [job for job in study.everything if job.status not in ("finished", "failed")]
+    if not open_jobs:
+        return ""
+    done = len(study.everything) - len(open_jobs)
+    return f"Unfinished: {done} of {len(study.everything)} jobs have ended. The numbers below will change."
+
+
+def headlines(study: Study, sections: Sequence[Section]) -> str:
+    """The headline of every subset."""
+    return " ".join(
+        f"{f'{section.subset}: ' if section.subset else ''}{verdicts.headline(study, section)}" for section in sections
+    )
+
+
+def _verdicts(study: Study, section: Section, paired: Pairs) -> dict[str, Any]:
+    against = verdicts.reference(study, section)
+    return {
+        "subset": section.subset,
+        "about": section.about,
+        "headline": verdicts.headline(study, section),
+        "leads": verdicts.leads(study, section),
+        "reference": against,
+        "questions": [
+            question for question in verdicts.questions(study, section, paired) if question.against == against
+        ],
+    }
+
+
+def _summary(study: Study, sections: Sequence[Section]) -> dict[str, Any]:
+    """What ``bench report --index`` reads of a page."""
+    return {
+        "title": tables.title(study),
+        "notice": study.experiment.notice,
+        "about": tables.summary(study),
+        "lede": lede(study),
+        "unfinished": unfinished(study),
+        "verdicts": [[section.subset, verdicts.headline(study, section)] for section in sections if study.tabled],
+    }
+
+
+def _colours(data: Mapping[str, Any]) -> str:
+    """Colours of rows as properties of the style, for white and for dark ground."""
+    found = looks(data.get("looks", {}))
+    light, dark = (
+        "".join(f"--row-{i}:{getattr(look, kind)};" for i, look in enumerate(found.values()))
+        for kind in ("colour", "dark")
+    )
+    return f":root{{{light}}}\n@media screen and (prefers-color-scheme: dark){{:root{{{dark}}}}}\n"
+
+
+def _lossless(png: bytes) -> str:
+    """A sheet for the page: the same pixels in fewer bytes."""
+    file = io.BytesIO()
+    Image.open(io.BytesIO(png)).save(file, format="WEBP", lossless=True, quality=40, method=2)
+    return _data_uri("image/webp", file.getvalue())
+
+
+def _biased(part: BiasedPart) -> dict[str, Any]:
+    return {
+        "caption": exposure.CAPTION,
+        "plot": _data_uri("image/svg+xml", part.levels),
+        "budget": part.budget and _data_uri("image/svg+xml", part.budget),
+        "grids": exposure.grids(part.found),
+        "sentences": exposure.sentences(part.found),
+        "notes": exposure.notes(part.found),
+    }
+
+
+def _swept(study: Study, part: SweptPart) -> dict[str, Any]:
+    return {
+        "heading": part.sweep.heading,
+        "axis": part.sweep.axis.title,
+        "caption": part.sweep.caption,
+        "plot": _data_uri("image/svg+xml", part.svg),
+        "grids": guidance.grids(part.sweep, "{} ★"),
+        "notes": guidance.notes(study, part.sweep),
+        "samples": [(subset, _data_uri("image/png", picture)) for subset, picture in part.samples.items()],
+    }
+
+
+def _scale(sections: Sequence[Section], column: int) -> tuple[float, float]:
+    """Lowest and highest bound of a metric's intervals, over all sections."""
+    cells = (row.cells[column].cell.estimate for section in sections for row in section.rows)
+    bounds = [bound for e in cells if e for bound in (e.low, e.high)]
+    return (min(bounds), max(bounds)) if bounds else (0.0, 1.0)
+
+
+def _page_row(
+    study: Study, row: MainRow, scales: Mapping[str, tuple[float, float]], order: Sequence[int]
+) -> tuple[str, str, list[str], list[PageCell]]:
+    cells = [_page_cell(row.cells[i], scales[row.cells[i].metric.name]) for i in order]
+    return row.kind, row.method, tables.row_texts(study, row), cells
+
+
+def _page_cell(c: MainCell, scale: tuple[float, float]) -> PageCell:
+    estimate, mark = c.cell.estimate, " †" if c.trained_on else ""
+    if estimate is None:
+        return PageCell(c.metric.name, c.metric.ranked, "", "", c.cell.gap, mark, best=False)
+    return PageCell(
+        metric=c.metric.name,
+        ranked=c.metric.ranked,
+        value=c.metric.text(estimate.mean),
+        interval=tables.interval_text(c.metric, estimate),
+        gap="",
+        mark=mark,
+        best=c.best,
+        counts=c.cell.counts,
+        **_bar(estimate, scale),
+        **_change(c),
+    )
+
+
+def _bar(estimate: Estimate, scale: tuple[float, float]) -> dict[str, str]:
+    low, high = scale
+    span = (high - low) or 1.0
+    left, right, dot = (100 * (x - low) / span for x in (estimate.low, estimate.high, estimate.mean))
+    return {"left": f"{left:.1f}", "width": f"{max(right - left, 1):.1f}", "dot": f"{dot:.1f}"}
+
+
+def _change(c: MainCell) -> dict[str, str]:
+    """The paired difference to the base in words, its interval, and whether it is better, worse or neither."""
+    if c.to_base is None:
+        return {}
+    shown = {"change": c.metric.text(c.to_base.mean, "+"), "within": tables.interval_text(c.metric, c.to_base, "+")}
+    if not (c.to_base.excludes_zero and c.metric.ranked and c.judged):
+        return shown
+    better = (c.to_base.mean > 0) == c.metric.higher_is_better
+    return shown | {
+        "change": f"{'▲' if better else '▼'} {shown['change']}",
+        "verdict": "better" if better else "worse",
+    }
+
+
+def _versions(study: Study) -> Grid:
+    """What ran: every version that any job recorded, once for each value it took."""
+    recorded = [job.record for job in study.everything if job.record]
+    versions: dict[str, dict[str, None]] = {}
+    for name, version in chain.from_iterable(sorted(record.versions.items()) for record in recorded):
+        versions.setdefault(name, {})[str(version)] = None
+    return Grid(["What", "Version"], [[name, ", ".join(values)] for name, values in versions.items()])
+
+
+def _data_uri(kind: str, data: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"

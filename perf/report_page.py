@@ -1,0 +1,72 @@
+"""What a report's page costs: drawing it, its weight, opening it. ``python perf/report_page.py [RECORDS] [--json]``.
+
+Drawing is in CPU seconds of one thread. Opening is timed in the system's Chromium, on a clock, so the machine must be
+idle: until the scripts have run, and until every chart is drawn. ``--picture FILE`` saves what a reader sees first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+import common
+from common import Figure
+
+RECORDS = Path(__file__).parents[1] / "reports" / "reference" / "embedded" / "records.tar.xz"
+
+
+def drawing(records: Path, out: Path) -> list[Figure]:
+    """CPU seconds of drawing a report, and the bytes of its page and of the pictures beside it."""
+    from bench.report import render_report
+
+    start = time.process_time()
+    render_report([records], out)
+    seconds = time.process_time() - start
+    beside = sum(path.stat().st_size for path in (out / "pictures").glob("*"))
+    return [
+        Figure("drawing the report", seconds, "s", "at most 20"),
+        Figure("index.html", (out / "index.html").stat().st_size / 1e6, "MB", "at most 8"),
+        Figure("pictures beside it", beside / 1e6, "MB"),
+    ]
+
+
+def opening(page: Path, picture: Path | None) -> list[Figure]:
+    """Seconds from opening a page until its scripts have run, and until all of its charts are drawn."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        opened = browser.new_page(viewport={"width": 1440, "height": 900})
+        start = time.perf_counter()
+        opened.goto(page.resolve().as_uri())
+        usable = time.perf_counter() - start
+        opened.evaluate("dispatchEvent(new Event('beforeprint'))")
+        drawn = time.perf_counter() - start
+        if picture:
+            opened.reload()
+            opened.screenshot(path=picture)
+        browser.close()
+    return [
+        Figure("until it is usable", usable, "s", "at most 2"),
+        Figure("until every chart is drawn", drawn, "s"),
+    ]
+
+
+def main() -> None:
+    """Measure one report, print a table, write JSON if asked to."""
+    parser = common.parser(__doc__, models=False)
+    parser.add_argument("records", type=Path, nargs="?", default=RECORDS, help="a run folder or an archive")
+    parser.add_argument("--picture", type=Path, help="where to save the first screen, as PNG")
+    arguments: argparse.Namespace = parser.parse_args()
+    device = common.start(arguments)
+    with tempfile.TemporaryDirectory() as folder:
+        figures = drawing(arguments.records, Path(folder))
+        figures += opening(Path(folder) / "index.html", arguments.picture)
+    common.tell("report_page", figures, ["drawing: CPU seconds of one thread"], arguments, device)
+
+
+if __name__ == "__main__":
+    main()
