@@ -92,6 +92,11 @@ def _remedies(ctx: click.Context, param: click.Parameter, value: str | None) -> 
 @click.option("--probes", is_flag=True, default=None, help="Measure exposure bias too (docs/exposure-bias.md).")
 @click.option("--pairs", metavar="RUN", help="Run whose held-out pairs are read; default: the run of a job or a base.")
 @click.option(
+    "--all-pairs",
+    is_flag=True,
+    help="Measure on all held-out pairs, not on as many as a quarter of the pictures' cost pays.",
+)
+@click.option(
     "--limit",
     type=click.IntRange(1, 10**9 - 1),
     help="Prompts per group, for a quick look; the scores compare with no others.",

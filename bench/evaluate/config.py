@@ -50,6 +50,7 @@ class EvaluationConfig(Settings):
 
     probes: bool = Field(False, description="measure exposure bias too")
     pairs: str = Field("", description="run whose held-out pairs are read; default: the run of a job or a base")
+    all_pairs: bool = Field(False, description="read probes on all held-out pairs, whatever that costs")
 
     @property
     def run_name(self) -> str:

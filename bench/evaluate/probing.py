@@ -59,12 +59,15 @@ def readers(
     cache: Path,
     engine: Engine,
     progress: Progress,
+    *,
+    all_pairs: bool,
 ) -> Iterator[tuple[str, ProbeReader]]:
     """What reads the probes of a subject, by subset. Every process must go through it.
 
     Args:
         pairs: as of ``run_of``.
         suite: whose sampler the probes follow.
+        all_pairs: read all held-out pairs that the run asked for, whatever that costs.
     """
     run, names = engine.main_first(lambda: run_of(subject, pairs))
     config = settings_of(run)
@@ -78,7 +81,7 @@ def readers(
         workbench = Workbench(config, cache, engine, backbone, own, metrics, progress)
         rule = config.subset.get(name, SubsetRule())
         manifest = cut_subset(workbench, corpus, name, rule, holdout=cut_off(config, corpus))
-        if reader := probe_reader(workbench, corpus, manifest, suite):
+        if reader := probe_reader(workbench, corpus, manifest, suite, bounded=not all_pairs):
             yield name, reader
         else:
             raise BenchError(

@@ -280,7 +280,14 @@ class _Rows:
                 if row.suite.sampler.solver != EULER or row.suite.sampler.remedy:
                     continue  # probes follow Euler steps alone, so they would say the same of each
                 of_subset = readers(
-                    self.subject, self.config.pairs, row.suite, backbone, self.cache, self.engine, self.progress
+                    self.subject,
+                    self.config.pairs,
+                    row.suite,
+                    backbone,
+                    self.cache,
+                    self.engine,
+                    self.progress,
+                    all_pairs=self.config.all_pairs,
                 )
                 for subset, reader in of_subset:
                     reader.read(policy, row.evaluation / records.PROBES / subset)

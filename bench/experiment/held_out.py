@@ -34,7 +34,9 @@ def asked_for(config: ExperimentConfig, fresh: bool) -> int:
     return config.holdout if config.holdout is not None else PAIRS if fresh else 0
 
 
-def probe_reader(workbench: Workbench, corpus: Corpus, manifest: Manifest, suite: Suite) -> ProbeReader | None:
+def probe_reader(
+    workbench: Workbench, corpus: Corpus, manifest: Manifest, suite: Suite, *, bounded: bool = True
+) -> ProbeReader | None:
     """What reads the probes of a subset's rows; None without held-out pairs. Where there are too few, it says so.
 
     Every process must call it.
@@ -42,6 +44,7 @@ def probe_reader(workbench: Workbench, corpus: Corpus, manifest: Manifest, suite
     Args:
         manifest: the subset as methods train on it.
         suite: whose sampler the probes follow, and whose images say what they may cost.
+        bounded: read as many pairs as an evaluation may pay for; False: all that are asked for.
     """
     config, engine, backbone = workbench.config, workbench.engine, workbench.backbone
     count = asked_for(config, bool(corpus.holdout))
@@ -61,7 +64,7 @@ def probe_reader(workbench: Workbench, corpus: Corpus, manifest: Manifest, suite
         with workbench.progress.task(f"hold out {manifest.subset}", 1):
             source, part = registry.load("curation", "hold_out")(
                 corpus, manifest, subset, metric, workbench.cache,
-                count=count, at_most=affordable(suite, probing, config.evaluations), crew=crew,
+                count=count, at_most=affordable(suite, probing, config.evaluations) if bounded else count, crew=crew,
             )  # fmt: skip
             if not part.count:
                 raise BenchError("an evaluation is too short for them: they may cost at most a quarter of its forwards")

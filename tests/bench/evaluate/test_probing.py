@@ -71,6 +71,15 @@ def test_rows_that_were_drawn_before_are_read_later(bench: Bench) -> None:
     assert bench.evaluate(run / "base").folder == folder and set(readings(folder)) == {"all", "half"}
 
 
+def test_all_pairs_are_read_on_demand_whatever_that_costs(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = bench.train(name="run")
+    monkeypatch.setattr(reader, "SHARE", 0.0)
+    assert not readings(bench.evaluate(run, name="none").folder)
+    for path in (found := sorted(bench.evaluate(run, name="every", all_pairs=True).folder.rglob("probes.jsonl"))):
+        assert {line["pair"] for line in records.read_lines(path)} == {0, 1, 2}
+    assert len(found) == 4  # the base on both subsets, and each job on its own
+
+
 def test_another_model_is_read_on_the_pairs_of_a_run_that_is_named(bench: Bench) -> None:
     run = bench.train(name="run")
     folder = bench.evaluate("fake", pairs=str(run)).folder
