@@ -183,3 +183,13 @@ def test_axe_finds_nothing(browser: Any, report: Path, scheme: str) -> None:
     with Opened(browser, report, color_scheme=scheme) as opened:
         opened.draw_everything()
         assert opened.axe() == []
+
+
+REPORTS = Path(__file__).parents[4] / "reports" / "reference"
+
+
+@pytest.mark.parametrize("page", sorted(REPORTS.glob("*/index.html")), ids=lambda page: page.parent.name)
+def test_axe_finds_nothing_in_a_committed_report(browser: Any, page: Path) -> None:
+    with Opened(browser, page) as opened:
+        opened.draw_everything()
+        assert opened.errors == [] and opened.axe() == []
