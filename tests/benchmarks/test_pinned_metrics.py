@@ -17,9 +17,9 @@ from data_curation.world import vocabulary as V
 from data_curation.world.render import render
 
 PINNED = {
-    "ocr_rapid": (1, 90, 0.638889),
-    "world_aesthetic": (1, 20, 6.950780),
-    "world_clipscore": (1, 20, 0.828641),
+    "ocr_rapid": (1, 90, 0.75),
+    "world_aesthetic": (2, 20, 7.067605),
+    "world_clipscore": (2, 20, 0.788145),
     "world_geneval": (2, 30, 0.52),
 }
 """Metric → version, noise on the pictures (standard deviation, of 255) against saturation, mean score."""

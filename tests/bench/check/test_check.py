@@ -186,7 +186,7 @@ BROKEN = {
         ).replace(UPDATE, UPDATE + "        self.critic @ self.critic\n"),
         "compute",
         "def step",
-        "a network runs past job's doors",
+        "job does not charge all that runs",
     ),
     "grows": (
         changed("job.pairs(self.config.batch_size)", "job.pairs(self.config.batch_size * (3 if job.step == 1 else 1))"),
@@ -263,7 +263,7 @@ BROKEN = {
         changed(LOSS, LOSS.replace(".sum()", ".mean()")).replace("(loss, len(pairs))", "(loss, 1)"),
         "micro-batches",
         "def step",
-        "losses are sums over samples",
+        "a loss must be a sum over samples",
     ),
     "draws by place": (
         changed('job.uniform(pairs, "time")', 'torch.rand(len(pairs), generator=job.rng("time"))'),

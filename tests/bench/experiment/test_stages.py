@@ -328,7 +328,7 @@ def preferences(folder: Path, captions: tuple[str, ...], **tags: tuple[object, .
     [
         (("a red circle", "a blue square"), {}, "is of different prompts: 'a blue square' and 'a red circle'"),
         (("a red circle",) * 2, {"preferred": (1, 1)}, "liked holds no preference pair"),
-        (("a red circle",) * 2, {"preferred": (1, "x")}, "1.png of liked is no half of a preference pair"),
+        (("a red circle",) * 2, {"preferred": (1, "x")}, "1.png of liked is not half of a preference pair"),
         (("a red circle",) * 3, {"pair": (0, 0, 0)}, "has 3 pictures; a pair has two"),
     ],
 )
