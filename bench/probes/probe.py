@@ -9,6 +9,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -85,7 +86,7 @@ def chunks(pairs: int) -> list[range]:
     starts = [*range(0, pairs, CHUNK)]
     if len(starts) > 1 and pairs - starts[-1] < CHUNK // 2:
         starts.pop()
-    return [range(start, end) for start, end in zip(starts, [*starts[1:], pairs], strict=True)]
+    return [range(start, end) for start, end in pairwise([*starts, pairs])]
 
 
 def reads(probe: Probe, chunk: int) -> bool:

@@ -291,6 +291,7 @@ class Tape(TorchDispatchMode):
             return self._nonzero(func, fakes[0])
         self._check_generator(func, kwargs, fakes, to_cuda)
         _check_indices(func, args)
+        _check_lists(name, args)
         args = self._whole_masks(func, args)
         hosts = [tensor for tensor in tensors if not isinstance(tensor, FakeTensor)]
         if hosts:
@@ -353,7 +354,7 @@ class Tape(TorchDispatchMode):
         if len(kinds) > 1 and not name.startswith(("copy_", "_to_copy", "_scaled_dot_product", "native_")):
             both = " and ".join(sorted(str(kind).removeprefix("torch.") for kind in kinds))
             self.counts.dtypes[Spot(f"{name} with {both}", where())] += 1
-        elif torch.float64 in kinds:
+        elif torch.float64 in kinds and name not in NO_KERNEL:
             self.counts.dtypes[Spot(f"{name} in float64", where())] += 1
 
     def _arrived(self, out: Any) -> Any:
@@ -368,6 +369,8 @@ class Tape(TorchDispatchMode):
             return torch.arange(out.numel()).reshape(out.shape)
         if out.dtype is torch.bool:
             return torch.ones(out.shape, dtype=out.dtype)
+        if out.dim() == 1 and out.is_floating_point():  # scores, for the most part: equal ones would train nothing
+            return ((torch.arange(out.numel()) + 0.5) / out.numel()).to(out.dtype)
         return _zeros(out.shape, out.dtype)
 
     def _kind_of_result(self, name: str, fakes: Sequence[FakeTensor]) -> str:
@@ -394,6 +397,17 @@ def _check_indices(func: Any, args: Any) -> None:
     of_the_host = func in INDEXING and not isinstance(args[0], FakeTensor)
     if of_the_host and any(isinstance(index, FakeTensor) for index in args[1]):
         raise RuntimeError("indices should be either on cpu or on the same device as the indexed tensor (cpu)")
+
+
+def _check_lists(name: str, args: Any) -> None:
+    """As the kernels of ``_foreach_`` do, which go tensor by tensor where devices differ
+    (``aten/src/ATen/native/ForeachUtils.h``). Only a copy may cross, and a number of the host."""
+    if not name.startswith("_foreach_") or name.startswith("_foreach_copy"):
+        return
+    lists = [arg for arg in args if isinstance(arg, (list, tuple)) and all(isinstance(each, Tensor) for each in arg)]
+    for together in zip(*lists, strict=False):
+        if len({isinstance(each, FakeTensor) for each in together if each.dim()}) > 1:
+            raise RuntimeError("Expected all tensors to be on the same device, but found at least two, cpu and cuda:0")
 
 
 def _zeros(shape: Sequence[int], dtype: torch.dtype) -> Tensor:

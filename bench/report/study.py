@@ -165,6 +165,8 @@ class Study:
             experiments=tuple(e.model_copy(update={"suite": e.suite.on_its_way()}) for e in self.experiments),
             base=narrowed(self.base) if self.base else None,
             jobs=tuple(map(narrowed, self.jobs)),
+            context=tuple(map(narrowed, self.context)),
+            evaluated=tuple(map(narrowed, self.evaluated)),
             part=len(prompts),
         )
 

@@ -19,6 +19,7 @@ import torch
 
 from bench.experiment.recorded import untrained_header
 from bench.machine.engine import Engine, spread, whole
+from bench.trajectories import Transitions
 
 CASES = {
     "sft": ("sft", {}, None),
@@ -62,12 +63,27 @@ def first_gradient(learner) -> list[torch.Tensor]:
     return found
 
 
+def first_ratios() -> list[torch.Tensor]:
+    """Filled with the ratios of this process's updates right after sampling; what is logged is a mean over all."""
+    found, ratio = [], Transitions.ratio
+
+    def seen(by, after, mean, std, old):
+        result = ratio(by, after, mean, std, old)
+        if old is None:
+            found.append(result.detach())
+        return result
+
+    Transitions.ratio = seen
+    return found
+
+
 def main(pipeline: Path, out: Path, sharding: str, dtype: str = "auto", *cases: str) -> None:
     torch.set_num_threads(1)
     engine = Engine.from_environment(sharding=sharding, dtype=dtype)
     world = fakes.World(pipeline, engine)
-    trained = []
+    trained, ratios = [], first_ratios()
     for name in cases or CASES:
+        ratios.clear()
         row, overrides, micro_batch = CASES[name]
         session, stages, (*earlier, method_name) = world.session(micro_batch=micro_batch), None, row.split("+")
         job = session.job
@@ -100,6 +116,7 @@ def main(pipeline: Path, out: Path, sharding: str, dtype: str = "auto", *cases: 
             evaluated = whole(fakes.weights(job))
         result = {
             "logs": logs,
+            "first_ratios": [value for part in ratios for value in part.tolist()],
             "gradient": gradient[0],
             "resumed": relogged == logs[2:],
             "meter": job.meter.counts(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-import io
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
-from PIL import Image
 
+from bench.records import pictures
 from bench.report import conditions, exposure, guidance, html, method_inputs, method_settings, paradigms, tables
 from bench.report.differences import Differences
 from bench.report.looks import looks
@@ -218,9 +218,7 @@ def _colours(data: Mapping[str, Any]) -> str:
 
 def _lossless(png: bytes) -> str:
     """A sheet for the page: the same pixels in fewer bytes."""
-    file = io.BytesIO()
-    Image.open(io.BytesIO(png)).save(file, format="WEBP", lossless=True, quality=40, method=2)
-    return _data_uri("image/webp", file.getvalue())
+    return _data_uri("image/webp", pictures.webp(pictures.decode(png), pictures.EXACT))
 
 
 def _biased(part: BiasedPart) -> dict[str, Any]:
@@ -249,7 +247,7 @@ def _swept(study: Study, part: SweptPart) -> dict[str, Any]:
 def _scale(sections: Sequence[Section], column: int) -> tuple[float, float]:
     """Lowest and highest bound of a metric's intervals, over all sections."""
     cells = (row.cells[column].cell.estimate for section in sections for row in section.rows)
-    bounds = [bound for e in cells if e for bound in (e.low, e.high)]
+    bounds = [bound for e in cells if e for bound in (e.low, e.high) if not math.isnan(bound)]
     return (min(bounds), max(bounds)) if bounds else (0.0, 1.0)
 
 
@@ -279,6 +277,8 @@ def _page_cell(c: MainCell, scale: tuple[float, float]) -> PageCell:
 
 
 def _bar(estimate: Estimate, scale: tuple[float, float]) -> dict[str, str]:
+    if math.isnan(estimate.low):  # one picture in all: its interval is not known
+        return {}
     low, high = scale
     span = (high - low) or 1.0
     left, right, dot = (100 * (x - low) / span for x in (estimate.low, estimate.high, estimate.mean))

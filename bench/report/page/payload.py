@@ -6,6 +6,7 @@ Numbers are rounded to five significant digits; the csv files hold them in full.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from bench.report.looks import looks
 from bench.report.page import verdicts
 from bench.report.page.pairs import Pairs
 from bench.report.plots import Point
-from bench.report.stats import Estimate, family
+from bench.report.stats import Estimate, family, make_cell
 from bench.report.study import StudiedJob, Study
 from bench.report.tables import MainRow, Section
 
@@ -112,8 +113,11 @@ def _amounts(spent: Sequence[Any]) -> list[list[float]]:
     return [[m.flops for m in spent], [m.updates for m in spent], [m.seconds for m in spent]]
 
 
-def _interval(interval: Interval | None) -> list[float] | None:
-    return [rounded(value) for value in (interval.mean, interval.low, interval.high)] if interval else None
+def _interval(interval: Interval | None) -> list[float | None] | None:
+    """Mean, low and high; of one picture in all nothing says how far it may be off, and its bounds are None."""
+    if interval is None:
+        return None
+    return [None if math.isnan(value) else rounded(value) for value in (interval.mean, interval.low, interval.high)]
 
 
 def _by_task(jobs: Sequence[StudiedJob], fraction: float, metric: MetricRecord) -> dict[str, list[float]]:
@@ -144,19 +148,25 @@ def _tasks(jobs: Sequence[StudiedJob], fraction: float, metric: MetricRecord) ->
     return {task: [rounded(sum(scores) / len(scores)), len(scores)] for task, scores in sorted(found.items())}
 
 
-def _pairs(paired: Pairs) -> dict[str, list[list[float] | None]]:
+def _pairs(paired: Pairs) -> dict[str, list[list[float | None] | None]]:
     """``"i,j"`` to the differences of row i minus row j, one for each metric, in the family of all rows minus j."""
     return {f"{i},{j}": [_interval(found) for found in of_metrics] for (i, j), of_metrics in paired.items()}
 
 
 def _dynamics(study: Study, section: Section, rows: Sequence[MainRow], lines: Lines) -> dict[str, Any]:
-    """By row: what was spent at each checkpoint, and each metric there. The base is a point that spent nothing."""
+    """By row: what was spent at each checkpoint, and each metric there. The base is a point that spent nothing.
+
+    Where evaluations on the way draw a part of the prompts, every row is narrowed to that part, as ``lines`` are.
+    """
+    curves = study.of_every_evaluation()
     spent, values = [], []
     estimates: list[list[list[Estimate | None]]] = []
     for row in rows:
         points = [lines.get((section.subset, row.method, metric.name), ()) for metric in study.metrics]
         if row.kind != "method":
-            points = [[Point(0.0, 0.0, c.cell)] for c in row.cells]
+            jobs, fraction = jobs_of(curves, row)
+            narrowed = [make_cell(jobs, fraction, metric) for metric in curves.metrics] if curves.part else None
+            points = [[Point(0.0, 0.0, cell)] for cell in narrowed or [c.cell for c in row.cells]]
         spent.append([_spent(study, row, point.fraction) for point in points[0]])
         estimates.append([[point.cell.estimate for point in of] for of in points])
         values.append([[_interval(estimate) for estimate in of] for of in estimates[-1]])
@@ -180,7 +190,7 @@ def _paired(rows: Sequence[MainRow], estimates: Sequence[Sequence[Sequence[Estim
 
 def _over_training(
     control: Sequence[Estimate | None], others: Sequence[Sequence[Estimate | None]]
-) -> list[list[list[float] | None]]:
+) -> list[list[list[float | None] | None]]:
     """One metric of every other row minus ``control``, by row and checkpoint. Each checkpoint has its own family."""
     starts = control if len(control) > 1 else [*control] * len(others[0])
     points = [family(start, at) for start, at in zip(starts, zip(*others, strict=True), strict=True)]

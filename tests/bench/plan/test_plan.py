@@ -308,7 +308,8 @@ def test_disk_counts_latents_text_checkpoints_and_images(tmp_path):
     folder.mkdir(parents=True)
     head = {"corpus": "world", "subset": "high_aesthetic", "count": 100}
     (folder / "manifest.json").write_text(json.dumps(head))
-    it, job = work.Work(config(tmp_path), tmp_path, Assumptions()), JobPlan("j", disk=1000)
+    drawn = config(tmp_path, suite="embedded")  # of which evaluations on the way draw a part
+    it, job = work.Work(drawn, tmp_path, Assumptions()), JobPlan("j", disk=1000)
     sizes = {line.what: line.size for line in disk.disk(it, [job, job])}
     assert sizes["weights to fetch"] == 0
     assert sizes["latents of high_aesthetic"] == 100 * 4 * 8 * 16 * 16
@@ -371,10 +372,10 @@ def test_text_that_is_encoded_ahead_is_in_no_hours_and_a_cache_is_advised(paper_
 
 
 def test_a_dry_run_prints_the_plan_and_what_is_missing(paper_main, monkeypatch, tmp_path):
-    asked: list[Assumptions] = []
+    asked: list[tuple[Assumptions, Any]] = []
 
-    def planned(config: ExperimentConfig, workspace: Workspace, assumptions: Assumptions) -> ExperimentPlan:
-        asked.append(assumptions)
+    def planned(config: ExperimentConfig, workspace: Workspace, *known: Any) -> ExperimentPlan:
+        asked.append(known)
         return paper_main
 
     monkeypatch.setattr(show, "plan_experiment", planned)
@@ -383,7 +384,7 @@ def test_a_dry_run_prints_the_plan_and_what_is_missing(paper_main, monkeypatch, 
     command = ["run", str(EXPERIMENTS / "paper_main.toml"), "--dry-run", "--peak-tflops", "790", "--gpus", "4"]
     result = CliRunner().invoke(main, command, catch_exceptions=False)
     assert result.exit_code == 0
-    assert asked == [Assumptions(peak=790e12, gpus=4)]
+    assert asked == [(Assumptions(peak=790e12, gpus=4), {})]  # nothing was rehearsed
     for text in ("sft--all--s0", "soar--all--s0", "10,000", "23.4", "171.6", "GPU-hours", "disk", "nothing is started"):
         assert text in result.output
     for text in ("backbone: ", "corpus: there is no data/soar", "geneval_prompts is missing", "FLUX.1-dev is not on"):

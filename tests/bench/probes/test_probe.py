@@ -77,7 +77,9 @@ def test_noise_belongs_to_the_pair_and_the_seed_alone() -> None:
     assert not torch.equal(NoisyPairs(latents, text(4), (0, 1, 2, 3), 5).normal("recovery"), whole)
 
 
-@pytest.mark.parametrize(("count", "sizes"), [(3, [3]), (16, [16]), (20, [20]), (24, [16, 8]), (50, [16, 16, 18])])
+@pytest.mark.parametrize(
+    ("count", "sizes"), [(0, []), (3, [3]), (16, [16]), (20, [20]), (24, [16, 8]), (50, [16, 16, 18])]
+)
 def test_chunks_depend_on_the_number_of_pairs_alone(count: int, sizes: list[int]) -> None:
     found = chunks(count)
     assert [len(part) for part in found] == sizes
@@ -143,6 +145,11 @@ def test_the_cost_of_a_pair_is_known_before(scales: tuple[float, ...]) -> None:
     for paths in found:
         for probe in PROBES:
             rows(probe, paths)
+    (training,), _ = trajectories(field, pairs, way(), (1.0,))  # as many pairs that methods train on, without guidance
+    for probe in PROBES:
+        if probe.fit:
+            rows(probe, training)
+    assert any(probe.fit for probe in PROBES)
     assert 3 * forwards(PROBES, way(), scales) == sum(field.__dict__["seen"].values())
 
 

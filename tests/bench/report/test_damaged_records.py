@@ -12,7 +12,8 @@ import pytest
 from fake_run import FakeRun
 
 from bench.errors import BenchError
-from bench.report import figure, page, plots, render_report
+from bench.report import figure, plots, render_report
+from bench.report.page import document
 from bench.report.study import read_study
 
 OTHERS: tuple[Any, ...] = (None, 7, -1.5, True, "text", "../../x", [], ["a"], {}, {"a": 1})
@@ -40,7 +41,7 @@ def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is drawn holds what the tables hold, and takes a second."""
     monkeypatch.setattr(figure, "rendered", lambda draw: (b"", b"<svg/>"))
     monkeypatch.setattr(plots, "sheet", lambda *arguments, **options: b"")
-    monkeypatch.setattr(page, "page", lambda *arguments, **options: "")
+    monkeypatch.setattr(document, "page", lambda *arguments, **options: {})
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:

@@ -76,6 +76,7 @@ function written(metric, value, sign = "") {
 }
 
 function within(metric, at, sign = "") {
+  if (at[1] === null) return `${written(metric, at[0], sign)} [unknown]`;  // one picture in all
   return `${written(metric, at[0], sign)} [${written(metric, at[1], sign)}, ${written(metric, at[2], sign)}]`;
 }
 
