@@ -57,6 +57,11 @@ def guarded(x, mean, old, std: float) -> np.ndarray:
 def sampled(world, **overrides):
     """A job, its method, one batch, the sampler and its paths."""
     job, method = prepare(world, "flow_grpo", **overrides)
+    return job, method, *sampled_by(job, method)
+
+
+def sampled_by(job, method):
+    """One batch of a job, the method's sampler and its paths."""
     c = method.config
     sigmas = job.policy.sigmas(c.sampling_steps).tolist()
     by = Transitions(c.sde_kind, c.noise_level, c.guard, sigmas, c.guidance_scale)
@@ -65,7 +70,7 @@ def sampled(world, **overrides):
         job, batch, by, trained=method.trained_steps(job), shared_by=c.group_size if c.window else None,
         keep_unconditional=c.guidance_scale != 1 and c.detach_unconditional,
     )  # fmt: skip
-    return job, method, batch, by, paths
+    return batch, by, paths
 
 
 def update(job, method, *arguments, **options) -> dict[str, float]:
@@ -104,14 +109,7 @@ def test_what_the_paths_remember_is_the_sampling_policys(world, variant):
 def test_old_values_of_the_training_shape_make_a_ratio_of_exactly_one(world, variant, micro_batch):
     job, method = world.job(reward=Brightness(), micro_batch=micro_batch), small("flow_grpo", **VARIANTS[variant])
     method.setup(job)
-    c = method.config
-    sigmas = job.policy.sigmas(c.sampling_steps).tolist()
-    by = Transitions(c.sde_kind, c.noise_level, c.guard, sigmas, c.guidance_scale)
-    batch = job.prompts(c.prompts, repeat=c.group_size)
-    paths, _ = sample_paths(
-        job, batch, by, trained=method.trained_steps(job), shared_by=c.group_size if c.window else None,
-        keep_unconditional=c.guidance_scale != 1 and c.detach_unconditional,
-    )  # fmt: skip
+    batch, by, paths = sampled_by(job, method)
     turns = [torch.tensor([4, 1, 3]), torch.tensor([2, 5])]
     paths = method.as_trained(job, batch, by, paths, turns)
     for rows in turns:
