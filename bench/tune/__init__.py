@@ -166,10 +166,12 @@ class Tuning:
 
     def _scales(self, sweep: Sweep, folder: Path, chosen: Sequence[Trial], say: Callable[[str], None]) -> list[Scales]:
         """Draw the weights of each chosen trial at every scale."""
+        from bench.report.study import read_study
+
         if not (self.request.scales and chosen):
             return []
         scales = sorted({*self.request.scales, self.suite.sampler.guidance_scale})
-        swept = sweep([folder / job for trial in chosen for job in trial.jobs], scales)
+        swept = read_study([sweep([folder / job for trial in chosen for job in trial.jobs], scales)])
         made = []
         for trial in chosen:
             jobs = [folder / job for job in trial.jobs]

@@ -9,7 +9,7 @@ from statistics import fmean
 
 from bench.records.schema import identity
 from bench.report.stats import make_cell
-from bench.report.study import StudiedJob, read_job, read_study
+from bench.report.study import Study, read_job
 from bench.report.text import Grid
 from bench.tune.objective import columns_of, gain
 
@@ -39,30 +39,29 @@ class Scales:
         return max(known)[2] if known else None
 
 
-def scales_of(row: str, jobs: Sequence[Path], swept: Path, scales: Sequence[float], objective: str) -> Scales:
+def scales_of(row: str, jobs: Sequence[Path], swept: Study, scales: Sequence[float], objective: str) -> Scales:
     """Score a row's jobs at each scale: the mean over its subsets of ``objective.gain``.
 
     The base is that of the trials, at the suite's scale. So all scales are held against the same, and in one unit.
 
     Args:
         jobs: folders of the jobs that were swept, one for each subset.
-        swept: the run folder of the sweep.
+        swept: the run of the sweep.
     """
-    study = read_study([swept])
+    trained = [(read_job(folder), identity(folder.name)) for folder in jobs]
     gains: dict[float, float | None] = {}
     for scale in scales:
-        found = [_gain(folder, study.swept, scale, objective) for folder in jobs]
+        found = [_gain(*of, swept, scale, objective) for of in trained]
         whole = [value for value in found if value is not None]
         gains[scale] = fmean(whole) if len(whole) == len(found) else None
-    return Scales(row, study.experiment.suite.sampler.guidance_scale, gains)
+    return Scales(row, swept.experiment.suite.sampler.guidance_scale, gains)
 
 
-def _gain(folder: Path, swept: Sequence[StudiedJob], scale: float, objective: str) -> float | None:
-    trained, (method, subset, seed) = read_job(folder), identity(folder.name)
+def _gain(trained: Study, which: tuple[str, str, int], swept: Study, scale: float, objective: str) -> float | None:
     columns = columns_of(trained, objective)
-    for job in swept:
+    for job in swept.swept:
         of = tuple(job.sweep.get(key) for key in ("method", "subset", "seed"))
-        if of == (method, subset, seed) and abs(job.guidance_scale - scale) < 1e-9:
+        if of == which and abs(job.guidance_scale - scale) < 1e-9:
             cells = {metric.name: make_cell([job], 0.0, metric) for metric in columns}
             if any(cell.estimate is None for cell in cells.values()):
                 return None
