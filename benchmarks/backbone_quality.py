@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,12 +63,10 @@ def round_trip(backbone: Backbone, *, scenes_per_task: int, signs: int, seed: in
 
 def base_quality(backbone: Backbone) -> dict[str, Any]:
     """GenEval (overall and per task) and OCR of the base model on the embedded suite's held-out prompts."""
-    suite = embedded.suite()
     metrics = {"world_geneval": WorldGenEval(), "ocr_rapid": RapidOCRAccuracy()}
-    scored = [
-        type(s)(s.name, s.prompts, s.repeats, tuple(m for m in s.metrics if m in metrics)) for s in suite.prompt_sets
-    ]
-    suite = type(suite)(**{**vars(suite), "prompt_sets": tuple(scored)})
+    suite = embedded.suite()
+    suite = suite.with_metrics({name: prompts.name for name, prompts in suite.metrics() if name in metrics})
+    suite = replace(suite, prompt_sets=tuple(prompts for prompts in suite.prompt_sets if prompts.metrics))
     evaluator = Evaluator(suite, backbone, dict(metrics))
     policy = Policy(backbone.transformer(), backbone.scheduler(), backbone.encode_prompts([""]))
     with tempfile.TemporaryDirectory() as folder:
