@@ -125,8 +125,8 @@ class Suite:
 
     def images(self, evaluations: int = 1) -> int:
         """Images of a job's ``evaluations``, of which the last draws all prompts."""
-        whole = sum(prompts.images for prompts in self.prompt_sets)
-        return whole + (evaluations - 1) * (self.part().images() if self.on_the_way > 1 else whole)
+        whole, part = (sum(p.every(step).images for p in self.prompt_sets) for step in (1, self.on_the_way))
+        return whole + (evaluations - 1) * part
 
     def part(self) -> Suite:
         """The prompts of an evaluation before a job's last."""

@@ -12,10 +12,10 @@ from bench.errors import shown
 from bench.records import atomic
 
 if TYPE_CHECKING:
+    from bench.report.plots import Curves
     from bench.report.published.compare import Comparison
     from bench.report.study import Study
     from bench.report.tables import Section
-    from bench.report.targets import Curves
 
 __all__ = ["is_of_a_report", "render_published", "render_report", "shown_images"]
 
@@ -79,6 +79,7 @@ def _files(study: Study, published: bool | None) -> dict[str, str | bytes]:
         tables,
     )
     from bench.report.page import document
+    from bench.report.pairs import pairs
     from bench.report.published.compare import SUITES, compare, comparison_csv, comparison_markdown
 
     sections = tables.main_sections(study) if study.tabled else []
@@ -101,11 +102,12 @@ def _files(study: Study, published: bool | None) -> dict[str, str | bytes]:
             "training_dynamics.svg": svg,
             "training_dynamics.csv": plots.dynamics_csv(curves, lines),
         }
-    differing = differences.differences(study, sections)
+    paired = [pairs(section) for section in sections]
+    differing = differences.differences(study, sections, paired)
     if differing:
         files |= {
             "differences.md": differences.markdown(study, differing),
-            "differences.csv": differences.csv(study, sections),
+            "differences.csv": differences.csv(study, sections, paired),
         }
     swept = None
     if study.swept:
@@ -148,7 +150,7 @@ def _files(study: Study, published: bool | None) -> dict[str, str | bytes]:
     subsets = study.subsets or [""]
     samples = {subset: picture for subset in subsets if (picture := plots.samples_image(study, subset))}
     kept = plots.images_of([part for subset in subsets for part in plots.samples_parts(study, subset)])
-    made = document.Parts(sections, lines, svg, samples, differing, comparison, swept, biased)
+    made = document.Parts(sections, paired, lines, svg, samples, differing, comparison, swept, biased)
     return files | document.page(study, made, kept) | _numbered("samples", samples)
 
 

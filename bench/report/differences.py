@@ -8,8 +8,9 @@ from itertools import combinations
 
 from bench.records.schema import MetricRecord
 from bench.report.intervals import Interval
+from bench.report.pairs import Pairs
 from bench.report.same_method import Rate, same_method
-from bench.report.stats import Difference, family
+from bench.report.stats import Difference
 from bench.report.study import Study
 from bench.report.tables import MainCell, MainRow, Section, difference_text, head
 from bench.report.text import Grid, listed
@@ -30,31 +31,33 @@ class Differences:
     rates: Mapping[str, Rate]
 
 
-def differences(study: Study, sections: Sequence[Section]) -> Differences | None:
+def differences(study: Study, sections: Sequence[Section], paired: Sequence[Pairs]) -> Differences | None:
     """None with fewer than two methods. ▲ better, ▼ worse where the interval excludes zero; † as in the main table.
 
     A difference to a row of one seed gets neither.
+
+    Args:
+        paired: the ``pairs`` of each section.
     """
-    grids = [(section.subset, _grid(study, *_methods(section))) for section in sections if len(_methods(section)) > 1]
+    grids = [
+        (section.subset, _grid(study, section, found))
+        for section, found in zip(sections, paired, strict=True)
+        if len(_methods(section)) > 1
+    ]
     if not grids:
         return None
     rates = same_method(study)
     return Differences(grids, _notes(study, sections, rates), rates)
 
 
-def _grid(study: Study, first: MainRow, *others: MainRow) -> Grid:
+def _grid(study: Study, section: Section, paired: Pairs) -> Grid:
+    (j, first), *others = _placed(section)
     headers = [f"Minus {first.method}", *(metric.heading for metric in study.metrics)]
-    columns = [_family(first, others, number) for number in range(len(study.metrics))]
     rows = [
-        [row.method, *(_text(a, b, found[i]) for a, b, found in zip(row.cells, first.cells, columns, strict=True))]
-        for i, row in enumerate(others)
+        [row.method, *(_text(*of_metric) for of_metric in zip(row.cells, first.cells, paired[i, j], strict=True))]
+        for i, row in others
     ]
     return Grid(headers, rows)
-
-
-def _family(control: MainRow, others: Sequence[MainRow], number: int) -> list[Difference | None]:
-    """One metric of every other row minus ``control``; None where a cell is incomplete."""
-    return family(control.cells[number].cell.estimate, [row.cells[number].cell.estimate for row in others])
 
 
 def _notes(study: Study, sections: Sequence[Section], rates: Mapping[str, Rate]) -> list[str]:
@@ -91,7 +94,7 @@ def markdown(study: Study, made: Differences) -> str:
     return "".join([head(study, "Differences"), *parts, *(f"- {note}\n" for note in made.notes)])
 
 
-def csv(study: Study, sections: Sequence[Section]) -> str:
+def csv(study: Study, sections: Sequence[Section], paired: Sequence[Pairs]) -> str:
     """Every pair of methods and every metric, in full precision; empty where a cell is incomplete.
 
     ``low`` and ``high`` hold together with the family of all methods minus ``minus``; ``pairwise`` is of the pair alone
@@ -100,15 +103,10 @@ def csv(study: Study, sections: Sequence[Section]) -> str:
     headers = ["subset", "method", "minus", "metric", "difference", "low", "high", "excludes_zero", "family"]
     headers += ["pairwise_low", "pairwise_high", "like_low", "like_high"]
     rows = []
-    for section in sections:
-        methods = _methods(section)
-        for at, earlier in enumerate(methods):
-            others = [row for row in methods if row is not earlier]
-            columns = [_family(earlier, others, number) for number in range(len(study.metrics))]
-            for place in range(at, len(others)):  # the later row of each pair, so that it says what that one adds
-                for metric, found in zip(study.metrics, columns, strict=True):
-                    names = [section.subset, others[place].method, earlier.method, metric.name]
-                    rows.append([*names, *_numbers(found[place])])
+    for section, found in zip(sections, paired, strict=True):
+        for (j, earlier), (i, later) in combinations(_placed(section), 2):  # so that it says what the later one adds
+            for metric, difference in zip(study.metrics, found[i, j], strict=True):
+                rows.append([section.subset, later.method, earlier.method, metric.name, *_numbers(difference)])
     return Grid(headers, rows).csv()
 
 
@@ -120,8 +118,13 @@ def _numbers(found: Difference | None) -> list[str]:
     return [*first, *map(repr, (alone.low, alone.high, like.low, like.high))]
 
 
+def _placed(section: Section) -> list[tuple[int, MainRow]]:
+    """The methods, each with its place among all rows."""
+    return [(place, row) for place, row in enumerate(section.rows) if row.kind == "method"]
+
+
 def _methods(section: Section) -> list[MainRow]:
-    return [row for row in section.rows if row.kind == "method"]
+    return [row for _, row in _placed(section)]
 
 
 def _columns(section: Section) -> list[tuple[MainCell, ...]]:

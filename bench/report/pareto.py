@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations, groupby
 
 from bench.records.schema import MetricRecord
@@ -85,7 +85,7 @@ def front(places: Sequence[Place], x_higher: bool, y_higher: bool) -> list[Place
         rivals = [other for other in places if other.competes and other is not place]
         beaten = tuple(other.row for other in rivals if beats(other, place))
         close = tuple(o.row for o in rivals if _overlap(o.x, place.x) and _overlap(o.y, place.y))
-        made.append(Place(place.row, place.kind, place.x, place.y, place.competes, beaten, close))
+        made.append(replace(place, beaten_by=beaten, overlaps=close))
     return made
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -32,8 +32,12 @@ class Point:
     cell: Cell
 
 
-def dynamics(study: Study) -> dict[tuple[str, str, str], list[Point]]:
-    """Points of each line, by subset, method and metric. Every line starts at the base, which spent nothing."""
+Curves = Mapping[tuple[str, str, str], Sequence[Point]]
+"""Points of each line, by subset, method and metric. Every line starts at the base, which spent nothing."""
+
+
+def dynamics(study: Study) -> Curves:
+    """The curve of each row in each metric."""
     lines = {}
     known = {fraction: trainings_of(study, fraction) for fraction in study.fractions}
     for metric in study.metrics:
@@ -54,7 +58,7 @@ def share_of(study: Study, row: Row, fraction: float) -> float:
     return sum(shares) / len(shares) if shares else fraction
 
 
-def dynamics_csv(study: Study, lines: dict[tuple[str, str, str], list[Point]]) -> str:
+def dynamics_csv(study: Study, lines: Curves) -> str:
     """Every point with its interval; an incomplete one keeps its counts and leaves the numbers empty."""
     rows = []
     for (subset, method, metric), points in lines.items():
@@ -67,12 +71,12 @@ def dynamics_csv(study: Study, lines: dict[tuple[str, str, str], list[Point]]) -
     return Grid(headers, rows).csv()
 
 
-def dynamics_figures(study: Study, lines: dict[tuple[str, str, str], list[Point]]) -> tuple[bytes, bytes]:
+def dynamics_figures(study: Study, lines: Curves) -> tuple[bytes, bytes]:
     """The figure as PNG and as SVG."""
     return figure.rendered(lambda: _draw_dynamics(study, lines))
 
 
-def _draw_dynamics(study: Study, lines: dict[tuple[str, str, str], list[Point]]) -> Figure:
+def _draw_dynamics(study: Study, lines: Curves) -> Figure:
     subsets = study.subsets or [""]
     crowded = max((len(study.rows(subset)) for subset in subsets), default=0) > figure.CROWD
     drawn, grid = figure.panels(subsets, [metric.heading for metric in study.metrics], figure.SPENT)
@@ -92,7 +96,7 @@ def _draw_panel(
     study: Study,
     subset: str,
     metric: MetricRecord,
-    lines: dict[tuple[str, str, str], list[Point]],
+    lines: Curves,
     crowded: bool,
 ) -> None:
     base = make_cell(study.start, 0.0, metric).estimate

@@ -192,7 +192,7 @@ def known_trainings(
     rows: Iterable[Sequence[StudiedJob]], fraction: float, metric: MetricRecord, shipped: MetricNoise | None = None
 ) -> Trainings:
     """What all rows of a report say of how much trainings differ in a metric, with what the noise file says."""
-    found = [row for jobs in rows if len(jobs) > 1 and (row := _gather(jobs, fraction, metric).scores) is not None]
+    found = [row for jobs in rows if len(jobs) > 1 and (row := scores_of(jobs, fraction, metric)) is not None]
     return Trainings(fit_prior(found), shipped)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Set
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -62,6 +62,13 @@ class Evaluation:
     def of(self, prompts: Set[tuple[str, str]]) -> Evaluation:
         """The samples of these prompts, each a prompt set and an id."""
         return replace(self, samples=[s for s in self.samples if (s.prompt_set, s.prompt_id) in prompts])
+
+    def scores(self, metric: MetricRecord) -> Iterator[tuple[Sample, float]]:
+        """The samples that a metric scored, each with its score."""
+        for sample in self.samples:
+            record = sample.scores.get(metric.name)
+            if sample.prompt_set == metric.prompt_set and record is not None and record.score is not None:
+                yield sample, record.score
 
 
 @dataclass(frozen=True)

@@ -6,19 +6,16 @@ training dynamics, so every point of a curve and its target are of the same imag
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 
 from bench.records.schema import MetricRecord
-from bench.report.plots import Point
+from bench.report.plots import Curves
 from bench.report.published.compare import Comparison
 from bench.report.study import Study
 from bench.report.tables import head
 from bench.report.text import Grid, markdown, percent
-
-Curves = Mapping[tuple[str, str, str], Sequence[Point]]
-"""Points by subset, method and metric, as ``plots.dynamics`` gives them; the first is the base."""
 
 
 @dataclass(frozen=True)

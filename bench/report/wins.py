@@ -104,10 +104,8 @@ def _scores(
     for job in jobs:
         evaluation = job.at(fraction)
         own: dict[Key, float] = {}
-        for sample in evaluation.samples if evaluation else ():
-            score = sample.scores.get(metric.name)
-            if sample.prompt_set == metric.prompt_set and score is not None and score.score is not None:
-                own[sample.group if metric.grouped else "", sample.prompt_id, sample.repeat] = score.score
+        for sample, score in evaluation.scores(metric) if evaluation else ():
+            own[sample.group if metric.grouped else "", sample.prompt_id, sample.repeat] = score
         if len(own) != metric.images:
             return None
         seeds.append(own)

@@ -93,5 +93,5 @@ def _base(base: StudiedJob, metric: MetricRecord) -> tuple[float, float]:
             f"the base's column {metric.label} is incomplete ({cell.gap}), and trials are compared with it: "
             f"{cell.remedy or 'see its evaluation'}, then `bench score` the run, or name an --objective"
         )
-    scores = [s.scores[metric.name].score for s in evaluation.samples if s.prompt_set == metric.prompt_set]
-    return cell.estimate.mean, stdev(score for score in scores if score is not None) if len(scores) > 1 else 0.0
+    scores = [score for _, score in evaluation.scores(metric)]
+    return cell.estimate.mean, stdev(scores) if len(scores) > 1 else 0.0

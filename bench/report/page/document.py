@@ -17,8 +17,8 @@ from bench.report import conditions, exposure, guidance, html, method_inputs, me
 from bench.report.differences import Differences
 from bench.report.looks import looks
 from bench.report.page import browser, noise, payload, scripts, verdicts
-from bench.report.page.pairs import Pairs, pairs
-from bench.report.page.payload import Lines
+from bench.report.pairs import Pairs
+from bench.report.plots import Curves
 from bench.report.published.compare import Comparison
 from bench.report.stats import Estimate
 from bench.report.study import Study
@@ -71,13 +71,15 @@ class Parts:
     """What a page is made of besides the study: what the report's other files hold too, drawn once.
 
     Attributes:
+        paired: the ``pairs`` of each section.
         lines: of ``plots.dynamics``, empty where nothing was trained.
         svg: the figure of the dynamics.
         samples: sheets (PNG) by subset.
     """
 
     sections: Sequence[Section]
-    lines: Lines
+    paired: Sequence[Pairs]
+    lines: Curves
     svg: bytes
     samples: Mapping[str, bytes]
     differing: Differences | None
@@ -92,11 +94,10 @@ def page(study: Study, parts: Parts, shown: Collection[Path]) -> dict[str, str |
     Args:
         shown: pictures that the browser offers of checkpoints before the last one.
     """
-    sections = parts.sections
+    sections, paired = parts.sections, parts.paired
     scales = {metric.name: _scale(sections, i) for i, metric in enumerate(study.metrics)}
     order = sorted(range(len(study.metrics)), key=lambda i: not study.metrics[i].ranked)
     held = browser.browser(study, sections, shown)
-    paired = [pairs(section) for section in sections]
     data = payload.payload(study, sections, paired, parts.lines, held.data) if study.tabled else {}
     document = html.render(
         TEMPLATE,

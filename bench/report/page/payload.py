@@ -14,18 +14,15 @@ from bench.records.schema import MetricRecord
 from bench.report.intervals import Interval
 from bench.report.looks import looks
 from bench.report.page import verdicts
-from bench.report.page.pairs import Pairs
-from bench.report.plots import Point
+from bench.report.pairs import Pairs
+from bench.report.plots import Curves, Point
 from bench.report.stats import Estimate, family, make_cell
 from bench.report.study import StudiedJob, Study
 from bench.report.tables import MainRow, Section
 
-Lines = Mapping[tuple[str, str, str], Sequence[Point]]
-"""What ``plots.dynamics`` returns."""
-
 
 def payload(
-    study: Study, sections: Sequence[Section], paired: Sequence[Pairs], lines: Lines, browser: Mapping[str, Any]
+    study: Study, sections: Sequence[Section], paired: Sequence[Pairs], lines: Curves, browser: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Everything that the scripts know of a study. The order of rows and metrics is that of the tables.
 
@@ -63,7 +60,7 @@ def _metric(metric: MetricRecord) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _subset(study: Study, section: Section, paired: Pairs, lines: Lines) -> dict[str, Any]:
+def _subset(study: Study, section: Section, paired: Pairs, lines: Curves) -> dict[str, Any]:
     rows = section.rows
     asked = verdicts.questions(study, section, paired)
     return {
@@ -125,10 +122,8 @@ def _by_task(jobs: Sequence[StudiedJob], fraction: float, metric: MetricRecord) 
     found: dict[str, list[float]] = {}
     for job in jobs:
         evaluation = job.at(fraction)
-        for sample in evaluation.samples if evaluation else ():
-            score = sample.scores.get(metric.name)
-            if sample.prompt_set == metric.prompt_set and score is not None and score.score is not None:
-                found.setdefault(sample.group, []).append(score.score)
+        for sample, score in evaluation.scores(metric) if evaluation else ():
+            found.setdefault(sample.group, []).append(score)
     return found
 
 
@@ -153,7 +148,7 @@ def _pairs(paired: Pairs) -> dict[str, list[list[float | None] | None]]:
     return {f"{i},{j}": [_interval(found) for found in of_metrics] for (i, j), of_metrics in paired.items()}
 
 
-def _dynamics(study: Study, section: Section, rows: Sequence[MainRow], lines: Lines) -> dict[str, Any]:
+def _dynamics(study: Study, section: Section, rows: Sequence[MainRow], lines: Curves) -> dict[str, Any]:
     """By row: what was spent at each checkpoint, and each metric there. The base is a point that spent nothing.
 
     Where evaluations on the way draw a part of the prompts, every row is narrowed to that part, as ``lines`` are.

@@ -8,7 +8,7 @@ from typing import Literal
 
 from bench.records.schema import MetricRecord
 from bench.report.intervals import Interval, smallest
-from bench.report.page.pairs import Pairs, turned
+from bench.report.pairs import Pairs, turned
 from bench.report.stats import Difference, Estimate, against
 from bench.report.study import Study
 from bench.report.tables import MainCell, MainRow, Section, competes, difference_text, interval_text

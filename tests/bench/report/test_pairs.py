@@ -1,4 +1,4 @@
-"""The page's differences are those of the main table and of differences.csv."""
+"""A report's differences are those of the main table and of differences.csv."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from bench.report import differences
-from bench.report.page.noise import noise
-from bench.report.page.pairs import pairs
+from bench.report.pairs import pairs
 from bench.report.study import read_study
 from bench.report.tables import main_sections
 
@@ -24,7 +23,7 @@ def test_a_pair_is_what_the_tables_say(ranked: Any) -> None:
         assert there == [c.to_base for c in row.cells]
         assert [(d.mean, d.low, d.high) for d in back if d] == [(-d.mean, -d.high, -d.low) for d in there if d]
     metrics = [metric.name for metric in study.metrics]
-    for line in csv.DictReader(io.StringIO(differences.csv(study, [section]))):
+    for line in csv.DictReader(io.StringIO(differences.csv(study, [section], [found]))):
         of_metrics = found[place[line["method"]], place[line["minus"]]]
         difference = of_metrics[metrics.index(line["metric"])]
         numbers = [float(line[name]) for name in ("difference", "low", "high")]
@@ -41,19 +40,3 @@ def test_a_missing_estimate_has_no_pair(make_run: Any) -> None:
     for pair in ((beta, alpha), (alpha, beta), (beta, base), (base, beta)):
         assert set(found[pair]) == {None}
     assert None not in found[alpha, base]
-
-
-def test_noise_says_what_could_be_seen_and_where_scores_vary(ranked: Any) -> None:
-    study = read_study([ranked.folder])
-    sections = main_sections(study)
-    made = noise(study, sections, None)
-    assert made.notes[0].startswith("What this run could have seen")
-    [(title, grid)] = made.grids  # two seeds make no two groups
-    assert title.startswith("Where scores vary") and {row[0] for row in grid.rows} >= {"GenEval", "Aesthetic"}
-    for seed in (2, 3):
-        ranked.job("alpha", 0.05, seed=seed)
-    study = read_study([ranked.folder])
-    sections = main_sections(study)
-    differing = differences.differences(study, sections)
-    [(title, grid), _] = noise(study, sections, differing).grids
-    assert title.startswith("A/A") and all(int(row[2]) == 3 for row in grid.rows)  # four seeds, in three pairs of pairs

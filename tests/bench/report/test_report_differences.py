@@ -9,6 +9,7 @@ import pytest
 from page_text import page_text
 
 from bench.report import differences, render_report
+from bench.report.pairs import pairs as pairs_of
 from bench.report.same_method import same_method
 from bench.report.stats import against, difference
 from bench.report.study import read_study
@@ -21,6 +22,11 @@ def sections(run):
     return study, main_sections(study)
 
 
+def differences_of(study):
+    found = main_sections(study)
+    return differences.differences(study, found, [*map(pairs_of, found)])
+
+
 def cells(section, method):
     [row] = [row for row in section.rows if row.method == method]
     return {c.metric.name: c.cell.estimate for c in row.cells}
@@ -28,7 +34,7 @@ def cells(section, method):
 
 def test_every_pair_is_there_in_its_family_and_alone(sections):
     study, (section,) = sections
-    rows = list(csv.DictReader(io.StringIO(differences.csv(study, [section]))))
+    rows = list(csv.DictReader(io.StringIO(differences.csv(study, [section], [pairs_of(section)]))))
     pairs = {(row["method"], row["minus"]) for row in rows}
     assert pairs == {("beta_long", "alpha"), ("gamma", "alpha"), ("gamma", "beta_long")}
     assert len(rows) == 3 * len(study.metrics)
@@ -48,7 +54,7 @@ def test_every_pair_is_there_in_its_family_and_alone(sections):
 def test_the_table_holds_every_method_against_the_first_and_ranks_no_reward(ranked):
     study = read_study([ranked.folder])
     (section,) = main_sections(study)
-    [(subset, grid)] = differences.differences(study, [section]).grids
+    [(subset, grid)] = differences.differences(study, [section], [pairs_of(section)]).grids
     assert subset == section.subset and grid.headers[0] == "Minus alpha"
     assert [row[0] for row in grid.rows] == ["beta_long", "gamma"]
     for row in grid.rows:
@@ -65,7 +71,7 @@ def test_the_table_holds_every_method_against_the_first_and_ranks_no_reward(rank
 def test_a_difference_to_a_row_of_one_seed_is_not_called_better_or_worse(ranked):
     ranked.job("lone", 0.9)
     study = read_study([ranked.folder])
-    found = differences.differences(study, main_sections(study))
+    found = differences_of(study)
     [(_, grid)] = found.grids
     texts = {row[0]: row[1:] for row in grid.rows}
     assert texts["lone"][0].startswith("+0.8") and not any(mark in str(texts["lone"]) for mark in "▲▼")
@@ -84,7 +90,7 @@ def test_one_method_alone_differs_from_none(make_run, tmp_path):
 def test_an_incomplete_cell_has_no_difference(run, tmp_path):
     run.job("delta", 0.1, status="failed", reason="NaN", fractions=[])
     study = read_study([run.folder])
-    [(_, grid)] = differences.differences(study, main_sections(study)).grids
+    [(_, grid)] = differences_of(study).grids
     assert set(grid.rows[-1][1:]) == {"–"}
     render_report([run.folder], tmp_path / "out")
     assert "## Subset: " in (tmp_path / "out" / "differences.md").read_text()
@@ -109,4 +115,4 @@ def test_two_groups_of_seeds_of_one_method_say_how_often_luck_looks_like_a_resul
 def test_one_seed_of_each_method_says_nothing_of_luck(sections):
     study, found = sections
     assert {rate.comparisons for rate in same_method(study).values()} == {0}
-    assert not any("luck" in note for note in differences.differences(study, found).notes)
+    assert not any("luck" in note for note in differences.differences(study, found, [*map(pairs_of, found)]).notes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bench.report.page import verdicts
-from bench.report.page.pairs import pairs
+from bench.report.pairs import pairs
 from bench.report.study import read_study
 from bench.report.tables import main_sections
 
