@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,20 @@ takes more than ten seconds of a core. `make quick` leaves them out; new tests o
 def pytest_configure() -> None:
     """A shell starts what runs in its background with Ctrl-C ignored, and tests press it."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def plugins_forgotten() -> Iterator[None]:
+    """A method that a test adds by its path is unknown to the next test."""
+    from bench import registry
+    from bench.plugins import files
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry, "ADDED", {kind: dict(names) for kind, names in registry.ADDED.items()})
+        patch.setattr(files, "FILES", dict(files.FILES))
+        yield
+    registry.table.cache_clear()
+    registry.summary.cache_clear()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

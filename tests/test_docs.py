@@ -11,7 +11,6 @@ import fakes
 import pytest
 import torch
 from click.testing import CliRunner
-from plugin_files import only_here
 
 from bench import plugins, records, registry
 from bench.check import PROMISES
@@ -21,8 +20,6 @@ from bench.experiment.config import method_config, read_experiment
 from bench.experiment.run import Workspace, run_experiment
 from bench.machine.progress import Progress
 from bench.report import render_report
-
-pytestmark = pytest.mark.usefixtures(only_here.__name__)
 
 DOCS = Path(__file__).parents[1] / "docs"
 PACKAGES = ("bench", "methods", "benchmarks", "data_curation")

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
-
-from bench import registry
-from bench.plugins import files
 
 HEAD = '''"""A plugin of a test."""
 
@@ -72,16 +66,3 @@ def write(folder: Path, source: str, name: str = "mine") -> Path:
     path = folder / f"{name}.py"
     path.write_text(source)
     return path
-
-
-@pytest.fixture
-def only_here() -> Iterator[None]:
-    """Plugins that a test adds are gone after it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(registry, "ADDED", {})
-        patch.setattr(files, "FILES", {})
-        registry.table.cache_clear()
-        registry.summary.cache_clear()
-        yield
-    registry.table.cache_clear()
-    registry.summary.cache_clear()

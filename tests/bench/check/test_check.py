@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from plugin_files import SOUND, changed, line_of, only_here, write
+from plugin_files import SOUND, changed, line_of, write
 
 from bench import plugins, registry
 from bench.check import PROMISES, broken, check_method
 from bench.cli import main
 from bench.errors import BenchError
 
-pytestmark = pytest.mark.usefixtures(only_here.__name__)
 STATE = """
     def setup(self, job):
         job.train_full(**self.config.adamw())

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from fake_run import BUDGET, FakeRun
-from plugin_files import SOUND, changed, only_here, write
+from plugin_files import SOUND, changed, write
 
 from bench import plugins, records, registry
 from bench.cli import costs, listing, main
@@ -98,7 +98,6 @@ def test_an_installed_method_is_listed_with_what_can_be_read(tmp_path, monkeypat
         registry.summary.cache_clear()
 
 
-@pytest.mark.usefixtures(only_here.__name__)
 def test_a_method_of_a_file_is_listed_too(tmp_path):
     plugins.register(write(tmp_path, SOUND))
     assert list(registry.table("methods"))[-1] == "mine"

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from fakes import Brightness
-from plugin_files import METHOD, SOUND, changed, line_of, only_here, write
+from plugin_files import METHOD, SOUND, changed, line_of, write
 
 from bench import plugins, records, registry
 from bench.check.world import World, advance
@@ -25,7 +25,6 @@ from bench.experiment.run import Workspace, run_experiment
 from bench.machine.progress import Progress
 from bench.records.status import read_status
 
-pytestmark = pytest.mark.usefixtures(only_here.__name__)
 UPDATE = "        job.update()\n"
 LOSS = "loss = flow.velocity_error(velocity, z1 - pairs.latents).sum()"
 

@@ -10,15 +10,12 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from plugin_files import only_here
 
 from bench import plugins, registry
 from bench.check import broken, check_method
 from bench.cli import main
 from bench.experiment.config import read_experiment
 from bench.scaffold import TEMPLATES
-
-pytestmark = pytest.mark.usefixtures(only_here.__name__)
 
 
 def new(*arguments: str) -> tuple[int, list[str]]:
