@@ -58,6 +58,13 @@ class Metric(ABC):
     def score(self, images: Sequence[np.ndarray], prompts: Sequence[Prompt]) -> list[float]:
         """Score uint8 (H, W, 3) images against their prompts, in order. May raise; the harness then goes one by one."""
 
+    def seen(self, images: Sequence[np.ndarray], prompts: Sequence[Prompt]) -> list[str] | None:
+        """What it saw in each picture, in a few words for a reader of the report; None where it has no such words.
+
+        It is called after ``score`` with the same pictures, and may use what that found. No score depends on it.
+        """
+        return None
+
     def differentiable_score(self, pixels: Tensor, prompts: Sequence[Prompt]) -> Tensor:
         """Scores (N,) of pictures (N, 3, H, W) in [0, 1], on any device, with a gradient to them.
 
@@ -105,3 +112,21 @@ def checked(scores: Any, count: int) -> np.ndarray:
     if numbers.shape != (count,):
         raise BenchError(f"returned shape {numbers.shape} for {count} images")
     return numbers
+
+
+WORDS = 200
+"""Most characters that records keep of what a metric saw in a picture. Ours: sixteen objects with their colours."""
+
+
+def checked_words(words: Any, count: int) -> list[str] | list[None]:
+    """What a metric's ``seen`` returned: a line for each image, cut to ``WORDS``, or None for each.
+
+    Raises:
+        BenchError: it is neither None nor one text for each image.
+    """
+    if words is None:
+        return [None] * count
+    if not isinstance(words, list) or len(words) != count or not all(isinstance(word, str) for word in words):
+        raise BenchError(f"saw {reprlib.repr(words)} in {count} images, not a list of texts")
+    lines = (" ".join(word.split()) for word in words)
+    return [line if len(line) <= WORDS else f"{line[: WORDS - 1]}…" for line in lines]

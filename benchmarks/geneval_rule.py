@@ -8,6 +8,7 @@ counts. The rule is the same whether the boxes come from Mask2Former on photogra
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -135,6 +136,26 @@ def reward_released(detections: Sequence[Detection], include: Sequence[Mapping[s
             for part in (*credit.parts, *((1.0,) if credit.misplaced else ()))
         ]
     )
+
+
+def in_words(detections: Sequence[Detection], include: Sequence[Mapping[str, Any]]) -> str:
+    """What was found, the surest first, as "2 red star, green ring; ring above star" or "nothing".
+
+    Objects of one class and colour are counted. How two classes stand is said where a clause asks it, of the surest
+    object of each.
+    """
+    counts = Counter((d.color, d.name) for d in sorted(detections, key=lambda d: -d.confidence))
+    found = [
+        " ".join([*([str(n)] if n > 1 else []), *([color] if color else []), name])
+        for (color, name), n in counts.items()
+    ]
+    by_class = _by_class(detections)
+    stand = []
+    for clause in include:
+        if "position" in clause and clause["class"] != (target := include[clause["position"][1]]["class"]):
+            for one, other in zip(by_class.get(clause["class"], [])[:1], by_class.get(target, [])[:1], strict=False):
+                stand.append(f"{one.name} {' and '.join(sorted(relations(one, other))) or 'close to'} {other.name}")
+    return "; ".join([", ".join(found) or "nothing", *stand])
 
 
 def _mean(parts: Sequence[float]) -> float:

@@ -14,7 +14,7 @@ from bench import records
 from bench.errors import BenchError, Missing, stop_if_lost
 from bench.evaluation.drawing import read_picture
 from bench.machine.engine import Engine
-from bench.metric import Metric, checked
+from bench.metric import Metric, checked, checked_words
 from bench.prompt import Prompt
 from bench.records import atomic
 from bench.records.schema import SampleLine, ScoreRecord
@@ -171,11 +171,11 @@ def score_each(metric: Metric, images: Sequence[np.ndarray], prompts: Sequence[P
     if not images:
         return []
     try:
-        values = checked(metric.score(images, prompts), len(images))
+        judged = _judged(metric, images, prompts)
     except Exception as error:
         stop_if_lost(error)
         return [_score_one(metric, image, prompt) for image, prompt in zip(images, prompts, strict=True)]
-    return [_cell(metric, value) for value in values]
+    return [_cell(metric, *of) for of in judged]
 
 
 def score_prompt(metric: Metric, images: Sequence[np.ndarray], prompts: Sequence[Prompt]) -> list[Cell]:
@@ -197,18 +197,25 @@ def error_cell(metric: Metric, error: str) -> Cell:
 
 def _score_one(metric: Metric, image: np.ndarray, prompt: Prompt) -> Cell:
     try:
-        (value,) = checked(metric.score([image], [prompt]), 1)
+        ((value, seen),) = _judged(metric, [image], [prompt])
     except Exception as error:
         stop_if_lost(error)
         return error_cell(metric, _reason(error))
-    return _cell(metric, value)
+    return _cell(metric, value, seen)
+
+
+def _judged(metric: Metric, images: Sequence[np.ndarray], prompts: Sequence[Prompt]) -> list[tuple[float, str | None]]:
+    """Scores, and what the metric saw."""
+    values = checked(metric.score(images, prompts), len(images))
+    return [*zip(values, checked_words(metric.seen(images, prompts), len(images)), strict=True)]
 
 
 def _reason(error: Exception) -> str:
     return str(error) if isinstance(error, BenchError) else f"{type(error).__name__}: {error}"
 
 
-def _cell(metric: Metric, value: float) -> Cell:
+def _cell(metric: Metric, value: float, seen: str | None = None) -> Cell:
     if not math.isfinite(value):
         return error_cell(metric, "not a finite number")
-    return records.document(ScoreRecord(version=metric.version, score=round(float(value), 6)))
+    score = ScoreRecord(version=metric.version, score=round(float(value), 6))
+    return records.document(score if seen is None else score.model_copy(update={"seen": seen}))

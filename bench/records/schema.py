@@ -408,11 +408,16 @@ class EvaluationRecord(_Record):
 
 
 class ScoreRecord(_Part):
-    """One metric's verdict on one sample: a score, or the error that took its place."""
+    """One metric's verdict on one sample: a score, or the error that took its place.
+
+    ``seen`` says in words what the metric saw in the picture; of metrics without such words, and of older records, it
+    is None.
+    """
 
     version: int
     score: float | None = None
     error: str | None = None
+    seen: str | None = None
 
 
 class SampleLine(_Record):

@@ -10,7 +10,7 @@ import numpy as np
 from bench.metric import Metric
 from bench.suite import Prompt
 from benchmarks import clip_vit, geneval_colours, geneval_detector
-from benchmarks.geneval_rule import Detection, is_correct
+from benchmarks.geneval_rule import Detection, in_words, is_correct
 
 COUNTING = "counting"
 """The task whose objects must be surer."""
@@ -51,6 +51,12 @@ class GenEval(Metric):
     def score(self, images: Sequence[np.ndarray], prompts: Sequence[Prompt]) -> list[float]:
         return [
             self.judge(detections(image, prompt), prompt.facts) for image, prompt in zip(images, prompts, strict=True)
+        ]
+
+    def seen(self, images: Sequence[np.ndarray], prompts: Sequence[Prompt]) -> list[str]:
+        return [
+            in_words(detections(image, prompt), prompt.facts["include"])
+            for image, prompt in zip(images, prompts, strict=True)
         ]
 
     def judge(self, objects: Sequence[Detection], facts: Any) -> float:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
 from bench.errors import BenchError
 from bench.machine.environment import own_cores
-from bench.metric import Metric
-from bench.suite import Prompt
-from benchmarks.ocr import ocr_accuracy, wanted_text
+from benchmarks.ocr_metric import OCRAccuracy
 
 VERSIONS = ("2.9.1", "2.10.0")
 """Of paddleocr. Flow-GRPO names the first, which holds numpy under 2 and so does not install beside this project. The
@@ -21,7 +18,7 @@ MODELS = "en_PP-OCRv3_det, en_PP-OCRv4_rec"
 INSTALL = "run `pip install paddleocr==2.10.0 paddlepaddle`, or use the metric ocr_rapid"
 
 
-class PaddleOCRAccuracy(Metric):
+class PaddleOCRAccuracy(OCRAccuracy):
     """How much of the text in the prompt's quotes PaddleOCR's English models read in the picture, in [0, 1].
 
     Formula: ``benchmarks/ocr.py``. Engine as in yifan123/flow_grpo @ ac4c86e, ``flow_grpo/ocr.py``: language ``en``, no
@@ -33,8 +30,6 @@ class PaddleOCRAccuracy(Metric):
     name = "ocr_paddle"
     label = "OCR (Paddle)"
     version = 1
-    low, high = 0.0, 1.0
-    needs_facts: ClassVar = ("word",)
 
     @cached_property
     def _engine(self) -> Any:
@@ -64,15 +59,8 @@ class PaddleOCRAccuracy(Metric):
         self.__dict__.pop("_engine", None)
 
     def read(self, image: np.ndarray) -> str:
-        """Everything the engine reads, in its order, joined."""
         (lines,) = self._engine.ocr(image, cls=False)
         return "".join(text for _, (text, score) in lines or [] if score > 0)
-
-    def score(self, images: Sequence[np.ndarray], prompts: Sequence[Prompt]) -> list[float]:
-        return [
-            ocr_accuracy(self.read(image), wanted_text(prompt.text))
-            for image, prompt in zip(images, prompts, strict=True)
-        ]
 
 
 def _first_line(error: BaseException) -> str:

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from bench.machine.environment import own_cores
-from bench.metric import Metric
-from bench.suite import Prompt
-from benchmarks.ocr import ocr_accuracy, wanted_text
+from benchmarks.ocr_metric import OCRAccuracy
 
 MIN_SIDE = 256
 """Smaller pictures are enlarged (bicubic) to this side, since the engine's detector misses letters under ~10 px."""
 
 
-class RapidOCRAccuracy(Metric):
+class RapidOCRAccuracy(OCRAccuracy):
     """How much of the text in the prompt's quotes the OCR engine reads in the picture, in [0, 1].
 
     Formula: ``benchmarks/ocr.py``. Engine: rapidocr-onnxruntime 1.4.4 (PP-OCRv4 models for Chinese and English, in the
@@ -29,8 +26,6 @@ class RapidOCRAccuracy(Metric):
     name = "ocr_rapid"
     label = "OCR"
     version = 1
-    low, high = 0.0, 1.0
-    needs_facts: ClassVar = ("word",)
 
     @cached_property
     def _engine(self) -> Any:
@@ -47,7 +42,6 @@ class RapidOCRAccuracy(Metric):
         self.__dict__.pop("_engine", None)
 
     def read(self, image: np.ndarray) -> str:
-        """Everything the engine reads, in its order, joined."""
         picture = Image.fromarray(image)
         factor = MIN_SIDE / min(picture.size)
         if factor > 1:
@@ -55,9 +49,3 @@ class RapidOCRAccuracy(Metric):
             picture = picture.resize(size, Image.Resampling.BICUBIC)
         lines, _ = self._engine(np.asarray(picture)[..., ::-1])  # the engine takes BGR
         return "".join(line[1] for line in lines or [])
-
-    def score(self, images: Sequence[np.ndarray], prompts: Sequence[Prompt]) -> list[float]:
-        return [
-            ocr_accuracy(self.read(image), wanted_text(prompt.text))
-            for image, prompt in zip(images, prompts, strict=True)
-        ]

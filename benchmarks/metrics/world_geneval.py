@@ -9,8 +9,12 @@ import numpy as np
 
 from bench.metric import Metric
 from bench.suite import Prompt
-from benchmarks.geneval_rule import is_correct
+from benchmarks.geneval_rule import Detection, in_words, is_correct
+from benchmarks.remembered import Remembered, digest
 from benchmarks.shape_detector import detect
+
+PICTURES = 1024
+"""Pictures whose shapes are remembered, so that words on them cost no second look. More than a batch is scored."""
 
 
 class WorldGenEval(Metric):
@@ -27,8 +31,20 @@ class WorldGenEval(Metric):
     grouped = True
     needs_facts: ClassVar = ("include",)
 
+    def __init__(self) -> None:
+        self._found: Remembered[list[Detection]] = Remembered(PICTURES)
+
     def score(self, images: Sequence[np.ndarray], prompts: Sequence[Prompt]) -> list[float]:
         return [
-            float(is_correct(detect(image), prompt.facts["include"], prompt.facts.get("exclude", ())))
+            float(is_correct(self._detect(image), prompt.facts["include"], prompt.facts.get("exclude", ())))
             for image, prompt in zip(images, prompts, strict=True)
         ]
+
+    def seen(self, images: Sequence[np.ndarray], prompts: Sequence[Prompt]) -> list[str]:
+        return [
+            in_words(self._detect(image), prompt.facts["include"])
+            for image, prompt in zip(images, prompts, strict=True)
+        ]
+
+    def _detect(self, image: np.ndarray) -> list[Detection]:
+        return self._found.get(digest(image), lambda: detect(image))

@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.geneval_rule import Detection, is_correct, is_strictly_correct, relations, reward, reward_released
+from benchmarks.geneval_rule import (
+    Detection,
+    in_words,
+    is_correct,
+    is_strictly_correct,
+    relations,
+    reward,
+    reward_released,
+)
 
 
 def box(name: str, x: float = 32, y: float = 32, color: str | None = "red", conf: float = 0.9) -> Detection:
@@ -185,3 +193,25 @@ def test_a_position_is_not_looked_at_where_the_colour_is_wrong():
     clauses = [one("heart"), one("star", color="red", position=("left of", 0))]
     found = [box("heart"), box("star", 54, color="blue")]
     assert reward(found, clauses) == reward_released(found, clauses) == pytest.approx((1 + 1 + 0) / 3)
+
+
+# -- words -------------------------------------------------------------------------------------------------------------
+
+
+def test_words_count_what_is_alike_and_begin_with_the_surest():
+    found = [
+        box("star", conf=0.8),
+        box("ring", color="green", conf=0.9),
+        box("star", x=9, conf=0.5),
+        box("cat", color=None, conf=0.4),
+    ]
+    assert in_words(found, [one("star")]) == "green ring, 2 red star, cat"
+    assert in_words([], [one("star")]) == "nothing"
+
+
+def test_words_say_how_things_stand_where_a_clause_asks():
+    clauses = [one("star"), one("ring", position=("left of", 0))]
+    assert in_words([box("star", x=40), box("ring", x=10)], clauses) == "red star, red ring; ring left of star"
+    assert in_words([box("star"), box("ring", y=10)], clauses) == "red star, red ring; ring above star"
+    assert in_words([box("star"), box("ring")], clauses) == "red star, red ring; ring close to star"
+    assert in_words([box("ring")], clauses) == "red ring"

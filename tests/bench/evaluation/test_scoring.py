@@ -413,6 +413,35 @@ def test_what_is_not_a_number_for_each_image_is_an_error_of_its_cells(
         assert all(cell["error"].startswith("returned ") and "score" not in cell for cell in cells)
 
 
+class Watching(Contrast):
+    """Says how bright a picture is, of one that is not black."""
+
+    def seen(self, images, prompts):
+        if not all(image.any() for image in images):
+            raise ValueError("it is black")
+        return [f"bright \n {image.max()} " + "x" * 300 for image in images]
+
+
+def test_what_a_metric_saw_stands_beside_its_score() -> None:
+    images = [np.full((4, 4, 3), value, np.uint8) for value in (9, 0, 7)]
+    one, black, other = score_each(Watching(), images, [Prompt("0", "x")] * 3)
+    assert one["seen"].startswith("bright 9 xxx") and other["seen"].startswith("bright 7 ")
+    assert len(one["seen"]) == 200 and one["seen"][-1] == "…"
+    assert black == {"version": 1, "error": "ValueError: it is black"}
+    plain = score_each(Contrast(), images[:1], [Prompt("0", "x")])
+    assert plain == [{"version": 1, "score": 0.0}]  # the same bytes as in older records
+
+
+@pytest.mark.parametrize("returned", ["a", ["a"], ["a", None], ("a", "b"), [1, 2]])
+def test_words_that_are_no_texts_are_an_error_of_the_cells(monkeypatch: pytest.MonkeyPatch, returned: Any) -> None:
+    monkeypatch.setattr(Watching, "seen", lambda self, images, prompts: returned)
+    cells = score_each(Watching(), [np.ones((4, 4, 3), np.uint8)] * 2, [Prompt("0", "x")] * 2)
+    if returned == ["a"]:  # one by one, each has its words
+        assert [cell["seen"] for cell in cells] == ["a", "a"]
+    else:
+        assert all(cell["error"].startswith("saw ") for cell in cells)
+
+
 def test_a_prompts_images_share_one_number(monkeypatch: pytest.MonkeyPatch) -> None:
     told = {}
     for returned in ([0.5, 0.6], [float("nan")] * 2):
