@@ -45,6 +45,7 @@ RELEASED_ROWS = 4
 """Rows of a micro-batch of a full-size backbone, unless the user says otherwise: the released SOAR command's
 (``--train_batch_size 4``, Tencent-Hunyuan/HY-SOAR @ 59f0e02). A whole share can be 127 GiB of activations."""
 
+Share = Annotated[float, Field(ge=1e-6, lt=1)]
 Seed = Annotated[int, Field(ge=-LARGEST_INTEGER, le=LARGEST_INTEGER)]
 
 
@@ -101,6 +102,9 @@ class ExperimentConfig(Settings):
     )
     evaluations: int = Field(
         3, ge=1, le=MOST_EVALUATIONS, description="evaluations per job, at equal shares of the budget"
+    )
+    evaluate_at: tuple[Share, ...] = Field(
+        (), max_length=MOST_EVALUATIONS, description="further shares of the budget at which a job is evaluated"
     )
     micro_batch: int | None = Field(
         None,
@@ -194,7 +198,8 @@ class ExperimentConfig(Settings):
     @property
     def fractions(self) -> tuple[float, ...]:
         """Shares of the budget at which a job is evaluated."""
-        return tuple(round((i + 1) / self.evaluations, 6) for i in range(self.evaluations))
+        equal = ((i + 1) / self.evaluations for i in range(self.evaluations))
+        return tuple(sorted({round(share, 6) for share in (*equal, *self.evaluate_at)}))
 
 
 def read_experiment(path: Path | None, flags: Mapping[str, Any], settings: Sequence[str] = ()) -> ExperimentConfig:

@@ -64,7 +64,7 @@ def probe_reader(
         with workbench.progress.task(f"hold out {manifest.subset}", 1):
             source, part = registry.load("curation", "hold_out")(
                 corpus, manifest, subset, metric, workbench.cache,
-                count=count, at_most=affordable(suite, probing, config.evaluations) if bounded else count, crew=crew,
+                count=count, at_most=affordable(suite, probing, len(config.fractions)) if bounded else count, crew=crew,
             )  # fmt: skip
             if not part.count:
                 raise BenchError("an evaluation is too short for them: they may cost at most a quarter of its forwards")

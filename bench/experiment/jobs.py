@@ -215,7 +215,7 @@ class Rows:
             levels=self.workbench.suite.sampler.levels,
         )
         with (
-            self.workbench.progress.job(job.name, self.workbench.suite.images(config.evaluations)) as task,
+            self.workbench.progress.job(job.name, self.workbench.suite.images(len(config.fractions))) as task,
             tracking(config.trackers if engine.is_main else (), folder) as track,
             backbone.vae_loaded() if reward else nullcontext(),
         ):

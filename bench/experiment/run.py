@@ -106,7 +106,7 @@ def run_experiment(
     failed = {}
     specs = {job.key: job for job in jobs}
     wanted = engine.broadcast(_in_turn(folder, [job.key for job in jobs if only is None or job.name in only]))
-    with progress.experiment(len(wanted), config.evaluations):
+    with progress.experiment(len(wanted), len(config.fractions)):
         if only is None or records.BASE in only:
             rows.evaluate_base()
             for name in config.context:

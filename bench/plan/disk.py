@@ -54,7 +54,7 @@ def _images(work: Work, jobs: int) -> Amount:
     if work.suite is None:
         return Amount("images", None, "the suite cannot be read here")
     side = work.suite.sampler.resolution
-    untrained, of_a_job = 1 + len(work.config.context), work.config.evaluations
+    untrained, of_a_job = 1 + len(work.config.context), len(work.config.fractions)
     images = untrained * work.suite.images() + jobs * work.suite.images(of_a_job)
     size = round(images * side * side * 3 * PNG)
     return Amount("images", size, f"{images:,} of {untrained + jobs * of_a_job} evaluations at {side} px")

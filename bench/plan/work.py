@@ -124,8 +124,8 @@ class Work:
                 updates=sum(steps * stage.step.updates for steps, stage in zip(taken, stages, strict=True)),
                 step_flops=round(sum(map(mul, taken, flops)) / max(sum(taken), 1)) if len(stages) > 1 else flops[0],
                 flops=float(sum(map(mul, taken, flops))),
-                evaluation_flops=self.evaluation_flops(config.evaluations),
-                probe_flops=self.probe_flops and self.probe_flops * config.evaluations,
+                evaluation_flops=self.evaluation_flops(len(config.fractions)),
+                probe_flops=self.probe_flops and self.probe_flops * len(config.fractions),
                 memory=self._rehearsed.get(row) or by_formula,
                 formula=by_formula if row in self._rehearsed else 0,
                 disk=max(stage.state for stage in stages) + (whole if len(stages) > 1 else stages[0].weights),
@@ -219,7 +219,7 @@ class Work:
         if not count:
             return 0.0
         probing = reader.routine_probing(self.suite, SHIFT, self.problems.append)
-        pairs = min(count, reader.affordable(self.suite, probing, self.config.evaluations))
+        pairs = min(count, reader.affordable(self.suite, probing, len(self.config.fractions)))
         return float(reader.spent(probing, pairs) * self._forward_flops)
 
     @cached_property

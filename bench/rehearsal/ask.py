@@ -104,7 +104,17 @@ def _place(config: ExperimentConfig, setting: Setting, cache: Path, *, grid: boo
     return cache / "rehearsal" / f"{records.digest(question)}.json"
 
 
-_NOTHING_TO_DO_WITH_MEMORY = {"name", "seeds", "budget", "evaluations", "trackers", "context", "probes", "holdout"}
+_NOTHING_TO_DO_WITH_MEMORY = {
+    "name",
+    "seeds",
+    "budget",
+    "evaluations",
+    "evaluate_at",
+    "trackers",
+    "context",
+    "probes",
+    "holdout",
+}
 
 
 def _text(path: str) -> str:

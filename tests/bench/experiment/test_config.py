@@ -87,6 +87,8 @@ def test_a_setting_without_its_parts_is_refused(setting):
         ({"methods": ()}, [], "methods"),
         ({"seeds": ()}, [], "seeds"),
         ({"evaluations": 0}, [], "evaluations"),
+        ({"evaluate_at": [0.5, 1]}, [], "evaluate_at"),
+        ({"evaluate_at": [0]}, [], "evaluate_at"),
         ({"name": "a/b"}, [], "name"),
         ({"name": ".."}, [], "name"),
     ],
@@ -160,6 +162,12 @@ def test_what_has_no_place_in_the_file_or_is_set_for_what_is_left_out_is_refused
 def test_a_missing_file_ends_in_one_line(tmp_path):
     with pytest.raises(BenchError, match=r"experiment file .*none\.toml is not there"):
         read_experiment(tmp_path / "none.toml", {})
+
+
+def test_further_evaluations_stand_where_they_are_asked_for():
+    config = ExperimentConfig(evaluations=2, evaluate_at=(0.25, 0.05, 0.5, 0.05))
+    assert config.fractions == (0.05, 0.25, 0.5, 1.0)
+    assert ExperimentConfig(evaluations=1, evaluate_at=(0.9999999,)).fractions == (1.0,)
 
 
 @pytest.mark.parametrize("evaluations", [1, 3, 7])
