@@ -114,13 +114,14 @@ def _files(study: Study, published: bool | None) -> dict[str, str | bytes]:
         sweep = guidance.sweep(study)
         png, swept_svg = guidance.guidance_figures(study, sweep)
         shown = {subset: picture for subset in sweep.subsets if (picture := guidance.samples(study, sweep, subset))}
-        swept = document.SweptPart(sweep, swept_svg, shown)
+        sheets = _numbered(f"samples-{sweep.file}", shown)
+        swept = document.SweptPart(sweep, swept_svg, dict(zip(shown, sheets, strict=True)))
         files |= {
             f"{sweep.file}.md": guidance.guidance_markdown(study, sweep),
             f"{sweep.file}.csv": guidance.guidance_csv(sweep),
             f"{sweep.file}.png": png,
             f"{sweep.file}.svg": swept_svg,
-            **_numbered(f"samples-{sweep.file}", shown),
+            **sheets,
         }
         if own := own_scales.own_scales(study, sweep):
             files |= {
@@ -150,8 +151,10 @@ def _files(study: Study, published: bool | None) -> dict[str, str | bytes]:
     subsets = study.subsets or [""]
     samples = {subset: picture for subset in subsets if (picture := plots.samples_image(study, subset))}
     kept = plots.images_of([part for subset in subsets for part in plots.samples_parts(study, subset)])
-    made = document.Parts(sections, paired, lines, svg, samples, differing, comparison, swept, biased)
-    return files | document.page(study, made, kept) | _numbered("samples", samples)
+    sheets = _numbered("samples", samples)
+    names = dict(zip(samples, sheets, strict=True))
+    made = document.Parts(sections, paired, lines, svg, names, differing, comparison, swept, biased)
+    return files | document.page(study, made, kept) | sheets
 
 
 def _answers(
@@ -191,7 +194,7 @@ def shown_images(run: Path) -> tuple[set[Path], dict[Path, str | None]]:
 
 
 def _numbered(name: str, pictures: Mapping[str, bytes]) -> dict[str, bytes]:
-    """Files of pictures by subset; only those after the first name it."""
+    """Files of pictures, in the order of their subsets; only those after the first name their subset."""
     return {
         f"{name}.png" if number == 0 else f"{name}-{subset}.png": picture
         for number, (subset, picture) in enumerate(pictures.items())

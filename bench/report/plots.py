@@ -121,8 +121,10 @@ def _draw_panel(
 
 REPEATS = 4
 GAP = 4
-LARGEST_TILE = 256
-"""Pixels. Pictures up to this side are shown at their own size, or at twice it; only larger ones are scaled down."""
+DOUBLED = 128
+"""Pictures up to this side are shown at twice their size where few lines share the sheet; others at their own. Ours."""
+MOST_PIXELS = pictures.MAX_PIXELS // 2
+"""Of all tiles of a sheet. Beyond it every tile is halved, since no viewer opens a sheet of any size. Ours."""
 INK, GREY, PAPER, TILE_GREY = "#202124", "#6b7075", "#ffffff", "#e3e5e8"
 
 
@@ -177,9 +179,8 @@ def sheet(study: Study, parts: Sequence[Part]) -> bytes | None:
     """Blocks of samples on one page; None without any."""
     if not parts:
         return None
-    crowded = max(len(lines) for lines, _, _ in parts) > figure.CROWD
-    side = min(study.experiment.suite.sampler.resolution, LARGEST_TILE)
-    tile = side if crowded or 2 * side > LARGEST_TILE else 2 * side
+    crowded = _crowded(parts)
+    tile = tile_of(study, parts)
     blocks = [_block(*part, tile) for part in parts]
     across = min(len(blocks), 3 if crowded else 2)
     width, height, margin, space = max(block.width for block in blocks), blocks[0].height, 24, 28
@@ -195,8 +196,23 @@ def sheet(study: Study, parts: Sequence[Part]) -> bytes | None:
     notice = _fit(study.experiment.notice, page.width - 2 * margin, 12)
     pen.text((margin, page.height - margin - 14), notice, GREY, _font(12))
     file = io.BytesIO()
-    page.save(file, format="PNG", optimize=True)
+    page.save(file, format="PNG")  # optimize=True takes ten times as long for 3 % of the bytes (reports/reference)
     return file.getvalue()
+
+
+def tile_of(study: Study, parts: Sequence[Part]) -> int:
+    """Pixels along a side of a sheet's tiles: of the pictures themselves or twice that, less where a sheet is huge."""
+    tile = min(study.experiment.suite.sampler.resolution, pictures.LARGEST)
+    if tile <= DOUBLED and not _crowded(parts):
+        tile *= 2
+    tiles = sum(len(lines) * len(columns) for lines, columns, _ in parts)
+    while tiles * tile**2 > MOST_PIXELS:
+        tile //= 2
+    return tile
+
+
+def _crowded(parts: Sequence[Part]) -> bool:
+    return max(len(lines) for lines, _, _ in parts) > figure.CROWD
 
 
 def _choose_prompts(jobs: Sequence[StudiedJob]) -> list[Sample]:

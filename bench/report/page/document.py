@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from markupsafe import Markup
 
-from bench.records import pictures
 from bench.report import conditions, exposure, guidance, html, method_inputs, method_settings, paradigms, tables
 from bench.report.differences import Differences
 from bench.report.looks import looks
@@ -50,11 +50,11 @@ class PageCell:
 
 @dataclass(frozen=True)
 class SweptPart:
-    """A sweep over guidance scales with its plot (SVG) and its samples (PNG) by subset."""
+    """A sweep over guidance scales with its plot (SVG), and files of its samples beside the page, by subset."""
 
     sweep: guidance.Sweep
     svg: bytes
-    samples: Mapping[str, bytes]
+    samples: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -74,14 +74,14 @@ class Parts:
         paired: the ``pairs`` of each section.
         lines: of ``plots.dynamics``, empty where nothing was trained.
         svg: the figure of the dynamics.
-        samples: sheets (PNG) by subset.
+        samples: files of the sheets beside the page, by subset.
     """
 
     sections: Sequence[Section]
     paired: Sequence[Pairs]
     lines: Curves
     svg: bytes
-    samples: Mapping[str, bytes]
+    samples: Mapping[str, str]
     differing: Differences | None
     published: Comparison | None
     swept: SweptPart | None
@@ -98,6 +98,8 @@ def page(study: Study, parts: Parts, shown: Collection[Path]) -> dict[str, str |
     scales = {metric.name: _scale(sections, i) for i, metric in enumerate(study.metrics)}
     order = sorted(range(len(study.metrics)), key=lambda i: not study.metrics[i].ranked)
     held = browser.browser(study, sections, shown)
+    leads = [verdicts.leads(study, section) for section in sections]
+    headlines = [(section.subset, verdicts.headline(found)) for section, found in zip(sections, leads, strict=True)]
     data = payload.payload(study, sections, paired, parts.lines, held.data) if study.tabled else {}
     document = html.render(
         TEMPLATE,
@@ -115,7 +117,7 @@ def page(study: Study, parts: Parts, shown: Collection[Path]) -> dict[str, str |
         judged=any(c.judged and c.to_base for section in sections for row in section.rows for c in row.cells),
         row_headers=tables.row_headers(study),
         published=parts.published,
-        verdicts=[_verdicts(study, *of) for of in zip(sections, paired, strict=True)],
+        verdicts=[_verdicts(study, *of) for of in zip(sections, paired, leads, headlines, strict=True)],
         sections=[
             (
                 section,
@@ -125,8 +127,8 @@ def page(study: Study, parts: Parts, shown: Collection[Path]) -> dict[str, str |
         ],
         notes=tables.notes(study, sections) if study.tabled else [],
         dynamics=_data_uri("image/svg+xml", parts.svg),
-        dynamics_alt="Each metric against the share of the budget spent. " + headlines(study, sections),
-        samples=[(subset, _lossless(picture)) for subset, picture in parts.samples.items()],
+        dynamics_alt="Each metric against the share of the budget spent. " + _in_a_row(headlines),
+        samples=_links(parts.samples),
         samples_alt="Samples of each row, a block for each prompt. The sample browser holds their scores.",
         differing=parts.differing,
         noise=noise.noise(study, sections, parts.differing),
@@ -142,7 +144,7 @@ def page(study: Study, parts: Parts, shown: Collection[Path]) -> dict[str, str |
         jobs=tables.jobs(study),
         versions=_versions(study),
         page_style=Markup(scripts.style() + _colours(data)),
-        summary_json=Markup(payload.text(_summary(study, sections))),
+        summary_json=Markup(payload.text(_summary(study, headlines))),
         data_json=Markup(payload.text(data)),
         library=Markup(scripts.library()),
         own=Markup(scripts.own()),
@@ -174,20 +176,24 @@ def unfinished(study: Study) -> str:
     return f"Unfinished: {done} of {len(study.everything)} jobs have ended. The numbers below will change."
 
 
-def headlines(study: Study, sections: Sequence[Section]) -> str:
-    """The headline of every subset."""
-    return " ".join(
-        f"{f'{section.subset}: ' if section.subset else ''}{verdicts.headline(study, section)}" for section in sections
-    )
+def _in_a_row(headlines: Sequence[tuple[str, str]]) -> str:
+    return " ".join(f"{f'{subset}: ' if subset else ''}{text}" for subset, text in headlines)
 
 
-def _verdicts(study: Study, section: Section, paired: Pairs) -> dict[str, Any]:
+def _links(files: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Subsets and addresses of files beside the page."""
+    return [(subset, quote(name)) for subset, name in files.items()]
+
+
+def _verdicts(
+    study: Study, section: Section, paired: Pairs, leads: Sequence[verdicts.Lead], headline: tuple[str, str]
+) -> dict[str, Any]:
     against = verdicts.reference(study, section)
     return {
         "subset": section.subset,
         "about": section.about,
-        "headline": verdicts.headline(study, section),
-        "leads": verdicts.leads(study, section),
+        "headline": headline[1],
+        "leads": leads,
         "reference": against,
         "questions": [
             question for question in verdicts.questions(study, section, paired) if question.against == against
@@ -195,7 +201,7 @@ def _verdicts(study: Study, section: Section, paired: Pairs) -> dict[str, Any]:
     }
 
 
-def _summary(study: Study, sections: Sequence[Section]) -> dict[str, Any]:
+def _summary(study: Study, headlines: Sequence[tuple[str, str]]) -> dict[str, Any]:
     """What ``bench report --index`` reads of a page."""
     return {
         "title": tables.title(study),
@@ -203,7 +209,7 @@ def _summary(study: Study, sections: Sequence[Section]) -> dict[str, Any]:
         "about": tables.summary(study),
         "lede": lede(study),
         "unfinished": unfinished(study),
-        "verdicts": [[section.subset, verdicts.headline(study, section)] for section in sections if study.tabled],
+        "verdicts": headlines,
     }
 
 
@@ -215,11 +221,6 @@ def _colours(data: Mapping[str, Any]) -> str:
         for kind in ("colour", "dark")
     )
     return f":root{{{light}}}\n@media screen and (prefers-color-scheme: dark){{:root{{{dark}}}}}\n"
-
-
-def _lossless(png: bytes) -> str:
-    """A sheet for the page: the same pixels in fewer bytes."""
-    return _data_uri("image/webp", pictures.webp(pictures.decode(png), pictures.EXACT))
 
 
 def _biased(part: BiasedPart) -> dict[str, Any]:
@@ -241,7 +242,7 @@ def _swept(study: Study, part: SweptPart) -> dict[str, Any]:
         "plot": _data_uri("image/svg+xml", part.svg),
         "grids": guidance.grids(part.sweep, "{} ★"),
         "notes": guidance.notes(study, part.sweep),
-        "samples": [(subset, _data_uri("image/png", picture)) for subset, picture in part.samples.items()],
+        "samples": _links(part.samples),
     }
 
 

@@ -10,13 +10,14 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bench.records import BASE
 from bench.records.schema import MetricRecord
 from bench.report.intervals import Interval
 from bench.report.looks import looks
 from bench.report.page import verdicts
 from bench.report.pairs import Pairs
 from bench.report.plots import Curves, Point
-from bench.report.stats import Estimate, family, make_cell
+from bench.report.stats import Difference, Estimate, family, make_cell
 from bench.report.study import StudiedJob, Study
 from bench.report.tables import MainRow, Section
 
@@ -70,7 +71,7 @@ def _subset(study: Study, section: Section, paired: Pairs, lines: Curves) -> dic
         "rows": [_row(study, row) for row in rows],
         "pairs": _pairs(paired),
         "verdicts": [[q.row, q.against, q.target.badge, q.target.word, q.text, q.cost] for q in asked],
-        "dynamics": _dynamics(study, section, rows, lines) if study.jobs else None,
+        "dynamics": _dynamics(study, section, paired, lines) if study.jobs else None,
     }
 
 
@@ -148,48 +149,70 @@ def _pairs(paired: Pairs) -> dict[str, list[list[float | None] | None]]:
     return {f"{i},{j}": [_interval(found) for found in of_metrics] for (i, j), of_metrics in paired.items()}
 
 
-def _dynamics(study: Study, section: Section, rows: Sequence[MainRow], lines: Curves) -> dict[str, Any]:
+def _dynamics(study: Study, section: Section, paired: Pairs, lines: Curves) -> dict[str, Any]:
     """By row: what was spent at each checkpoint, and each metric there. The base is a point that spent nothing.
 
-    Where evaluations on the way draw a part of the prompts, every row is narrowed to that part, as ``lines`` are.
+    Where evaluations on the way draw a part of the prompts, every row is narrowed to that part, as ``lines`` are. Where
+    they draw all, the differences at the last checkpoint are those of the main table.
     """
-    curves = study.of_every_evaluation()
+    rows, curves = section.rows, study.of_every_evaluation()
     spent, values = [], []
     estimates: list[list[list[Estimate | None]]] = []
+    methods = [row.method for row in rows if row.kind == "method"]
     for row in rows:
         points = [lines.get((section.subset, row.method, metric.name), ()) for metric in study.metrics]
-        if row.kind != "method":
+        if row.kind == BASE and methods:
+            points = [lines[section.subset, methods[0], metric.name][:1] for metric in study.metrics]
+        elif row.kind != "method":
             jobs, fraction = jobs_of(curves, row)
             narrowed = [make_cell(jobs, fraction, metric) for metric in curves.metrics] if curves.part else None
             points = [[Point(0.0, 0.0, cell)] for cell in narrowed or [c.cell for c in row.cells]]
         spent.append([_spent(study, row, point.fraction) for point in points[0]])
         estimates.append([[point.cell.estimate for point in of] for of in points])
         values.append([[_interval(estimate) for estimate in of] for of in estimates[-1]])
-    return {"spent": spent, "values": values, "pairs": _paired(rows, estimates)}
+    return {"spent": spent, "values": values, "pairs": _paired(rows, estimates, None if curves.part else paired)}
 
 
-def _paired(rows: Sequence[MainRow], estimates: Sequence[Sequence[Sequence[Estimate | None]]]) -> dict[str, Any]:
+def _paired(
+    rows: Sequence[MainRow], estimates: Sequence[Sequence[Sequence[Estimate | None]]], last: Pairs | None
+) -> dict[str, Any]:
     """As ``_pairs`` at each checkpoint, of methods alone: what was not trained has no checkpoints of its own.
 
     A row that has one point is held against every checkpoint of the others.
+
+    Args:
+        last: the differences at the last checkpoint, where they are known.
     """
     found: dict[str, Any] = {}
     for j, controls in enumerate(estimates):
         others = [i for i, row in enumerate(rows) if row.kind == "method" and i != j]
         if not others:
             continue
-        of_metrics = [_over_training(control, [estimates[i][m] for i in others]) for m, control in enumerate(controls)]
-        found |= {f"{i},{j}": [of[place] for of in of_metrics] for place, i in enumerate(others)}
+        for m, control in enumerate(controls):
+            known = [last[i, j][m] for i in others] if last else None
+            of_rows = _over_training(control, [estimates[i][m] for i in others], known)
+            for i, of_row in zip(others, of_rows, strict=True):
+                found.setdefault(f"{i},{j}", []).append(of_row)
     return found
 
 
 def _over_training(
-    control: Sequence[Estimate | None], others: Sequence[Sequence[Estimate | None]]
+    control: Sequence[Estimate | None],
+    others: Sequence[Sequence[Estimate | None]],
+    last: Sequence[Difference | None] | None,
 ) -> list[list[list[float | None] | None]]:
     """One metric of every other row minus ``control``, by row and checkpoint. Each checkpoint has its own family."""
     starts = control if len(control) > 1 else [*control] * len(others[0])
-    points = [family(start, at) for start, at in zip(starts, zip(*others, strict=True), strict=True)]
-    return [[_interval(found) for found in of_row] for of_row in zip(*points, strict=True)]
+    points = [*zip(starts, zip(*others, strict=True), strict=True)]
+    found = [_at_once(start, at) for start, at in (points[:-1] if last else points)]
+    return [[_interval(at) for at in of_row] for of_row in zip(*found, *([last] if last else []), strict=True)]
+
+
+def _at_once(control: Estimate | None, others: Sequence[Estimate | None]) -> Sequence[Interval | None]:
+    """A ``family``. What all have in common, as methods have their start, differs by nothing."""
+    if control is not None and all(other is control for other in others):
+        return [Interval(0.0, 0.0, 0.0)] * len(others)
+    return family(control, others)
 
 
 def _spent(study: Study, row: MainRow, fraction: float) -> list[float]:

@@ -196,7 +196,7 @@ def _lead(study: Study, section: Section, metric: MetricRecord) -> Lead:
     at = 0 if best or all(apart) else apart.index(False)
     rival, interval = others[at][0].method, differences[at]
     value = f"{metric.text(first.mean)} {interval_text(metric, first)}"
-    ahead = f"{value}, ahead of {rival} by {difference_text(metric, interval)}"
+    ahead = f"{value}, minus {rival}: {difference_text(metric, interval)}"
     if best:
         return Lead(metric, row.method, "clear", "clear", ahead, rival)
     return Lead(metric, row.method, "level", f"level within ±{metric.text(within(interval))}", ahead, rival)
@@ -210,9 +210,8 @@ def _eligible(rows: Sequence[MainRow], metric: MetricRecord) -> Iterator[tuple[M
                 yield row, cell.best, cell.cell.estimate
 
 
-def headline(study: Study, section: Section) -> str:
-    """What a reader is to know first of a subset."""
-    found = leads(study, section)
+def headline(found: Sequence[Lead]) -> str:
+    """What a reader is to know first of a subset, of its ``leads``."""
     if not found:
         return "Nothing here is ranked."
     first, *others = found

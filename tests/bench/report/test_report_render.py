@@ -17,8 +17,8 @@ from page_text import page_text
 from PIL import Image
 
 from bench import records
-from bench.report import is_of_a_report, render_report
-from bench.report.plots import TILE_GREY, samples_image
+from bench.report import is_of_a_report, plots, render_report
+from bench.report.plots import TILE_GREY, samples_image, samples_parts
 from bench.report.study import read_study
 
 FILES = {
@@ -98,14 +98,15 @@ def test_every_text_says_first_which_world_it_is_from(run: Any, tmp_path: Path) 
             assert "not SD3.5-Medium's numbers" in path.read_text().splitlines()[0], path.name
 
 
-def test_the_page_needs_nothing_else_and_escapes_text(run: Any, tmp_path: Path) -> None:
+def test_the_page_needs_only_files_beside_it_and_escapes_text(run: Any, tmp_path: Path) -> None:
     run.job("omega", 0.1, status="failed", reason="<script>alert(1)</script>", fractions=[])
     render_report([run.folder], tmp_path / "out")
     html = page_text(tmp_path / "out")
     assert "<script" not in html and "&lt;script&gt;alert(1)&lt;/script&gt;" in html
     assert "tiny-sd3 &lt;embedded&gt;" in html
-    assert not re.findall(r'(?:src|href)="(?!data:|#)|@import|url\(', html)
-    assert html.count("data:image/webp;base64,") == 1 and html.count("data:image/svg+xml;base64,") == 1
+    assert re.findall(r'(?:src|href)="(?!data:|#)([^"]*)', html) == ["samples.png"]  # which lies beside it
+    assert not re.findall(r"@import|url\(", html)
+    assert html.count("data:image/") == html.count("data:image/svg+xml;base64,") == 1
     assert 'content: " ★"' in (tmp_path / "out/index.html").read_text()  # the style itself is not escaped
 
 
@@ -213,6 +214,27 @@ def test_a_damaged_image_costs_its_tile_and_nothing_else(run: Any, tmp_path: Pat
     tiles = [np.asarray(Image.open(io.BytesIO(p or b"")).convert("RGB"), int) for p in (missing, drawn["samples.png"])]
     differs = np.abs(tiles[0] - tiles[1]).max(2) > 0
     assert 0 < differs.sum() < 64 * 16  # the word alone: it is grey as a lost one's tile, and says another word
+
+
+@pytest.mark.parametrize(("side", "tile"), [(64, 128), (128, 256), (200, 200), (512, 512), (1024, 512)])
+def test_tiles_have_the_size_of_their_pictures_or_twice_it(run: Any, side: int, tile: int) -> None:
+    assert tile_side(run, side) == tile
+
+
+def test_tiles_are_halved_where_a_sheet_would_be_huge(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = read_study([run.folder])
+    tiles = sum(len(lines) * len(columns) for lines, columns, _ in samples_parts(study, "pretty"))
+    monkeypatch.setattr(plots, "MOST_PIXELS", tiles * 256**2)
+    assert tile_side(run, 512) == 256
+    monkeypatch.setattr(plots, "MOST_PIXELS", tiles * 256**2 - 1)
+    assert tile_side(run, 512) == 128
+
+
+def tile_side(run: Any, side: int) -> int:
+    run.experiment["suite"]["sampler"]["resolution"] = side
+    run.save()
+    study = read_study([run.folder])
+    return plots.tile_of(study, samples_parts(study, "pretty"))
 
 
 def test_a_folder_in_the_place_of_an_image_costs_its_tile(run: Any, tmp_path: Path) -> None:

@@ -54,7 +54,8 @@ def test_one_seed_tells_nothing_and_less_compute_is_said(run: Any) -> None:
     assert found.target.badge == "unknown" and ", not at equal compute ‡" in found.text
     assert asked(run, "beta_long", "alpha").target.word == "one seed"
     study = read_study([run.folder])
-    assert verdicts.headline(study, main_sections(study)[0]).startswith("No winner can be named")
+    found = verdicts.leads(study, main_sections(study)[0])
+    assert verdicts.headline(found).startswith("No winner can be named")
 
 
 def test_a_lead_is_clear_only_where_the_table_says_best(ranked: Any) -> None:
@@ -64,7 +65,7 @@ def test_a_lead_is_clear_only_where_the_table_says_best(ranked: Any) -> None:
     best = {c.metric.name: row.method for row in section.rows for c in row.cells if c.best}
     assert leads[0].metric.name == "style" and best
     assert {lead.metric.name: lead.row for lead in leads if lead.badge == "clear"} == best
-    assert verdicts.headline(study, section).startswith("beta_long is the clear best on Aesthetic.")
+    assert verdicts.headline(leads).startswith("beta_long is the clear best on Aesthetic.")
 
 
 def test_what_is_missing_is_unknown(make_run: Any) -> None:
