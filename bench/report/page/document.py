@@ -17,6 +17,7 @@ from bench.report import conditions, exposure, guidance, html, method_inputs, me
 from bench.report.differences import Differences
 from bench.report.looks import looks
 from bench.report.page import browser, noise, payload, scripts, verdicts
+from bench.report.page.power_curve import power_curves
 from bench.report.pairs import Pairs
 from bench.report.plots import Curves
 from bench.report.published.compare import Comparison
@@ -100,7 +101,8 @@ def page(study: Study, parts: Parts, shown: Collection[Path]) -> dict[str, str |
     held = browser.browser(study, sections, shown)
     leads = [verdicts.leads(study, section) for section in sections]
     headlines = [(section.subset, verdicts.headline(found)) for section, found in zip(sections, leads, strict=True)]
-    data = payload.payload(study, sections, paired, parts.lines, held.data) if study.tabled else {}
+    curves = power_curves(study) if study.jobs else []
+    data = payload.payload(study, sections, paired, parts.lines, curves, held.data) if study.tabled else {}
     document = html.render(
         TEMPLATE,
         title=tables.title(study),
@@ -131,7 +133,7 @@ def page(study: Study, parts: Parts, shown: Collection[Path]) -> dict[str, str |
         samples=_links(parts.samples),
         samples_alt="Samples of each row, a block for each prompt. The sample browser holds their scores.",
         differing=parts.differing,
-        noise=noise.noise(study, sections, parts.differing),
+        noise=noise.noise(study, sections, parts.differing, curves),
         inputs=method_inputs.inputs(study),
         inputs_note=method_inputs.NOTE,
         paradigms=paradigms.paradigms(study),

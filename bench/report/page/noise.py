@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from bench.report import tables
 from bench.report.components import components, fit_prior
 from bench.report.differences import Differences
+from bench.report.page import power_curve
+from bench.report.page.power_curve import PowerCurve
 from bench.report.same_method import same_method
 from bench.report.stats import scores_of
 from bench.report.study import Study
@@ -35,12 +37,20 @@ class Noise:
     notes: list[str] = field(default_factory=list)
 
 
-def noise(study: Study, sections: Sequence[Section], differing: Differences | None) -> Noise:
+def noise(
+    study: Study, sections: Sequence[Section], differing: Differences | None, curves: Sequence[PowerCurve]
+) -> Noise:
     """Empty where no two rows are judged and no row has two seeds."""
     sight = tables.could_have_seen(study, sections)
     made = Noise(notes=[sight] if sight else [])
     if not study.jobs:
         return made
+    if curves:
+        made.grids.append((power_curve.CAPTION, power_curve.grid(curves)))
+        made.notes.append(
+            "With more seeds: two methods alone, on this prompt list, from this run's components of variance. "
+            "`bench power` also says what more prompts and pictures see, and what they cost."
+        )
     rates = differing.rates if differing else same_method(study)
     rows = [
         [label, str(rate.verdicts), str(rate.comparisons), percent(rate.verdicts / rate.comparisons)]

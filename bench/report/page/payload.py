@@ -15,6 +15,7 @@ from bench.records.schema import MetricRecord
 from bench.report.intervals import Interval
 from bench.report.looks import looks
 from bench.report.page import verdicts
+from bench.report.page.power_curve import PowerCurve
 from bench.report.pairs import Pairs
 from bench.report.plots import Curves, Point
 from bench.report.stats import Difference, Estimate, family, make_cell
@@ -23,7 +24,12 @@ from bench.report.tables import MainRow, Section
 
 
 def payload(
-    study: Study, sections: Sequence[Section], paired: Sequence[Pairs], lines: Curves, browser: Mapping[str, Any]
+    study: Study,
+    sections: Sequence[Section],
+    paired: Sequence[Pairs],
+    lines: Curves,
+    powers: Sequence[PowerCurve],
+    browser: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Everything that the scripts know of a study. The order of rows and metrics is that of the tables.
 
@@ -37,6 +43,7 @@ def payload(
         "metrics": [_metric(metric) for metric in study.metrics],
         "looks": {name: {"symbol": look.symbol, "number": i} for i, (name, look) in enumerate(looks(names).items())},
         "subsets": [_subset(study, *of, lines) for of in zip(sections, paired, strict=True)],
+        "power": [_power(curve) for curve in powers],
         "browser": browser,
     }
 
@@ -59,6 +66,11 @@ def _metric(metric: MetricRecord) -> dict[str, Any]:
         "name": metric.name, "label": metric.label, "heading": metric.heading, "format": metric.format,
         "better": better, "grouped": metric.grouped, "set": metric.prompt_set,
     }  # fmt: skip
+
+
+def _power(curve: PowerCurve) -> dict[str, Any]:
+    lines = {str(seeds): [rounded(power, 3) for power in of] for seeds, of in curve.powers.items()}
+    return {"metric": curve.metric.name, "at": [rounded(at) for at in curve.differences], "lines": lines}
 
 
 def _subset(study: Study, section: Section, paired: Pairs, lines: Curves) -> dict[str, Any]:

@@ -13,7 +13,7 @@ LIBRARY = {
 """Files in ``vendor/`` with their SHA-256: d3 7.9.2 and Observable Plot 0.6.17, both under the ISC licence."""
 
 PARTS = (
-    "state", "rows", "chart", "verdicts", "tradeoffs", "leaderboard", "dynamics", "samples", "main",
+    "state", "rows", "chart", "verdicts", "tradeoffs", "leaderboard", "dynamics", "samples", "power", "main",
 )  # fmt: skip
 """Our own scripts, in the order in which they run. They share one scope."""
 

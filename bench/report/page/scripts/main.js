@@ -7,6 +7,7 @@ drawTradeoffs(document.getElementById("tradeoff-charts"));
 drawLeaderboard(document.getElementById("board-controls"));
 if (document.getElementById("dynamics-charts")) drawDynamics(document.getElementById("dynamics-charts"));
 drawSamples(document.getElementById("browser"));
+if (document.getElementById("power-charts")) drawPower(document.getElementById("power-charts"));
 
 addEventListener("hashchange", () => {
   state.read();
