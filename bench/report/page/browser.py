@@ -26,10 +26,18 @@ Key = tuple[str, str, int]
 
 @dataclass
 class Browser:
-    """``data`` goes into the page; ``sheets`` are files beside it, by name."""
+    """``data`` goes into the page; ``sheets`` are files beside it, by name.
 
-    data: dict[str, Any]
+    What many evaluations share is held once: ``columns`` are lists of items that have a score, ``words`` what metrics
+    saw in pictures. Each is numbered in the order in which it was met. ``graded`` are metrics with other scores than
+    0 and 1.
+    """
+
+    data: dict[str, Any] = field(default_factory=dict)
     sheets: dict[str, bytes] = field(default_factory=dict)
+    columns: dict[tuple[int, ...], int] = field(default_factory=dict)
+    words: dict[str, int] = field(default_factory=dict)
+    graded: set[str] = field(default_factory=set)
 
 
 def final_images(study: Study) -> dict[Path, str | None]:
@@ -55,7 +63,7 @@ def browser(study: Study, sections: Sequence[Section], shown: Collection[Path]) 
     names = {key[:2]: None for key in items}
     prompts = {key: number for number, key in enumerate(names)}
     about = {(s.prompt_set, s.prompt_id): s for job in _all(study) for e in job.evaluations for s in e.samples}
-    made = Browser({})
+    made = Browser()
     seen: dict[str, list[dict[str, Any]]] = {}
     rows = []
     for section in sections:
@@ -69,6 +77,9 @@ def browser(study: Study, sections: Sequence[Section], shown: Collection[Path]) 
         "prompts": [[*key, about[key].prompt, about[key].group] for key in names],
         "items": [[prompts[key[:2]], key[2]] for key in items],
         "rows": rows,
+        "columns": [*made.columns],
+        "words": [*made.words],
+        "binary": [metric.name for metric in study.metrics if metric.name not in made.graded],
         "jobs": {job.name: {"seed": job.seed, "at": seen[job.name]} for job in _all(study) if job.name in seen},
         "folder": FOLDER,
         "side": SIDE,
@@ -97,20 +108,30 @@ def _evaluation(
     """Scores of an evaluation and where its pictures lie; before the last checkpoint only of pictures that are kept."""
     last = made.fraction in (0.0, study.fractions[-1])
     samples = [s for s in made.samples if last or s.image in shown]
-    scores = {metric.name: _column([(numbers[_key(s)], s) for s in samples], metric.name) for metric in study.metrics}
+    items = [(numbers[_key(s)], s) for s in samples]
+    scores = {metric.name: column for metric in study.metrics if (column := _column(items, metric.name, into))}
     tiles = [(numbers[_key(s)], picture) for s in samples if (picture := _picture(s))]
     name = f"{job.name}-{100 * made.fraction:g}"
     return {"fraction": made.fraction, "scores": scores, **_sheets(name, tiles, into)}
 
 
-def _column(samples: Sequence[tuple[int, Sample]], metric: str) -> dict[str, list[float]]:
-    """Numbers of items and their scores of one metric."""
+def _column(samples: Sequence[tuple[int, Sample]], metric: str, into: Browser) -> dict[str, Any]:
+    """Scores of one metric, of which items they are, and what the metric saw there; empty where it has no score."""
     held = [
-        (number, score.score)
+        (number, score.score, score.seen)
         for number, sample in samples
         if (score := sample.scores.get(metric)) and score.score is not None
     ]
-    return {"of": [number for number, _ in held], "is": [rounded(score, 4) for _, score in held]}
+    if not held:
+        return {}
+    if any(score not in (0, 1) for _, score, _ in held):
+        into.graded.add(metric)
+    of = into.columns.setdefault(tuple(number for number, _, _ in held), len(into.columns))
+    column = {"of": of, "is": [rounded(score, 4) for _, score, _ in held]}
+    if any(seen is not None for _, _, seen in held):
+        saw = [None if seen is None else into.words.setdefault(seen, len(into.words)) for _, _, seen in held]
+        return column | {"saw": saw}
+    return column
 
 
 def _picture(sample: Sample) -> Image.Image | None:

@@ -19,11 +19,20 @@ const rows = {
   },
 };
 
+// The symbols that Plot draws, of the same area. d3 has no hexagon.
+const SYMBOLS = {
+  circle: d3.symbolCircle, square: d3.symbolSquare, diamond: d3.symbolDiamond, triangle: d3.symbolTriangle,
+  cross: d3.symbolCross, star: d3.symbolStar, hexagon: {
+    draw(context, area) {
+      const side = Math.sqrt(area * 2 / (3 * Math.sqrt(3)));
+      for (let i = 0; i < 6; i++) context[i ? "lineTo" : "moveTo"](side * Math.sin(i * Math.PI / 3), side * Math.cos(i * Math.PI / 3));
+      context.closePath();
+    },
+  },
+};
+
 function glyph(name, size = 14) {
-  const path = d3.symbol(d3[{
-    circle: "symbolCircle", square: "symbolSquare", diamond: "symbolDiamond", triangle: "symbolTriangle",
-    cross: "symbolCross", star: "symbolStar", hexagon: "symbolAsterisk",
-  }[rows.symbol(name)]], 60)();
+  const path = d3.symbol(SYMBOLS[rows.symbol(name)], 60)();
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   svg.setAttribute("viewBox", "-7 -7 14 14");
   svg.setAttribute("width", size);

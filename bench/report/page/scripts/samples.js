@@ -80,7 +80,23 @@ function evaluationOf(subset, name) {
 
 function scoresOf({evaluation}, metric) {
   const column = evaluation?.scores[metric];
-  return new Map(column ? column.of.map((item, i) => [item, column.is[i]]) : []);
+  return new Map(column ? data.browser.columns[column.of].map((item, i) => [item, column.is[i]]) : []);
+}
+
+// What a metric gave a picture, in words: its score, or pass and fail where it knows no more, and what it saw.
+function judged({evaluation}, metric, item) {
+  const column = evaluation?.scores[metric.name];
+  const place = column ? data.browser.columns[column.of].indexOf(item) : -1;
+  if (place < 0) return null;
+  const words = column.saw && data.browser.words[column.saw[place]];
+  const binary = data.browser.binary.includes(metric.name);
+  return {words, binary, score: `${metric.label} ${binary ? (column.is[place] ? "pass" : "fail") : written(metric, column.is[place])}`};
+}
+
+// The chosen score first, then what passes or fails, and what was seen there.
+function verdictsOn(row, metric, item) {
+  const others = data.metrics.filter(({name}) => name !== metric.name).map((other) => judged(row, other, item));
+  return [judged(row, metric, item), ...others.filter((other) => other && (other.binary || other.words))].filter(Boolean);
 }
 
 function disagreements(subset) {
@@ -88,11 +104,10 @@ function disagreements(subset) {
   const metric = metrics.get(by);
   const [a, b] = [evaluationOf(subset, first), evaluationOf(subset, second)];
   const [ours, theirs] = [scoresOf(a, by), scoresOf(b, by)];
-  const binary = [...ours.values(), ...theirs.values()].every((score) => score === 0 || score === 1);
   const all = [...ours.keys()].filter((item) => theirs.has(item)).map((item) => {
     const gap = ours.get(item) - theirs.get(item);
     const sort = gap === 0 ? "tie" : gap > 0 === metric.better >= 0 ? "win" : "loss";
-    return {item, gap, sort, scores: [ours.get(item), theirs.get(item)]};
+    return {item, gap, sort};
   }).filter(({item}) => {
     const [prompt, repeat] = data.browser.items[item];
     const [set, id, , group] = data.browser.prompts[prompt];
@@ -103,20 +118,22 @@ function disagreements(subset) {
   const kept = all.filter(({sort}) => only === "all" || sort === only);
   const seen = ({item}) => [a, b].filter(({evaluation}) => evaluation.pictures.includes(item)).length;
   kept.sort((one, other) => seen(other) - seen(one) || Math.abs(other.gap) - Math.abs(one.gap) || one.item - other.item);
-  return {a, b, metric, binary, all, kept, seen};
+  return {a, b, metric, all, kept, seen};
 }
 
-function card({item, sort, scores}, {a, b, metric, binary}) {
+function card({item, sort}, {a, b, metric}) {
   const [number, repeat] = data.browser.items[item];
   const [set, id, text, group] = data.browser.prompts[number];
   const word = {win: `${a.name} is ahead`, loss: `${b.name} is ahead`, tie: "tie"}[sort];
   return make("article", {class: `card ${sort}`, id: `sample-${set}-${id}-${repeat}`},
     make("h3", {}, make("bdi", {}, text)),
     make("p", {class: "soft"}, `${group.replaceAll("_", " ")}, noise ${repeat + 1}: `, make("bdi", {}, word)),
-    make("div", {class: "pair"}, [a, b].map((row, i) => {
-      const verdict = binary ? (scores[i] ? ", pass" : ", fail") : "";
-      return make("figure", {}, picture(row, item, `${row.name}: ${text}. ${metric.label} ${written(metric, scores[i])}${verdict}`),
-        make("figcaption", {}, glyph(row.name), make("bdi", {}, row.name), make("div", {}, `${metric.label} ${written(metric, scores[i])}${verdict}`)));
+    make("div", {class: "pair"}, [a, b].map((row) => {
+      const found = verdictsOn(row, metric, item);
+      const said = found.map(({score, words}) => score + (words ? `, saw ${words}` : "")).join(". ");
+      return make("figure", {}, picture(row, item, `${row.name}: ${text}. ${said}`),
+        make("figcaption", {}, glyph(row.name), make("bdi", {}, row.name),
+          found.map(({score, words}) => make("div", {}, score, words ? ", saw " : "", words ? make("bdi", {}, words) : ""))));
     })),
     make("details", {}, make("summary", {}, "Every score"), everyScore(item, a, b)),
     make("a", {class: "to-here", href: state.address("samples", {...Object.fromEntries(state.values), a: a.name, b: b.name, by: metric.name,

@@ -46,7 +46,7 @@ function forestPanel(container, subset, index) {
   const arrow = metric.better === 0 ? "" : metric.better > 0 ? ", better →" : ", ← better";
   const title = `${metric.label}${subset.name ? " on " + subset.name : ""}, minus ${reference}`;
   return panel(title, `${title}. ${inWords(metric, found)}.`, {
-    width, height: 24 * found.length + 58, marginLeft: margin, marginTop: 10, marginRight: 14,
+    width, height: 24 * found.length + 68, marginLeft: margin, marginTop: 10, marginRight: 14, marginBottom: 40,
     x: {label: `difference${arrow}`, grid: true, ticks: 4, nice: true, tickFormat: "~g"},
     y: {domain: found.map(({name}) => name), label: null, tickSize: 0},
     marks: [

@@ -36,6 +36,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
             row["prompt"] += HOSTILE
             if "style" in row["scores"]:
                 row["scores"]["light"] = row["scores"]["style"]
+                passes = {"version": 1, "score": float(row["scores"]["geneval"]["score"] > 0.7)}
+                row["scores"]["geneval"] = passes | ({"seen": "2 red star" + HOSTILE} if "beta" in str(path) else {})
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     out = tmp_path_factory.mktemp("reports") / "demo"
     render_report([run.folder], out)
@@ -109,10 +111,14 @@ def test_from_a_verdict_to_the_pictures_that_decide_it(browser: Any, report: Pat
         cards = page.locator("#browser .card")
         cards.first.wait_for()
         assert "beta against alpha on Aesthetic" in page.locator("#browser-count").inner_text()
-        gaps = [card.locator("figcaption div").all_inner_texts() for card in cards.all()]
+        gaps = [card.locator("figcaption div:first-of-type").all_inner_texts() for card in cards.all()]
         apart = [abs(float(a.split()[-1]) - float(b.split()[-1])) for a, b in gaps]
         # The scores are shown with three digits, so a difference of two may be off by one in the last.
         assert apart[0] > 0 and all(one >= other - 0.0011 for one, other in pairwise(apart))
+        toolbar, heading = (page.locator(at).bounding_box() for at in ("#rows", "#samples"))
+        assert heading["y"] >= toolbar["y"] + toolbar["height"]  # what follows the heading is not covered either
+        one, other = (cards.first.locator(".tile").nth(i).bounding_box() for i in (0, 1))
+        assert one["y"] == other["y"] and one["x"] < other["x"]  # side by side
         image = cards.first.locator("img").first
         assert image.evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
         tile = cards.first.locator(".tile").first.bounding_box()
@@ -134,6 +140,24 @@ def test_a_link_to_one_sample_opens_it(browser: Any, report: Path) -> None:
         heading = cards.first.locator("h3").inner_text()
         assert '"><img src=x onerror=' in heading and "<b>שלום</b>" in heading  # text stays text
         assert cards.first.locator("h3 img, h3 b").count() == 0
+
+
+def test_a_picture_says_what_passes_and_what_was_seen(browser: Any, report: Path) -> None:
+    address = "#samples?subset=pretty&a=beta&b=alpha&by=clip&prompt=scenes%2Fcounting-1&noise=1"
+    with Opened(browser, report, address) as opened:
+        card = opened.page.locator("#browser .card")
+        card.wait_for()
+        of_beta, of_alpha = (
+            figure.locator("figcaption div").all_inner_texts() for figure in card.locator("figure").all()
+        )
+        assert of_beta[0].startswith("ClipScore 0.") and of_alpha[0].startswith("ClipScore 0.")
+        assert of_beta[1].startswith(
+            ('GenEval pass, saw 2 red star"><img src=x', 'GenEval fail, saw 2 red star"><img src=x')
+        )
+        assert of_alpha[1:] in (["GenEval pass"], ["GenEval fail"])  # of a record without words
+        assert opened.errors == [] and card.locator("figcaption img").count() == 0
+        alt = card.locator("img").first.get_attribute("alt")
+        assert "ClipScore 0." in alt and "saw 2 red star" in alt
 
 
 def test_drift_is_folded_away_and_tasks_unfold(browser: Any, report: Path) -> None:
