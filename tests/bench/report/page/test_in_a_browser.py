@@ -62,6 +62,7 @@ def test_it_opens_without_an_error_and_asks_for_nothing_but_its_pictures(browser
         assert opened.page.locator("#forest svg[role=img]").count() == 4  # two metrics, two subsets
         assert opened.page.locator("#tradeoff-charts svg[role=img]").count() == 2
         assert opened.page.locator("#dynamics-charts svg[role=img]").count() == 8
+        assert opened.page.locator("#power-charts svg[role=img]").count() == 4
         assert opened.page.title() == "demo"  # no prompt ran
 
 
