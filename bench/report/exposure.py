@@ -354,7 +354,7 @@ def sentences(found: Exposure) -> list[str]:
         ideal, nearer, farther = found.ideal(key), list[str](), list[str]()
         for line in found.last:
             if (change := _change(found, line, key)) is not None:
-                sort = f"{_name(found, line)} by {abs(change):.0%}" + (" †" if key.probe in line.trained else "")
+                sort = f"{_name(found, line)} {_by(line, key, change)}" + (" †" if key.probe in line.trained else "")
                 (nearer if change < 0 else farther).append(sort)
         what = [f"nearer are {listed(nearer)}" if nearer else "", f"farther are {listed(farther)}" if farther else ""]
         if nearer or farther:
@@ -384,6 +384,14 @@ def _summary(found: Exposure) -> str:
 
 def _name(found: Exposure, line: Line) -> str:
     return f"{line.method} on {line.subset}" if len(found.subsets) > 1 else line.method
+
+
+def _by(line: Line, key: Key, change: float) -> str:
+    """How much: in per cent, or from where to where if the base is so near to no bias that per cent mean little."""
+    measure = line.measures[key]
+    if change > 1:
+        return f"from {measure.base:.2g} to {measure.base + measure.mean.mean:.2g}"
+    return f"by {abs(change):.0%}"
 
 
 def _change(found: Exposure, line: Line, key: Key) -> float | None:

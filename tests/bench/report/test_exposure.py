@@ -122,6 +122,14 @@ def test_the_sentences_say_who_reduced_what_and_what_it_trained_on(run: FakeRun)
     assert without.rows[1][2].endswith("↓ †") and without.rows[0][3].endswith("↑")
 
 
+def test_a_change_from_nearly_no_bias_is_said_in_numbers(run: FakeRun) -> None:
+    """Of a base that is nearly right, per cent would be thousands."""
+    trained(run, "soar", lambda p, s, pair: of_base(p, s, pair) * 11)
+    said = next(line for line in sentences(read(run)) if line.startswith("Slowness"))
+    base = measure(read(run).last[0], "slowness", 1.0).base
+    assert said.endswith(f"farther are soar from {base:.2g} to {11 * base:.2g}.") and "%" not in said
+
+
 def test_readings_after_other_numbers_of_steps_are_measures_of_their_own(run: FakeRun) -> None:
     """One step from 1 and from 1/2, and two from 1: at the level 1/4 two readings, on two lines."""
     trained(run, "soar", of_base)
