@@ -31,7 +31,7 @@ from bench.report.components import (
 )
 from bench.report.components import prompts as of_prompts_and_noise
 from bench.report.intervals import Interval, around, blended, family_error, within
-from bench.report.seed_noise import MetricNoise, of_metric, shipped
+from bench.report.seed_noise import MetricNoise, of_metric
 from bench.report.study import StudiedJob, Study
 
 MISSING = "missing: "
@@ -199,9 +199,8 @@ def known_trainings(
 def trainings_of(study: Study, fraction: float) -> dict[str, Trainings]:
     """The same for each metric, by its name, from all methods and subsets of a study."""
     rows = [row.jobs for subset in study.subsets for row in study.rows(subset)]
-    file = shipped(study.experiment)
     return {
-        metric.name: known_trainings(rows, fraction, metric, of_metric(file, metric.name, metric.version))
+        metric.name: known_trainings(rows, fraction, metric, of_metric(study.noise, metric.name, metric.version))
         for metric in study.metrics
     }
 

@@ -24,6 +24,7 @@ from bench.records.schema import (
     SuiteRecord,
     identity,
 )
+from bench.report.seed_noise import NoiseFile, shipped
 from bench.report.text import listed
 from bench.sampling.levels import with_name
 from bench.training.budget import Budget
@@ -146,7 +147,7 @@ class Study:
     ``base`` is None only where nothing is trained and the base was not evaluated. ``context`` holds other models'
     evaluations on the same suite, which compete with nobody, and ``evaluated`` those of given weights and images.
     ``swept`` rows were drawn at a guidance scale of their own: they stand in a table by themselves. ``part`` is how
-    many prompts the study is narrowed to; 0 where it is not.
+    many prompts the study is narrowed to; 0 where it is not. ``given`` is a noise file that takes the place of the suite's.
     """
 
     experiments: tuple[ExperimentRecord, ...]
@@ -156,6 +157,12 @@ class Study:
     evaluated: tuple[StudiedJob, ...] = ()
     swept: tuple[StudiedJob, ...] = ()
     part: int = 0
+    given: NoiseFile | None = None
+
+    @cached_property
+    def noise(self) -> NoiseFile | None:
+        """How much the suite's scores vary, as a file says it: the one that was given, else the suite's own."""
+        return self.given or shipped(self.experiment)
 
     def of_every_evaluation(self) -> Study:
         """The same, narrowed to the prompts that every evaluation drew, so that a curve compares like with like."""

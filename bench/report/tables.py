@@ -14,7 +14,6 @@ from bench.records.schema import MetricRecord
 from bench.report import conditions, gaps
 from bench.report.detectable import detectable
 from bench.report.intervals import POWER, Interval
-from bench.report.seed_noise import shipped
 from bench.report.stats import UNKNOWN, Cell, Difference, Trainings, clear_best, family, make_cell, trainings_of
 from bench.report.study import Row, StudiedJob, Study
 from bench.report.text import Grid, count, duration, listed, markdown, memory, percent, scientific, tex
@@ -344,7 +343,7 @@ def _once(column: Sequence[MainCell]) -> bool:
 
 def _seed_notes(study: Study, rows: Sequence[MainRow]) -> list[str]:
     """Where it is known from how much trainings differ, and for which rows it is not."""
-    lines, file = [], shipped(study.experiment)
+    lines, file = [], study.noise
     if any(row.seeds > 1 for row in rows):
         lines.append(
             "How much trainings differ is estimated from the seeds of all rows together: a row's own estimate is drawn "
