@@ -304,7 +304,6 @@ def _parts(
     file_df = min((seed.estimate.df for seed in seeds if seed.source == "file"), default=math.inf)
     variances = _variances(this, found, df, of_seeds, from_file, file_df)
     likes = _variances(like, between, between_df, of_seeds, from_file, file_df)
-    likes = [max(both, key=lambda v: v.value) for both in zip(likes, variances, strict=True)]  # prompts can only add
     return _Parts(variances, likes, _correlation(this), _correlation(like))
 
 
