@@ -28,7 +28,7 @@ _NAMES = {
     *("exposure.md", "exposure.csv", "exposure.png", "exposure.svg", "exposure_budget.png", "exposure_budget.svg"),
     *("sweep.md", "sweep.csv", "sweep.png", "sweep.svg"),
     *("wins.md", "wins.csv", "targets.md", "targets.csv", "pareto.md", "pareto.csv"),
-    *("own_scales.md", "own_scales.csv"),
+    *("own_scales.md", "own_scales.csv", "same_method.md", "same_method.csv"),
 }
 _SAMPLES = re.compile(r"samples(-guidance|-sweep)?(-[^/]+)?\.png|pictures/[^/]+\.webp")
 
@@ -83,6 +83,7 @@ def _files(study: Study, published: bool | None) -> dict[str, str | bytes]:
         own_scales,
         paradigms,
         plots,
+        same_method,
         tables,
     )
     from bench.report.page import document
@@ -116,6 +117,8 @@ def _files(study: Study, published: bool | None) -> dict[str, str | bytes]:
             "differences.md": differences.markdown(study, differing),
             "differences.csv": differences.csv(study, sections, paired),
         }
+    if alike := same_method.parted(study):
+        files |= {"same_method.md": same_method.markdown(study, alike), "same_method.csv": same_method.csv(alike)}
     swept = None
     if study.swept:
         sweep = guidance.sweep(study)
