@@ -298,7 +298,9 @@ def _parts(
     else:
         this, found, df = within_prompts + of_rows([seed.own for seed in seeds]), within_prompts, noise_df
     like = np.where(np.isnan(like), this, like)  # one prompt in all
-    this = this + (1 - listed) * (like - this)
+    rest = like - this  # what other prompts add, and never less than nothing
+    adds = np.diag(rest) > 0
+    this = this + (1 - listed) * np.where(np.outer(adds, adds), rest, 0.0)
     of_seeds = _uncertainty(rows, seeds, contrasts)
     from_file = of_rows([seed.shift if seed.source == "file" else 0.0 for seed in seeds])
     file_df = min((seed.estimate.df for seed in seeds if seed.source == "file"), default=math.inf)

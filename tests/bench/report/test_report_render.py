@@ -157,13 +157,16 @@ def test_a_curve_s_intervals_are_for_the_whole_prompt_list(make_run: Callable[..
     part = study.of_every_evaluation()
     assert [study.listed(metric) for metric in study.metrics] == [1.0] * 4
     assert [part.listed(metric) for metric in part.metrics] == pytest.approx([1 / 2, 1 / 3, 1 / 2, 1 / 2])
+    wider = []
     for metric in part.metrics:
         for point in dynamics(part)["pretty", "alpha", metric.name]:
             found = point.cell.estimate
             assert found is not None and found.listed == part.listed(metric)
             jobs = part.start if point.fraction == 0 else part.rows("pretty")[0].jobs
             alone = make_cell(jobs, point.fraction, metric).estimate  # as if these were all the prompts there are
-            assert alone is not None and alone.high - alone.low < found.high - found.low
+            assert alone is not None
+            wider.append(found.high - found.low - (alone.high - alone.low))
+    assert min(wider) > -1e-12 and max(wider) > 0.01  # other prompts may add nothing, and take nothing away
 
 
 def test_several_runs_make_one_report(run: Any, make_run: Callable[..., Any], tmp_path: Path) -> None:
