@@ -68,8 +68,6 @@ def run_experiment(
     engine = engine or Engine.from_environment(dtype=config.dtype, sharding=config.sharding)
     plugins.register_all(config.plugins)
     suite = suite_of(config)
-    if config.tuned:
-        config.tuned.check_prompts(suite.texts(), suite.name)
     backbone = engine.main_first(  # which may download it
         lambda: loader.find(
             config.backbone,
