@@ -141,14 +141,14 @@ def evaluate(
     from bench.sampling.names import is_auto
 
     config, progress, places = read_evaluation(flags), Progress(quiet=quiet), Workspace(cache, runs)
+    machine = options.machine(launcher, {"processes": processes}, None, ())
     failed: dict[str, str] = {}
 
     def run(each: EvaluationConfig) -> Outcome:
         if launcher == "accelerate":
             from bench.launch.processes import evaluate_in_processes
-            from bench.launch.settings import read_settings
 
-            outcome = evaluate_in_processes(each, places, read_settings(None, {"processes": processes}, ()), progress)
+            outcome = evaluate_in_processes(each, places, machine, progress)
         else:
             with stop_signals():
                 outcome = run_evaluation(each, places, progress)
