@@ -104,21 +104,21 @@ def read_settings(path: Path | None, flags: Mapping[str, Any], sbatch: Iterable[
     return settings
 
 
-def check_read(launcher: str, flags: Mapping[str, Any]) -> None:
+def check_read(launcher: str, flags: Mapping[str, Any], others: Iterable[str] = ("accelerate", "slurm")) -> None:
     """BenchError for a flag that is set and that the launcher does not read: it would change nothing, without a word.
 
     Args:
         flags: by the names of the settings; None or empty where the command line has none.
+        others: launchers that the command could take instead.
     """
     unread = [
         name for name, value in flags.items() if value not in (None, ()) and name not in READ.get(launcher, flags)
     ]
     if unread:
         flag = "--minutes" if unread[0] == "time_minutes" else f"--{unread[0].replace('_', '-')}"
-        readers = [name for name, read in READ.items() if unread[0] in read]
+        readers = [name for name in others if unread[0] in READ.get(name, unread)]
         raise BenchError(
-            f"--launcher {launcher} does not read {flag}; take --launcher {' or '.join([*readers, 'slurm'])}, or leave "
-            f"{flag} out"
+            f"--launcher {launcher} does not read {flag}; take --launcher {' or '.join(readers)}, or leave {flag} out"
         )
 
 

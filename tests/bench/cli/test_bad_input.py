@@ -254,7 +254,7 @@ UNREAD = {
     "run --sbatch qos=high": "--launcher local does not read --sbatch",
     "tune --methods sft --gpus-per-node 8": "--launcher local does not read --gpus-per-node",
     "run --launch-file a-file": "--launcher local reads no --launch-file",
-    "evaluate tiny-sd3 --processes 2": "--launcher local does not read --processes",
+    "evaluate tiny-sd3 --processes 2": "--launcher local does not read --processes; take --launcher accelerate, or",
     "run --gpus 8": "--gpus is an assumption of --dry-run alone; add --dry-run, or leave --gpus out",
     "run --peak-tflops 100": "--peak-tflops is an assumption of --dry-run",
     "evaluate tiny-sd3 --pairs a-folder": "--pairs says on which pairs probes are read; add --probes",
