@@ -68,13 +68,13 @@ def _lines(
         f"  a training takes {duration(costs.training)}, a picture {costs.picture:.2f} s without its scores",
         f"  this prompt list ({size} prompts in {len(noise.groups)} groups):",
     ]
-    found = sorted(needed.designs(noise, difference, power), key=costs.of)
-    lines += [f"    {described(design)}{' (cheapest)' if not n else ''}" for n, design in enumerate(found[:5])]
+    designs = sorted(needed.designs(noise, difference, power), key=costs.of)
+    lines += [f"    {described(design)}{' (cheapest)' if not n else ''}" for n, design in enumerate(designs[:5])]
     most = needed.Design(needed.SEEDS[-1], size, needed.REPEATS[-1])
-    if not found:
+    if not designs:
         least = smallest(needed.variance(noise, most), power)
         lines.append(f"    no design does; {described(most)} see {column.text(least)}")
-    seeds, repeats = (found[0].seeds, found[0].repeats) if found else (most.seeds, most.repeats)
+    seeds, repeats = (designs[0].seeds, designs[0].repeats) if designs else (most.seeds, most.repeats)
     prompts = needed.prompts_needed(noise, difference, power, seeds, repeats)
     if prompts is None:
         lines.append(f"  prompts like these: with {seeds} seeds no number of prompts does; more seeds may")

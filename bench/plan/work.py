@@ -15,7 +15,7 @@ import torch
 from bench import records, registry
 from bench.errors import BenchError, Missing
 from bench.experiment.config import ExperimentConfig, SubsetRule, rows_at_once
-from bench.experiment.held_out import asked_for
+from bench.experiment.held_out import pairs_to_probe
 from bench.experiment.keys import JobSpec, job_specs
 from bench.experiment.loop import OVERSPENT
 from bench.experiment.prompt_file import suite_of
@@ -218,7 +218,7 @@ class Work:
             return None
         entry = registry.table("corpora").get(self.config.corpus)
         fresh = bool(entry and getattr(registry.load("corpora", self.config.corpus), "holdout", ""))
-        count = asked_for(self.config, fresh)
+        count = pairs_to_probe(self.config, fresh)
         if not count:
             return 0.0
         probing = reader.routine_probing(self.suite, SHIFT, self.problems.append)
