@@ -4,7 +4,7 @@ Notation: ``z0`` clean latents, ``z1`` Gaussian noise, ``sigma`` in [0, 1] the n
 ``u`` in [0, 1] the time before it, ``z = (1 - sigma) z0 + sigma z1``, velocity ``v = z1 - z0``. Latents are
 (N, C, H, W) and every ``sigma`` is a number or (N,). Everything is computed in float32 or wider.
 
-A level that all samples share is best given as a Python number: the coefficients of a step are then worked out on the
+A level that all samples share should be a Python number: the coefficients of a step are then worked out on the
 host in double precision, and cost a GPU no kernels of their own.
 """
 

@@ -150,7 +150,7 @@ class Job:
         low, high = bounds[self._engine.rank], bounds[self._engine.rank + 1]
         mine = index[low:high]
         return PromptBatch(
-            self._read_ahead(mine, following[low:high]).given(self._engine).to(self.device),
+            self._read_ahead(mine, following[low:high]).for_transformer(self._engine).to(self.device),
             torch.arange(len(mine)).repeat_interleave(repeat),
             tuple(data.prompts[i] for i in mine.tolist() for _ in range(repeat)),
             torch.arange(low * repeat, high * repeat),

@@ -114,7 +114,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
 """Kind → name → ``module:attribute``. The only place outside its own file where a plugin's name stands."""
 
 DEFAULT_METHODS = ("sft", "soar", "flow_grpo")
-"""What a run compares unless told otherwise: the three of the SOAR paper's Figure 3."""
+"""What a run compares by default: the three of the SOAR paper's Figure 3."""
 
 ADDED: dict[str, dict[str, str]] = {}
 """The same, of what this process was given by its path."""

@@ -45,12 +45,12 @@ class PromptSet:
     def every(self, step: int) -> PromptSet:
         """Every ``step``-th prompt of each group, from its first on."""
         seen: Counter[str] = Counter()
-        kept = []
+        prompts = []
         for prompt in self.prompts:
             if seen[prompt.group] % step == 0:
-                kept.append(prompt)
+                prompts.append(prompt)
             seen[prompt.group] += 1
-        return replace(self, prompts=tuple(kept))
+        return replace(self, prompts=tuple(prompts))
 
     def column(self, metric: Metric, on_the_way: int = 1) -> MetricRecord:
         """What records hold of a metric on these prompts; ``images`` is how many it owes a score.

@@ -35,5 +35,5 @@ def velocities(job: Job, velocity: Velocity, states: Tensor, levels: Tensor, tex
     with job.policy.at_rest():
         pieces = job.pieces(rows * count, per_row=count)
         parts = [velocity(flat[piece], each[piece], text[piece // count]) for piece in pieces]
-    found: Tensor = torch.cat(parts)[: rows * count].unflatten(0, (rows, count))  # padding comes last
-    return found
+    of_states: Tensor = torch.cat(parts)[: rows * count].unflatten(0, (rows, count))  # padding comes last
+    return of_states

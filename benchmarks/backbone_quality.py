@@ -56,9 +56,9 @@ def round_trip(backbone: Backbone, *, scenes_per_task: int, signs: int, seed: in
         decoded = backbone.decode(backbone.encode_images(pixels))
         return list(decoded), [world_prompts.as_prompt(p, 0) for p in picked]
 
-    kept = [np.mean(WorldGenEval().score(*draw(tag, scenes_per_task))) for tag in V.TASKS]
+    shares = [np.mean(WorldGenEval().score(*draw(tag, scenes_per_task))) for tag in V.TASKS]
     read = RapidOCRAccuracy().score(*draw("sign", signs))
-    return {"vae_scenes_kept": float(np.mean(kept)), "vae_signs_kept": float(np.mean(np.array(read) == 1.0))}
+    return {"vae_scenes_kept": float(np.mean(shares)), "vae_signs_kept": float(np.mean(np.array(read) == 1.0))}
 
 
 def base_quality(backbone: Backbone) -> dict[str, Any]:
@@ -98,10 +98,10 @@ def control(run: Path, backbone: Backbone) -> float:
 
 def _geneval(job: Path, fraction: float) -> float:
     """Mean over tasks, of the evaluation at a share of the budget."""
-    found = [path for path, record in read_job_folder(job).evaluations.items() if record.fraction == fraction]
-    if not found:
+    evaluations = [path for path, record in read_job_folder(job).evaluations.items() if record.fraction == fraction]
+    if not evaluations:
         raise BenchError(f"{job} has no evaluation at {fraction:.0%} of its budget; finish the run first")
-    return float(np.mean(list(_means(found[0].parent, "world_geneval").values())))
+    return float(np.mean(list(_means(evaluations[0].parent, "world_geneval").values())))
 
 
 def _means(evaluation: Path, metric: str) -> dict[str, float]:

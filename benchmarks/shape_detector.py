@@ -76,7 +76,7 @@ def detect(pixels: np.ndarray) -> list[Detection]:
     solid = chroma > CHROMA
     distance = np.abs(_hue(rgb)[..., None] - _hues())
     nearest = np.minimum(distance, 1 - distance).argmin(-1)
-    found = []
+    detections = []
     labels, count = ndimage.label(solid)
     for label in range(1, count + 1):
         blob = labels == label
@@ -85,8 +85,8 @@ def detect(pixels: np.ndarray) -> list[Detection]:
         parts = [c for c in range(len(V.COLORS)) if sizes[c] >= max(0.2 * blob.sum(), 30)]
         for color in parts:
             part = blob & (nearest == color) if len(parts) > 1 else blob
-            found += _name(part, chroma, list(V.COLORS)[color])
-    return sorted(found, key=lambda d: -d.confidence)
+            detections += _name(part, chroma, list(V.COLORS)[color])
+    return sorted(detections, key=lambda d: -d.confidence)
 
 
 def _name(part: np.ndarray, chroma: np.ndarray, color: str) -> list[Detection]:

@@ -8,7 +8,7 @@ from data_curation.world import scene
 from data_curation.world import vocabulary as V
 
 
-def as_prompt(prompt: scene.Prompt, number: int) -> Prompt:
+def as_prompt(prompt: scene.ScenePrompt, number: int) -> Prompt:
     """A scene's prompt as a suite's: its facts are what metrics check."""
     if prompt.word is not None:
         facts: dict[str, object] = {"word": prompt.word}

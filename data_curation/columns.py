@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from bench.corpus import BadPair
 from bench.errors import BenchError, some
-from data_curation.listing import Row
+from data_curation.listing import ListedRow
 from data_curation.paths import one_spelling
 from data_curation.pictures import limited
 from data_curation.tables import rows_of, tags_of
@@ -55,11 +55,11 @@ def light(schema: pa.Schema, caption: str) -> list[str]:
     ]
 
 
-def rows(batch: pa.RecordBatch, caption: str, label: str, source: int, first: int) -> Iterator[Row]:
+def rows(batch: pa.RecordBatch, caption: str, label: str, source: int, first: int) -> Iterator[ListedRow]:
     """Rows of a batch without pictures. Its first row is row ``first`` of the file."""
     for number, row in enumerate(rows_of(batch), first):
         tags = {one_spelling(name): value for name, value in tags_of(row, (caption,)).items()}
-        yield Row(f"{label}:{number}", row[caption], tags=tags, source=source, offset=number)
+        yield ListedRow(f"{label}:{number}", row[caption], tags=tags, source=source, offset=number)
 
 
 def encoded(cell: pa.Scalar) -> bytes:

@@ -18,7 +18,7 @@ from bench.errors import BenchError, shown
 from data_curation import pictures
 from data_curation.buckets import nearest
 from data_curation.contents import Contents, seen_of
-from data_curation.listing import BATCH, Row, write_listing
+from data_curation.listing import BATCH, ListedRow, write_listing
 
 
 class FileCorpus(Corpus):
@@ -59,7 +59,7 @@ class FileCorpus(Corpus):
         """Whether a file or folder that exists looks like this layout."""
 
     @abstractmethod
-    def _rows(self) -> Iterator[Row | Problem]:
+    def _rows(self) -> Iterator[ListedRow | Problem]:
         """Pairs and problems in the corpus's order."""
 
     @abstractmethod
@@ -74,7 +74,7 @@ class FileCorpus(Corpus):
         """Files that hold many pictures; ``_hashes`` has the hash of each."""
         return []
 
-    def _picture_file(self, row: Row) -> Path | None:
+    def _picture_file(self, row: ListedRow) -> Path | None:
         """The file that is a row's picture and nothing else, if there is one. Raises BadPair."""
         return None
 
@@ -125,16 +125,16 @@ class FileCorpus(Corpus):
             hashes.append(content)
         return hashes
 
-    def _with_contents(self, rows: Iterator[Row | Problem], contents: Contents) -> Iterator[Row | Problem]:
+    def _with_contents(self, rows: Iterator[ListedRow | Problem], contents: Contents) -> Iterator[ListedRow | Problem]:
         """The rows with what their pictures hold, as far as a picture is a file of its own."""
         while batch := list(itertools.islice(rows, BATCH)):
-            files: dict[int, tuple[Row, Path]] = {}
+            files: dict[int, tuple[ListedRow, Path]] = {}
             for number, row in enumerate(batch):
                 try:
-                    if isinstance(row, Row) and (path := self._picture_file(row)):
+                    if isinstance(row, ListedRow) and (path := self._picture_file(row)):
                         files[number] = row, path
                 except BadPair as problem:
-                    batch[number] = Problem(row.name if isinstance(row, Row) else row.item, str(problem))
+                    batch[number] = Problem(row.name if isinstance(row, ListedRow) else row.item, str(problem))
             hashes = contents.of([path for _, path in files.values()])
             for (number, (row, _)), content in zip(files.items(), hashes, strict=True):
                 if isinstance(content, OSError):

@@ -14,7 +14,7 @@ from typing import Any
 from bench.corpus import BadPair, Problem
 from bench.errors import BenchError, some, unknown
 from data_curation.file_corpus import FileCorpus
-from data_curation.listing import Row
+from data_curation.listing import ListedRow
 from data_curation.paths import Inside, as_on_disk, left_over
 from data_curation.tables import read_jsonl, tags_of
 
@@ -73,7 +73,7 @@ class HYSOAR(FileCorpus):
         lines = itertools.chain.from_iterable(itertools.islice(read_jsonl(table), 10) for table in _tables(path))
         return any(row is not None and {"md5", "caption_en"} <= row.keys() for _, row in lines)
 
-    def _rows(self) -> Iterator[Row | Problem]:
+    def _rows(self) -> Iterator[ListedRow | Problem]:
         for table in self._tables:
             for where, row in read_jsonl(table):
                 try:
@@ -81,7 +81,7 @@ class HYSOAR(FileCorpus):
                 except BadPair as problem:
                     yield Problem(where, str(problem))
 
-    def _row(self, row: Mapping[str, Any] | None) -> Row:
+    def _row(self, row: Mapping[str, Any] | None) -> ListedRow:
         if row is None or not isinstance(row.get("md5"), str) or "caption_en" not in row:
             raise BadPair("no JSON line with md5 and caption_en")
         if not MD5.fullmatch(row["md5"]):
@@ -95,7 +95,7 @@ class HYSOAR(FileCorpus):
         except BadPair as problem:
             raise BadPair(f"{name}: {problem}") from problem
         tags = tags_of(row, without=("md5", "caption_en", "bw", "bh"))
-        return Row(name, self._chosen(row["caption_en"]), length, sides[0], sides[1], tags)
+        return ListedRow(name, self._chosen(row["caption_en"]), length, sides[0], sides[1], tags)
 
     def _chosen(self, caption: Any) -> Any:
         if isinstance(caption, str) and caption.lstrip().startswith("{"):
@@ -118,7 +118,7 @@ class HYSOAR(FileCorpus):
         names = [f"{digits}.jpg" for digits in dict.fromkeys((md5, md5.lower(), md5.upper()))]
         return next((name for name in names if os.path.lexists(self._files.root / name)), names[0])
 
-    def _picture_file(self, row: Row) -> Path:
+    def _picture_file(self, row: ListedRow) -> Path:
         return self._files.root / row.name
 
     def _data(self, index: int) -> bytes:

@@ -10,7 +10,7 @@ from bench.corpus import BadPair, Problem
 from bench.errors import BenchError, some
 from bench.records.pictures import FORMATS
 from data_curation.file_corpus import FileCorpus
-from data_curation.listing import Row
+from data_curation.listing import ListedRow
 from data_curation.paths import Inside, as_on_disk, files_in, one_spelling
 from data_curation.pictures import MAGIC, SUFFIXES, UNREAD
 from data_curation.tables import FILE_NAME, read_table, tags_of, text_of
@@ -49,14 +49,14 @@ class ImageFolder(FileCorpus):
             isinstance(item, Path) and item.suffix.lower() in SUFFIXES for item in files_in(path)
         )
 
-    def _rows(self) -> Iterator[Row | Problem]:
+    def _rows(self) -> Iterator[ListedRow | Problem]:
         tables = [self._files.root / name for name in TABLES if (self._files.root / name).is_file()]
         if len(tables) > 1:
             names = " and ".join(table.name for table in tables)
             raise BenchError(f"{self._files.root} holds {names}; keep one of them")
         return self._tabled(tables[0]) if tables else self._beside()
 
-    def _tabled(self, table: Path) -> Iterator[Row | Problem]:
+    def _tabled(self, table: Path) -> Iterator[ListedRow | Problem]:
         named = set()
         for where, row in read_table(table):
             if isinstance(row, str):
@@ -73,7 +73,7 @@ class ImageFolder(FileCorpus):
                 if one_spelling(name) not in named and item.is_file():
                     yield Problem(name, f"no row of {table.name} names it")
 
-    def _beside(self) -> Iterator[Row | Problem]:
+    def _beside(self) -> Iterator[ListedRow | Problem]:
         """Pictures with the captions beside them, and what is half of such a pair."""
         captions, wanted = dict[str, str](), set[str]()
         for item in files_in(self._files.root):
@@ -108,9 +108,9 @@ class ImageFolder(FileCorpus):
     def _name(self, path: Path) -> str:
         return os.fspath(path)[len(os.fspath(self._files.root)) + 1 :]
 
-    def _row(self, name: str, caption: object, tags: dict[str, str]) -> Row | Problem:
+    def _row(self, name: str, caption: object, tags: dict[str, str]) -> ListedRow | Problem:
         try:
-            return Row(name, caption, length=self._files.length(name), tags=tags)
+            return ListedRow(name, caption, length=self._files.length(name), tags=tags)
         except BadPair as problem:
             return Problem(name, str(problem))
 
@@ -124,7 +124,7 @@ class ImageFolder(FileCorpus):
             raise BadPair(f"it has no caption: {PurePosixPath(name).name}: {problem}") from problem
         return text_of(data, PurePosixPath(name).name)
 
-    def _picture_file(self, row: Row) -> Path:
+    def _picture_file(self, row: ListedRow) -> Path:
         return as_on_disk(self._files.root, row.name)
 
     def _data(self, index: int) -> bytes:

@@ -40,7 +40,7 @@ SCHEMA = pa.schema(
 
 
 @dataclass(frozen=True)
-class Row:
+class ListedRow:
     """One pair as listed.
 
     Attributes:
@@ -80,7 +80,7 @@ class Listing:
         return Listing, (self.path, self.fingerprint, self.problems)
 
 
-def write_listing(folder: Path, identity: Mapping[str, Any], rows: Iterable[Row | Problem]) -> Listing:
+def write_listing(folder: Path, identity: Mapping[str, Any], rows: Iterable[ListedRow | Problem]) -> Listing:
     """Write a corpus's rows and open them.
 
     Args:
@@ -97,7 +97,7 @@ def write_listing(folder: Path, identity: Mapping[str, Any], rows: Iterable[Row 
         with atomic.unfinished(place, "listing") as file:
             with pa.ipc.new_file(file, SCHEMA) as writer:
                 for row in rows:
-                    if isinstance(row, Row) and (reason := _caption_problem(row)):
+                    if isinstance(row, ListedRow) and (reason := _caption_problem(row)):
                         row = Problem(row.name, reason)
                     if isinstance(row, Problem):
                         problems.append(Problem(shown(row.item), shown(row.reason)))
@@ -135,7 +135,7 @@ def _writable(folder: Path) -> bool:
     return os.access(folder, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
 
 
-def _caption_problem(row: Row) -> str | None:
+def _caption_problem(row: ListedRow) -> str | None:
     if not isinstance(row.caption, str):
         return "its caption is no text"
     if not trimmed(row.caption):

@@ -15,7 +15,7 @@ from bench.corpus import BadPair, Problem
 from bench.errors import shown
 from data_curation import columns
 from data_curation.file_corpus import FileCorpus
-from data_curation.listing import Row
+from data_curation.listing import ListedRow
 from data_curation.paths import files_of
 from data_curation.tables import open_parquet, reraise_disk_trouble
 
@@ -66,7 +66,7 @@ class ParquetFiles(FileCorpus):
     def _label(self, path: Path) -> str:
         return path.relative_to(self._root).as_posix()
 
-    def _rows(self) -> Iterator[Row | Problem]:
+    def _rows(self) -> Iterator[ListedRow | Problem]:
         for source, path in enumerate(self._paths):
             with open_parquet(path) as file:
                 columns.choose(file.schema_arrow, self._image, self._caption, str(path))

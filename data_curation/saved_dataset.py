@@ -15,7 +15,7 @@ from bench.corpus import Problem
 from bench.errors import BenchError, shown, unknown
 from data_curation import columns
 from data_curation.file_corpus import FileCorpus
-from data_curation.listing import Row
+from data_curation.listing import ListedRow
 from data_curation.paths import Inside, as_on_disk
 
 
@@ -58,7 +58,7 @@ class SavedDataset(FileCorpus):
     def _identity(self) -> dict[str, Any]:
         return {"names": [shown(path.name) for path in self._paths], "image": self._image}
 
-    def _rows(self) -> Iterator[Row | Problem]:
+    def _rows(self) -> Iterator[ListedRow | Problem]:
         for source, path in enumerate(self._paths):
             table, number = _stream(path), 0
             columns.choose(table.schema, self._image, self._caption, str(path))

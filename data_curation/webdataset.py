@@ -10,7 +10,7 @@ from typing import Any
 from bench.corpus import BadPair, Problem
 from bench.errors import shown
 from data_curation.file_corpus import FileCorpus
-from data_curation.listing import Row
+from data_curation.listing import ListedRow
 from data_curation.paths import files_of
 from data_curation.pictures import limited
 from data_curation.tar_index import Sample, tar_index
@@ -51,7 +51,7 @@ class WebDataset(FileCorpus):
     def _label(self, tar: Path) -> str:
         return tar.relative_to(self._root).as_posix()
 
-    def _rows(self) -> Iterator[Row | Problem]:
+    def _rows(self) -> Iterator[ListedRow | Problem]:
         for source, (tar, content) in enumerate(zip(self._tars, self._hashes, strict=True)):
             samples, problems = tar_index(tar, content, self._index)
             yield from (self._row(sample, source, self._label(tar)) for sample in samples)
@@ -60,7 +60,7 @@ class WebDataset(FileCorpus):
         yield from (Problem(self._label(packed), "a compressed tar; unpack it to a .tar") for packed in self._packed)
         yield from self._hidden
 
-    def _row(self, sample: Sample, source: int, tar: str) -> Row | Problem:
+    def _row(self, sample: Sample, source: int, tar: str) -> ListedRow | Problem:
         name = f"{tar}/{sample.key}"
         if sample.problem:
             return Problem(name, sample.problem)
@@ -68,7 +68,7 @@ class WebDataset(FileCorpus):
             limited(sample.length)
         except BadPair as problem:
             return Problem(name, str(problem))
-        return Row(name, sample.caption, sample.length, tags=sample.tags, source=source, offset=sample.offset)
+        return ListedRow(name, sample.caption, sample.length, tags=sample.tags, source=source, offset=sample.offset)
 
     def _data(self, index: int) -> bytes:
         length, offset = self._listing.get("length", index), self._listing.get("offset", index)

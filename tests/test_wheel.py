@@ -77,7 +77,7 @@ def test_it_holds_every_file_of_the_packages_and_nothing_else(source: Path, whee
     here = (path.relative_to(ROOT) for part in PARTS for path in (ROOT / part).rglob("*") if path.is_file())
     wanted = {str(path) for path in here if not any(name[0] == "." or name == "__pycache__" for name in path.parts)}
     assert names == wanted
-    assert {"experiments/paper_main.toml", "experiments/tuned/embedded.toml", "bench/cli/costs.json"} < names
+    assert {"experiments/paper_main.toml", "bench/cli/costs.json"} < names
 
 
 def test_it_lists_in_a_folder_without_a_checkout(installed: Path, tmp_path: Path) -> None:

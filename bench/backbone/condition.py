@@ -35,7 +35,7 @@ class TextCondition:
         """The same on a device."""
         return TextCondition(sent(self.prompt_embeds, device), sent(self.pooled_prompt_embeds, device))
 
-    def given(self, engine: Engine) -> TextCondition:
+    def for_transformer(self, engine: Engine) -> TextCondition:
         """The same as the transformer takes it, still on the host: in the engine's precision and ready to be sent.
 
         Autocast would round ``prompt_embeds`` to that precision in every forward, and they are a row's largest part by

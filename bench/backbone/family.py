@@ -193,7 +193,8 @@ def check_family(folder: Path, families: Sequence[Family] = TRAINED) -> Family:
     if family is None:
         wanted = ", ".join(f"{f.title} ({f.pipeline})" for f in families)
         use = "trains" if tuple(families) == TRAINED else "evaluates"
-        raise BenchError(f"{folder} holds a {name}; the harness {use} {wanted} only")
+        what = f"holds a {name}" if name else "names no pipeline class (_class_name) in model_index.json"
+        raise BenchError(f"{folder} {what}; the harness {use} {wanted} only")
     configs = {part: _part(folder, index, part, wanted) for part, wanted in family.parts.items()}
     read_json(folder / "scheduler" / "scheduler_config.json", f"{folder} is incomplete")
     for tokenizer, encoder in family.tokenizers.items():

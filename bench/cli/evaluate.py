@@ -136,19 +136,21 @@ def evaluate(
     from bench.evaluate.rows import evaluate as run_evaluation
     from bench.evaluate.subjects import expand
     from bench.experiment.run import Workspace
+    from bench.launch.settings import check_read, read_settings
     from bench.launch.signals import stop_signals
     from bench.machine.progress import Progress
     from bench.sampling.names import is_auto
 
     config, progress, places = read_evaluation(flags), Progress(quiet=quiet), Workspace(cache, runs)
+    check_read(launcher, {"processes": processes}, ("accelerate",))
+    machine = read_settings(None, {"processes": processes})
     failed: dict[str, str] = {}
 
     def run(each: EvaluationConfig) -> Outcome:
         if launcher == "accelerate":
             from bench.launch.processes import evaluate_in_processes
-            from bench.launch.settings import read_settings
 
-            outcome = evaluate_in_processes(each, places, read_settings(None, {"processes": processes}, ()), progress)
+            outcome = evaluate_in_processes(each, places, machine, progress)
         else:
             with stop_signals():
                 outcome = run_evaluation(each, places, progress)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from bench.cli import types
+from bench.errors import BenchError
 from bench.machine.bounds import MOST_GPUS, MOST_TFLOPS
+
+if TYPE_CHECKING:
+    from bench.launch.settings import LaunchSettings
 
 F = TypeVar("F", bound=Callable[..., Any])
 Decorator = Callable[[F], F]
@@ -140,6 +144,20 @@ planning = _group(
     ),
     click.option("--gpus", type=click.IntRange(1, MOST_GPUS), help="GPUs that share a job in a dry run; default: 8."),
 )
+
+
+def machine(launcher: str, flags: dict[str, Any], file: Path | None, sbatch: Sequence[str]) -> LaunchSettings:
+    """What a launcher takes of the machine, of the options in ``launching``. BenchError for one that it does not read.
+
+    Args:
+        flags: of ``LAUNCHING``.
+    """
+    from bench.launch.settings import check_read, read_settings
+
+    check_read(launcher, flags | {"sbatch": sbatch})
+    if file is not None and launcher == "local":
+        raise BenchError("--launcher local reads no --launch-file; take another launcher, or leave the file out")
+    return read_settings(file, flags, sbatch)
 
 
 def taken(flags: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def power(runs: tuple[Path, ...], difference: float, metric: str | None, power: 
     file = needed.measure([study])
     noise = file.metrics.get(column.name)
     if noise is None:
-        say(f"{column.label}: no row with two seeds is scored, so nothing is known of it")
+        say(f"{column.label}: no two rows with two seeds are scored, so nothing is known of it")
         return
     for line in _lines(column, file, noise, needed.costs(study), difference, power):
         say(line)
@@ -68,13 +68,13 @@ def _lines(
         f"  a training takes {duration(costs.training)}, a picture {costs.picture:.2f} s without its scores",
         f"  this prompt list ({size} prompts in {len(noise.groups)} groups):",
     ]
-    found = sorted(needed.designs(noise, difference, power), key=costs.of)
-    lines += [f"    {described(design)}{' (cheapest)' if not n else ''}" for n, design in enumerate(found[:5])]
+    designs = sorted(needed.designs(noise, difference, power), key=costs.of)
+    lines += [f"    {described(design)}{' (cheapest)' if not n else ''}" for n, design in enumerate(designs[:5])]
     most = needed.Design(needed.SEEDS[-1], size, needed.REPEATS[-1])
-    if not found:
+    if not designs:
         least = smallest(needed.variance(noise, most), power)
         lines.append(f"    no design does; {described(most)} see {column.text(least)}")
-    seeds, repeats = (found[0].seeds, found[0].repeats) if found else (most.seeds, most.repeats)
+    seeds, repeats = (designs[0].seeds, designs[0].repeats) if designs else (most.seeds, most.repeats)
     prompts = needed.prompts_needed(noise, difference, power, seeds, repeats)
     if prompts is None:
         lines.append(f"  prompts like these: with {seeds} seeds no number of prompts does; more seeds may")
@@ -95,6 +95,7 @@ def noise(runs: tuple[Path, ...], out: Path | None) -> None:
 
     \b
         bench noise reports/reference/embedded/records.tar.xz
+        bench noise runs/mine --out mine.noise.json && bench report runs/once --noise mine.noise.json
     """
     from bench.errors import BenchError
     from bench.records import write_record
@@ -102,11 +103,24 @@ def noise(runs: tuple[Path, ...], out: Path | None) -> None:
     from bench.report.power import measure
     from bench.report.seed_noise import beside
     from bench.report.study import read_study
+    from bench.report.text import listed
 
     with unpacked(list(runs)) as folders:
-        file = measure([read_study([folder]) for folder in folders])
+        studies = [read_study([folder]) for folder in folders]
+    file = measure(studies)
     target = out or beside(file.suite)
     if target is None:
         raise BenchError(f"the suite {file.suite} is not registered here; name a file with --out")
     write_record(target, file)
     say(f"noise file: {target}, measured on {file.about}")
+    once = [
+        column.label
+        for column in studies[0].metrics
+        if (noise := file.metrics.get(column.name)) and column.images == sum(noise.groups)
+    ]
+    if once:
+        say(
+            f"{listed(once)}: one picture a prompt, so noise cannot be told from prompts. It counts as a part of them, "
+            "and intervals are on the safe side. Only runs of a suite that draws each prompt twice (`repeats=2`) tell "
+            "them apart; their noise file is that suite's"
+        )

@@ -15,15 +15,19 @@ from bench.errors import BenchError
 @click.argument("runs", type=types.PATH, nargs=-1)
 @click.option("--out", type=types.FOLDER, help="Folder to write to; default reports/<experiment>.")
 @click.option("--published", is_flag=True, default=None, help="The paper's numbers: beside RUNS, or alone.")
+@click.option("--noise", type=types.PATH, help="A file of `bench noise`, in place of the suite's own.")
 @click.option("--index", is_flag=True, help="One page over all reports in the folder --out; default reports.")
 @click.option("--watch", "watched", is_flag=True, help="Draw again while the jobs of RUNS go on, until they end.")
-def report(runs: tuple[Path, ...], out: Path | None, published: bool | None, index: bool, watched: bool) -> None:
+def report(
+    runs: tuple[Path, ...], out: Path | None, published: bool | None, noise: Path | None, index: bool, watched: bool
+) -> None:
     """Draw tables, plots and the page again from the records of RUNS, folders or archives. Needs no GPU.
 
     \b
         bench report runs/high_aesthetic
         bench report runs/a runs/b --out reports/both
         bench report runs/high_aesthetic --watch
+        bench report runs/high_aesthetic --noise my.noise.json
         bench report --index
         bench report --published
     """
@@ -31,10 +35,12 @@ def report(runs: tuple[Path, ...], out: Path | None, published: bool | None, ind
     from bench.report import render_published, render_report
 
     if index:
-        _index(runs, out or Path("reports"), others=bool(published or watched))
+        _index(runs, out or Path("reports"), others=bool(published or watched or noise))
         return
     if not (runs or published):
         raise BenchError("name a run folder, e.g. runs/high_aesthetic, or ask for --published")
+    if noise and not runs:
+        raise BenchError("--noise says how much the scores of runs vary; name a run folder, e.g. runs/high_aesthetic")
     names = (run.resolve().name.partition(".tar")[0] for run in runs)  # of `.` too
     target = out or Path("reports") / ("-".join(names) or "published")
     if watched:
@@ -42,10 +48,10 @@ def report(runs: tuple[Path, ...], out: Path | None, published: bool | None, ind
 
         if not runs or any(run.name.endswith(SUFFIX) for run in runs):
             raise BenchError("--watch follows run folders; name one, e.g. runs/high_aesthetic")
-        watch(list(runs), target, published, tell=lambda page: say(f"report: {page}"))
+        watch(list(runs), target, published, noise, tell=lambda page: say(f"report: {page}"))
         return
     if runs:
-        render_report(list(runs), target, published)
+        render_report(list(runs), target, published, noise)
     else:
         render_published(target)
     say(f"report: {target / 'index.html'}")

@@ -80,6 +80,9 @@ def run(
 
     planning = options.taken(flags, options.PLANNING)
     launching = options.taken(flags, options.LAUNCHING)
+    if not dry_run and (unread := [name for name, value in planning.items() if value is not None]):
+        flag = f"--{unread[0].replace('_', '-')}"
+        raise BenchError(f"{flag} is an assumption of --dry-run alone; add --dry-run, or leave {flag} out")
     config = read_experiment(experiment, flags, settings)
     if dry_run:
         from bench.plan.show import print_plan
@@ -89,10 +92,9 @@ def run(
         return
     from bench.experiment.run import Workspace
     from bench.launch import launch
-    from bench.launch.settings import read_settings
     from bench.machine.progress import Progress
 
-    machine = read_settings(launch_file, launching, sbatch)
+    machine = options.machine(launcher, launching, launch_file, sbatch)
     outcome = launch(launcher, config, Workspace(cache, runs), machine, Progress(quiet=quiet))
     if outcome is None:  # handed to a cluster and not waited for
         return

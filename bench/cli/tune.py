@@ -94,7 +94,6 @@ def tune(
     from bench.experiment.config import read_experiment
     from bench.experiment.run import Workspace
     from bench.launch import launch
-    from bench.launch.settings import read_settings
     from bench.machine.progress import Progress
     from bench.tune import SEED, TRIALS, Request, Tuning, write
     from bench.tune.confirm import BEST
@@ -102,7 +101,7 @@ def tune(
 
     if guidance and no_guidance:
         raise BenchError("choose among the scales of --guidance or give --no-guidance, not both")
-    machine = read_settings(launch_file, options.taken(flags, options.LAUNCHING), sbatch)
+    machine = options.machine(launcher, options.taken(flags, options.LAUNCHING), launch_file, sbatch)
     rows = () if experiment is None else flags.pop("methods") or ()
     config = read_experiment(experiment, flags | {"tuned": ""}, settings)
     request = Request(

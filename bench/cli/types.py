@@ -66,8 +66,13 @@ FOLDER = Place(folder=True)
 
 
 def names(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...] | None:
-    """Names with commas between, as a callback of an option."""
-    return tuple(part.strip() for part in value.split(",") if part.strip()) if value is not None else None
+    """Names with commas between, as a callback of an option; none for an empty text."""
+    if value is None:
+        return None
+    parts = tuple(part.strip() for part in value.split(",") if part.strip())
+    if value and not parts:
+        raise BenchError(f"{param.opts[0]} takes names with commas between, not {shortened(value, 80)!r}")
+    return parts
 
 
 def scales(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[float, ...] | None:
@@ -75,12 +80,12 @@ def scales(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
     if value is None:
         return None
     try:
-        found = tuple(float(part) for part in value.split(","))
+        parts = tuple(float(part) for part in value.split(","))
     except ValueError:
-        found = ()
-    if not found or not all(1 <= s < math.inf for s in found) or len({f"{s:g}" for s in found}) < len(found):
+        parts = ()
+    if not parts or not all(1 <= s < math.inf for s in parts) or len({f"{s:g}" for s in parts}) < len(parts):
         raise BenchError(
             "--guidance takes numbers of at least 1 with commas between, each once: 1,2,4.5, not "
             f"{shortened(value, 80)!r}"
         )
-    return found
+    return parts

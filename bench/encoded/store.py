@@ -43,7 +43,7 @@ SHARD_ROWS = 4096
 """Most rows in one shard, so that small rows are saved every few seconds too."""
 
 OPEN_MAPS = 256
-"""Shards mapped at once. A map holds a file descriptor, of which Linux gives a process 1024 unless told otherwise."""
+"""Shards mapped at once. A map holds a file descriptor, of which Linux gives a process 1024 by default."""
 
 _DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16}
 

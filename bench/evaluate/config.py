@@ -8,18 +8,16 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from bench import registry
-from bench.errors import unknown
-from bench.experiment.toml import Settings, read_values, validated
-from bench.machine.bounds import LARGEST_SCALE, LONGEST_NAME, MOST_IMAGES, MOST_SCALES, MOST_STEPS, MOST_T5_TOKENS
+from bench.errors import BenchError, unknown
+from bench.experiment.toml import RunName, Settings, read_values, validated
+from bench.machine.bounds import LARGEST_SCALE, MOST_IMAGES, MOST_SCALES, MOST_STEPS, MOST_T5_TOKENS
 
 
 class EvaluationConfig(Settings):
     """What one ``bench evaluate`` does."""
 
     what: tuple[str, ...] = Field(min_length=1, description="registered names, hub ids, folders")
-    name: str = Field(
-        "", pattern=r"^(\w[\w.-]*)?$", max_length=LONGEST_NAME, description="run folder; default: evaluate-<suite>"
-    )
+    name: RunName = Field("", description="run folder; default: evaluate-<suite>")
     suite: str = "embedded"
     prompts: str = Field("", description="file of prompts, one a line, for the suite's metrics that need no facts")
     backbone: str | None = Field(None, description="pipeline of a LoRA or a lone transformer")
@@ -64,4 +62,8 @@ def read_evaluation(flags: Mapping[str, Any]) -> EvaluationConfig:
     config: EvaluationConfig = validated(EvaluationConfig, values, "evaluation: ")
     if config.suite not in registry.table("suites"):
         raise unknown("suite", config.suite, registry.table("suites"))
+    if not config.probes and (flag := "--pairs" if config.pairs else "--all-pairs" if config.all_pairs else ""):
+        raise BenchError(f"{flag} says on which pairs probes are read; add --probes, or leave {flag} out")
+    if config.probes and config.passes == "score":
+        raise BenchError("--pass score works on images alone, and probes read a model; leave one of the two out")
     return config

@@ -18,8 +18,7 @@ from bench.records.schema import RunConfig
 
 if TYPE_CHECKING:
     from bench.backbone.loader import Backbone
-    from bench.machine.engine import Engine
-    from bench.machine.progress import Progress
+    from bench.evaluate.workbench import EvaluationWorkbench
     from bench.probes.reader import ProbeReader
     from bench.suite import Suite
 
@@ -52,24 +51,15 @@ def settings_of(run: Path) -> ExperimentConfig:
 
 
 def readers(
-    subject: Subject,
-    pairs: str,
-    suite: Suite,
-    backbone: Backbone,
-    cache: Path,
-    engine: Engine,
-    progress: Progress,
-    *,
-    all_pairs: bool,
+    evaluation: EvaluationWorkbench, subject: Subject, suite: Suite, backbone: Backbone
 ) -> Iterator[tuple[str, ProbeReader]]:
     """What reads the probes of a subject, by subset. Every process must go through it.
 
     Args:
-        pairs: as of ``run_of``.
         suite: whose sampler the probes follow.
-        all_pairs: read all held-out pairs that the run asked for, whatever that costs.
     """
-    run, names = engine.main_first(lambda: run_of(subject, pairs))
+    engine, cache, bounded = evaluation.engine, evaluation.cache, not evaluation.config.all_pairs
+    run, names = engine.main_first(lambda: run_of(subject, evaluation.config.pairs))
     config = settings_of(run)
     own: Suite = registry.load("suites", config.suite)()
     corpus = engine.main_first(
@@ -78,10 +68,10 @@ def readers(
     for name in names:
         role = registry.load("subsets", name).role
         metrics = {own.roles[role]: registry.load("metrics", own.roles[role])()} if role else {}
-        workbench = Workbench(config, cache, engine, backbone, own, metrics, progress)
+        workbench = Workbench(config, cache, engine, backbone, own, metrics, evaluation.progress)
         rule = config.subset.get(name, SubsetRule())
         manifest = cut_subset(workbench, corpus, name, rule, holdout=cut_off(config, corpus))
-        if reader := probe_reader(workbench, corpus, manifest, suite, bounded=not all_pairs):
+        if reader := probe_reader(workbench, corpus, manifest, suite, bounded=bounded):
             yield name, reader
         else:
             raise BenchError(

@@ -13,7 +13,8 @@ from bench.errors import BenchError, concerns_a_path, of_path, stop_if_lost
 from bench.evaluate.columns import open_run
 from bench.evaluate.config import EvaluationConfig
 from bench.evaluate.subjects import Subject, expand, find_subject, trained_transformer
-from bench.evaluate.sweep import Row, rows_of, swept_by
+from bench.evaluate.sweep import EvaluatedRow, rows_of, swept_by
+from bench.evaluate.workbench import EvaluationWorkbench
 from bench.experiment.recorded import untrained_header, untrained_record
 from bench.experiment.run import Outcome, Workspace
 from bench.machine.locks import EXPERIMENT, hold_lock
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from bench.backbone.policy import Policy
     from bench.machine.engine import Engine
     from bench.metric import Metric
-    from bench.suite import Suite
 
 
 def evaluate(
@@ -48,6 +48,7 @@ def evaluate(
         if engine.is_main:
             atomic.sweep_below(folder)
         suite, metrics, chosen = open_run(folder, config, engine)
+    workbench = EvaluationWorkbench(config, suite, folder, workspace.cache, engine, progress)
     failed = {}
     names, left_out = expand(config.what)
     if left_out:
@@ -56,7 +57,7 @@ def evaluate(
         try:
             subject = find_subject(what, backbone=config.backbone, revision=config.revision)
             scored = {} if config.passes == "generate" else {name: metrics[name] for name in chosen}
-            _Rows(config, suite, engine, progress, folder, subject, workspace.cache).run(scored)
+            _Rows(workbench, subject).run(scored)
         except records.DiskFull:
             raise
         except Exception as fault:
@@ -79,19 +80,11 @@ def evaluate(
 class _Rows:
     """One subject on one suite: a row, or one for each scale of a sweep."""
 
-    def __init__(
-        self,
-        config: EvaluationConfig,
-        suite: Suite,
-        engine: Engine,
-        progress: Progress,
-        run: Path,
-        subject: Subject,
-        cache: Path,
-    ) -> None:
-        self.cache = cache
-        self.config, self.engine, self.progress, self.subject = config, engine, progress, subject
-        self.suite, self.rows = suite, rows_of(config, suite, run, subject)
+    def __init__(self, workbench: EvaluationWorkbench, subject: Subject) -> None:
+        self.workbench, self.subject = workbench, subject
+        self.config, self.suite = workbench.config, workbench.suite
+        self.engine, self.progress = workbench.engine, workbench.progress
+        self.rows = rows_of(self.config, self.suite, workbench.run, subject)
 
     def run(self, metrics: Mapping[str, Metric]) -> None:
         """Draw what is missing, and score it with ``metrics``."""
@@ -126,7 +119,7 @@ class _Rows:
             if identity is not None and about.get("identity", identity) != identity:
                 raise self._of_something_else(row)
 
-    def _of_something_else(self, row: Row) -> BenchError:
+    def _of_something_else(self, row: EvaluatedRow) -> BenchError:
         return BenchError(
             f"{row.folder} holds an evaluation of something else that was called {self.subject.what!r}, or "
             "drawn in another way; give this one a name with --name, or delete the folder"
@@ -143,7 +136,7 @@ class _Rows:
                 if self.engine.is_main:
                     write_status(row.folder, "finished")
 
-    def _begin(self, row: Row, about: dict[str, Any]) -> None:
+    def _begin(self, row: EvaluatedRow, about: dict[str, Any]) -> None:
         """Write ``job.json`` first, or see that it is of the same subject."""
         from bench.records.status import write_status
 
@@ -190,7 +183,7 @@ class _Rows:
         images = self.suite.images() * len(self.rows)
         with self.progress.task(f"draw {self.subject.label}", images) as task:
 
-            def draw(row: Row, painter: Any) -> None:
+            def draw(row: EvaluatedRow, painter: Any) -> None:
                 draw_suite(
                     row.suite, painter, row.evaluation,
                     header=header, engine=self.engine, batch=self.config.evaluation_batch, tick=task.advance,
@@ -207,7 +200,7 @@ class _Rows:
                     f"{self.config.evaluation_batch}): the same command goes on with those that are missing"
                 ) from error
 
-    def _with_pipeline(self, folder: Path, draw: Callable[[Row, Any], None]) -> None:
+    def _with_pipeline(self, folder: Path, draw: Callable[[EvaluatedRow, Any], None]) -> None:
         """Draw with diffusers' own pipeline, for a family that has no policy code."""
         from bench.backbone.context import ContextPipeline
 
@@ -224,7 +217,7 @@ class _Rows:
         finally:
             pipeline.close()
 
-    def _with_policy(self, draw: Callable[[Row, Any], None]) -> None:
+    def _with_policy(self, draw: Callable[[EvaluatedRow, Any], None]) -> None:
         """Draw with the policy code that trains; weights and conditions are loaded once for all rows."""
         from bench.backbone import loader
         from bench.backbone.policy import Policy
@@ -278,18 +271,9 @@ class _Rows:
         try:
             for row in self.rows:
                 if row.suite.sampler.solver != EULER or row.suite.sampler.remedy:
-                    continue  # probes follow Euler steps alone, so they would say the same of each
-                of_subset = readers(
-                    self.subject,
-                    self.config.pairs,
-                    row.suite,
-                    backbone,
-                    self.cache,
-                    self.engine,
-                    self.progress,
-                    all_pairs=self.config.all_pairs,
-                )
-                for subset, reader in of_subset:
+                    self.progress.say(f"{row.label}: no measures of exposure bias: they follow plain Euler steps alone")
+                    continue
+                for subset, reader in readers(self.workbench, self.subject, row.suite, backbone):
                     reader.read(policy, row.evaluation / records.PROBES / subset)
         except BenchError as error:
             if self.engine.world_size > 1:  # the others may be inside a collective and cannot know

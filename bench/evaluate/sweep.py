@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Row:
+class EvaluatedRow:
     """One line of ``runs/``: a subject, drawn as its ``suite`` says. ``about`` is what its record holds of a sweep."""
 
     suite: Suite
@@ -52,7 +52,7 @@ def swept_by(config: EvaluationConfig) -> str:
     return next(flags, "")
 
 
-def rows_of(config: EvaluationConfig, suite: Suite, run: Path, subject: Subject) -> list[Row]:
+def rows_of(config: EvaluationConfig, suite: Suite, run: Path, subject: Subject) -> list[EvaluatedRow]:
     """A subject's row, or one for each combination of the settings that are named.
 
     A single remedy is a row beside the others, and no sweep: it is held against them in the main table.
@@ -65,7 +65,7 @@ def rows_of(config: EvaluationConfig, suite: Suite, run: Path, subject: Subject)
         settings = dict(zip(axes, values, strict=True))
         parts, names = zip(*(_spelled(*setting) for setting in settings.items()), strict=True) if axes else ((), ())
         rows.append(
-            Row(
+            EvaluatedRow(
                 replace(suite, sampler=replace(suite.sampler, **settings)),
                 folder.with_name("--".join((folder.name, *parts))),
                 ", ".join((subject.label, *names)),

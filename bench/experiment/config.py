@@ -15,6 +15,7 @@ from bench import plugins, registry
 from bench.errors import BenchError, unknown
 from bench.experiment import shipped
 from bench.experiment.toml import (
+    RunName,
     Settings,
     check_value,
     parse_size,
@@ -26,7 +27,6 @@ from bench.experiment.tuned import Tuned, check_tuned, read_tuned
 from bench.machine.bounds import (
     LARGEST_INTEGER,
     LARGEST_SIDE,
-    LONGEST_NAME,
     MOST_EVALUATIONS,
     MOST_HELD_OUT,
     MOST_IMAGES,
@@ -69,9 +69,7 @@ class ExperimentConfig(Settings):
     Reports can read every accepted value: names join into folders, so none holds ``--``, and every number is bounded.
     """
 
-    name: str = Field(
-        "", pattern=r"^(\w[\w.-]*)?$", max_length=LONGEST_NAME, description="run folder; default: the subsets, joined"
-    )
+    name: RunName = Field("", description="run folder; default: the subsets, joined")
     methods: tuple[str, ...] = Field(registry.DEFAULT_METHODS, min_length=1)
     plugins: tuple[str, ...] = Field(
         (), description="files of methods; a file that `methods` names is added here, with its absolute path"

@@ -23,7 +23,7 @@ def cut_off(config: ExperimentConfig, corpus: Corpus) -> int:
     return 0 if corpus.holdout else config.holdout or 0
 
 
-def asked_for(config: ExperimentConfig, fresh: bool) -> int:
+def pairs_to_probe(config: ExperimentConfig, fresh: bool) -> int:
     """Held-out pairs that probes are to be read on; 0: none, or no probes.
 
     Args:
@@ -47,7 +47,7 @@ def probe_reader(
         bounded: read as many pairs as an evaluation may pay for; False: all that are asked for.
     """
     config, engine, backbone = workbench.config, workbench.engine, workbench.backbone
-    count = asked_for(config, bool(corpus.holdout))
+    count = pairs_to_probe(config, bool(corpus.holdout))
     if not count:
         return None
     say = workbench.progress.say if engine.is_main else lambda line: None

@@ -53,16 +53,20 @@ class JobSpec:
         return self.key.name
 
 
-def job_specs(config: ExperimentConfig, suite: Suite, scale: str) -> list[JobSpec]:
+def job_specs(config: ExperimentConfig, suite: Suite | None, scale: str) -> list[JobSpec]:
     """The jobs of an experiment on a backbone of this scale (``embedded`` or ``full``).
+
+    Args:
+        suite: None where it cannot be read, for a plan: then rewards are not known.
 
     Raises:
         BenchError: one line for a configuration that does not hold.
     """
     recipes = {row: recipe(config, row, scale) for row in config.methods}
     return [
-        JobSpec(key, recipes[key.method], reward_metric(config, key.subset, recipes[key.method].needs, suite))
+        JobSpec(key, made, reward_metric(config, key.subset, made.needs, suite) if suite else None)
         for key in job_keys(config)
+        for made in [recipes[key.method]]
     ]
 
 

@@ -16,9 +16,17 @@ from bench.suite import PromptSet, Suite
 
 
 def suite_of(config: ExperimentConfig) -> Suite:
-    """What an experiment is evaluated on: its suite, on the prompts of its file if it names one."""
+    """What an experiment is evaluated on: its suite, on the prompts of its file if it names one.
+
+    Raises:
+        Missing: a file of the suite is not on this machine.
+        BenchError: the prompts cannot be used, or the experiment's settings were tuned on one of them.
+    """
     suite: Suite = registry.load("suites", config.suite)()
-    return with_prompts(suite, Path(config.prompts)) if config.prompts else suite
+    suite = with_prompts(suite, Path(config.prompts)) if config.prompts else suite
+    if config.tuned:
+        config.tuned.check_prompts(suite.texts(), suite.name)
+    return suite
 
 
 def with_prompts(suite: Suite, path: Path) -> Suite:

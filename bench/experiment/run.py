@@ -68,8 +68,6 @@ def run_experiment(
     engine = engine or Engine.from_environment(dtype=config.dtype, sharding=config.sharding)
     plugins.register_all(config.plugins)
     suite = suite_of(config)
-    if config.tuned:
-        config.tuned.check_prompts(suite.texts(), suite.name)
     backbone = engine.main_first(  # which may download it
         lambda: loader.find(
             config.backbone,
@@ -92,8 +90,8 @@ def run_experiment(
             write_experiment(folder, workbench, [job.name for job in jobs])
 
     data = prepare(workbench, preference_pairs=any(job.recipe.needs.preference_pairs for job in jobs))
-    given = {field.name: getattr(config, field.name) for field in fields(Compute)}
-    compute = Compute(**given | {"micro_batch": rows_at_once(config, backbone.spec.scale)})
+    values = {field.name: getattr(config, field.name) for field in fields(Compute)}
+    compute = Compute(**values | {"micro_batch": rows_at_once(config, backbone.spec.scale)})
     readers = {name: each.probes for name, each in data.subsets.items() if each.probes}
     evaluator = Evaluator(suite, backbone, metrics, engine, compute, keep=rewards)
     rows = Rows(workbench, folder, evaluator, compute, data.lacking, readers)

@@ -23,7 +23,7 @@ from bench.training.reward import Reward
 
 @dataclass(frozen=True)
 class Session:
-    """One method's training on one subset with one seed. The one place that knows how a job is put together.
+    """One method's training on one subset with one seed, and how its job is put together.
 
     Attributes:
         job: the doors; all that a method is given.
@@ -56,7 +56,7 @@ class Session:
         Args:
             null: the empty prompt's condition, one row.
             reward: the metric that scores pictures for a method that asks for it.
-            engine, compute: one process on the CPU, with the defaults, unless told otherwise.
+            engine, compute: default: one process on the CPU, with the default settings.
             levels: name of the list of noise levels that the policy samples with; the suite's.
         """
         engine, compute = engine or Engine(), compute or Compute()

@@ -7,12 +7,13 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
 
 from bench.errors import BenchError, of_path, shortened, unknown
-from bench.machine.bounds import DEEPEST_SETTING, LARGEST_INTEGER
+from bench.machine.bounds import DEEPEST_SETTING, LARGEST_INTEGER, LONGEST_NAME
 
 
 class Settings(BaseModel):
@@ -20,6 +21,17 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+
+def _names_a_run(value: str) -> str:
+    if not re.fullmatch(r"(\w[\w.-]*)?", value):
+        raise PydanticCustomError(
+            "run_name", "a name of a run holds letters, digits, _, . and -, and begins with no . or -"
+        )
+    return value
+
+
+RunName = Annotated[str, Field(max_length=LONGEST_NAME), AfterValidator(_names_a_run)]
+"""A name that becomes the folder of a run and of its report. It may be empty: then there is a default."""
 
 _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 

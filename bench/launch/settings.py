@@ -28,6 +28,10 @@ _TAKEN = {"array", "dependency", "error", "job-name", "kill-on-invalid-dep", "op
 """sbatch options that the launcher needs for itself."""
 
 
+READ = {"local": (), "accelerate": ("processes",)}
+"""Flags that a launcher reads; `slurm`, which is not named, reads all. A launch file may serve several launchers."""
+
+
 class LaunchSettings(Settings):
     """Settings of the launchers; ``local`` reads none of them. The defaults are ours: no source has any."""
 
@@ -98,6 +102,24 @@ def read_settings(path: Path | None, flags: Mapping[str, Any], sbatch: Iterable[
         values["sbatch"] = dict(options) | dict(map(_option, pairs))
     settings: LaunchSettings = validated(LaunchSettings, values, "launch setting ")
     return settings
+
+
+def check_read(launcher: str, flags: Mapping[str, Any], others: Iterable[str] = ("accelerate", "slurm")) -> None:
+    """BenchError for a flag that is set and that the launcher does not read: it would change nothing, without a word.
+
+    Args:
+        flags: by the names of the settings; None or empty where the command line has none.
+        others: launchers that the command could take instead.
+    """
+    unread = [
+        name for name, value in flags.items() if value not in (None, ()) and name not in READ.get(launcher, flags)
+    ]
+    if unread:
+        flag = "--minutes" if unread[0] == "time_minutes" else f"--{unread[0].replace('_', '-')}"
+        readers = [name for name in others if unread[0] in READ.get(name, unread)]
+        raise BenchError(
+            f"--launcher {launcher} does not read {flag}; take --launcher {' or '.join(readers)}, or leave {flag} out"
+        )
 
 
 def _option(text: str) -> tuple[str, str | bool]:

@@ -194,10 +194,10 @@ def _of_configs(folder: Path) -> tuple[dict[str, Any], dict[str, Any], int, int]
     What it does not say is SD3's.
     """
     transformer = _read(folder / "transformer" / "config.json")
-    found = transformer.get("_class_name", SD3_TRANSFORMER)
-    if found != SD3_TRANSFORMER:
+    class_name = transformer.get("_class_name", SD3_TRANSFORMER)
+    if class_name != SD3_TRANSFORMER:
         raise BenchError(
-            f"{folder / 'transformer'} is a {found}, and no {SD3_TRANSFORMER}: the harness trains SD3 only"
+            f"{folder / 'transformer'} is a {class_name}, and no {SD3_TRANSFORMER}: the harness trains SD3 only"
         )
     vae, clip = folder / "vae" / "config.json", folder / "text_encoder" / "config.json"
     return (

@@ -108,8 +108,8 @@ def _corpus(config: ExperimentConfig) -> Iterator[str]:
 def _packages(config: ExperimentConfig) -> Iterator[str]:
     wanted = {"bitsandbytes": config.adam_8bit, "tensorboard": "tensorboard" in config.trackers}
     wanted["wandb"] = "wandb" in config.trackers
-    for package, asked in wanted.items():
-        if asked and importlib.util.find_spec(package) is None:
+    for package, needed in wanted.items():
+        if needed and importlib.util.find_spec(package) is None:
             yield f"package: {package} is not installed: pip install {package}"
 
 

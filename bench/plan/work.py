@@ -15,11 +15,11 @@ import torch
 from bench import records, registry
 from bench.errors import BenchError, Missing
 from bench.experiment.config import ExperimentConfig, SubsetRule, rows_at_once
-from bench.experiment.held_out import asked_for
-from bench.experiment.keys import JobKey, job_keys, reward_metric
+from bench.experiment.held_out import pairs_to_probe
+from bench.experiment.keys import JobSpec, job_specs
 from bench.experiment.loop import OVERSPENT
 from bench.experiment.prompt_file import suite_of
-from bench.experiment.recipe import Stage, recipe
+from bench.experiment.recipe import Recipe, Stage
 from bench.experiment.toml import parse_size
 from bench.flops import Flops, count, decode_cost, transformer_cost
 from bench.plan import memory, probe
@@ -78,7 +78,7 @@ class Work:
         self.suite: Any = None
         try:
             self.suite = suite_of(config)
-        except BenchError as error:
+        except Missing as error:
             self.problems.append(f"suite: {error}")
         self.architecture = find(config, self.suite.sampler.resolution if self.suite else None)
 
@@ -90,15 +90,19 @@ class Work:
     # -- jobs ------------------------------------------------------------------------------------------------------
 
     def jobs(self) -> tuple[JobPlan, ...]:
-        """Every job; those of one row differ in subset and seed alone, so a method is tried once for all of them."""
-        rows = {row: self._row(row) for row in self.config.methods}
-        return tuple(rows[job.method](job) for job in job_keys(self.config))
+        """Every job; those of one row differ in subset and seed alone, so a method is tried once for all of them.
 
-    def _row(self, row: str) -> Callable[[JobKey], JobPlan]:
+        Raises:
+            BenchError: one line for a configuration that does not hold, as a run has it.
+        """
+        jobs = job_specs(self.config, self.suite, self.architecture.scale)
+        rows = {row: self._row(row, made) for row, made in {job.key.method: job.recipe for job in jobs}.items()}
+        return tuple(rows[job.key.method](job) for job in jobs)
+
+    def _row(self, row: str, made: Recipe) -> Callable[[JobSpec], JobPlan]:
         """How the jobs of a row are planned: each of its stages by itself, added up."""
         config = self.config
         try:
-            made = recipe(config, row, self.architecture.scale)
             stages = [self._stage(stage) for stage in made.stages]
         except BenchError as error:
             problem = str(error)
@@ -109,15 +113,14 @@ class Work:
         whole = 4 * self._parameters * len(stages)  # what each stage but the last hands on, and the result
         ends = [stage.end for stage in made.stages]
 
-        def planned(job: JobKey) -> JobPlan:
-            reward = reward_metric(config, job.subset, made.needs, self.suite) if self.suite else None
-            scoring = self._metric_flops.get(reward, 0.0) if reward else 0.0
+        def planned(job: JobSpec) -> JobPlan:
+            scoring = self._metric_flops.get(job.reward, 0.0) if job.reward else 0.0
             flops = [stage.flops(scoring) for stage in stages]
             taken = self.steps_within(flops, [stage.step.updates for stage in stages], ends)
             if len(taken) > 1 and 0 in taken:
                 name = made.stages[taken.index(0)].name
                 return JobPlan(job.name, problem=f"its share of the budget pays for no step of {name}; see --set split")
-            by_formula = training + encoders if self.ahead(job.subset) else max(training, encoders)
+            by_formula = training + encoders if self.ahead(job.key.subset) else max(training, encoders)
             return JobPlan(
                 name=job.name,
                 steps=sum(taken),
@@ -215,7 +218,7 @@ class Work:
             return None
         entry = registry.table("corpora").get(self.config.corpus)
         fresh = bool(entry and getattr(registry.load("corpora", self.config.corpus), "holdout", ""))
-        count = asked_for(self.config, fresh)
+        count = pairs_to_probe(self.config, fresh)
         if not count:
             return 0.0
         probing = reader.routine_probing(self.suite, SHIFT, self.problems.append)

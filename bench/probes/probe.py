@@ -142,8 +142,8 @@ def forwards(probes: Sequence[Probe], route: Route, scales: Sequence[float]) -> 
     latents, text = torch.ones(2, 1, 1, 1), TextCondition(torch.zeros(2, 1, 1), torch.zeros(2, 1))
     pairs, count = NoisyPairs(latents, text, (0, 1), 0), 0
     for read, at in ((probes, scales), ([probe for probe in probes if probe.fit], (1.0,))):
-        found, counted = trajectories(_Nowhere(), pairs, route, at)
-        for paths in found:
+        of_scales, counted = trajectories(_Nowhere(), pairs, route, at)
+        for paths in of_scales:
             for probe in read:
                 rows(probe, paths)
         count += counted.forwards

@@ -55,7 +55,7 @@ def routine_probing(suite: Suite, shift: float, say: Callable[[str], None]) -> P
 
     Args:
         shift: timestep shift of the backbone.
-        say: told in one line of a probe that cannot be loaded, and is left out.
+        say: prints a line. A probe that cannot be loaded is left out, with one line.
     """
     probes: list[Probe] = []
     for name in registry.table("probes"):
@@ -106,7 +106,7 @@ class ProbeReader:
 
     Attributes:
         batch: pairs in a forward.
-        say: told in one line of each probe that gave no value.
+        say: prints a line; each probe that gave no value has one.
     """
 
     probing: Probing

@@ -17,6 +17,7 @@ from bench import records
 from bench.machine.engine import Engine
 from bench.probes.probe import CHUNK, HELD_OUT, TRAINING, Probe, chunks, reads, rows
 from bench.probes.routes import Field, NoisyPairs, Route, trajectories
+from bench.records.schema import ProbeLine, ProbingRecord
 
 Row = dict[str, Any]
 
@@ -48,7 +49,7 @@ class Probing:
     def describe(self, held_out: PairSource, training: PairSource | None = None) -> Row:
         """All that two readings must share to be compared. It holds the sampler's levels themselves."""
         known = {"training": {"count": len(training), "identity": training.identity}} if training else {}
-        return {
+        head: Row = {
             "v": records.VERSION,
             "pairs": {"count": len(held_out), "identity": held_out.identity, "together": CHUNK},
             **known,
@@ -60,6 +61,8 @@ class Probing:
             "scales": list(self.scales),
             "probes": [probe.describe() for probe in self.probes],
         }
+        with records.recording("what the probes say of themselves"):
+            return records.document(ProbingRecord.model_validate(head))
 
 
 def probe_pairs(
@@ -99,12 +102,14 @@ def probe_pairs(
         if missing:  # weights that are spread over processes compute with all of them, and alike, or not at all
             at = mine if mine in missing else missing[0]
             chosen = [probe for probe in probing.probes if any(reads(probe, number) for number in missing)]
-            found = _read(field, held_out.pairs(parts[at]), probing, chosen, batch)
+            readings = _read(field, held_out.pairs(parts[at]), probing, chosen, batch)
             if training:
-                found += _read_fit(field, training.pairs(parts[at]), probing, chosen, batch)
+                readings += _read_fit(field, training.pairs(parts[at]), probing, chosen, batch)
             if at == mine:
                 own = {probe.name for probe in chosen if reads(probe, at)}
-                records.write_lines(partial / f"{_name(at)}.jsonl", [row for row in found if row["probe"] in own])
+                records.write_lines(
+                    partial / f"{_name(at)}.jsonl", map(_line, (row for row in readings if row["probe"] in own))
+                )
         tick(sum(len(parts[number]) for number in turn))
     engine.barrier()
     if engine.is_main:
@@ -113,6 +118,10 @@ def probe_pairs(
         records.write_json(folder / "probes.json", head)
         shutil.rmtree(partial)
     engine.barrier()
+
+
+def _line(row: Row) -> Row:
+    return records.document(ProbeLine.model_validate(row))
 
 
 def _name(number: int) -> str:
@@ -132,8 +141,8 @@ def _begin(partial: Path, head: Row) -> None:
 
 
 def _read(field: Field, pairs: NoisyPairs, probing: Probing, probes: Collection[Probe], batch: int | None) -> list[Row]:
-    found, _ = trajectories(field, pairs, probing.route, probing.scales, batch=batch)
-    return [row for paths in found for probe in probes for row in rows(probe, paths, HELD_OUT)]
+    of_scales, _ = trajectories(field, pairs, probing.route, probing.scales, batch=batch)
+    return [row for paths in of_scales for probe in probes for row in rows(probe, paths, HELD_OUT)]
 
 
 def _read_fit(

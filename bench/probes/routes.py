@@ -262,8 +262,8 @@ class Trajectories:
 
     def sigmas_from(self, position: int, steps: int) -> Tensor:
         """Levels from a position's down to 0 in so many steps, evenly spread before the shift: (steps + 1,)."""
-        found = levels.sigmas_from(self.sigma(position), steps, self.route.shift)
-        return torch.from_numpy(found).to(self.route.sigmas.device)
+        sigmas = levels.sigmas_from(self.sigma(position), steps, self.route.shift)
+        return torch.from_numpy(sigmas).to(self.route.sigmas.device)
 
 
 def trajectories(

@@ -252,6 +252,13 @@ def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     write_bytes(path, "".join(dumps({**row, CHECK: _check(row)}) + "\n" for row in rows).encode())
 
 
+_WITHOUT = {
+    "samples.jsonl": f'empty the "scores" of this line, take its "{CHECK}" out, and run `bench score`',
+    "probes.jsonl": "delete it and the probes.json beside it: reports then do without these readings",
+}
+"""What to do about a line that was changed and that nobody can restore."""
+
+
 def _check(row: Mapping[str, Any]) -> str:
     return digest(row)[:16]
 
@@ -277,7 +284,7 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
                 if changed:
                     raise BenchError(
                         f"{path}:{number} was changed after it was written: its checksum does not fit; restore the "
-                        f'file, or empty the "scores" of this line, take its "{CHECK}" out, and run `bench score`'
+                        f"file, or {_WITHOUT.get(path.name, 'delete its folder and run again')}"
                     )
                 yield row
     except OSError as error:

@@ -49,6 +49,7 @@ def read_job_folder(folder: Path) -> JobFolder:
         evaluations={path: files.read_record(EvaluationRecord, path) for path in paths},
     )
     _check_one_start(job, held.evaluations)
+    _check_spending(folder, held)
     return held
 
 
@@ -92,6 +93,16 @@ def _check_one_start(job: Path, evaluations: dict[Path, EvaluationRecord]) -> No
             raise BenchError(
                 f"{file.parent} is of {which}: an earlier start of the job left it; delete the one that is older"
             )
+
+
+def _check_spending(folder: Path, held: JobFolder) -> None:
+    """BenchError if a finished job has an evaluation that its meter does not reach: nobody knows what it spent."""
+    last = max((evaluation.step for evaluation in held.evaluations.values()), default=0)
+    if held.status and held.status.status == "finished" and (held.meter[-1].step if held.meter else 0) < last:
+        raise BenchError(
+            f"{folder / 'meter.jsonl'} ends before the step {last:g} of the job's last evaluation, so what the job "
+            "spent is not known; copy the whole file here, or delete the job's folder and run again"
+        )
 
 
 def _read_log(kind: type[Line], path: Path) -> list[Line]:

@@ -481,3 +481,70 @@ class ClockLine(LogLine):
 
     seconds: _Reading
     peak_memory: _Reading
+
+
+class ProbedPairs(_Part):
+    """Pairs that probes were read on: how many, and a hash of them."""
+
+    model_config = ConfigDict(extra="allow")
+
+    count: int = Field(ge=1)
+    identity: str
+
+
+class ProbeRecord(_Part):
+    """What ``probes.json`` says of a probe: what makes a reading comparable, and how a report shows it.
+
+    ``ideal`` is the value without bias, ``weight`` names the weights of levels in a mean over them. Of a probe that is
+    ``relative`` a report divides by the base's readings.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    name: Name
+    label: str
+    version: int
+    ideal: Number | None
+    relative: bool = False
+    weight: str | None = None
+
+
+class ProbingRecord(_Record):
+    """``probes.json``: all that two readings of probes must share to be compared, the sampler's levels among it."""
+
+    model_config = ConfigDict(extra="allow")
+
+    pairs: ProbedPairs
+    training: ProbedPairs | None = None
+    sigmas: list[Number]
+    scales: list[Number]
+    probes: list[ProbeRecord]
+
+
+class ProbeLine(_Record):
+    """A line of ``probes.jsonl``: a reading of one pair at one level, or why there is none.
+
+    ``error`` stands in place of ``value``. Where a probe raised, it stands for all ``pairs`` that were read together.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    probe: str
+    version: int
+    part: Literal["held_out", "training"]
+    guidance: _Reading
+    pair: int | None = None
+    start: _Reading | None = None
+    sigma: _Reading | None = None
+    steps: int | None = None
+    value: _Reading | None = None
+    error: str | None = None
+    pairs: list[int] | None = None
+
+    @model_validator(mode="after")
+    def _is_of_a_pair_and_a_level(self) -> ProbeLine:
+        if self.value is None and self.error is None:
+            raise ValueError("it has neither a value nor an error")
+        if self.value is not None and None in (self.pair, self.start, self.sigma, self.steps):
+            raise ValueError("its value is of no pair or no level")
+        return self

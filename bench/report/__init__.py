@@ -6,6 +6,7 @@ import gc
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,7 @@ _NAMES = {
     *("exposure.md", "exposure.csv", "exposure.png", "exposure.svg", "exposure_budget.png", "exposure_budget.svg"),
     *("sweep.md", "sweep.csv", "sweep.png", "sweep.svg"),
     *("wins.md", "wins.csv", "targets.md", "targets.csv", "pareto.md", "pareto.csv"),
-    *("own_scales.md", "own_scales.csv"),
+    *("own_scales.md", "own_scales.csv", "same_method.md", "same_method.csv"),
 }
 _SAMPLES = re.compile(r"samples(-guidance|-sweep)?(-[^/]+)?\.png|pictures/[^/]+\.webp")
 
@@ -43,7 +44,7 @@ def is_of_a_report(name: str) -> bool:
     return name in _NAMES or _SAMPLES.fullmatch(name) is not None
 
 
-def render_report(runs: list[Path], out: Path, published: bool | None = None) -> list[Path]:
+def render_report(runs: list[Path], out: Path, published: bool | None = None, noise: Path | None = None) -> list[Path]:
     """Draw the report of one or more run folders into ``out`` and return its files, without the pictures of the page.
 
     Several runs are merged; BenchError where they are not comparable or a record is damaged. Equal records give equal
@@ -53,14 +54,20 @@ def render_report(runs: list[Path], out: Path, published: bool | None = None) ->
 
     Args:
         runs: run folders, or archives of ``bench archive``.
+        noise: a file of `bench noise` that takes the place of the suite's own. BenchError where it is of another suite
+            or backbone.
         published: whether to set the rows beside the paper's, apart from every ranking; by default where the suite
             follows the paper's protocol. Under another suite the section says that nothing compares.
     """
     from bench.records.archive import unpacked
+    from bench.report.seed_noise import given
     from bench.report.study import read_study  # here: a training process never plots
 
     with _no_collections(), unpacked(runs) as folders:
-        written = _write(_files(read_study(folders), published), out)
+        study = read_study(folders)
+        if noise is not None:
+            study = replace(study, given=given(noise, study.experiment))
+        written = _write(_files(study, published), out)
     for path in [*out.iterdir(), *out.glob("*/*")]:
         if path not in written and path.is_file() and is_of_a_report(path.relative_to(out).as_posix()):
             path.unlink()
@@ -93,6 +100,7 @@ def _files(study: Study, published: bool | None) -> dict[str, str | bytes]:
         own_scales,
         paradigms,
         plots,
+        same_method,
         tables,
     )
     from bench.report.page import document
@@ -126,6 +134,8 @@ def _files(study: Study, published: bool | None) -> dict[str, str | bytes]:
             "differences.md": differences.markdown(study, differing),
             "differences.csv": differences.csv(study, sections, paired),
         }
+    if alike := same_method.parted(study):
+        files |= {"same_method.md": same_method.markdown(study, alike), "same_method.csv": same_method.csv(alike)}
     swept = None
     if study.swept:
         sweep = guidance.sweep(study)

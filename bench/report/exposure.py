@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench import records
+from bench.errors import BenchError
+from bench.records.schema import ProbeLine, ProbingRecord
 from bench.report.intervals import LEVEL, Interval
 from bench.report.plots import share_of
 from bench.report.study import Evaluation, StudiedJob, Study
@@ -169,6 +171,7 @@ def exposure(study: Study) -> Exposure | None:
                 lines.append(Line(job.label, subset, 1.0, None, 1, frozenset(), _measures(base, [readings])))
             elif readings:
                 left_out.append(job.label)
+    lines = [line for line in lines if line.measures]  # none where no pair has a value in both
     return Exposure(probes, tuple(lines), tuple(dict.fromkeys(left_out))) if lines else None
 
 
@@ -196,12 +199,22 @@ def _read(evaluation: Evaluation, subset: str) -> Readings | None:
 
 
 def _readings(folder: Path) -> Readings:
-    values: dict[Part, dict[Level, dict[int, float]]] = {}
-    for row in records.read_lines(folder / "probes.jsonl"):
-        if "value" in row:
+    """BenchError where one of the two files is damaged, or where they do not belong together."""
+    path, values = folder / "probes.jsonl", dict[Part, dict[Level, dict[int, float]]]()
+    found = Readings(records.read_raw(ProbingRecord, folder / "probes.json"), values)
+    probes, seen = found.probes, set[str]()
+    for row in records.read_rows(ProbeLine, path):
+        seen.add(row["probe"])
+        if row.get("value") is not None:
             at = values.setdefault((row["probe"], row["part"], row["guidance"]), {})
             at.setdefault((row["start"], row["sigma"], row["steps"]), {})[row["pair"]] = row["value"]
-    return Readings(records.read_json(folder / "probes.json"), values)
+    if (strange := sorted(seen - probes.keys())) or (probes and not seen):
+        what = f"does not name the probe {strange[0]}" if strange else "names probes, and there are no readings of them"
+        raise BenchError(
+            f"{path} does not fit the probes.json beside it, which {what}; restore both, or delete both: reports then "
+            "do without these readings"
+        )
+    return found
 
 
 def _measures(base: Readings, found: Sequence[Readings]) -> dict[Key, Measure]:
@@ -354,7 +367,7 @@ def sentences(found: Exposure) -> list[str]:
         ideal, nearer, farther = found.ideal(key), list[str](), list[str]()
         for line in found.last:
             if (change := _change(found, line, key)) is not None:
-                sort = f"{_name(found, line)} by {abs(change):.0%}" + (" †" if key.probe in line.trained else "")
+                sort = f"{_name(found, line)} {_by(line, key, change)}" + (" †" if key.probe in line.trained else "")
                 (nearer if change < 0 else farther).append(sort)
         what = [f"nearer are {listed(nearer)}" if nearer else "", f"farther are {listed(farther)}" if farther else ""]
         if nearer or farther:
@@ -384,6 +397,14 @@ def _summary(found: Exposure) -> str:
 
 def _name(found: Exposure, line: Line) -> str:
     return f"{line.method} on {line.subset}" if len(found.subsets) > 1 else line.method
+
+
+def _by(line: Line, key: Key, change: float) -> str:
+    """How much: in per cent, or from where to where if the base is so near to no bias that per cent mean little."""
+    measure = line.measures[key]
+    if change > 1:
+        return f"from {measure.base:.2g} to {measure.base + measure.mean.mean:.2g}"
+    return f"by {abs(change):.0%}"
 
 
 def _change(found: Exposure, line: Line, key: Key) -> float | None:

@@ -72,8 +72,9 @@ def _panels(
             own = [line for line in lines if line.subset == subset and key in line.measures]
             for line, dodge in zip(own, figure.dodges(len(own)), strict=True):
                 x, intervals = points(line, key)
-                figure.line(axis, x, intervals, drawn_as[line.method])
-                figure.intervals(axis, x, intervals, drawn_as[line.method].colour, dodge)
+                if x:  # few steps may lead to levels alone that are too low to be shown
+                    figure.line(axis, x, intervals, drawn_as[line.method])
+                    figure.intervals(axis, x, intervals, drawn_as[line.method].colour, dodge)
     figure.legend(drawn, [(name, drawn_as[name]) for name in dict.fromkeys(line.method for line in lines)])
     return drawn, [axis for axes in grid for axis in axes]
 

@@ -37,15 +37,19 @@ Curves = Mapping[tuple[str, str, str], Sequence[Point]]
 
 
 def dynamics(study: Study) -> Curves:
-    """The curve of each row in each metric."""
+    """The curve of each row in each metric. Of a part of the prompts, intervals are for the whole prompt list."""
     lines = {}
     known = {fraction: trainings_of(study, fraction) for fraction in study.fractions}
     for metric in study.metrics:
-        start = Point(0.0, 0.0, make_cell(study.start, 0.0, metric))
+        start = Point(0.0, 0.0, make_cell(study.start, 0.0, metric, listed=study.listed(metric)))
         for subset in study.subsets:
             for row in study.rows(subset):
                 points = [
-                    Point(share_of(study, row, f), f, make_cell(row.jobs, f, metric, known[f][metric.name]))
+                    Point(
+                        share_of(study, row, f),
+                        f,
+                        make_cell(row.jobs, f, metric, known[f][metric.name], listed=study.listed(metric)),
+                    )
                     for f in study.fractions
                 ]
                 lines[subset, row.method, metric.name] = [start, *points]
@@ -99,7 +103,7 @@ def _draw_panel(
     lines: Curves,
     crowded: bool,
 ) -> None:
-    base = make_cell(study.start, 0.0, metric).estimate
+    base = make_cell(study.start, 0.0, metric, listed=study.listed(metric)).estimate
     if base:
         axis.axhline(base.mean, color=figure.FAINT, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
     ends = []

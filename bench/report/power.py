@@ -23,7 +23,7 @@ def measure(studies: Sequence[Study]) -> NoiseFile:
     """Components of every metric from studies of one suite and backbone: what a noise file holds.
 
     Raises:
-        BenchError: no row has two trainings, or the studies are not of one suite and backbone.
+        BenchError: no two rows have two trainings, or the studies are not of one suite and backbone.
     """
     first = studies[0].experiment
     key = first.suite.name, first.suite.version, first.backbone_hash
@@ -34,7 +34,7 @@ def measure(studies: Sequence[Study]) -> NoiseFile:
     for metric in first.suite.metrics:
         known = [scores for s, row in rows if (scores := scores_of(row.jobs, s.fractions[-1], metric)) is not None]
         prior = fit_prior(known)
-        if prior is None:
+        if prior is None or not prior.df:  # of one row, nobody knows how rows differ
             continue
         parts, scores = components(known, prior), known[0]
         values = {float(v) for each in known for v in each.values.ravel() if v == v}
@@ -56,7 +56,10 @@ def measure(studies: Sequence[Study]) -> NoiseFile:
             df=parts.seed_df,
         )
     if not metrics:
-        raise BenchError("no row of these runs has two finished seeds; how much trainings differ is unknown")
+        raise BenchError(
+            "no two rows of these runs have two finished seeds each, so how much trainings and methods differ is "
+            "unknown; run two methods or more with more seeds, e.g. --methods sft,soar --seeds 0,1,2"
+        )
     names = dict.fromkeys(e.name for s in studies for e in s.experiments)
     jobs = sum(len(row.jobs) for _, row in rows)
     return NoiseFile(

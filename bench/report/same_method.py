@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 from bench.records.schema import MetricRecord
 from bench.report.components import fit_prior
-from bench.report.stats import Trainings, difference, estimate, scores_of
+from bench.report.intervals import LEVEL
+from bench.report.stats import Difference, Trainings, difference, estimate, scores_of
 from bench.report.study import Row, Study
+from bench.report.tables import difference_text, head
+from bench.report.text import Grid, percent
 
 MOST = 40
 """Ways to part the seeds of a row that are tried, evenly among all of them: six against six have 462."""
@@ -23,34 +26,120 @@ class Rate:
     comparisons: int
 
 
-def same_method(study: Study) -> dict[str, Rate]:
-    """By metric's label: verdicts between two equal groups of the seeds of one row, at the end of its budget.
+@dataclass(frozen=True)
+class Parted:
+    """One row in one metric, its seeds parted in two equal groups in many ways.
+
+    Attributes:
+        seeds: of each group.
+        halves: the first half of the seeds minus the other half.
+        rate: of all ways that were tried, that one among them.
+    """
+
+    row: Row
+    metric: MetricRecord
+    seeds: int
+    halves: Difference
+    rate: Rate
+
+
+def parted(study: Study) -> list[Parted]:
+    """Every row of four seeds or more in every metric, at the end of its budget.
 
     The groups are drawn without repetition from the seeds of all given runs, each group of half of them. Seeds of
     several runs of one method count together: ``bench report runs/a runs/b``. The noise of trainings is that of the
     row's own seeds and of all other rows', as in every table.
     """
-    return {metric.label: _rate(study, metric) for metric in study.metrics}
-
-
-def _rate(study: Study, metric: MetricRecord) -> Rate:
-    found = []
+    made = []
     rows = [row for subset in study.subsets for row in study.rows(subset)]
-    scores = {(row.method, row.subset): scores_of(row.jobs, study.fractions[-1], metric) for row in rows}
-    prior = fit_prior([of_row for of_row in scores.values() if of_row is not None])
-    for row in rows:
-        of_row = scores[row.method, row.subset]
-        if of_row is None or len(row.jobs) < 4 or prior is None:
-            continue
-        keys = tuple(("", str(number)) for number in range(len(of_row.strata)))
-        for groups in _halves(row):
-            one, other = (estimate(of_row.of_seeds(group), keys, trainings=Trainings(prior)) for group in groups)
-            found.append(difference(one, other).excludes_zero)
-    return Rate(sum(found), len(found))
+    for metric in study.metrics:
+        scores = [scores_of(row.jobs, study.fractions[-1], metric) for row in rows]
+        prior = fit_prior([of_row for of_row in scores if of_row is not None])
+        for row, of_row in zip(rows, scores, strict=True):
+            if of_row is None or len(row.jobs) < 4 or prior is None:
+                continue
+            keys = tuple(("", str(number)) for number in range(len(of_row.strata)))
+            found = []
+            for groups in _halves(row):
+                one, other = (estimate(of_row.of_seeds(group), keys, trainings=Trainings(prior)) for group in groups)
+                found.append(difference(one, other))
+            rate = Rate(sum(each.excludes_zero for each in found), len(found))
+            made.append(Parted(row, metric, len(row.jobs) // 2, found[0], rate))
+    return made
+
+
+def same_method(study: Study) -> dict[str, Rate]:
+    """Verdicts of all rows together, by metric's label."""
+    return rates(study, parted(study))
+
+
+def rates(study: Study, found: Sequence[Parted]) -> dict[str, Rate]:
+    """The same of what was parted already."""
+    made = {}
+    for metric in study.metrics:
+        of_metric = [each.rate for each in found if each.metric.name == metric.name]
+        made[metric.label] = Rate(sum(r.verdicts for r in of_metric), sum(r.comparisons for r in of_metric))
+    return made
+
+
+def markdown(study: Study, found: Sequence[Parted]) -> str:
+    """A line for each row and metric, with how to read it."""
+    grid = Grid(
+        ["Method", "Subset", "Seeds", "Metric", "First half minus the other", "Verdicts", "Of", "Share"],
+        [
+            [
+                each.row.method,
+                each.row.subset,
+                f"{each.seeds} against {each.seeds}",
+                each.metric.label,
+                difference_text(each.metric, each.halves) + (" (a verdict)" if each.halves.excludes_zero else ""),
+                *_counts(each.rate),
+            ]
+            for each in found
+        ],
+    )
+    notes = [
+        "Both groups are seeds of one method, compared as two methods are, with a 95 % interval for this prompt list. "
+        "Every verdict is luck.",
+        f"The nominal rate is {percent(1 - LEVEL)}. All rows: {_said(rates(study, found))}.",
+        "Verdicts are counted over many ways to part the same seeds. Such ways share seeds, so the share of one row "
+        "can be well above or below the nominal rate by chance. Over many rows it is close to that rate.",
+    ]
+    return "".join([head(study, "Same method"), grid.markdown(), "\n", *(f"- {note}\n" for note in notes)])
+
+
+def csv(found: Sequence[Parted]) -> str:
+    """The same in full precision. ``verdicts`` of ``comparisons`` ways to part the seeds exclude zero."""
+    headers = ["subset", "method", "metric", "seeds_of_each", "difference", "low", "high", "excludes_zero"]
+    rows = [
+        [
+            each.row.subset,
+            each.row.method,
+            each.metric.name,
+            str(each.seeds),
+            *map(repr, (each.halves.mean, each.halves.low, each.halves.high)),
+            str(int(each.halves.excludes_zero)),
+            str(each.rate.verdicts),
+            str(each.rate.comparisons),
+        ]
+        for each in found
+    ]
+    return Grid([*headers, "verdicts", "comparisons"], rows).csv()
+
+
+def _counts(rate: Rate) -> list[str]:
+    return [str(rate.verdicts), str(rate.comparisons), percent(rate.verdicts / rate.comparisons)]
+
+
+def _said(found: Mapping[str, Rate]) -> str:
+    return ", ".join(f"{label} {r.verdicts} of {r.comparisons}" for label, r in found.items() if r.comparisons)
 
 
 def _halves(row: Row) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """Two groups of half of the seeds each, every pair of groups once; one seed is left out of an odd number."""
+    """Two groups of half of the seeds each, every pair of groups once; one seed is left out of an odd number.
+
+    The first pair is the first half of the seeds and those that follow.
+    """
     seeds, half = range(len(row.jobs)), len(row.jobs) // 2
     pairs = [
         (one, other)

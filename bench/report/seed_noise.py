@@ -110,10 +110,14 @@ def mismatch(file: NoiseFile, experiment: ExperimentRecord) -> str:
     return next((f"{what} {theirs}, not {ours}" for what, theirs, ours in pairs if theirs != ours), "")
 
 
-def check(file: NoiseFile, experiment: ExperimentRecord) -> None:
-    """BenchError if a noise file is not the experiment's."""
+def given(path: Path, experiment: ExperimentRecord) -> NoiseFile:
+    """A noise file of the user's own. BenchError where it is none, or not the experiment's."""
+    file = read(path)
     if what := mismatch(file, experiment):
-        raise BenchError(f"the noise file is of {what}; make one with `bench noise` from runs of this suite")
+        raise BenchError(
+            f"the noise file {path} is of the {what}; make one with `bench noise` from runs of this suite and backbone"
+        )
+    return file
 
 
 def of_metric(file: NoiseFile | None, name: str, version: int) -> MetricNoise | None:

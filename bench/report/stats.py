@@ -31,7 +31,7 @@ from bench.report.components import (
 )
 from bench.report.components import prompts as of_prompts_and_noise
 from bench.report.intervals import Interval, around, blended, family_error, within
-from bench.report.seed_noise import MetricNoise, of_metric, shipped
+from bench.report.seed_noise import MetricNoise, of_metric
 from bench.report.study import StudiedJob, Study
 
 MISSING = "missing: "
@@ -199,9 +199,8 @@ def known_trainings(
 def trainings_of(study: Study, fraction: float) -> dict[str, Trainings]:
     """The same for each metric, by its name, from all methods and subsets of a study."""
     rows = [row.jobs for subset in study.subsets for row in study.rows(subset)]
-    file = shipped(study.experiment)
     return {
-        metric.name: known_trainings(rows, fraction, metric, of_metric(file, metric.name, metric.version))
+        metric.name: known_trainings(rows, fraction, metric, of_metric(study.noise, metric.name, metric.version))
         for metric in study.metrics
     }
 
@@ -299,13 +298,14 @@ def _parts(
     else:
         this, found, df = within_prompts + of_rows([seed.own for seed in seeds]), within_prompts, noise_df
     like = np.where(np.isnan(like), this, like)  # one prompt in all
-    this = this + (1 - listed) * (like - this)
+    rest = like - this  # what other prompts add, and never less than nothing
+    adds = np.diag(rest) > 0
+    this = this + (1 - listed) * np.where(np.outer(adds, adds), rest, 0.0)
     of_seeds = _uncertainty(rows, seeds, contrasts)
     from_file = of_rows([seed.shift if seed.source == "file" else 0.0 for seed in seeds])
     file_df = min((seed.estimate.df for seed in seeds if seed.source == "file"), default=math.inf)
     variances = _variances(this, found, df, of_seeds, from_file, file_df)
     likes = _variances(like, between, between_df, of_seeds, from_file, file_df)
-    likes = [max(both, key=lambda v: v.value) for both in zip(likes, variances, strict=True)]  # prompts can only add
     return _Parts(variances, likes, _correlation(this), _correlation(like))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Set
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from bench.records.schema import (
     SuiteRecord,
     identity,
 )
+from bench.report.seed_noise import NoiseFile, shipped
 from bench.report.text import listed
 from bench.sampling.levels import with_name
 from bench.training.budget import Budget
@@ -146,7 +147,8 @@ class Study:
     ``base`` is None only where nothing is trained and the base was not evaluated. ``context`` holds other models'
     evaluations on the same suite, which compete with nobody, and ``evaluated`` those of given weights and images.
     ``swept`` rows were drawn at a guidance scale of their own: they stand in a table by themselves. ``part`` is how
-    many prompts the study is narrowed to; 0 where it is not.
+    many prompts the study is narrowed to, 0 where it is not, and ``shares`` what share that is of the prompts of each
+    metric. ``given`` is a noise file that takes the place of the suite's.
     """
 
     experiments: tuple[ExperimentRecord, ...]
@@ -156,6 +158,17 @@ class Study:
     evaluated: tuple[StudiedJob, ...] = ()
     swept: tuple[StudiedJob, ...] = ()
     part: int = 0
+    given: NoiseFile | None = None
+    shares: Mapping[str, float] = field(default_factory=dict)
+
+    @cached_property
+    def noise(self) -> NoiseFile | None:
+        """How much the suite's scores vary, as a file says it: the one that was given, else the suite's own."""
+        return self.given or shipped(self.experiment)
+
+    def listed(self, metric: MetricRecord) -> float:
+        """Share of the prompts of a metric that the study holds: below 1 where it is narrowed to a part of them."""
+        return self.shares.get(metric.name, 1.0)
 
     def of_every_evaluation(self) -> Study:
         """The same, narrowed to the prompts that every evaluation drew, so that a curve compares like with like."""
@@ -175,6 +188,11 @@ class Study:
             context=tuple(map(narrowed, self.context)),
             evaluated=tuple(map(narrowed, self.evaluated)),
             part=len(prompts),
+            shares={
+                m.name: min(m.images_on_the_way / m.images, 1.0)
+                for m in self.metrics
+                if m.images and m.images_on_the_way
+            },
         )
 
     @property
@@ -437,6 +455,6 @@ def _read_evaluation(
 
 def _meter(counts: Mapping[str, Any], clock: ClockLine | None) -> Meter:
     """Exact counts, completed by the clock reading of the same step."""
-    known = {field.name for field in fields(Meter)}
+    known = {each.name for each in fields(Meter)}
     readings = records.document(clock) if clock else {}
     return Meter(**{key: value for key, value in {**counts, **readings}.items() if key in known})

@@ -14,7 +14,6 @@ from bench.records.schema import MetricRecord
 from bench.report import conditions, gaps
 from bench.report.detectable import detectable
 from bench.report.intervals import POWER, Interval
-from bench.report.seed_noise import shipped
 from bench.report.stats import UNKNOWN, Cell, Difference, Trainings, clear_best, family, make_cell, trainings_of
 from bench.report.study import Row, StudiedJob, Study
 from bench.report.text import Grid, count, duration, listed, markdown, memory, percent, scientific, tex
@@ -344,7 +343,7 @@ def _once(column: Sequence[MainCell]) -> bool:
 
 def _seed_notes(study: Study, rows: Sequence[MainRow]) -> list[str]:
     """Where it is known from how much trainings differ, and for which rows it is not."""
-    lines, file = [], shipped(study.experiment)
+    lines, file = [], study.noise
     if any(row.seeds > 1 for row in rows):
         lines.append(
             "How much trainings differ is estimated from the seeds of all rows together: a row's own estimate is drawn "
@@ -354,7 +353,8 @@ def _seed_notes(study: Study, rows: Sequence[MainRow]) -> list[str]:
     if file and from_file:
         lines.append(
             f"{listed([*from_file])}: one seed. How much a second training would differ comes from the noise file of "
-            f"the suite {file.suite} v{file.suite_version}, measured on {file.about}."
+            f"the suite {file.suite} v{file.suite_version}, measured on {file.about}. So one seed can tell methods "
+            "apart. It trusts the file: where a method's trainings differ more than those, a verdict comes too easily."
         )
     unknown: dict[str, dict[str, None]] = {}
     for row in rows:
@@ -363,9 +363,11 @@ def _seed_notes(study: Study, rows: Sequence[MainRow]) -> list[str]:
             unknown.setdefault(metrics, {})[row.name] = None
     for metrics, names in unknown.items():
         lines.append(
-            f"Seed variance unknown for {listed([*names])}{metrics}: with one seed, an interval does not cover how "
-            "much a second training run would differ. Such a cell is not ranked, and no difference of it is called "
-            "better or worse."
+            f"Seed variance unknown for {listed([*names])}{metrics}, of one seed. What it can tell is how the model "
+            "that was trained scores on these prompts with other noise: the interval is of that. What it cannot tell "
+            "is how much a second training would differ, and so which method is better. Such a cell is not ranked, and "
+            "no difference of it is called better or worse. More seeds tell, e.g. the same command with --seeds 0,1,2; "
+            "or a noise file does (`bench report --noise`)."
         )
     return lines
 

@@ -19,6 +19,7 @@ def watch(
     runs: list[Path],
     out: Path,
     published: bool | None,
+    noise: Path | None = None,
     *,
     wait: Callable[[float], object] = time.sleep,
     tell: Callable[[Path], object],
@@ -28,6 +29,7 @@ def watch(
     A page of an unfinished run says so, and loads itself anew every minute.
 
     Args:
+        noise: as ``render_report`` takes it.
         wait: what to do for so many seconds.
         tell: is called with the page after each drawing.
     """
@@ -35,7 +37,7 @@ def watch(
     while True:
         seen, ended = _state(runs)
         if seen != drawn:
-            render_report(runs, out, published)
+            render_report(runs, out, published, noise)
             tell(out / "index.html")
             drawn = seen
         if ended:

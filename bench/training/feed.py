@@ -112,4 +112,4 @@ class Feed:
         captions = index[::2] if stream == "preferences" else index  # one for both pictures
         assert data.latents is not None
         latents = pinned(data.latents[index], self._engine.device)
-        return latents, data.text[data.text_of[captions]].given(self._engine)
+        return latents, data.text[data.text_of[captions]].for_transformer(self._engine)

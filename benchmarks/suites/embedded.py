@@ -18,8 +18,8 @@ VARIETY = ("world_vendi",)
 
 PER_TASK, WORDS = 80, 120
 """Held-out prompts of each of GenEval's tasks, and held-out words."""
-ON_THE_WAY = 7
-"""Evaluations before a job's last draw every seventh prompt: 12 of a task and 18 words."""
+ON_THE_WAY = 10
+"""Evaluations before a job's last draw every tenth prompt: 8 of a task and 12 words."""
 
 
 def suite() -> Suite:

@@ -22,7 +22,7 @@ def suite() -> Suite:
     """The paper's seven metrics, diversity and drift: 4,230 images of SD3.5-scale models. Needs `bench assets fetch`.
 
     Size and guidance are section 3.1's, the 40 steps the default of the release's ``soar/evaluation.py``; T5 reads 256
-    tokens, as every backbone does here unless told otherwise. No reference sets a seed. DrawBench's pictures start from
+    tokens, as every backbone does here by default. No reference sets a seed. DrawBench's pictures start from
     the same noise as those of the suite ``drawbench``.
     """
     return Suite(

@@ -97,8 +97,8 @@ def render_corpus(
 def _damaged(target: Path, hashes: Path) -> Path | None:
     """The first file of a rendered corpus that is not as it was written, if one is not."""
     try:
-        kept = json.loads(hashes.read_bytes())
-        return next((target / file for file in FILES if _sha256(target / file) != kept[file]), None)
+        sums = json.loads(hashes.read_bytes())
+        return next((target / file for file in FILES if _sha256(target / file) != sums[file]), None)
     except FileNotFoundError as error:
         return Path(error.filename)
     except (ValueError, LookupError, TypeError, RecursionError):

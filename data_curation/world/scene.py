@@ -18,7 +18,7 @@ SIZE = 64
 
 
 @dataclass(frozen=True)
-class Prompt:
+class ScenePrompt:
     """A caption and what must be true of its picture, in GenEval's metadata form.
 
     ``include`` clauses are ``{"class", "count", "color"?, "position"? = (relation, index of the target clause)}``,
@@ -68,7 +68,7 @@ class Scene:
     prompt has no word.
     """
 
-    prompt: Prompt
+    prompt: ScenePrompt
     things: tuple[Thing, ...]
     style: float
     ground_hue: float
@@ -76,17 +76,17 @@ class Scene:
 
 
 @cache
-def all_prompts(tag: str) -> tuple[Prompt, ...]:
+def all_prompts(tag: str) -> tuple[ScenePrompt, ...]:
     """Every prompt of a GenEval task (or ``"sign"``), in a fixed order.
 
     Raises:
         ValueError: there is no such task.
     """
     if tag == "sign":
-        return tuple(Prompt(f'a sign saying "{word}"', tag, word=word) for word in V.TRAIN_WORDS + V.TEST_WORDS)
+        return tuple(ScenePrompt(f'a sign saying "{word}"', tag, word=word) for word in V.TRAIN_WORDS + V.TEST_WORDS)
     if tag not in _CLAUSES:
         raise ValueError(f"unknown task {tag!r}; tasks are {', '.join((*V.TASKS, 'sign'))}")
-    return tuple(Prompt(_text(clauses), tag, clauses, _exclude(clauses)) for clauses in _CLAUSES[tag]())
+    return tuple(ScenePrompt(_text(clauses), tag, clauses, _exclude(clauses)) for clauses in _CLAUSES[tag]())
 
 
 Clauses = tuple[dict[str, Any], ...]
@@ -180,7 +180,7 @@ class TrainingPrompts:
         self._weights = np.array([TASK_WEIGHTS[tag] for tag in self._tags])
         self.prompts = {tag: [p for p in all_prompts(tag) if not p.held_out] for tag in self._tags}
 
-    def draw(self, rng: np.random.Generator) -> Prompt:
+    def draw(self, rng: np.random.Generator) -> ScenePrompt:
         prompts = self.prompts[self._tags[rng.choice(len(self._tags), p=self._weights)]]
         return prompts[rng.integers(len(prompts))]
 
@@ -205,7 +205,7 @@ _SLANT = 0.5
 """Greatest offset across a relation, as a share of the offset along it: left is left, and never as much above."""
 
 
-def _layout(prompt: Prompt) -> list[_Spot]:
+def _layout(prompt: ScenePrompt) -> list[_Spot]:
     """Where things stand before they move.
 
     Captions that join two things with "and" name them in reading order: left first.
@@ -235,7 +235,7 @@ def _away(radius: float) -> float:
     return 27.0 - radius
 
 
-def compose(prompt: Prompt, rng: np.random.Generator, style: float | None = None) -> Scene:
+def compose(prompt: ScenePrompt, rng: np.random.Generator, style: float | None = None) -> Scene:
     """Fill in what the caption leaves open: colours, positions within the layout, style.
 
     Things move together and apart, in a good style less than in a bad one, and never so far that they touch, leave
@@ -270,7 +270,7 @@ def compose(prompt: Prompt, rng: np.random.Generator, style: float | None = None
         reach *= 0.9
 
 
-def _is_true(prompt: Prompt, things: list[Thing]) -> bool:
+def _is_true(prompt: ScenePrompt, things: list[Thing]) -> bool:
     """True if things are whole and apart, and stand as the caption says."""
     if not all(_is_inside(thing) for thing in things):
         return False

@@ -62,7 +62,7 @@ def test_a_sampler_casts_each_weight_once(tiny_pipeline):
 
 def test_a_condition_is_given_in_the_precision_that_the_transformer_takes(tiny_pipeline):
     condition = TextCondition(torch.randn(2, 3, 4), torch.randn(2, 4))
-    given = condition.given(Engine(dtype=torch.bfloat16))
+    given = condition.for_transformer(Engine(dtype=torch.bfloat16))
     assert given.prompt_embeds.dtype == torch.bfloat16 and given.pooled_prompt_embeds.dtype == torch.float32
     assert torch.equal(given.prompt_embeds, condition.prompt_embeds.bfloat16())
-    assert torch.equal(condition.given(Engine()).prompt_embeds, condition.prompt_embeds)
+    assert torch.equal(condition.for_transformer(Engine()).prompt_embeds, condition.prompt_embeds)

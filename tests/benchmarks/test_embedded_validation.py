@@ -36,12 +36,12 @@ def test_the_test_suite_has_eighty_held_out_prompts_of_each_task_and_120_words()
     assert {p.text for p in variety.prompts} <= {p.text for p in scenes.prompts} and variety.repeats == 4
 
 
-def test_on_the_way_twelve_prompts_of_each_task_are_drawn():
+def test_on_the_way_eight_prompts_of_each_task_are_drawn():
     suite = embedded.suite()
     signs, scenes, variety = suite.part().prompt_sets
-    assert Counter(p.group for p in scenes.prompts) == dict.fromkeys(V.TASKS, 12) and len(signs.prompts) == 18
+    assert Counter(p.group for p in scenes.prompts) == dict.fromkeys(V.TASKS, 8) and len(signs.prompts) == 12
     assert Counter(p.group for p in variety.prompts) == dict.fromkeys(V.TASKS, 1)
-    assert (suite.images(), suite.part().images()) == (696, 114)
+    assert (suite.images(), suite.part().images()) == (696, 84)
 
 
 def test_facts_are_the_scenes_own():

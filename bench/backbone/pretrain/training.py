@@ -112,18 +112,18 @@ def train(
     full = {"stage": stage, "seed": seed, "ema": ema, **asdict(schedule), **identity}
     step, spent, log, sums = 0, 0.0, cast(list[dict[str, float]], []), cast(dict[str, float], {})
     if state.exists():
-        found = saved.load(state, "delete it to start the stage again")
-        other = sorted(key for key in full | found["identity"] if full.get(key) != found["identity"].get(key))
+        earlier = saved.load(state, "delete it to start the stage again")
+        other = sorted(key for key in full | earlier["identity"] if full.get(key) != earlier["identity"].get(key))
         if other:
             raise BenchError(
                 f"{state} is of a training with another {', '.join(other)}; "
                 "delete it to train anew, or give another folder with --out"
             )
-        model.load_state_dict(found["model"])
-        optimizer.load_state_dict(found["optimizer"])
+        model.load_state_dict(earlier["model"])
+        optimizer.load_state_dict(earlier["optimizer"])
         if average is not None:
-            average.load_state_dict(found["average"])
-        step, spent, log, sums = found["step"], found["seconds"], found["log"], found["sums"]
+            average.load_state_dict(earlier["average"])
+        step, spent, log, sums = earlier["step"], earlier["seconds"], earlier["log"], earlier["sums"]
     last_save = tick = time.monotonic()
     while step < schedule.steps:
         for group in optimizer.param_groups:
@@ -146,11 +146,11 @@ def train(
             sums = {}
             print(log[-1], flush=True)
         if now - last_save >= SAVE_EVERY or step == schedule.steps:
-            kept = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+            weights = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
             if average is not None:
-                kept["average"] = average.state_dict()
+                weights["average"] = average.state_dict()
             saved.save(
-                whole(kept) | {"identity": full, "step": step, "seconds": spent, "log": log, "sums": sums}, state
+                whole(weights) | {"identity": full, "step": step, "seconds": spent, "log": log, "sums": sums}, state
             )
             last_save = tick = time.monotonic()
     return (model if average is None else cast(M, average.module)), log

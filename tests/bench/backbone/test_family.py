@@ -66,6 +66,8 @@ def test_a_family_that_nothing_reads(sd3: Path) -> None:
 
 def test_no_pipeline_folder(tmp_path: Path) -> None:
     assert "is no diffusers pipeline folder: model_index.json is not there" in _line(tmp_path)
+    (tmp_path / "model_index.json").write_text("{}")
+    assert "names no pipeline class (_class_name) in model_index.json; the harness trains SD3" in _line(tmp_path)
     (tmp_path / "model_index.json").write_text("{")
     assert "is damaged" in _line(tmp_path)
     (tmp_path / "model_index.json").write_text("[]")

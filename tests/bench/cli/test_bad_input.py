@@ -246,6 +246,38 @@ def test_a_machine_without_gpus_starts_no_hundreds_of_processes(monkeypatch: pyt
             one_line(bench(*command, "--launcher", "accelerate", "--processes", value), "processes")
 
 
+UNREAD = {
+    "run --processes 2": "--launcher local does not read --processes; take --launcher accelerate or slurm, or leave",
+    "run --minutes 5": "--launcher local does not read --minutes; take --launcher slurm, or leave",
+    "run --no-wait": "--launcher local does not read --wait",
+    "run --launcher accelerate --partition gpu": "--launcher accelerate does not read --partition; take",
+    "run --sbatch qos=high": "--launcher local does not read --sbatch",
+    "tune --methods sft --gpus-per-node 8": "--launcher local does not read --gpus-per-node",
+    "run --launch-file a-file": "--launcher local reads no --launch-file",
+    "evaluate tiny-sd3 --processes 2": "--launcher local does not read --processes; take --launcher accelerate, or",
+    "run --gpus 8": "--gpus is an assumption of --dry-run alone; add --dry-run, or leave --gpus out",
+    "run --peak-tflops 100": "--peak-tflops is an assumption of --dry-run",
+    "evaluate tiny-sd3 --pairs a-folder": "--pairs says on which pairs probes are read; add --probes",
+    "evaluate tiny-sd3 --all-pairs": "--all-pairs says on which pairs probes are read; add --probes",
+    "evaluate tiny-sd3 --probes --pass score": "--pass score works on images alone, and probes read a model",
+    "score a-folder --metrics ,": "--metrics takes names with commas between, not ','",
+    "run --methods ,,": "--methods takes names with commas between",
+}
+
+
+@pytest.mark.parametrize("command", UNREAD)
+def test_an_option_that_would_change_nothing_is_refused(command: str) -> None:
+    assert UNREAD[command] in one_line(bench(*command.split()))
+
+
+def test_a_plan_takes_the_launcher_that_will_run_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    planned: list[int] = []
+    monkeypatch.setattr("bench.rehearsal.ask.memory_of", lambda *arguments: None)
+    monkeypatch.setattr("bench.plan.show.print_plan", lambda *places, gpus, **others: planned.append(gpus))
+    options = ("--dry-run", "--gpus", "4", "--launcher", "slurm", "--partition", "gpu", "--processes", "2")
+    assert bench("run", *options).exit_code == 0 and planned == [4]
+
+
 NO_FOLDERS = ("a-file", "a-file/x", "loop", "loop/x", "x" * 300, "y/" * 3000, "", "nowhere/x", "nowhere")
 FOLDER_OPTIONS = {
     "run": ("--cache", "--runs", "--reports"),
@@ -302,7 +334,7 @@ def test_a_place_to_read_from_is_what_it_has_to_be(command: str) -> None:
 @pytest.mark.parametrize("name", ["../../x", "/x", "a/b", ".x", "x" * 101, "a b", "-x", "a\nb", "\x1b[31m", "\udcff"])
 def test_the_name_of_a_run_leads_nowhere(name: str, tmp_path: Path) -> None:
     for command in (["run"], ["tune", "--methods", "sft"], ["evaluate", "tiny-sd3"]):
-        one_line(bench(*command, f"--name={name}"))
+        one_line(bench(*command, f"--name={name}"), "holds letters, digits|at most 100 characters|no record can hold")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a-file", "a-folder", "loop", "nowhere"]
 
 

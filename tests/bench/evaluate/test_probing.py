@@ -101,6 +101,14 @@ def test_without_pairs_scores_go_on(bench: Bench, what: str, options: dict[str, 
     assert all("score" in line["scores"]["brightness"] for line in records.read_lines(samples))
 
 
+def test_a_row_that_no_probe_reads_says_so(bench: Bench) -> None:
+    run = bench.train(name="run")
+    outcome = bench.evaluate(run / "base", solver=("heun", "euler"))
+    (row,) = (path.parents[4].name for path in outcome.folder.rglob("half/probes.jsonl"))
+    assert row.endswith("--euler")
+    assert "base, heun: no measures of exposure bias: they follow plain Euler steps alone" in bench.said
+
+
 def test_a_run_whose_methods_saw_every_pair_is_said(bench: Bench) -> None:
     run = bench.train(name="run", holdout=None)
     outcome = bench.evaluate(run / "sft--half--s0")

@@ -24,6 +24,7 @@ from bench.cli import main
 from bench.errors import BenchError
 from bench.experiment.config import ExperimentConfig, method_config, read_experiment
 from bench.experiment.run import Workspace
+from bench.experiment.tuned import Tuned, prompt_key, to_toml
 from bench.flops import transformer_cost
 from bench.method import MethodConfig, Needs, PostTrainingMethod
 from bench.plan import disk, machine, memory, plan_experiment, probe, show, work
@@ -415,6 +416,37 @@ def test_a_row_that_cannot_be_planned_leaves_the_others(absent, monkeypatch, tmp
     plan = plan_experiment(config, Workspace(tmp_path, tmp_path), Assumptions())
     assert [job.problem for job in plan.jobs] == ["", "a step could not be tried: no"]
     assert plan.jobs[0].steps > 0
+
+
+REFUSED = {
+    "tuned on a prompt of the suite": ["--tuned", "tuned.toml"],
+    "a prompt twice": ["twice.toml"],
+    "no such setting": ["--set", "sft.lrr=1e-3"],
+    "a reward that needs facts": ["--methods", "flow_grpo", "--reward", "world_geneval"],
+}
+
+
+@pytest.mark.parametrize("arguments", REFUSED.values(), ids=REFUSED)
+def test_a_dry_run_refuses_what_a_run_refuses_in_the_same_line(monkeypatch, tmp_path, arguments):
+    monkeypatch.chdir(tmp_path)
+    tested = registry.load("suites", "smoke")().texts()[0]
+    tuned = Tuned(
+        trials=1, suite="other", objective="o", seed=9, budget="b", backbone="tiny-sd3", corpus="world", subsets=(),
+        prompts=(prompt_key(tested),),
+    )  # fmt: skip
+    Path("tuned.toml").write_text(to_toml(tuned))
+    Path("prompts.txt").write_text("a dog\na dog\n")
+    Path("twice.toml").write_text('prompts = "prompts.txt"\n')
+    command = ["run", "--methods", "sft", "--suite", "smoke", "--quiet", *arguments]
+    said = [CliRunner().invoke(main, [*command, *more], catch_exceptions=False) for more in ([], ["--dry-run"])]
+    assert [(each.exit_code, len(each.output.splitlines())) for each in said] == [(1, 1), (1, 1)]
+    assert said[0].output == said[1].output and said[0].output.startswith("bench: ")
+    assert not Path("runs").exists()
+
+
+def test_a_suite_whose_prompts_are_not_here_is_planned_without_evaluations(absent, tmp_path):
+    it = work.Work(read_experiment(EXPERIMENTS / "paper_main.toml", {}), tmp_path, Assumptions())
+    assert it.suite is None and it.evaluation_flops(1) is None and "suite: " in it.problems[0]
 
 
 @pytest.mark.parametrize(

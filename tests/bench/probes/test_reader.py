@@ -67,6 +67,14 @@ def test_an_evaluation_that_is_too_short_affords_none() -> None:
     assert affordable(suite(1, steps=2), routine_probing(suite(1, steps=2), 3.0, silent)) == 0
 
 
+def test_the_page_says_how_many_pairs_the_embedded_suite_pays_for() -> None:
+    whole = registry.load("suites", "embedded")()
+    pairs = affordable(whole, routine_probing(whole, 3.0, silent), 4)
+    page = (Path(__file__).parents[3] / "docs/exposure-bias.md").read_text(encoding="utf-8")
+    assert f"allows: {pairs} in the embedded suite with four evaluations, whose pictures take 9,480 forwards" in page
+    assert whole.images(4) / 4 * whole.sampler.steps * 2 == 9_480
+
+
 class Broken(Probe):
     """No number on its second pair."""
 

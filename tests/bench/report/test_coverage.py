@@ -100,6 +100,15 @@ def test_prompts_like_these_are_covered_at_the_stated_rate(metric: str, seeds: i
     assert LOW - ERROR < covered < HIGH + ERROR
 
 
+def test_prompts_like_these_are_no_wider_where_methods_do_not_differ_by_prompt() -> None:
+    """Both variances are then of one quantity, and so agree in the mean. The wider one was a seventh too large."""
+    world = World(FILE.metrics[BINARY], np.random.default_rng(1))
+    world.method[:] = 0.0
+    found = [world.compared(1) for _ in range(REPETITIONS)]
+    like, this = (np.mean([getattr(d, name).value for d in found]) for name in ("like_variance", "variance"))
+    assert 0.92 < like / this < 1.06
+
+
 @pytest.mark.parametrize("seeds", [3, 6])
 def test_a_difference_that_power_promises_is_seen_about_as_often(seeds: int) -> None:
     """The promise is for two methods that do not differ by prompt; six rows moderate as many would."""

@@ -14,6 +14,7 @@ from fake_run import FakeRun
 from matplotlib.axes import Axes
 from page_text import page_text
 
+from bench.errors import BenchError
 from bench.report import render_report
 from bench.report.exposure import Exposure, Key, Line, Measure, exposure, exposure_csv, grids, notes, sentences
 from bench.report.exposure_plots import against_level, over_budget
@@ -122,6 +123,14 @@ def test_the_sentences_say_who_reduced_what_and_what_it_trained_on(run: FakeRun)
     assert without.rows[1][2].endswith("↓ †") and without.rows[0][3].endswith("↑")
 
 
+def test_a_change_from_nearly_no_bias_is_said_in_numbers(run: FakeRun) -> None:
+    """Of a base that is nearly right, per cent would be thousands."""
+    trained(run, "soar", lambda p, s, pair: of_base(p, s, pair) * 11)
+    said = next(line for line in sentences(read(run)) if line.startswith("Slowness"))
+    base = measure(read(run).last[0], "slowness", 1.0).base
+    assert said.endswith(f"farther are soar from {base:.2g} to {11 * base:.2g}.") and "%" not in said
+
+
 def test_readings_after_other_numbers_of_steps_are_measures_of_their_own(run: FakeRun) -> None:
     """One step from 1 and from 1/2, and two from 1: at the level 1/4 two readings, on two lines."""
     trained(run, "soar", of_base)
@@ -204,6 +213,59 @@ def test_means_are_drawn_over_the_budget_from_the_base_on(run: FakeRun) -> None:
     assert shares == pytest.approx([0, *study.fractions], abs=0.05) and means == pytest.approx([0, -1, -2, -3])
     assert panels["Slowness"].get_ylabel() == "difference to the base"
     assert panels["Length"].get_ylabel() == "ratio to the base, less 1"
+
+
+def test_a_measure_at_low_levels_alone_has_an_empty_panel(run: FakeRun) -> None:
+    """As after four steps: the only level that several steps lead to is the last, of a weighted measure."""
+    trained(run, "soar", of_base)
+    for path in run.folder.rglob("probes.jsonl"):
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        low = [row | {"sigma": 0.01} for row in rows if row["probe"] == "one_step_gap" and row["sigma"] == 0.25]
+        others = [row for row in rows if row["probe"] != "one_step_gap"]
+        run.lines(path.relative_to(run.folder).as_posix(), others + low)
+    drawn = against_level(read_study([run.folder]), read(run))
+    panels = {axis.get_title(): lines_of(axis) for axis in drawn.axes if axis.get_visible()}
+    assert panels["Gap"] == [] and len(panels["Slowness"]) == 1
+
+
+def test_readings_without_a_value_make_no_section(run: FakeRun, tmp_path: Path) -> None:
+    trained(run, "soar", of_base)
+    for path in run.folder.rglob("probes.jsonl"):
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        errors = [{k: v for k, v in row.items() if k != "value"} | {"error": "not a finite number"} for row in rows]
+        run.lines(path.relative_to(run.folder).as_posix(), errors)
+    assert exposure(read_study([run.folder])) is None
+
+
+LINE = {"v": 1, "probe": "slowness", "version": 1, "part": "held_out", "guidance": 1.0, "pair": 0, "start": 1.0,
+        "sigma": 0.5, "steps": 1, "value": 1.0}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("probes.json", "[]", "probes.json is not a record"),
+        ("probes.json", '{"v": 9}', "probes.json is not a record this version reads"),
+        ("probes.json", '{"v": 1}', "probes.json is not a record this version reads .pairs: field required"),
+        ("probes.jsonl", '{"probe": 7}\n', "probes.jsonl is not a record this version reads"),
+        (
+            "probes.jsonl",
+            "",
+            "probes.jsonl does not fit the probes.json beside it, which names probes, and there are no",
+        ),
+        ("probes.jsonl", json.dumps(LINE | {"value": "x"}) + "\n", "probes.jsonl is not a record this version reads"),
+        ("probes.jsonl", json.dumps(LINE | {"sigma": None}) + "\n", "its value is of no pair or no level"),
+        ("probes.jsonl", json.dumps(LINE | {"probe": "strange"}) + "\n", "which does not name the probe strange"),
+        ("probes.jsonl", json.dumps(LINE | {"check": "0"}) + "\n", "delete it and the probes.json beside it"),
+    ],
+)
+@pytest.mark.parametrize("of", ["base", "soar"])
+def test_damaged_readings_end_in_one_line(run: FakeRun, of: str, name: str, text: str, says: str) -> None:
+    trained(run, "soar", of_base)
+    for path in run.folder.glob(f"{of}*/**/{name}"):
+        path.write_text(text)
+    with pytest.raises(BenchError, match=says):
+        exposure(read_study([run.folder]))
 
 
 def test_readings_of_other_pairs_are_left_out_by_name(run: FakeRun) -> None:

@@ -6,14 +6,16 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from fake_run import FakeRun
 
+from bench import records
 from bench.cli import main
 from bench.errors import BenchError
 from bench.records.schema import ExperimentRecord
 from bench.report import power
 from bench.report.intervals import smallest
 from bench.report.power import Costs, Design
-from bench.report.seed_noise import MetricNoise, check, of_metric
+from bench.report.seed_noise import MetricNoise, given, of_metric
 from bench.report.study import read_study
 
 NOISE = MetricNoise(
@@ -72,14 +74,15 @@ def test_components_of_a_run_are_those_of_its_rows(ranked) -> None:
 
 
 def test_one_seed_has_no_components(run) -> None:
-    with pytest.raises(BenchError, match="no row of these runs has two finished seeds"):
+    with pytest.raises(BenchError, match="no two rows of these runs have two finished seeds each"):
         power.measure([read_study([run.folder])])
 
 
-def test_a_noise_file_of_another_suite_version_or_backbone_is_refused(ranked) -> None:
+def test_a_noise_file_of_another_suite_version_or_backbone_is_refused(ranked, tmp_path: Path) -> None:
     study = read_study([ranked.folder])
-    file = power.measure([study])
-    check(file, study.experiment)
+    file, path = power.measure([study]), tmp_path / "mine.json"
+    records.write_record(path, file)
+    assert given(path, study.experiment) == file
     for key, value, said in (
         ("suite", "other", "suite embedded, not other"),
         ("version", 2, "version of the suite 1, not 2"),
@@ -88,7 +91,7 @@ def test_a_noise_file_of_another_suite_version_or_backbone_is_refused(ranked) ->
         other = study.experiment.model_dump()
         (other if key == "backbone_hash" else other["suite"]).update({"name" if key == "suite" else key: value})
         with pytest.raises(BenchError, match=said):
-            check(file, ExperimentRecord.model_validate(other))
+            given(path, ExperimentRecord.model_validate(other))
     assert of_metric(file, "geneval", 1) is not None
     assert of_metric(file, "geneval", 2) is None and of_metric(None, "geneval", 1) is None
 
@@ -103,4 +106,40 @@ def test_the_commands_say_what_it_takes_and_write_the_file(ranked, tmp_path: Pat
     target = tmp_path / "noise.json"
     done = CliRunner().invoke(main, ["noise", str(ranked.folder), "--out", str(target)])
     assert done.exit_code == 0 and target.is_file()
-    assert "measured on ranked (6 trainings of 3 rows)" in done.output
+    assert "measured on ranked (6 trainings of 3 rows)" in done.output and "one picture" not in done.output
+
+
+def test_noise_of_one_picture_a_prompt_is_said_to_count_as_prompts(tmp_path: Path) -> None:
+    run = FakeRun(tmp_path / "once", repeats=1)
+    run.base()
+    command = ["noise", str(run.folder), "--out", str(tmp_path / "noise.json")]
+    for seed in (0, 1):
+        run.job("alpha", 0.1, seed=seed)
+    done = CliRunner().invoke(main, command)  # one row does not say how rows differ
+    assert done.exit_code == 1 and "run two methods or more with more seeds, e.g. --methods sft,soar" in done.output
+    for seed in (0, 1):
+        run.job("beta", 0.2, seed=seed)
+    done = CliRunner().invoke(main, command)
+    assert done.exit_code == 0, done.output
+    said = done.output.splitlines()[1]
+    assert (
+        said.startswith("GenEval, OCR, ClipScore and Aesthetic: one picture a prompt")
+        and "draws each prompt twice" in said
+    )
+
+
+def test_a_report_of_one_seed_takes_a_noise_file_of_the_user_s(run, ranked, tmp_path: Path) -> None:
+    mine, table = tmp_path / "mine.json", Path("main_results.md")
+    assert CliRunner().invoke(main, ["noise", str(ranked.folder), "--out", str(mine)]).exit_code == 0
+    for name, more in (("without", []), ("with", ["--noise", str(mine)])):
+        done = CliRunner().invoke(main, ["report", str(run.folder), "--out", str(tmp_path / name), *more])
+        assert done.exit_code == 0, done.output
+    without, known = ((tmp_path / name / table).read_text() for name in ("without", "with"))
+    assert "Seed variance unknown" in without and "noise file of the suite" not in without
+    assert "Seed variance unknown" not in known
+    assert "comes from the noise file of the suite embedded v1, measured on ranked (6 trainings of 3 rows)" in known
+    records.write_json(mine, records.read_json(mine) | {"suite": "other"})
+    done = CliRunner().invoke(main, ["report", str(run.folder), "--noise", str(mine)])
+    assert done.exit_code == 1 and "mine.json is of the suite other, not embedded; make one with" in done.output
+    done = CliRunner().invoke(main, ["report", "--published", "--noise", str(mine)])
+    assert done.exit_code == 1 and "name a run folder" in done.output

@@ -112,6 +112,32 @@ def test_two_groups_of_seeds_of_one_method_say_how_often_luck_looks_like_a_resul
     assert said in page_text(tmp_path / "out")
 
 
+def test_twelve_seeds_of_one_method_alone_are_compared_six_against_six(make_run, tmp_path):
+    """Nothing else is in the run, and the seeds differ by as much as the fake run's pictures do."""
+    run = make_run("aa")
+    for seed in range(12):
+        run.job("alpha", 0.1 if seed < 6 else 0.4, seed=seed, fractions=[1.0])
+    render_report([run.folder], tmp_path / "out")
+    rows = [*csv.DictReader((tmp_path / "out" / "same_method.csv").open())]
+    study = read_study([run.folder])
+    assert [row["metric"] for row in rows] == [metric.name for metric in study.metrics]
+    for row in rows:
+        assert (row["method"], row["seeds_of_each"], row["comparisons"]) == ("alpha", "6", "39")
+        # the first six seeds are 0.3 lower, which no other way to part them shows as well
+        assert float(row["difference"]) == pytest.approx(-0.3, abs=0.03) and row["excludes_zero"] == "1"
+        assert float(row["low"]) < float(row["difference"]) < float(row["high"]) and 1 <= int(row["verdicts"]) < 20
+    text = (tmp_path / "out" / "same_method.md").read_text()
+    assert "6 against 6" in text and f"All rows: GenEval {rows[0]['verdicts']} of 39" in text
+    assert "(a verdict)" in text and "The nominal rate is 5" in text
+
+
+def test_three_seeds_leave_no_such_table(make_run, tmp_path):
+    run = make_run("three")
+    for seed in range(3):
+        run.job("alpha", 0.1, seed=seed)
+    assert not {path.name for path in render_report([run.folder], tmp_path / "out")} & {"same_method.md"}
+
+
 def test_one_seed_of_each_method_says_nothing_of_luck(sections):
     study, found = sections
     assert {rate.comparisons for rate in same_method(study).values()} == {0}

@@ -83,6 +83,8 @@ def test_scores_of_another_version_do_not_count(run: Any) -> None:
         ("base/evaluations/0/samples.jsonl", '{"v": 1\n', "samples.jsonl:1 is damaged"),
         ("base/evaluations/0/samples.jsonl", '{"v": 1}\n', "samples.jsonl is not a record"),
         ("alpha--pretty--s0/meter.jsonl", "[]\n", "meter.jsonl:1 lacks one of"),
+        ("alpha--pretty--s0/meter.jsonl", "", "meter.jsonl ends before the step 9 of the job's last evaluation"),
+        ("alpha--pretty--s0/meter.jsonl", '{"v": 1, "step": 8, "flops": 5}\n', "meter.jsonl ends before the step 9"),
     ],
 )
 def test_damaged_records_end_in_one_line(run: Any, path: str, text: str, says: str) -> None:
@@ -90,6 +92,13 @@ def test_damaged_records_end_in_one_line(run: Any, path: str, text: str, says: s
     with pytest.raises(BenchError, match=says) as caught:
         read_study([run.folder])
     assert "\n" not in str(caught.value)
+
+
+def test_a_job_that_goes_on_may_be_evaluated_ahead_of_its_meter(run: Any) -> None:
+    job = run.folder / "alpha--pretty--s0"
+    (job / "meter.jsonl").write_text("")  # as after a kill, where the log was cut back to the checkpoint
+    (job / "status.json").write_text('{"v": 1, "status": "started", "reason": null}')
+    assert read_study([run.folder]).jobs[0].status == "started"
 
 
 def test_a_folder_that_is_no_run(tmp_path: Any) -> None:

@@ -18,7 +18,8 @@ from PIL import Image
 
 from bench import records
 from bench.report import is_of_a_report, plots, render_report
-from bench.report.plots import TILE_GREY, samples_image, samples_parts
+from bench.report.plots import TILE_GREY, dynamics, samples_image, samples_parts
+from bench.report.stats import make_cell
 from bench.report.study import read_study
 
 FILES = {
@@ -145,6 +146,28 @@ def test_a_curve_compares_the_prompts_that_all_its_points_have(make_run: Callabl
             scores.append(sample["scores"]["ocr"]["score"])
     (last,) = (p for p in points if p["metric"] == "ocr" and p["fraction"] == "1.0")
     assert float(last["mean"]) == pytest.approx(np.mean(scores))
+
+
+def test_a_curve_s_intervals_are_for_the_whole_prompt_list(make_run: Callable[..., Any]) -> None:
+    """Every third of four scenes a task is a half of them, and of six words a third."""
+    run = make_run()
+    run.draw_a_part(3)
+    for seed in (0, 1):
+        run.job("alpha", 0.1, seed=seed)
+    study = read_study([run.folder])
+    part = study.of_every_evaluation()
+    assert [study.listed(metric) for metric in study.metrics] == [1.0] * 4
+    assert [part.listed(metric) for metric in part.metrics] == pytest.approx([1 / 2, 1 / 3, 1 / 2, 1 / 2])
+    wider = []
+    for metric in part.metrics:
+        for point in dynamics(part)["pretty", "alpha", metric.name]:
+            found = point.cell.estimate
+            assert found is not None and found.listed == part.listed(metric)
+            jobs = part.start if point.fraction == 0 else part.rows("pretty")[0].jobs
+            alone = make_cell(jobs, point.fraction, metric).estimate  # as if these were all the prompts there are
+            assert alone is not None
+            wider.append(found.high - found.low - (alone.high - alone.low))
+    assert min(wider) > -1e-12 and max(wider) > 0.01  # other prompts may add nothing, and take nothing away
 
 
 def test_several_runs_make_one_report(run: Any, make_run: Callable[..., Any], tmp_path: Path) -> None:

@@ -87,6 +87,7 @@ def test_with_one_seed_nothing_is_called_better_or_best(run: Any, tmp_path: Path
     for name in ("main_results.md", "main_results.tex", "index.html"):
         told = (tmp_path / "out" / name).read_text().replace(r"\_", "_")
         assert "Seed variance unknown for alpha on pretty, beta_long on pretty and gamma on pretty" in told, name
+        assert "and so which method is better" in told and "the same command with --seeds 0,1,2" in told, name
 
 
 def test_a_row_of_one_seed_stands_beside_the_ranking(ranked: Any, tmp_path: Path) -> None:
@@ -95,7 +96,7 @@ def test_a_row_of_one_seed_stands_beside_the_ranking(ranked: Any, tmp_path: Path
     text = (tmp_path / "out/main_results.md").read_text()
     assert "**" not in "".join(line_of(text, "lone"))
     assert line_of(text, "gamma")[3].startswith("**")
-    assert "Seed variance unknown for lone on pretty:" in text
+    assert "Seed variance unknown for lone on pretty, of one seed. What it can tell is how the model" in text
     page = page_text(tmp_path / "out").split('class="main"')[1].split("</table>")[0]
     lines = re.findall(r'<tr class="method"[^>]*>(.*?)</tr>', page, re.S)
     assert [line.count("▲") for line in lines] == [4, 4, 4, 0]
