@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from bench.experiment.config import ExperimentConfig
+from bench.experiment.config import ExperimentConfig, rows_at_once
 from bench.experiment.recipe import recipe
 from bench.machine.engine import Sharding
 from bench.plan.estimates import Assumptions
@@ -30,6 +30,7 @@ def stages_of(config: ExperimentConfig, cache: Path, setting: Setting) -> list[S
     """
     work = Work(config, cache, Assumptions(gpus=setting.processes))
     architecture = work.architecture
+    setting = replace(setting, micro_batch=rows_at_once(config, architecture.scale))  # as a run takes it
     sampler = work.suite.sampler if work.suite else Sampler(STEPS, GUIDANCE, architecture.resolution)
     stages = []
     for row in config.methods:

@@ -13,11 +13,12 @@ from click.testing import CliRunner
 from bench import registry
 from bench.check.world import TRANSFORMER, VAE
 from bench.cli import main
-from bench.experiment.config import ExperimentConfig, read_experiment
+from bench.experiment.config import RELEASED_ROWS, ExperimentConfig, read_experiment, rows_at_once
 from bench.machine.engine import REPLICATION
 from bench.rehearsal import answers
 from bench.rehearsal.ask import rehearsed
 from bench.rehearsal.results import PARTS, Rehearsal, Setting, setting_of
+from bench.rehearsal.stages import stages_of
 
 pytestmark = pytest.mark.skipif(answers.why_not() is not None, reason=str(answers.why_not()))
 
@@ -80,6 +81,26 @@ MIX_UPS = {
     + "\n    def load_state_dict(self, state):\n        self.memory = state['memory']\n",
 }
 """A method for each, and the comment behind the line that mixes up."""
+
+LOST_THREADS = {
+    # A process alone on one GPU gets the device "cuda" from accelerate, and a thread chooses its GPU by number.
+    "no number": """
+usual = Engine.__init__
+
+def __init__(self, **options):
+    usual(self, **options)
+    self.device = torch.device("cuda")
+
+Engine.__init__ = __init__
+""",
+    # A thread that chooses none works on the first GPU, on every process.
+    "no choice": """
+from concurrent.futures import ThreadPoolExecutor
+
+Engine.thread = lambda self, name: ThreadPoolExecutor(1, name)
+""",
+}
+"""Faults of the harness itself, as the file of a method brings them in."""
 
 
 @dataclass(frozen=True)
@@ -158,6 +179,19 @@ def test_a_mix_up_is_found_at_its_line(alone: dict[str, Rehearsal], name: str) -
     assert f"{name}.py:{line}" in alone[name].problem
 
 
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [("no number", "A thread initializer failed"), ("no choice", "before it chose its GPU with torch.cuda.set_device")],
+)
+def test_a_thread_without_its_gpu_is_found(world: World, name: str, found: str) -> None:
+    path = world.folder / f"{name.replace(' ', '_')}.py"
+    fault = "import torch\nfrom bench.machine.engine import Engine\n" + LOST_THREADS[name]
+    path.write_text(fault + HEAD + TAIL, encoding="utf-8")
+    done = world.rehearse(world.config(str(path)))[path.stem]
+    assert found in done.problem
+    assert done.problem.startswith("bench/")
+
+
 def test_memory_is_that_of_pencil_and_paper(alone: dict[str, Rehearsal]) -> None:
     sft = alone["sft"]
     step, setup = sft.part("step"), sft.part("setup")
@@ -226,6 +260,12 @@ def test_a_machine_without_rehearsals_says_so_in_one_line(world: World, monkeypa
 def test_more_processes_than_prompts_are_refused_by_the_job(world: World) -> None:
     few = world.config("flow_grpo", settings=("flow_grpo.prompts=2", "flow_grpo.group_size=2"))
     assert "2 prompts cannot be shared by 3 processes" in world.rehearse(few, processes=3)["flow_grpo"].problem
+
+
+def test_a_micro_batch_that_nobody_names_is_that_of_a_run(world: World) -> None:
+    config = world.config("sft", micro_batch=None)
+    stage = stages_of(config, world.folder / "cache", setting_of(config, 1))[0]
+    assert stage.setting.micro_batch == rows_at_once(config, "full") == RELEASED_ROWS
 
 
 def test_settings_are_the_experiment_s(world: World) -> None:
