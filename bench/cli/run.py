@@ -92,8 +92,12 @@ def run(
     from bench.launch.settings import read_settings
     from bench.machine.progress import Progress
 
-    machine = read_settings(launch_file, launching, sbatch)
-    outcome = launch(launcher, config, Workspace(cache, runs), machine, Progress(quiet=quiet))
+    machine, progress = read_settings(launch_file, launching, sbatch), Progress(quiet=quiet)
+    if config.micro_batch == "auto":
+        from bench.cli.rows import fitted
+
+        config = fitted(config, launcher, machine, cache, runs, progress.say)
+    outcome = launch(launcher, config, Workspace(cache, runs), machine, progress)
     if outcome is None:  # handed to a cluster and not waited for
         return
     from bench.report import render_report  # here, since plotting takes memory that training may want

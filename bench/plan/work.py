@@ -99,7 +99,7 @@ class Work:
         config = self.config
         try:
             made = recipe(config, row, self.architecture.scale)
-            stages = [self._stage(stage) for stage in made.stages]
+            stages = [self._stage(stage, row) for stage in made.stages]
         except BenchError as error:
             problem = str(error)
             return lambda job: JobPlan(job.name, problem=problem)
@@ -133,9 +133,9 @@ class Work:
 
         return planned
 
-    def _stage(self, stage: Stage) -> _Stage:
+    def _stage(self, stage: Stage, row: str) -> _Stage:
         config, architecture = self.config, self.architecture
-        rows = rows_at_once(config, architecture.scale)
+        rows = rows_at_once(config, architecture.scale, row)
         step = probe.one_step(stage.make(), rows, self.assumptions.gpus)
         trained = probe.what_trains(stage.make(), architecture, low=self.low)
         graph = stage.needs.differentiable_reward

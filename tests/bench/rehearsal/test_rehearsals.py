@@ -111,12 +111,12 @@ class World:
 
     def config(self, *methods: str, settings: tuple[str, ...] = (), **flags: Any) -> ExperimentConfig:
         values = {"methods": methods, "backbone": str(self.folder / "tiny"), "resolution": 16, "evaluation_batch": 4}
-        names = {setting.partition(".")[0] for setting in settings} & set(methods)
+        names = {setting.partition(".")[0] for setting in settings} & {Path(name).stem for name in methods}
         chosen = tuple(setting for setting in settings if setting.partition(".")[0] in names)
         return read_experiment(None, values | {"micro_batch": 2, "dtype": "bfloat16"} | flags, chosen)
 
     def rehearse(self, config: ExperimentConfig, processes: int = 1) -> dict[str, Rehearsal]:
-        done = rehearsed(config, setting_of(config, processes), self.folder / "cache", grid=False)
+        done = rehearsed(config, setting_of(config, processes), self.folder / "cache", grid="")
         return {each.stage: each for each in done}
 
 
@@ -226,9 +226,10 @@ def test_sharded_states_are_a_share_and_an_adapter_is_held_whole(
     assert replica.phases["update"]["gradients"] >= 4 * copies * spread["flow_grpo"].trained
 
 
-def test_what_was_found_is_kept(alone: dict[str, Rehearsal], spread: dict[str, Rehearsal], world: World) -> None:
+def test_a_row_that_was_rehearsed_is_kept(spread: dict[str, Rehearsal], world: World) -> None:
     config = world.config("sft", "flow_grpo", settings=FEW, sharding="fsdp")
     assert world.rehearse(config, processes=2) == spread  # of the cache: seconds are equal
+    assert world.rehearse(world.config("sft", settings=FEW, sharding="fsdp"), processes=2) == {"sft": spread["sft"]}
 
 
 def test_a_configuration_of_another_model_ends_in_one_line(world: World, tmp_path: Path) -> None:
@@ -265,7 +266,7 @@ def test_more_processes_than_prompts_are_refused_by_the_job(world: World) -> Non
 def test_a_micro_batch_that_nobody_names_is_that_of_a_run(world: World) -> None:
     config = world.config("sft", micro_batch=None)
     stage = stages_of(config, world.folder / "cache", setting_of(config, 1))[0]
-    assert stage.setting.micro_batch == rows_at_once(config, "full") == RELEASED_ROWS
+    assert stage.setting.micro_batch == rows_at_once(config, "full", "sft") == RELEASED_ROWS
 
 
 def test_settings_are_the_experiment_s(world: World) -> None:
