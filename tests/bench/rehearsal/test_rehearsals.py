@@ -30,6 +30,8 @@ FEW = (
     "leap_align.sampling_steps=4", *(f"{name}.batch_size=6" for name in PAIRS),
 )  # fmt: skip
 """Batches of a few micro-batches of two."""
+LONG = {"soar": ("batch_size=6", "aux_points=3"), "flow_grpo": ("prompts=2", "group_size=4", "sampling_steps=4")}
+"""Steps of several turns that are alike."""
 
 SIDE, WIDTH = 32, 32
 POSITIONS = 4 * SIDE**2 * WIDTH
@@ -81,6 +83,16 @@ MIX_UPS = {
     + "\n    def load_state_dict(self, state):\n        self.memory = state['memory']\n",
 }
 """A method for each, and the comment behind the line that mixes up."""
+
+WHOLE = """
+from bench import registry
+
+class Whole(registry.load("methods", {name!r})):
+    def setup(self, job):
+        job.show(1000)
+        super().setup(job)
+"""
+"""A method of which every turn is computed."""
 
 LOST_THREADS = {
     # A process alone on one GPU gets the device "cuda" from accelerate, and a thread chooses its GPU by number.
@@ -144,6 +156,28 @@ def alone(world: World) -> dict[str, Rehearsal]:
 def spread(world: World) -> dict[str, Rehearsal]:
     """Two processes: a full fine-tune spread over them, and an adapter that each holds."""
     return world.rehearse(world.config("sft", "flow_grpo", settings=FEW, sharding="fsdp"), processes=2)
+
+
+@pytest.fixture(scope="module")
+def counted(world: World) -> dict[str, Rehearsal]:
+    """Methods whose turns are counted, and the same methods with every turn computed."""
+    paths, settings = [], []
+    for name, values in LONG.items():
+        paths.append(world.folder / f"whole_{name}.py")
+        paths[-1].write_text(WHOLE.format(name=name), encoding="utf-8")
+        settings += [f"{each}.{value}" for each in (name, f"whole_{name}") for value in values]
+    return world.rehearse(world.config(*LONG, *map(str, paths), settings=tuple(settings)))
+
+
+@pytest.mark.parametrize("method", LONG)
+def test_turns_that_are_counted_are_those_that_would_be_computed(counted: dict[str, Rehearsal], method: str) -> None:
+    some, every = counted[method], counted[f"whole_{method}"]
+    assert [some.problem, every.problem] == ["", ""]
+    for name in ("first step", "step"):
+        one, other = some.part(name), every.part(name)
+        assert one is not None and other is not None
+        assert (one.operators, one.waits, one.host_bytes) == (other.operators, other.waits, other.host_bytes)
+        assert (one.peak, one.left) == (other.peak, other.left)
 
 
 @pytest.mark.parametrize("method", METHODS)
