@@ -40,7 +40,7 @@ def rows(methods: tuple[str, ...], chosen: list[str], cache: Path) -> list[dict[
     for called in chosen:
         processes, flags = SETTINGS[called]
         config = read_experiment(EXPERIMENT, flags | {"methods": methods})
-        for found in rehearsed(config, setting_of(config, processes), cache, grid=False):
+        for found in rehearsed(config, setting_of(config, processes), cache, grid=""):
             step = found.part("step")
             row: dict[str, Any] = {"method": found.stage, "setting": called, "problem": found.problem}
             if step is not None:

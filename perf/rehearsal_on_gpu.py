@@ -180,7 +180,7 @@ def compared(folder: Path, cache: Path) -> dict[str, Any]:
     rows = 2 * flags["micro_batch"]
     config = read_experiment(None, flags, (*SMALL, f"sft.batch_size={rows}", f"soar.batch_size={rows}"))
     architecture = find(config, None)
-    found = {each.stage: each for each in rehearsed(config, setting_of(config, 1), cache, grid=False)}
+    found = {each.stage: each for each in rehearsed(config, setting_of(config, 1), cache, grid="")}
     out: dict[str, Any] = {"device": torch.cuda.get_device_name() if full else "cpu, a stand-in", "methods": {}}
     for name in METHODS:
         step = found[name].part("step")

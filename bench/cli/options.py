@@ -93,7 +93,11 @@ dtype = click.option("--dtype", help="auto, bfloat16 or float32, of matrix produ
 evaluation_batch = click.option("--evaluation-batch", type=int, help="Images sampled together in evaluations.")
 computing = _group(
     dtype,
-    click.option("--micro-batch", type=int, help="Samples per forward with a graph: lowers memory, changes no result."),
+    click.option(
+        "--micro-batch",
+        type=types.ROWS,
+        help="Samples per forward with a graph: lowers memory, changes no result. auto: the most that fit the GPU.",
+    ),
     click.option("--gradient-checkpointing", is_flag=True, default=None, help="Less memory, a third more time."),
     click.option("--compile", is_flag=True, default=None, help="torch.compile the transformer's blocks."),
     click.option("--adam-8bit", "adam_8bit", is_flag=True, default=None, help="Optimizer states in 8 bits."),

@@ -48,7 +48,7 @@ def rehearse(
     """
     from bench.experiment.config import read_experiment
     from bench.experiment.toml import parse_size
-    from bench.rehearsal.ask import rehearsed
+    from bench.rehearsal.ask import Grid, rehearsed
     from bench.rehearsal.results import Rehearsal, setting_of
     from bench.rehearsal.show import document, show
 
@@ -59,7 +59,8 @@ def rehearse(
         if not as_json and not rehearsal.short:
             click.echo(f"{rehearsal.stage}: rehearsed in {rehearsal.seconds:.0f} s", err=True)
 
-    done = rehearsed(config, setting_of(config, processes), cache, grid=room is not None, report=report)
+    grid: Grid = "all" if room is not None else ""
+    done = rehearsed(config, setting_of(config, processes), cache, grid=grid, report=report)
     if as_json:
         say(json.dumps(document(config.run_name, done, room), indent=1))
     else:

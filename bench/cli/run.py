@@ -94,8 +94,12 @@ def run(
     from bench.launch import launch
     from bench.machine.progress import Progress
 
-    machine = options.machine(launcher, launching, launch_file, sbatch)
-    outcome = launch(launcher, config, Workspace(cache, runs), machine, Progress(quiet=quiet))
+    machine, progress = options.machine(launcher, launching, launch_file, sbatch), Progress(quiet=quiet)
+    if config.micro_batch == "auto":
+        from bench.cli.rows import fitted
+
+        config = fitted(config, launcher, machine, cache, runs, progress.say)
+    outcome = launch(launcher, config, Workspace(cache, runs), machine, progress)
     if outcome is None:  # handed to a cluster and not waited for
         return
     from bench.report import render_report  # here, since plotting takes memory that training may want

@@ -104,6 +104,8 @@ def tune(
     machine = options.machine(launcher, options.taken(flags, options.LAUNCHING), launch_file, sbatch)
     rows = () if experiment is None else flags.pop("methods") or ()
     config = read_experiment(experiment, flags | {"tuned": ""}, settings)
+    if config.micro_batch == "auto":
+        raise BenchError("--micro-batch auto is of `bench run`; give a tuning a number")
     request = Request(
         rows=rows,
         trials=trials or TRIALS,

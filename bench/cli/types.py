@@ -61,6 +61,21 @@ class Number(click.FloatRange):
         return number
 
 
+class Rows(click.ParamType):
+    """A whole number, or ``auto``."""
+
+    name = "integer|auto"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        if value == "auto":
+            return "auto"
+        try:
+            return int(value)
+        except ValueError:
+            self.fail(f"{shortened(value, 80)!r} is no whole number, and not auto", param, ctx)
+
+
+ROWS = Rows()
 PATH = Place()
 FOLDER = Place(folder=True)
 

@@ -104,11 +104,13 @@ class ExperimentConfig(Settings):
     evaluate_at: tuple[Share, ...] = Field(
         (), max_length=MOST_EVALUATIONS, description="further shares of the budget at which a job is evaluated"
     )
-    micro_batch: int | None = Field(
+    micro_batch: int | Literal["auto"] | None = Field(
         None,
-        gt=0,
-        le=MOST_IMAGES,
-        description="rows worked on at a time with a graph; default: 4, and of an embedded backbone a whole share",
+        description="rows worked on at a time with a graph; auto: the most that fit the GPU, by a rehearsal of each "
+        "row; default: 4, and of an embedded backbone a whole share",
+    )
+    micro_batches: dict[str, Annotated[int, Field(gt=0, le=MOST_IMAGES)]] = Field(
+        {}, description="by row of `methods`: what `auto` chose; goes over `micro_batch`"
     )
     gradient_checkpointing: bool = False
     compile: bool = Field(False, description="torch.compile the transformer's blocks")
@@ -145,6 +147,14 @@ class ExperimentConfig(Settings):
                     "a name becomes a part of a folder's name: it holds no '/' and no '--', has no '-' at either end, "
                     f"and is none of {', '.join(ROWS)}",
                 )
+        return value
+
+    @field_validator("micro_batch", mode="plain")
+    @classmethod
+    def _is_a_number_of_rows(cls, value: Any) -> Any:
+        number = isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MOST_IMAGES
+        if not (number or value in (None, "auto")):
+            raise PydanticCustomError("rows", f"a number of rows is from 1 to {MOST_IMAGES:,}, or auto")
         return value
 
     @field_validator("text_cache_limit")
@@ -341,9 +351,16 @@ def _value(text: str, target: str) -> Any:
     return value
 
 
-def rows_at_once(config: ExperimentConfig, scale: str) -> int | None:
-    """Rows of a micro-batch: as the user says. Else ``RELEASED_ROWS`` of a full-size backbone; None: a whole share."""
-    return config.micro_batch or (None if scale == "embedded" else RELEASED_ROWS)
+def rows_at_once(config: ExperimentConfig, scale: str, row: str) -> int | None:
+    """Rows of a micro-batch of a row of ``methods``: as the user says, or as ``auto`` chose.
+
+    Else ``RELEASED_ROWS`` of a full-size backbone, and a whole share (None) of another. So it is for ``auto`` that has
+    not chosen yet: in a plan, and in the rehearsal that it chooses by.
+    """
+    asked = config.micro_batches.get(row) or config.micro_batch
+    if isinstance(asked, int):
+        return asked
+    return None if scale == "embedded" else RELEASED_ROWS
 
 
 def method_config(method: Any, scale: str, overrides: Mapping[str, Any]) -> MethodConfig:

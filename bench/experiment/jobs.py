@@ -7,7 +7,7 @@ import shutil
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -17,6 +17,7 @@ from bench import plugins, records
 from bench.backbone.context import ContextPipeline
 from bench.backbone.policy import Policy
 from bench.errors import FULL, BenchError, DeviceLost, JobFailure, Undeclared, device_lost, of_path
+from bench.experiment.config import rows_at_once
 from bench.experiment.loop import JobRun, OutOfMemory
 from bench.experiment.recorded import (
     DRAWN_UNTRAINED,
@@ -52,6 +53,7 @@ class Rows:
 
     Attributes:
         run: the run folder.
+        compute: of every job, but for its micro-batch.
         lacking: why there are no preference pairs, where a job needs them.
         readers: what reads probes, by subset.
     """
@@ -211,7 +213,7 @@ class Rows:
             seed=job.key.seed,
             reward=reward,
             engine=engine,
-            compute=self.compute,
+            compute=replace(self.compute, micro_batch=rows_at_once(config, backbone.spec.scale, job.key.method)),
             levels=self.workbench.suite.sampler.levels,
         )
         with (

@@ -128,6 +128,7 @@ def job_record(config: ExperimentConfig, job: JobSpec, data: SubsetData) -> JobR
         BenchError: a method says something of itself that no record can hold.
     """
     key, preferences = job.key, data.training.preferences if job.recipe.needs.preference_pairs else None
+    rows = config.micro_batches.get(key.method)
     with recording(f"the job {job.name}"):
         return JobRecord(
             v=records.VERSION,
@@ -141,6 +142,7 @@ def job_record(config: ExperimentConfig, job: JobSpec, data: SubsetData) -> JobR
             reward=job.reward,
             trained_probes=sorted({name for stage in job.recipe.stages for name in stage.method.trained_probes}),
             preferences=preferences.record if preferences else None,
+            **({} if rows is None else {"micro_batch": rows}),
             subset_hash=data.manifest.content_hash,
             subset_count=data.manifest.count,
             versions=versions(),

@@ -59,12 +59,13 @@ def run_experiment(
     # here, since these import torch, which the process of a launcher does without
     from bench.backbone import loader
     from bench.evaluation import Evaluator
-    from bench.experiment.config import rows_at_once
     from bench.experiment.data import prepare
     from bench.experiment.jobs import Rows
     from bench.experiment.trackers import check_trackers
     from bench.machine.engine import Compute, Engine
 
+    if config.micro_batch == "auto" and not set(config.methods) <= config.micro_batches.keys():
+        raise BenchError('micro_batch = "auto" is chosen by `bench run`, before an experiment begins; give a number')
     engine = engine or Engine.from_environment(dtype=config.dtype, sharding=config.sharding)
     plugins.register_all(config.plugins)
     suite = suite_of(config)
@@ -91,7 +92,7 @@ def run_experiment(
 
     data = prepare(workbench, preference_pairs=any(job.recipe.needs.preference_pairs for job in jobs))
     values = {field.name: getattr(config, field.name) for field in fields(Compute)}
-    compute = Compute(**values | {"micro_batch": rows_at_once(config, backbone.spec.scale)})
+    compute = Compute(**values | {"micro_batch": None})  # each job has its own
     readers = {name: each.probes for name, each in data.subsets.items() if each.probes}
     evaluator = Evaluator(suite, backbone, metrics, engine, compute, keep=rewards)
     rows = Rows(workbench, folder, evaluator, compute, data.lacking, readers)

@@ -53,7 +53,7 @@ def run_in_processes(
 
     if settings.nodes > 1:
         raise BenchError("--launcher accelerate runs on this machine alone; several nodes need --launcher slurm")
-    processes = _how_many(settings)
+    processes = how_many(settings)
     folder = workspace.runs / config.run_name
     path = write_config(folder, config)
     names = [job.name for job in job_keys(config)]
@@ -94,7 +94,7 @@ def evaluate_in_processes(
 
     folder = workspace.runs / config.run_name
     command = worker_command(write_config(folder, config), workspace, quiet=progress.console.quiet)
-    end = run_processes(command, _how_many(settings), settings.signal_seconds)
+    end = run_processes(command, how_many(settings), settings.signal_seconds)
     if end.code == ends.INTERRUPTED:
         raise KeyboardInterrupt
     if end.code != ends.FINE:
@@ -162,7 +162,8 @@ def first_end(failures: Mapping[int, Any]) -> GroupEnd:
     return GroupEnd(failure.exitcode, ends.death(rank, failure.exitcode, message))
 
 
-def _how_many(settings: LaunchSettings) -> int:
+def how_many(settings: LaunchSettings) -> int:
+    """Processes on this machine. BenchError for more than it has GPUs, or can do without one."""
     import torch
 
     gpus = torch.cuda.device_count()

@@ -103,7 +103,7 @@ class Work:
         """How the jobs of a row are planned: each of its stages by itself, added up."""
         config = self.config
         try:
-            stages = [self._stage(stage) for stage in made.stages]
+            stages = [self._stage(stage, row) for stage in made.stages]
         except BenchError as error:
             problem = str(error)
             return lambda job: JobPlan(job.name, problem=problem)
@@ -136,9 +136,9 @@ class Work:
 
         return planned
 
-    def _stage(self, stage: Stage) -> _Stage:
+    def _stage(self, stage: Stage, row: str) -> _Stage:
         config, architecture = self.config, self.architecture
-        rows = rows_at_once(config, architecture.scale)
+        rows = rows_at_once(config, architecture.scale, row)
         step = probe.one_step(stage.make(), rows, self.assumptions.gpus)
         trained = probe.what_trains(stage.make(), architecture, low=self.low)
         graph = stage.needs.differentiable_reward

@@ -338,7 +338,8 @@ class JobRecord(_Record):
     sampled, ``evaluated`` what an evaluated row is: its kind, source, identity and sampler. ``preferences`` names the
     corpus of preference pairs and how many there are, ``tuned`` the settings that `bench tune` chose and how,
     ``origin`` where the method came from (of a pipeline, ``stages`` say it), ``variant_of`` the method of a variant,
-    ``trained_probes`` the measures of exposure bias that are in its loss.
+    ``trained_probes`` the measures of exposure bias that are in its loss, ``micro_batch`` the rows that `--micro-batch
+    auto` chose when it began.
     """
 
     job: Name
@@ -355,6 +356,7 @@ class JobRecord(_Record):
     tuned: TunedUsed | None = None
     origin: Comes = None
     stages: list[StageRun] | None = None
+    micro_batch: int | None = None
     versions: dict[str, Any]
     git: GitRecord
     subset_hash: str | None

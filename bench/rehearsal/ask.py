@@ -1,7 +1,8 @@
 """Asks for rehearsals: a process of its own does them, and what it finds is stored in the cache.
 
-Equal questions have equal answers, so a file in ``cache/rehearsal/`` is named after its question: the configuration,
-the setting, torch's version and the code of the project.
+Equal questions have equal answers, so a file in ``cache/rehearsal/`` is named after its question: a row with its
+configuration, the setting, torch's version and the code of the project. A row is stored when it is done, so a command
+that was stopped goes on with the next one.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from functools import cache as once
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from bench import records
 from bench.errors import BenchError
@@ -28,57 +30,54 @@ from bench.rehearsal.fit import needed
 from bench.rehearsal.results import Rehearsal, Setting, from_json, setting_of
 
 Report = Callable[[Rehearsal], None]
+Grid = Literal["", "own", "all"]
+"""Which forwards and backwards are rehearsed beside a stage, for ``fit``: none; under the experiment's own setting;
+with and without checkpointing and sharding."""
 
 
 def rehearsed(
-    config: ExperimentConfig, setting: Setting, cache: Path, *, grid: bool, report: Report = lambda rehearsal: None
+    config: ExperimentConfig, setting: Setting, cache: Path, *, grid: Grid, report: Report = lambda rehearsal: None
 ) -> list[Rehearsal]:
-    """Rehearsals of an experiment's stages, from the cache or done now.
+    """Rehearsals of an experiment's stages, row by row, from the cache or done now.
 
     Args:
-        grid: also what forwards and backwards take under other settings, which ``fit`` needs.
-        report: called with each as it is done.
+        grid: also what forwards and backwards take by row, which ``fit`` needs.
+        report: called with each that is done now.
 
     Raises:
         BenchError: no rehearsal runs on this machine, or nothing can be rehearsed of this.
     """
-    path = _place(config, setting, cache, grid=grid)
-    if (cached := _cached(path)) is not None:
-        return cached
-    if reason := answers.why_not():
-        raise BenchError(reason)
-    request = {
-        "library": str(answers.library(cache).absolute()),
-        "config": config.model_dump(mode="json"),
-        "setting": asdict(setting),
-        "cache": str(cache.absolute()),
-        "grid": grid,
-    }
-    out = []
-    for line in _lines(request):
-        if "error" in line:
-            raise BenchError(line["error"])
-        out.append(from_json(line))
-        report(out[-1])
-    if not any(rehearsal.problem for rehearsal in out):  # what failed is looked at again
-        records.write_json(path, [asdict(rehearsal) for rehearsal in out])
-    return out
-
-
-def in_cache(config: ExperimentConfig, setting: Setting, cache: Path) -> list[Rehearsal] | None:
-    """What the cache holds of it; None: nothing. Starts nothing."""
-    for grid in (True, False):
-        if (cached := _cached(_place(config, setting, cache, grid=grid))) is not None:
-            return cached
-    return None
+    places = {row: _place(config, setting, cache, row, grid=grid) for row in config.methods}
+    found = {row: _cached(path) for row, path in places.items()}
+    if lacking := tuple(row for row, cached in found.items() if cached is None):
+        if reason := answers.why_not():
+            raise BenchError(reason)
+        request = {
+            "library": str(answers.library(cache).absolute()),
+            "config": config.model_copy(update={"methods": lacking}).model_dump(mode="json"),
+            "setting": asdict(setting),
+            "cache": str(cache.absolute()),
+            "grid": grid,
+        }
+        for row, done in groupby(_rehearsals(request), key=lambda rehearsal: rehearsal.row):
+            made: list[Rehearsal] = []
+            found[row] = made
+            for rehearsal in done:
+                made.append(rehearsal)
+                report(rehearsal)
+            if not any(rehearsal.problem for rehearsal in made):  # what failed is looked at again
+                records.write_json(places[row], [asdict(rehearsal) for rehearsal in made])
+    return [rehearsal for row in config.methods for rehearsal in found[row] or ()]
 
 
 def memory_of(config: ExperimentConfig, gpus: int | None, cache: Path) -> dict[str, int]:
     """Bytes that one GPU must have, of each row that was rehearsed under this configuration. Starts nothing."""
-    most: dict[str, int] = {}
-    for each in in_cache(config, setting_of(config, gpus or GPUS), cache) or ():
-        if not each.short:
-            most[each.row] = max(most.get(each.row, 0), needed(each.peak))
+    setting, most = setting_of(config, gpus or GPUS), dict[str, int]()
+    for row in config.methods:
+        kept = (_cached(_place(config, setting, cache, row, grid=grid)) for grid in get_args(Grid))
+        found = next((each for each in kept if each is not None), [])
+        if peaks := [each.peak for each in found if not each.short]:
+            most[row] = needed(max(peaks))
     return most
 
 
@@ -91,10 +90,11 @@ def _cached(path: Path) -> list[Rehearsal] | None:
         return None
 
 
-def _place(config: ExperimentConfig, setting: Setting, cache: Path, *, grid: bool) -> Path:
-    memory_relevant = config.model_dump(mode="json", exclude=_NOTHING_TO_DO_WITH_MEMORY)
+def _place(config: ExperimentConfig, setting: Setting, cache: Path, row: str, *, grid: Grid) -> Path:
     question = [
-        memory_relevant,
+        config.model_dump(mode="json", exclude=_NOTHING_TO_DO_WITH_MEMORY | _OF_ROWS),
+        [row, config.micro_batches.get(row)],
+        [[name, config.method_of(name), config.overrides_of(name)] for name in config.stages_of(row)],
         asdict(setting),
         grid,
         versions()["torch"],
@@ -116,6 +116,8 @@ _NOTHING_TO_DO_WITH_MEMORY = {
     "holdout",
 }
 
+_OF_ROWS = {"methods", "method", "variant", "pipeline", "tuned", "micro_batches"}
+
 
 def _text(path: str) -> str:
     try:
@@ -130,6 +132,13 @@ def _code() -> str:
     root = Path(__file__).parents[2]
     folders = (root / "bench", root / "methods")
     return records.digest([_text(str(path)) for folder in folders for path in sorted(folder.rglob("*.py"))])
+
+
+def _rehearsals(request: dict[str, Any]) -> Iterator[Rehearsal]:
+    for line in _lines(request):
+        if "error" in line:
+            raise BenchError(line["error"])
+        yield from_json(line)
 
 
 def _lines(request: dict[str, Any]) -> Iterator[dict[str, Any]]:

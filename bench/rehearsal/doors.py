@@ -1,26 +1,25 @@
 """The doors of a rehearsed job. They say what memory is for, and let equal work count instead of happening again.
 
-The micro-batches of a loop are alike. The first shows what one takes; the last, in which gradients are shared, what two
-take. Between them forwards are not computed: a number with a gradient stands for their velocity, and the operators of
-the first micro-batch are counted. Forwards without a graph and outside of one are alike too: of equal sizes, the first
-is done, and the others are counted.
+A forward and its backward, up to ``accumulate``, are a turn: of a micro-batch, of a piece of one, of a level of noise.
+Turns at the same place of the code and of the same size are alike. The first after an update shows what one takes. The
+last, in which gradients are shared between processes, shows what two take. Between them the model is not computed: a
+number with a gradient stands for its velocity, and the operators of the first turn are counted. Forwards without a
+graph and outside of one are alike too: of equal sizes, the first is done, and the others are counted.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
-from typing import Any, TypeVar
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from bench.backbone.condition import TextCondition
-from bench.batches import Pairs, PreferencePairs, PromptBatch
 from bench.job import Job
-from bench.rehearsal.tape import ACTIVATIONS, AVERAGES, GRADIENTS, OPTIMIZER, TEXT, WEIGHTS, Counts, Tape
-
-T = TypeVar("T")
+from bench.rehearsal.tape import ACTIVATIONS, AVERAGES, GRADIENTS, OPTIMIZER, TEXT, WEIGHTS, Counts, Tape, where
 
 
 class Enough(Exception):
@@ -32,7 +31,7 @@ class RehearsedJob(Job):
 
     Attributes:
         tape: what is written on.
-        shown: micro-batches of a loop that are computed, beside the last one.
+        shown: turns that are computed of those alike, beside the last one.
         backwards: after which a step ends with ``Enough``; None: it does not.
         graphs: whether a graph may be alive.
     """
@@ -47,7 +46,10 @@ class RehearsedJob(Job):
         self.tape, self.graphs = tape, False
         self.show(1)
         self._seen: dict[Any, Counts] = {}
+        self._turn: Any = None  # which one it is; None: it has not begun
         self._left_out = self._coming = False
+        self._done: Counter[Any] = Counter()  # turns since the last update
+        self._backward: dict[Any, Counts] = {}
         self._leaf = torch.zeros((), device=self.device, requires_grad=True)
 
     def show(self, shown: int, backwards: int | None = None) -> None:
@@ -83,17 +85,26 @@ class RehearsedJob(Job):
             return bool(layers) and layers[0].disable_adapters
 
         def velocity(latents: Tensor, sigma: Tensor | float, text: TextCondition) -> Tensor:
-            if self._left_out:
-                stands = torch.empty_like(latents, dtype=torch.float32)
-                return stands + self._leaf if torch.is_grad_enabled() else stands
+            key: tuple[Any, ...] = (*latents.shape, *text.prompt_embeds.shape, bare(), torch.is_tensor(sigma))
             if torch.is_grad_enabled():
+                key = (*key, where(), self._coming)
+                if self._turn is None:
+                    self._turn, self._left_out = key, self._coming and self._done[key] >= self.shown
+                self._left_out = self._left_out and key in self._seen
+                before = tape.counts.copy()
+                if self._left_out:
+                    stands = torch.empty_like(latents, dtype=torch.float32) + self._leaf
+                    tape.counts = before
+                    tape.counts.add(self._seen[key])
+                    return stands
                 self.graphs = True
                 with tape.of(ACTIVATIONS, "forward"):
-                    return usual(latents, sigma, text)
+                    out = usual(latents, sigma, text)
+                self._seen[key] = tape.counts.since(before)
+                return out
             with tape.of(ACTIVATIONS, "forward without a graph"):
                 if self.graphs:
                     return usual(latents, sigma, text)
-                key = (*latents.shape, *text.prompt_embeds.shape, bare(), torch.is_tensor(sigma))
                 if key in self._seen:  # the very same operators, on memory of the very same size
                     tape.counts.add(self._seen[key])
                     return torch.empty_like(latents, dtype=torch.float32)
@@ -104,52 +115,46 @@ class RehearsedJob(Job):
 
         policy.velocity = velocity  # type: ignore[method-assign]
 
-    # -- data ------------------------------------------------------------------------------------------------------
-
-    def pairs(self, count: int) -> Iterator[Pairs]:
-        yield from self._counted(super().pairs(count))
-
-    def preference_pairs(self, count: int) -> Iterator[PreferencePairs]:
-        yield from self._counted(super().preference_pairs(count))
-
-    def parts(self, batch: PromptBatch, rows: Tensor | None = None) -> Iterator[Tensor]:
-        turns = super().parts(batch, rows)
-        yield from self._counted(turns) if torch.is_grad_enabled() else turns
-
-    def more(self, coming: bool = True) -> AbstractContextManager[None]:
-        self._coming = coming  # said of each micro-batch just before its turn
-        return super().more(coming)
-
-    def _counted(self, turns: Iterator[T]) -> Iterator[T]:
-        """These, of which some are left out and counted as the first."""
-        first: Counts | None = None
-        for number, turn in enumerate(turns):
-            self._left_out = number >= self.shown and self._coming
-            before = self.tape.counts.copy()
-            yield turn
-            if self._left_out and first is not None:
-                self.tape.counts = before
-                self.tape.counts.add(first)
-            elif first is None:
-                first = self.tape.counts.since(before)
-            self._left_out = False
-
     # -- learning --------------------------------------------------------------------------------------------------
 
+    @contextmanager
+    def more(self, coming: bool = True) -> Iterator[None]:
+        before, self._coming = self._coming, self._coming or coming
+        try:
+            with super().more(coming):
+                yield
+        finally:
+            self._coming = before
+
     def accumulate(self, loss: Tensor, items: float) -> None:
-        mark = self.tape.mark()
+        mark, before, lacking = self.tape.mark(), self.tape.counts.copy(), self._lacking()
         with self.tape.of(ACTIVATIONS, "backward"):
             super().accumulate(loss, items)
         self.graphs = False
         self.tape.name_since(mark, GRADIENTS)  # what outlives a backward
+        if self._left_out:
+            self.tape.counts = before
+            self.tape.counts.add(self._backward[self._turn])
+            self._leaf.grad = None
+        else:
+            self._done[self._turn] += 1
+            counts = self._backward[self._turn] = self.tape.counts.since(before)
+            # The first gradient of a parameter is kept as it is, and those of the turns that follow are added to it.
+            counts.operators["add_"] += lacking - self._lacking()
+        self._turn, self._left_out = None, False
         if self.backwards is not None:
             self.backwards -= 1
             if self.backwards == 0:
                 raise Enough
 
+    def _lacking(self) -> int:
+        """Parameters that have no gradient."""
+        return sum(parameter.grad is None for parameter in self.parameters)
+
     def update(self) -> None:
         with self.tape.of(OPTIMIZER, "update"):
             super().update()
+        self._done.clear()
         self.name_states()
 
     def name_states(self) -> None:

@@ -73,6 +73,12 @@ def offers(whole: Rehearsal, short: Sequence[Rehearsal], memory: int) -> list[Of
     return out
 
 
+def largest(whole: Rehearsal, short: Sequence[Rehearsal], memory: int) -> int | None:
+    """The largest micro-batch under the rehearsal's own setting. 0: not one row fits; None: ``short`` does not say."""
+    own = replace(whole.setting, micro_batch=None, sharding=whole.sharding)
+    return next((offer.micro_batch for offer in offers(whole, short, memory) if offer.setting == own), None)
+
+
 class _Line:
     """What a setting takes, by micro-batch."""
 
@@ -90,25 +96,22 @@ class _Line:
             few, more = first.phases.get(phase, {}), second.phases.get(phase, {})
             fixed = sum(few.values()) - self._sum(few)
             self._phases.append((fixed, self._sum(few), max(self._sum(more) - self._sum(few), 0)))
-        still = sum(size for kind, size in _part(one, "setup").kinds.items() if kind != "gradients")
         replicas = setting.processes > 1 and not spread
+        setup = _part(one, "setup")
+        still = setup.left - (4 * trained if replicas else 0)  # without the buckets of DDP
         buckets = 4 * trained if replicas and not REPLICATION.get("gradient_as_bucket_view") else 0
         step = _part(whole, "step")
-        own = self._shards_of(whole.setting)
+        own = whole.setting.processes if whole.sharding == "fsdp" else 1
         moment = step.phases.get("update", {}).get("optimizer", 0) - self._states_of(whole, own)
         moment = 0 if setting.adam_8bit else max(moment, 0) * own // shards
         self._update = still + buckets + 4 * trained // shards + self._states + moment
-        self._still = still + buckets + self._states
+        self._still, self._setup = still + buckets + self._states, setup.peak
         self._apart = max(
             (self._moving(part) for part in whole.parts if part.name in ("step", "evaluation")), default=0
         )
 
     def _sum(self, kinds: Mapping[str, int]) -> int:
         return sum(kinds.get(kind, 0) for kind in self.GROWING)
-
-    @staticmethod
-    def _shards_of(setting: Setting) -> int:
-        return setting.processes if setting.sharding == "fsdp" else 1
 
     @staticmethod
     def _states_of(whole: Rehearsal, shards: int) -> int:
@@ -125,7 +128,7 @@ class _Line:
     def peak(self, rows: int) -> int:
         """Bytes with micro-batches of ``rows``."""
         lines = [fixed + self._states + base + (rows - 1) * each for fixed, base, each in self._phases]
-        return max(*lines, self._update, self._still + self._apart)
+        return max(*lines, self._update, self._still + self._apart, self._setup)
 
     def largest(self, memory: int) -> int:
         """Rows of the largest micro-batch that fits; 0: none does."""

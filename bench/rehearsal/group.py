@@ -17,11 +17,12 @@ T = TypeVar("T")
 class PretendedEngine(Engine):
     """The engine of the first of ``processes`` on pretended GPUs.
 
-    What all processes find alike is known without them: a sum over processes is that of equal parts.
+    What all processes find alike is known without them: a sum over processes is that of equal parts. The device is what
+    accelerate gives a process that is alone on one GPU: ``cuda``, without a number.
     """
 
     def __init__(self, tape: Tape, *, dtype: torch.dtype, sharding: Sharding, processes: int) -> None:
-        super().__init__(device="cuda:0", dtype=dtype, sharding=sharding)
+        super().__init__(device="cuda:0" if processes > 1 else "cuda", dtype=dtype, sharding=sharding)
         self._tape = tape
         if processes > 1:
             _join(processes)

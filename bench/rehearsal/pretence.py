@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import threading
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -77,6 +78,16 @@ def _pretend_device(processes: int, waited: Callable[[str], None]) -> None:
 def _set_device(device: Any) -> None:
     """As torch's: it wants a number, and ``cuda`` alone has none."""
     torch.cuda._utils._get_device_index(device)
+    _thread.chose = True
+
+
+_thread: Any = threading.local()
+
+
+def _check_thread() -> None:
+    """A thread begins on the first GPU: what it asks of CUDA before it chooses another goes there, on every process."""
+    if threading.current_thread() is not threading.main_thread() and not getattr(_thread, "chose", False):
+        raise RuntimeError("this thread asks CUDA for something before it chose its GPU with torch.cuda.set_device")
 
 
 class _Device:
@@ -133,6 +144,7 @@ def _pretend_pinning() -> None:
     """Pinned memory is CUDA's to give. A tensor that asks for it is remembered: a copy of it makes nobody wait."""
 
     def pin_memory(self: Tensor, device: Any = None) -> Tensor:
+        _check_thread()
         PINNED[self] = True
         return self
 

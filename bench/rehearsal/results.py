@@ -68,8 +68,9 @@ class Setting:
 
 
 def setting_of(config: ExperimentConfig, processes: int) -> Setting:
-    """How an experiment's jobs are computed by so many processes."""
-    return Setting(processes, config.sharding, config.micro_batch, config.gradient_checkpointing, config.adam_8bit)
+    """How an experiment's jobs are computed by so many processes. ``stages_of`` gives each row its micro-batch."""
+    rows = config.micro_batch if isinstance(config.micro_batch, int) else None
+    return Setting(processes, config.sharding, rows, config.gradient_checkpointing, config.adam_8bit)
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,12 @@ class Rehearsal:
     def part(self, name: str) -> Part | None:
         """The part of this name, if it was come to."""
         return next((part for part in self.parts if part.name == name), None)
+
+    @property
+    def sharding(self) -> Sharding:
+        """What is done with what trains: an adapter, and what one process trains, is held whole."""
+        spread = self.setting.processes > 1 and self.trained == self.parameters
+        return self.setting.sharding if spread else "ddp"
 
     @property
     def peak(self) -> int:

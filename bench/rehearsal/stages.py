@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from bench.experiment.config import ExperimentConfig
+from bench.experiment.config import ExperimentConfig, rows_at_once
 from bench.experiment.recipe import recipe
 from bench.machine.engine import Sharding
 from bench.plan.estimates import Assumptions
@@ -33,6 +33,7 @@ def stages_of(config: ExperimentConfig, cache: Path, setting: Setting) -> list[S
     sampler = work.suite.sampler if work.suite else Sampler(STEPS, GUIDANCE, architecture.resolution)
     stages = []
     for row in config.methods:
+        own = replace(setting, micro_batch=rows_at_once(config, architecture.scale, row))
         for stage in recipe(config, row, architecture.scale).stages:
             stages.append(
                 Stage(
@@ -41,7 +42,7 @@ def stages_of(config: ExperimentConfig, cache: Path, setting: Setting) -> list[S
                     make=stage.make,
                     needs=stage.needs,
                     architecture=architecture,
-                    setting=setting,
+                    setting=own,
                     dtype=torch.bfloat16 if work.low else torch.float32,
                     evaluation_batch=config.evaluation_batch,
                     ahead=any(work.ahead(subset) for subset in config.subsets),
@@ -51,11 +52,18 @@ def stages_of(config: ExperimentConfig, cache: Path, setting: Setting) -> list[S
     return stages
 
 
-def short_settings(whole: Rehearsal) -> Iterator[Setting]:
-    """Settings whose forwards and backwards say what others need: with and without checkpointing and sharding, and
-    micro-batches of one and two, since memory grows with them in a line."""
+def short_settings(whole: Rehearsal, *, own: bool) -> Iterator[Setting]:
+    """Settings whose forwards and backwards say what others need, with micro-batches of one and two, since memory grows
+    with them in a line.
+
+    Args:
+        own: of the rehearsal's own setting alone; else with and without checkpointing and sharding.
+    """
     shardings: list[Sharding] = ["ddp"]
     if whole.setting.processes > 1 and whole.trained == whole.parameters:
         shardings.append("fsdp")
-    for checkpointing, sharding, rows in product((False, True), shardings, (1, 2)):
+    checkpointings = [False, True]
+    if own:
+        shardings, checkpointings = [whole.sharding], [whole.setting.gradient_checkpointing]
+    for checkpointing, sharding, rows in product(checkpointings, shardings, (1, 2)):
         yield replace(whole.setting, micro_batch=rows, sharding=sharding, gradient_checkpointing=checkpointing)

@@ -55,7 +55,7 @@ def work(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
         whole = rehearse(stage, tape)
         yield to_json(whole)
         if request["grid"] and not whole.problem:
-            for short in short_settings(whole):
+            for short in short_settings(whole, own=request["grid"] == "own"):
                 yield to_json(rehearse(stage.shortened(short), tape))
 
 

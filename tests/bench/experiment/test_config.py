@@ -24,11 +24,23 @@ def test_the_default_experiment_is_the_readmes_first_command():
 
 
 def test_micro_batches_of_a_full_size_backbone_are_small_unless_the_user_says_otherwise():
-    assert rows_at_once(ExperimentConfig(), "embedded") is None
-    assert rows_at_once(ExperimentConfig(), "full") == 4
-    assert rows_at_once(ExperimentConfig(micro_batch=9), "full") == rows_at_once(
-        ExperimentConfig(micro_batch=9), "embedded"
-    )
+    assert rows_at_once(ExperimentConfig(), "embedded", "sft") is None
+    assert rows_at_once(ExperimentConfig(), "full", "sft") == 4
+    for scale in ("embedded", "full"):
+        assert rows_at_once(ExperimentConfig(micro_batch=9), scale, "sft") == 9
+
+
+def test_micro_batches_that_auto_chose_are_those_of_their_rows():
+    asked = ExperimentConfig(micro_batch="auto")
+    assert rows_at_once(asked, "embedded", "sft") is None and rows_at_once(asked, "full", "sft") == 4
+    chosen = ExperimentConfig(micro_batch="auto", micro_batches={"sft": 7})
+    assert rows_at_once(chosen, "full", "sft") == 7 and rows_at_once(chosen, "full", "soar") == 4
+
+
+@pytest.mark.parametrize("value", [0, -1, 65_537, True, 1.5, "four", "4"])
+def test_a_micro_batch_is_a_number_of_rows_or_auto(value):
+    with pytest.raises(BenchError, match="micro_batch: a number of rows is from 1 to 65,536, or auto"):
+        read_experiment(None, {"micro_batch": value})
 
 
 def test_flags_go_over_the_file_and_unset_flags_do_not(tmp_path):

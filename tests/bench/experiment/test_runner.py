@@ -710,6 +710,25 @@ def test_out_of_memory_says_what_lowers_it_and_keeps_the_state(experiment, monke
     assert experiment(methods=("sft",), micro_batch=2).failed == {}
 
 
+def test_a_micro_batch_that_auto_chose_is_used_and_recorded(experiment, monkeypatch):
+    sizes, usual = [], Job.pairs
+
+    def pairs(self, count):
+        for each in usual(self, count):
+            sizes.append(len(each))
+            yield each
+
+    monkeypatch.setattr(Job, "pairs", pairs)
+    outcome = experiment(methods=("sft",), micro_batch="auto", micro_batches={"sft": 3})
+    assert max(sizes) == 3
+    assert records.read_json(outcome.folder / "sft--half--s0" / "job.json")["micro_batch"] == 3
+
+
+def test_auto_without_a_number_is_refused(experiment):
+    with pytest.raises(BenchError, match="is chosen by `bench run`"):
+        experiment(methods=("sft",), micro_batch="auto")
+
+
 def test_a_budget_too_small_for_one_method_fails_that_one(experiment, world, tmp_path):
     probe = job_run(world, tmp_path / "probe", "sft", "steps=1", (1.0,))
     probe.run()

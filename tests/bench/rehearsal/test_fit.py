@@ -2,33 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from rehearsals import MIB, short, whole
+
 from bench.rehearsal.fit import GIB, ROOM, SPLIT, fits, needed, offers
-from bench.rehearsal.results import Part, Rehearsal, Setting, from_json, to_json
-
-TRAINED = 100 * 2**20
-MIB = 2**20
-
-
-def part(name: str, phases: dict[str, dict[str, int]]) -> Part:
-    kinds = max(phases.values(), key=lambda each: sum(each.values()))
-    return Part(name, sum(kinds.values()), "mm", "here:1", kinds, phases, 0, 1, 0, 0)
-
-
-def short(rows: int, checkpointing: bool = False, activations: int = 50 * MIB) -> Rehearsal:
-    """Weights of 400 MiB, gradients of as much, and activations by row."""
-    backward = {"weights": 400 * MIB, "gradients": 400 * MIB, "activations": 10 * MIB + rows * activations}
-    phases = {"forward": backward, "backward": backward}
-    setting = Setting(1, "ddp", rows, checkpointing)
-    parts = part("setup", {"setup": {"weights": 400 * MIB}}), part("first step", phases)
-    return Rehearsal("sft", "sft", setting, TRAINED, TRAINED, parts, short=True)
-
-
-def whole() -> Rehearsal:
-    """An update that needs the states of 800 MiB and 400 MiB for a moment; a decode that needs 300 MiB."""
-    update = {"weights": 400 * MIB, "gradients": 400 * MIB, "optimizer": 1200 * MIB}
-    decode = {"weights": 400 * MIB, "optimizer": 800 * MIB, "VAE": 300 * MIB}
-    parts = part("step", {"update": update}), part("evaluation", {"decode": decode})
-    return Rehearsal("sft", "sft", Setting(1, "ddp", 4), TRAINED, TRAINED, parts)
+from bench.rehearsal.results import from_json, to_json
 
 
 def test_a_gpu_needs_the_margin_too() -> None:
@@ -45,6 +24,18 @@ def test_the_largest_micro_batch_is_where_the_line_meets_the_memory() -> None:
     assert found[False].peak == 2610 * MIB
     # States of 203 MiB leave room for 597 MiB more.
     assert found[True].micro_batch == 20 + (800 - 203) // 50
+
+
+def test_what_a_setup_frees_again_is_not_held_later() -> None:
+    """Weights that are read whole and then rounded, or cut into shares."""
+    pair = []
+    for one in (short(1), short(2)):
+        setup = replace(one.parts[0], peak=3000 * MIB, kinds={"weights": 3000 * MIB})
+        pair.append(replace(one, parts=(setup, one.parts[1])))
+    found = {offer.setting.adam_8bit: offer for offer in offers(whole(), pair, needed(3100 * MIB))}
+    assert found[False].micro_batch == 29  # (3100 - 1610) / 50
+    assert found[False].peak == 3060 * MIB
+    assert offers(whole(), pair, needed(2900 * MIB))[0].micro_batch == 0
 
 
 def test_the_update_can_be_what_does_not_fit() -> None:

@@ -13,11 +13,12 @@ from click.testing import CliRunner
 from bench import registry
 from bench.check.world import TRANSFORMER, VAE
 from bench.cli import main
-from bench.experiment.config import ExperimentConfig, read_experiment
+from bench.experiment.config import RELEASED_ROWS, ExperimentConfig, read_experiment, rows_at_once
 from bench.machine.engine import REPLICATION
 from bench.rehearsal import answers
 from bench.rehearsal.ask import rehearsed
 from bench.rehearsal.results import PARTS, Rehearsal, Setting, setting_of
+from bench.rehearsal.stages import stages_of
 
 pytestmark = pytest.mark.skipif(answers.why_not() is not None, reason=str(answers.why_not()))
 
@@ -29,6 +30,8 @@ FEW = (
     "leap_align.sampling_steps=4", *(f"{name}.batch_size=6" for name in PAIRS),
 )  # fmt: skip
 """Batches of a few micro-batches of two."""
+LONG = {"soar": ("batch_size=6", "aux_points=3"), "flow_grpo": ("prompts=2", "group_size=4", "sampling_steps=4")}
+"""Steps of several turns that are alike."""
 
 SIDE, WIDTH = 32, 32
 POSITIONS = 4 * SIDE**2 * WIDTH
@@ -81,6 +84,36 @@ MIX_UPS = {
 }
 """A method for each, and the comment behind the line that mixes up."""
 
+WHOLE = """
+from bench import registry
+
+class Whole(registry.load("methods", {name!r})):
+    def setup(self, job):
+        job.show(1000)
+        super().setup(job)
+"""
+"""A method of which every turn is computed."""
+
+LOST_THREADS = {
+    # A process alone on one GPU gets the device "cuda" from accelerate, and a thread chooses its GPU by number.
+    "no number": """
+usual = Engine.__init__
+
+def __init__(self, **options):
+    usual(self, **options)
+    self.device = torch.device("cuda")
+
+Engine.__init__ = __init__
+""",
+    # A thread that chooses none works on the first GPU, on every process.
+    "no choice": """
+from concurrent.futures import ThreadPoolExecutor
+
+Engine.thread = lambda self, name: ThreadPoolExecutor(1, name)
+""",
+}
+"""Faults of the harness itself, as the file of a method brings them in."""
+
 
 @dataclass(frozen=True)
 class World:
@@ -90,12 +123,12 @@ class World:
 
     def config(self, *methods: str, settings: tuple[str, ...] = (), **flags: Any) -> ExperimentConfig:
         values = {"methods": methods, "backbone": str(self.folder / "tiny"), "resolution": 16, "evaluation_batch": 4}
-        names = {setting.partition(".")[0] for setting in settings} & set(methods)
+        names = {setting.partition(".")[0] for setting in settings} & {Path(name).stem for name in methods}
         chosen = tuple(setting for setting in settings if setting.partition(".")[0] in names)
         return read_experiment(None, values | {"micro_batch": 2, "dtype": "bfloat16"} | flags, chosen)
 
     def rehearse(self, config: ExperimentConfig, processes: int = 1) -> dict[str, Rehearsal]:
-        done = rehearsed(config, setting_of(config, processes), self.folder / "cache", grid=False)
+        done = rehearsed(config, setting_of(config, processes), self.folder / "cache", grid="")
         return {each.stage: each for each in done}
 
 
@@ -123,6 +156,28 @@ def alone(world: World) -> dict[str, Rehearsal]:
 def spread(world: World) -> dict[str, Rehearsal]:
     """Two processes: a full fine-tune spread over them, and an adapter that each holds."""
     return world.rehearse(world.config("sft", "flow_grpo", settings=FEW, sharding="fsdp"), processes=2)
+
+
+@pytest.fixture(scope="module")
+def counted(world: World) -> dict[str, Rehearsal]:
+    """Methods whose turns are counted, and the same methods with every turn computed."""
+    paths, settings = [], []
+    for name, values in LONG.items():
+        paths.append(world.folder / f"whole_{name}.py")
+        paths[-1].write_text(WHOLE.format(name=name), encoding="utf-8")
+        settings += [f"{each}.{value}" for each in (name, f"whole_{name}") for value in values]
+    return world.rehearse(world.config(*LONG, *map(str, paths), settings=tuple(settings)))
+
+
+@pytest.mark.parametrize("method", LONG)
+def test_turns_that_are_counted_are_those_that_would_be_computed(counted: dict[str, Rehearsal], method: str) -> None:
+    some, every = counted[method], counted[f"whole_{method}"]
+    assert [some.problem, every.problem] == ["", ""]
+    for name in ("first step", "step"):
+        one, other = some.part(name), every.part(name)
+        assert one is not None and other is not None
+        assert (one.operators, one.waits, one.host_bytes) == (other.operators, other.waits, other.host_bytes)
+        assert (one.peak, one.left) == (other.peak, other.left)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -156,6 +211,19 @@ def test_a_step_waits_no_more_than_is_known(alone: dict[str, Rehearsal], method:
 def test_a_mix_up_is_found_at_its_line(alone: dict[str, Rehearsal], name: str) -> None:
     line = next(n for n, text in enumerate(MIX_UPS[name].splitlines(), 1) if text.endswith("# here"))
     assert f"{name}.py:{line}" in alone[name].problem
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [("no number", "A thread initializer failed"), ("no choice", "before it chose its GPU with torch.cuda.set_device")],
+)
+def test_a_thread_without_its_gpu_is_found(world: World, name: str, found: str) -> None:
+    path = world.folder / f"{name.replace(' ', '_')}.py"
+    fault = "import torch\nfrom bench.machine.engine import Engine\n" + LOST_THREADS[name]
+    path.write_text(fault + HEAD + TAIL, encoding="utf-8")
+    done = world.rehearse(world.config(str(path)))[path.stem]
+    assert found in done.problem
+    assert done.problem.startswith("bench/")
 
 
 def test_memory_is_that_of_pencil_and_paper(alone: dict[str, Rehearsal]) -> None:
@@ -192,9 +260,10 @@ def test_sharded_states_are_a_share_and_an_adapter_is_held_whole(
     assert replica.phases["update"]["gradients"] >= 4 * copies * spread["flow_grpo"].trained
 
 
-def test_what_was_found_is_kept(alone: dict[str, Rehearsal], spread: dict[str, Rehearsal], world: World) -> None:
+def test_a_row_that_was_rehearsed_is_kept(spread: dict[str, Rehearsal], world: World) -> None:
     config = world.config("sft", "flow_grpo", settings=FEW, sharding="fsdp")
     assert world.rehearse(config, processes=2) == spread  # of the cache: seconds are equal
+    assert world.rehearse(world.config("sft", settings=FEW, sharding="fsdp"), processes=2) == {"sft": spread["sft"]}
 
 
 def test_a_configuration_of_another_model_ends_in_one_line(world: World, tmp_path: Path) -> None:
@@ -226,6 +295,12 @@ def test_a_machine_without_rehearsals_says_so_in_one_line(world: World, monkeypa
 def test_more_processes_than_prompts_are_refused_by_the_job(world: World) -> None:
     few = world.config("flow_grpo", settings=("flow_grpo.prompts=2", "flow_grpo.group_size=2"))
     assert "2 prompts cannot be shared by 3 processes" in world.rehearse(few, processes=3)["flow_grpo"].problem
+
+
+def test_a_micro_batch_that_nobody_names_is_that_of_a_run(world: World) -> None:
+    config = world.config("sft", micro_batch=None)
+    stage = stages_of(config, world.folder / "cache", setting_of(config, 1))[0]
+    assert stage.setting.micro_batch == rows_at_once(config, "full", "sft") == RELEASED_ROWS
 
 
 def test_settings_are_the_experiment_s(world: World) -> None:
