@@ -198,7 +198,7 @@ class _Run:
     def _resume(self, state: Any) -> None:
         """Another process begins, takes the checkpoint up and goes on."""
         self.session.close()
-        self.session = self.method = None
+        self.session = self.method = self.encoders = None
         gc.collect()
         self.tape.begin()
         self._set_up()
