@@ -58,7 +58,7 @@ class Metric(ABC):
     def score(self, images: Sequence[np.ndarray], prompts: Sequence[Prompt]) -> list[float]:
         """Score uint8 (H, W, 3) images against their prompts, in order. May raise; the harness then goes one by one."""
 
-    def seen(self, images: Sequence[np.ndarray], prompts: Sequence[Prompt]) -> list[str] | None:
+    def observations(self, images: Sequence[np.ndarray], prompts: Sequence[Prompt]) -> list[str] | None:
         """What it saw in each picture, in a few words for a reader of the report; None where it has no such words.
 
         It is called after ``score`` with the same pictures, and may use what that found. No score depends on it.
@@ -119,7 +119,7 @@ WORDS = 200
 
 
 def checked_words(words: Any, count: int) -> list[str] | list[None]:
-    """What a metric's ``seen`` returned: a line for each image, cut to ``WORDS``, or None for each.
+    """What a metric's ``observations`` returned: a line for each image, cut to ``WORDS``, or None for each.
 
     Raises:
         BenchError: it is neither None nor one text for each image.

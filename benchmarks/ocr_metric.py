@@ -36,7 +36,7 @@ class OCRAccuracy(Metric):
             for image, prompt in zip(images, prompts, strict=True)
         ]
 
-    def seen(self, images: Sequence[np.ndarray], prompts: Sequence[Prompt]) -> list[str]:
+    def observations(self, images: Sequence[np.ndarray], prompts: Sequence[Prompt]) -> list[str]:
         return [f'"{text}"' if (text := self._text(image)) else "no text" for image in images]
 
     def _text(self, image: np.ndarray) -> str:

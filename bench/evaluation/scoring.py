@@ -207,7 +207,7 @@ def _score_one(metric: Metric, image: np.ndarray, prompt: Prompt) -> Cell:
 def _judged(metric: Metric, images: Sequence[np.ndarray], prompts: Sequence[Prompt]) -> list[tuple[float, str | None]]:
     """Scores, and what the metric saw."""
     values = checked(metric.score(images, prompts), len(images))
-    return [*zip(values, checked_words(metric.seen(images, prompts), len(images)), strict=True)]
+    return [*zip(values, checked_words(metric.observations(images, prompts), len(images)), strict=True)]
 
 
 def _reason(error: Exception) -> str:

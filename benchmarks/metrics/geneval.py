@@ -53,7 +53,7 @@ class GenEval(Metric):
             self.judge(detections(image, prompt), prompt.facts) for image, prompt in zip(images, prompts, strict=True)
         ]
 
-    def seen(self, images: Sequence[np.ndarray], prompts: Sequence[Prompt]) -> list[str]:
+    def observations(self, images: Sequence[np.ndarray], prompts: Sequence[Prompt]) -> list[str]:
         return [
             in_words(detections(image, prompt), prompt.facts["include"])
             for image, prompt in zip(images, prompts, strict=True)

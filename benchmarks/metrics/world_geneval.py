@@ -40,7 +40,7 @@ class WorldGenEval(Metric):
             for image, prompt in zip(images, prompts, strict=True)
         ]
 
-    def seen(self, images: Sequence[np.ndarray], prompts: Sequence[Prompt]) -> list[str]:
+    def observations(self, images: Sequence[np.ndarray], prompts: Sequence[Prompt]) -> list[str]:
         return [
             in_words(self._detect(image), prompt.facts["include"])
             for image, prompt in zip(images, prompts, strict=True)

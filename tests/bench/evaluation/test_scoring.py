@@ -416,7 +416,7 @@ def test_what_is_not_a_number_for_each_image_is_an_error_of_its_cells(
 class Watching(Contrast):
     """Says how bright a picture is, of one that is not black."""
 
-    def seen(self, images, prompts):
+    def observations(self, images, prompts):
         if not all(image.any() for image in images):
             raise ValueError("it is black")
         return [f"bright \n {image.max()} " + "x" * 300 for image in images]
@@ -434,7 +434,7 @@ def test_what_a_metric_saw_stands_beside_its_score() -> None:
 
 @pytest.mark.parametrize("returned", ["a", ["a"], ["a", None], ("a", "b"), [1, 2]])
 def test_words_that_are_no_texts_are_an_error_of_the_cells(monkeypatch: pytest.MonkeyPatch, returned: Any) -> None:
-    monkeypatch.setattr(Watching, "seen", lambda self, images, prompts: returned)
+    monkeypatch.setattr(Watching, "observations", lambda self, images, prompts: returned)
     cells = score_each(Watching(), [np.ones((4, 4, 3), np.uint8)] * 2, [Prompt("0", "x")] * 2)
     if returned == ["a"]:  # one by one, each has its words
         assert [cell["seen"] for cell in cells] == ["a", "a"]
