@@ -155,7 +155,7 @@ def test_the_least_shapes_are_found_in_every_colour_and_at_every_place_between_p
     for number, shape in enumerate(V.SHAPES):
         x, y = 32 + 0.25 * (number % 4), 32 + 0.25 * (number // 4)
         thing = S.Thing(shape, color, x, y, 8.3)
-        found = detect(render(S.Scene(S.Prompt("", "colors"), (thing,), 0.5, 0.0)))
+        found = detect(render(S.Scene(S.ScenePrompt("", "colors"), (thing,), 0.5, 0.0)))
         assert [(d.name, d.color) for d in found] == [(shape, color)]
 
 

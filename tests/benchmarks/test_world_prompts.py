@@ -18,7 +18,7 @@ from data_curation.world import vocabulary as V
 TAGS = (*V.TASKS, "sign")
 
 
-def combinations(prompt: S.Prompt) -> Iterator[tuple[object, ...]]:
+def combinations(prompt: S.ScenePrompt) -> Iterator[tuple[object, ...]]:
     """Everything that a caption combines, worked out anew from its clauses."""
     if prompt.word is not None:
         yield ("word", prompt.word)
@@ -43,7 +43,7 @@ def words(text: str) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def training() -> list[S.Prompt]:
+def training() -> list[S.ScenePrompt]:
     """Every prompt that a training scene can have."""
     return [p for prompts in S.TrainingPrompts().prompts.values() for p in prompts]
 
@@ -53,7 +53,7 @@ def testing() -> list[Any]:
     return [p for tag in TAGS for p in world_prompts.held_out(tag, 10**6)]
 
 
-def by_text() -> dict[str, S.Prompt]:
+def by_text() -> dict[str, S.ScenePrompt]:
     return {p.text: p for tag in TAGS for p in S.all_prompts(tag)}
 
 
