@@ -108,6 +108,7 @@ class Suite:
         notice: first line of every report: which world the numbers come from.
         on_the_way: evaluations of a job before its last draw every so-many-th prompt of each group: the same prompts
             each time. With 1 they draw all, as the paper's protocol has it.
+        repeats: times as often as the suite has it that every prompt is drawn; 1 but in ``repeated``.
     """
 
     name: str
@@ -118,6 +119,7 @@ class Suite:
     roles: Mapping[str, str]
     notice: str
     on_the_way: int = 1
+    repeats: int = 1
 
     def noise_seed(self, prompt_set: str, prompt: Prompt, repeat: int) -> int:
         """Seed of an image's starting noise: the same for every method, different for every prompt and repeat."""
@@ -151,6 +153,20 @@ class Suite:
         notice = f"{self.notice} Only the first {per_group} of each group of prompts: too few to compare anything."
         return replace(self, name=f"{self.name}, first {per_group}", prompt_sets=tuple(sets), notice=notice)
 
+    def repeated(self, times: int) -> Suite:
+        """The same prompts, each drawn ``times`` as often.
+
+        The first repeats are the suite's own, with their noise. Further ones have noise of their own.
+        """
+        if times == 1:
+            return self
+        sets = tuple(replace(prompts, repeats=prompts.repeats * times) for prompts in self.prompt_sets)
+        notice = (
+            f"{self.notice} Every prompt is drawn {times} times as often as the suite has it: the numbers share no "
+            "table with the suite's own."
+        )
+        return replace(self, prompt_sets=sets, repeats=self.repeats * times, notice=notice)
+
     def with_metrics(self, columns: Mapping[str, str]) -> Suite:
         """The same prompts with other columns: metric → prompt set."""
         sets = (
@@ -174,7 +190,8 @@ class Suite:
                 sampler=self.sampler.record(),
                 metrics=columns,
             )
-        return record.model_copy(update={"on_the_way": self.on_the_way}) if self.on_the_way > 1 else record
+        unusual = {"on_the_way": self.on_the_way, "repeats": self.repeats}
+        return record.model_copy(update={name: number for name, number in unusual.items() if number > 1})
 
     def metrics(self) -> list[tuple[str, PromptSet]]:
         """(metric, prompt set) in the order of the columns of a report."""

@@ -10,7 +10,7 @@ import click
 from bench.cli import options, types
 from bench.cli.printing import say
 from bench.errors import BenchError, shortened
-from bench.machine.bounds import MOST_STEPS
+from bench.machine.bounds import MOST_REPEATS, MOST_STEPS
 
 if TYPE_CHECKING:
     from bench.evaluate.config import EvaluationConfig
@@ -100,6 +100,11 @@ def _remedies(ctx: click.Context, param: click.Parameter, value: str | None) -> 
     "--limit",
     type=click.IntRange(1, 10**9 - 1),
     help="Prompts per group, for a quick look; the scores compare with no others.",
+)
+@click.option(
+    "--repeats",
+    type=click.IntRange(1, MOST_REPEATS),
+    help="Draw every prompt so many times as often as the suite has it, each time from noise of its own.",
 )
 @click.option(
     "--name",

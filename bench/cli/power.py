@@ -28,31 +28,34 @@ SHARE = types.Number(min=0.5, max=0.999)
 def power(runs: tuple[Path, ...], difference: float, metric: str | None, power: float) -> None:
     """Say which seeds, prompts and pictures see a difference of two methods, and what they cost on this machine.
 
-    Variances and times come from RUNS: run folders, or archives of `bench archive`, with several seeds.
+    Variances and times come from RUNS: run folders, or archives of `bench archive`, with several seeds. A folder of
+    `bench evaluate RUN --repeats 2` tells noise from prompts. The run beside it says what a training costs.
 
     \b
         bench power runs/embedded --difference 0.03
         bench power reports/reference/embedded/records.tar.xz --difference 0.1 --metric aesthetic
+        bench power runs/embedded runs/evaluate-embedded-repeats-2 --difference 0.03
     """
     from bench.records.archive import unpacked
     from bench.report import power as needed
-    from bench.report.study import read_study
+    from bench.report.study import read_studies
 
     with unpacked(list(runs)) as folders:
-        study = read_study(folders)
+        studies = read_studies(folders)
+    study = studies[0]
     ranked = [column for column in study.metrics if column.ranked] or study.metrics
     column = needed.metric_of(study, metric) if metric else next((m for m in ranked if m.grouped), ranked[0])
-    file = needed.measure([study])
+    file = needed.measure(studies)
     noise = file.metrics.get(column.name)
     if noise is None:
         say(f"{column.label}: no two rows with two seeds are scored, so nothing is known of it")
         return
-    for line in _lines(column, file, noise, needed.costs(study), difference, power):
+    for line in _lines(column, file, noise, needed.costs(studies), difference, power):
         say(line)
 
 
 def _lines(
-    column: MetricRecord, file: NoiseFile, noise: MetricNoise, costs: Costs, difference: float, power: float
+    column: MetricRecord, file: NoiseFile, noise: MetricNoise, costs: Costs | None, difference: float, power: float
 ) -> list[str]:
     from bench.report import power as needed
     from bench.report.intervals import smallest
@@ -60,16 +63,21 @@ def _lines(
 
     def described(design: Design) -> str:
         pictures = f"{design.seeds} seeds x {design.prompts} prompts x {design.repeats} pictures"
-        return f"{pictures}: {duration(costs.of(design))}"
+        return f"{pictures}: {duration(costs.of(design))}" if costs else pictures
 
     size, wanted = sum(noise.groups), column.text(difference)
     lines = [
         f"{column.label}: a difference of {wanted} of two methods, {power:.0%} power, measured on {file.about}",
-        f"  a training takes {duration(costs.training)}, a picture {costs.picture:.2f} s without its scores",
+        f"  a training takes {duration(costs.training)}, a picture {costs.picture:.2f} s without its scores"
+        if costs
+        else "  no job holds a clock reading, so costs are unknown; name the run that trained too",
         f"  this prompt list ({size} prompts in {len(noise.groups)} groups):",
     ]
-    designs = sorted(needed.designs(noise, difference, power), key=costs.of)
-    lines += [f"    {described(design)}{' (cheapest)' if not n else ''}" for n, design in enumerate(designs[:5])]
+    designs = list(needed.designs(noise, difference, power))
+    if costs:
+        designs.sort(key=costs.of)
+    cheapest = " (cheapest)" if costs else ""
+    lines += [f"    {described(design)}{'' if n else cheapest}" for n, design in enumerate(designs[:5])]
     most = needed.Design(needed.SEEDS[-1], size, needed.REPEATS[-1])
     if not designs:
         least = smallest(needed.variance(noise, most), power)
@@ -91,11 +99,13 @@ def _lines(
 def noise(runs: tuple[Path, ...], out: Path | None) -> None:
     """Measure how much the scores of a suite vary, from reference RUNS with several seeds, into its noise file.
 
-    Reports with one seed take their seed variance from that file, if suite, version and backbone are the same.
+    Reports with one seed take their seed variance from that file, if suite, version and backbone are the same. A folder
+    of `bench evaluate RUN --repeats 2` tells noise from prompts where the suite draws one picture a prompt.
 
     \b
         bench noise reports/reference/embedded/records.tar.xz
         bench noise runs/mine --out mine.noise.json && bench report runs/once --noise mine.noise.json
+        bench evaluate runs/mine --repeats 2 && bench noise runs/mine runs/evaluate-embedded-repeats-2
     """
     from bench.errors import BenchError
     from bench.records import write_record
@@ -113,14 +123,18 @@ def noise(runs: tuple[Path, ...], out: Path | None) -> None:
         raise BenchError(f"the suite {file.suite} is not registered here; name a file with --out")
     write_record(target, file)
     say(f"noise file: {target}, measured on {file.about}")
-    once = [
-        column.label
-        for column in studies[0].metrics
-        if (noise := file.metrics.get(column.name)) and column.images == sum(noise.groups)
-    ]
+    columns = studies[0].metrics
+    images = {c.name: max(m.images for s in studies for m in s.metrics if m.name == c.name) for c in columns}
+    once = [c.label for c in columns if (noise := file.metrics.get(c.name)) and images[c.name] == sum(noise.groups)]
     if once:
         say(
             f"{listed(once)}: one picture a prompt, so noise cannot be told from prompts. It counts as a part of them, "
-            "and intervals are on the safe side. Only runs of a suite that draws each prompt twice (`repeats=2`) tell "
-            "them apart; their noise file is that suite's"
+            "and intervals are on the safe side. `bench evaluate RUN --repeats 2` draws two; name its folder too"
+        )
+    if all(study.experiment.suite.repeats > 1 for study in studies) and (
+        whole := [column.label for column in columns if column.per_prompt]
+    ):
+        say(
+            f"{listed(whole)}: not in the file, since a score of all pictures of a prompt depends on how many there "
+            "are; name the run that trained too"
         )

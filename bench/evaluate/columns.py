@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from bench.suite import Suite
 
 
-def load_suite(name: str, limit: int | None, prompts: str = "") -> Suite:
+def load_suite(name: str, limit: int | None, prompts: str = "", repeats: int = 1) -> Suite:
     """A suite by name, whole or with ``limit`` prompts of each group, or on a file of ``prompts``.
 
-    BenchError for an unknown name.
+    Every prompt is drawn ``repeats`` times as often as the suite has it. BenchError for an unknown name.
     """
     suite: Suite = registry.load("suites", name)()
     suite = with_prompts(suite, Path(prompts)) if prompts else suite
-    return suite.limited(limit) if limit else suite
+    return (suite.limited(limit) if limit else suite).repeated(repeats)
 
 
 def open_run(folder: Path, config: EvaluationConfig, engine: Engine) -> tuple[Suite, dict[str, Metric], list[str]]:
@@ -35,7 +35,7 @@ def open_run(folder: Path, config: EvaluationConfig, engine: Engine) -> tuple[Su
 
     Writes ``experiment.json``: a suite, the columns added to it, and no job.
     """
-    suite, path = load_suite(config.suite, config.limit, config.prompts), folder / "experiment.json"
+    suite, path = load_suite(config.suite, config.limit, config.prompts, config.repeats), folder / "experiment.json"
     old = engine.broadcast(records.read_raw(ExperimentRecord, path) if engine.is_main and path.exists() else None)
     of_suite = {name: prompts.name for name, prompts in suite.metrics()}
     known = of_suite | {m["name"]: m["prompt_set"] for m in (old["suite"]["metrics"] if old else ()) if m.get("added")}
@@ -59,8 +59,8 @@ def open_run(folder: Path, config: EvaluationConfig, engine: Engine) -> tuple[Su
 
         if old and old | {"suite": levels.with_name(old["suite"])} != records.document(record(known)):
             raise BenchError(
-                f"{folder} was evaluated on another suite or with other metrics; give this one a name with --name, or "
-                "delete the folder"
+                f"{folder} was evaluated on another suite, with other metrics or another number of repeats; give "
+                "this one a name with --name, or delete the folder"
             )
         records.write_record(path, record(columns))
     engine.barrier()
@@ -72,7 +72,7 @@ def recorded_suite(record: dict[str, Any], run: Path) -> tuple[Suite, dict[str, 
     name, limit = record["suite"]["name"], 0
     if limited := re.fullmatch(r"(.+), first (\d{1,9})", name):
         name, limit = limited[1], int(limited[2])
-    suite = load_suite(name, limit)
+    suite = load_suite(name, limit, repeats=record["suite"].get("repeats", 1))
     if suite.version != record["suite"]["version"]:
         raise BenchError(
             f"{run} holds version {record['suite']['version']} of the suite {name}, and this is version "

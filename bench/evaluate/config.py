@@ -10,7 +10,7 @@ from pydantic import Field
 from bench import registry
 from bench.errors import BenchError, unknown
 from bench.experiment.toml import RunName, Settings, read_values, validated
-from bench.machine.bounds import LARGEST_SCALE, MOST_IMAGES, MOST_SCALES, MOST_STEPS, MOST_T5_TOKENS
+from bench.machine.bounds import LARGEST_SCALE, MOST_IMAGES, MOST_REPEATS, MOST_SCALES, MOST_STEPS, MOST_T5_TOKENS
 
 
 class EvaluationConfig(Settings):
@@ -33,6 +33,9 @@ class EvaluationConfig(Settings):
         (), description="score with these of the suite's alone; name@prompt-set adds a column"
     )
     limit: int | None = Field(None, gt=0, description="prompts per group, for a look")
+    repeats: int = Field(
+        1, ge=1, le=MOST_REPEATS, description="times as often as the suite has it that every prompt is drawn"
+    )
     steps: tuple[Annotated[int, Field(ge=1, le=MOST_STEPS)], ...] = Field(
         (), max_length=MOST_SCALES, description="of the sampler, a row for each number; default: the suite's"
     )
@@ -53,7 +56,9 @@ class EvaluationConfig(Settings):
     @property
     def run_name(self) -> str:
         kind = "sweep" if self.steps or self.solver or self.levels else "guidance" if self.guidance else "evaluate"
-        return self.name or f"{kind}-{self.suite}" + (f"-first-{self.limit}" if self.limit else "")
+        limited = f"-first-{self.limit}" if self.limit else ""
+        repeated = f"-repeats-{self.repeats}" if self.repeats > 1 else ""
+        return self.name or f"{kind}-{self.suite}{limited}{repeated}"
 
 
 def read_evaluation(flags: Mapping[str, Any]) -> EvaluationConfig:

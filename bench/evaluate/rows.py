@@ -148,7 +148,8 @@ class _Rows:
             return
         if self.subject.kind != "images":  # what is there was drawn by something that no record names any more
             shutil.rmtree(row.folder / "evaluations", ignore_errors=True)
-        head = {"job": row.folder.name, "method": records.EVALUATED}
+        head: dict[str, Any] = {"job": row.folder.name, "method": records.EVALUATED}
+        head |= {"training": row.training} if row.training else {}
         records.write_record(path, untrained_record(**head, label=row.label, evaluated=about))
         write_status(row.folder, "started")
 

@@ -18,12 +18,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EvaluatedRow:
-    """One line of ``runs/``: a subject, drawn as its ``suite`` says. ``about`` is what its record holds of a sweep."""
+    """One line of ``runs/``: a subject, drawn as its ``suite`` says.
+
+    ``about`` is what its record holds of a sweep. ``training`` says which job of a run it is, where it is one that the
+    suite's own sampler draws.
+    """
 
     suite: Suite
     folder: Path
     label: str
     about: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] | None = None
 
     @property
     def evaluation(self) -> Path:
@@ -58,7 +63,8 @@ def rows_of(config: EvaluationConfig, suite: Suite, run: Path, subject: Subject)
     A single remedy is a row beside the others, and no sweep: it is held against them in the main table.
     """
     folder, axes = run / f"{records.EVALUATED}--{subject.slug}", chosen(config)
-    about = {"sweep": {"name": subject.label, **(subject.job() or {})}}
+    job = subject.job()
+    about = {"sweep": {"name": subject.label, **(job or {})}}
     plain = not axes or (set(axes) == {"remedy"} and len(config.remedy) == 1)
     rows = []
     for values in product(*axes.values()):
@@ -70,6 +76,7 @@ def rows_of(config: EvaluationConfig, suite: Suite, run: Path, subject: Subject)
                 folder.with_name("--".join((folder.name, *parts))),
                 ", ".join((subject.label, *names)),
                 {} if plain else about,
+                None if axes else job,
             )
         )
     return rows

@@ -39,6 +39,9 @@ MOST_T5_TOKENS = 512
 LARGEST_SCALE = 1000.0
 """Of guidance; pictures are noise long before."""
 
+MOST_REPEATS = 100
+"""Times as often as a suite has it that a prompt is drawn; each draws the whole suite."""
+
 MOST_STEPS = 1000
 """Of a sampler; the family has 1000 training timesteps."""
 

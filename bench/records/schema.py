@@ -134,7 +134,8 @@ class SamplerRecord(_Part):
 class SuiteRecord(_Part):
     """Prompt sets, metrics and sampling settings under one version; records of 0.2.0 do not hold the ``seed``.
 
-    ``on_the_way`` is above 1 where evaluations before a job's last draw every so-many-th prompt of each group.
+    ``on_the_way`` is above 1 where evaluations before a job's last draw every so-many-th prompt of each group, and
+    ``repeats`` where every prompt was drawn so many times as often as the suite has it.
     """
 
     name: str
@@ -143,6 +144,7 @@ class SuiteRecord(_Part):
     metrics: list[MetricRecord] = Field(min_length=1)
     sampler: SamplerRecord
     on_the_way: int = Field(default=1, ge=1)
+    repeats: int = Field(default=1, ge=1)
 
     def on_its_way(self) -> SuiteRecord:
         """The same of what an evaluation before a job's last draws."""
@@ -288,6 +290,17 @@ class Swept(TypedDict):
 
 
 @with_config(_OPEN)
+class TrainingOf(TypedDict):
+    """Which job of which run an evaluated row is."""
+
+    run: str
+    method: Name
+    subset: Name | None
+    seed: int | None
+    reward: NotRequired[str | None]
+
+
+@with_config(_OPEN)
 class SampledAs(TypedDict):
     """The sampler of an evaluated row."""
 
@@ -335,11 +348,12 @@ class JobRecord(_Record):
     """``job.json``: everything known about a job before its first step.
 
     ``label`` is the name of a row that nothing was trained for. ``context`` says how a context row was loaded and
-    sampled, ``evaluated`` what an evaluated row is: its kind, source, identity and sampler. ``preferences`` names the
-    corpus of preference pairs and how many there are, ``tuned`` the settings that `bench tune` chose and how,
-    ``origin`` where the method came from (of a pipeline, ``stages`` say it), ``variant_of`` the method of a variant,
-    ``trained_probes`` the measures of exposure bias that are in its loss, ``micro_batch`` the rows that `--micro-batch
-    auto` chose when it began.
+    sampled, ``evaluated`` what an evaluated row is: its kind, source, identity and sampler. ``training`` says which job
+    of a run an evaluated row is, if it is one and the suite's sampler drew it. ``preferences`` names the corpus of
+    preference pairs and how many there are, ``tuned`` the settings that `bench tune` chose and how, ``origin`` where
+    the method came from (of a pipeline, ``stages`` say it), ``variant_of`` the method of a variant, ``trained_probes``
+    the measures of exposure bias that are in its loss, ``micro_batch`` the rows that `--micro-batch auto` chose when it
+    began.
     """
 
     job: Name
@@ -364,6 +378,7 @@ class JobRecord(_Record):
     label: str | None = None
     context: dict[str, Any] | None = None
     evaluated: EvaluatedAs | None = None
+    training: TrainingOf | None = None
 
     @model_validator(mode="after")
     def _holds_what_its_parts_name(self) -> JobRecord:

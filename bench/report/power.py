@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from statistics import fmean
 
 from bench.errors import BenchError, unknown
 from bench.records.schema import MetricRecord
-from bench.report.components import Variance, components, fit_prior, summed
+from bench.report.components import Scores, Variance, components, fit_prior, summed
 from bench.report.intervals import smallest
 from bench.report.seed_noise import MetricNoise, NoiseFile
 from bench.report.stats import scores_of
@@ -23,16 +24,16 @@ def measure(studies: Sequence[Study]) -> NoiseFile:
     """Components of every metric from studies of one suite and backbone: what a noise file holds.
 
     Raises:
-        BenchError: no two rows have two trainings, or the studies are not of one suite and backbone.
+        BenchError: no two rows have two trainings, or the studies are not of one suite and backbone, or one training is
+            in two of them that drew their prompts equally often.
     """
-    first = studies[0].experiment
-    key = first.suite.name, first.suite.version, first.backbone_hash
-    if any((e.suite.name, e.suite.version, e.backbone_hash) != key for s in studies for e in s.experiments):
+    suites = {(e.suite.name, e.suite.version) for s in studies for e in s.experiments}
+    backbones = {backbone for s in studies for backbone in s.backbones}
+    if len(suites) > 1 or len(backbones) > 1:
         raise BenchError("these runs are not of one suite, version and backbone; a noise file is of one")
-    rows = [(s, row) for s in studies for subset in s.subsets for row in s.rows(subset) if len(row.jobs) > 1]
     metrics = {}
-    for metric in first.suite.metrics:
-        known = [scores for s, row in rows if (scores := scores_of(row.jobs, s.fractions[-1], metric)) is not None]
+    for metric in studies[0].metrics:
+        known = _scores(studies, metric)
         prior = fit_prior(known)
         if prior is None or not prior.df:  # of one row, nobody knows how rows differ
             continue
@@ -61,11 +62,46 @@ def measure(studies: Sequence[Study]) -> NoiseFile:
             "unknown; run two methods or more with more seeds, e.g. --methods sft,soar --seeds 0,1,2"
         )
     names = dict.fromkeys(e.name for s in studies for e in s.experiments)
-    jobs = sum(len(row.jobs) for _, row in rows)
+    seeds = _trainings(studies)
+    ((suite, version),), (backbone,) = suites, backbones
     return NoiseFile(
-        v=1, suite=key[0], suite_version=key[1], backbone_hash=key[2], runs=[*names], rows=len(rows), jobs=jobs,
-        metrics=metrics,
+        v=1, suite=suite, suite_version=version, backbone_hash=backbone, runs=[*names],
+        rows=len({of_row[:-1] for of_row in seeds}), jobs=len(seeds), metrics=metrics,
     )  # fmt: skip
+
+
+def _trainings(studies: Sequence[Study]) -> set[tuple[str, str, str, int]]:
+    """Run, method, subset and seed of what rows of several seeds hold: once where a run and an evaluation hold it."""
+    found: dict[tuple[str, str, str, int], set[int]] = {}
+    for study in studies:
+        repeats = study.experiment.suite.repeats
+        for row in (row for row in study.trainings if len(row.jobs) > 1):
+            for seed, job in zip(row.seeds, row.jobs, strict=True):
+                run = study.run_of(row.jobs[0])
+                drawn = found.setdefault((run, row.method, row.subset, seed), set())
+                if repeats in drawn:
+                    raise BenchError(
+                        f"two of these folders hold pictures of {job.name}, seed {seed} of {row.method} of the run "
+                        f"{run}, with the same repeats; name one of them"
+                    )
+                drawn.add(repeats)
+    return set(found)
+
+
+def _scores(studies: Sequence[Study], metric: MetricRecord) -> list[Scores]:
+    """Of a metric, the rows with several trainings, from the studies that drew each prompt most often.
+
+    What looks at all pictures of a prompt together (diversity) depends on how many there are. So it counts only where
+    there are as many as the suite has.
+    """
+    found: dict[int, list[Scores]] = {}
+    for study in studies:
+        columns = (m for m in study.metrics if (m.name, m.version) == (metric.name, metric.version))
+        for column, row in product(columns, study.trainings):
+            scores = scores_of(row.jobs, study.trained_until, column) if len(row.jobs) > 1 else None
+            if scores is not None:
+                found.setdefault(study.experiment.suite.repeats, []).append(scores)
+    return found.get(1 if metric.per_prompt else max(found, default=1), [])
 
 
 @dataclass(frozen=True)
@@ -125,17 +161,23 @@ class Costs:
         return 2 * design.seeds * (self.training + design.prompts * design.repeats * self.picture)
 
 
-def costs(study: Study) -> Costs:
-    """Measured on a study's jobs: their mean training time, and a picture by its FLOPs at the fastest job's speed.
+def costs(studies: Sequence[Study]) -> Costs | None:
+    """Measured on jobs: their mean training time, and a picture by its FLOPs at the fastest job's speed.
 
-    Records hold no time of evaluations. A picture is two forwards a step with guidance and one without; the FLOPs of a
-    forward are those of the job that spent least on anything else. Scoring is not in it.
+    None where no job holds a clock reading, as in an evaluation without the run that trained. Records hold no time of
+    evaluations. A picture is two forwards a step with guidance and one without; the FLOPs of a forward are those of the
+    job that spent least on anything else. Scoring is not in it.
     """
-    spent = [job.spent for job in study.jobs if job.spent.seconds and job.spent.flops and job.spent.forwards]
+    spent = [
+        job.spent
+        for study in studies
+        for job in study.jobs
+        if job.spent.seconds and job.spent.flops and job.spent.forwards
+    ]
     if not spent:
-        raise BenchError("no job of these runs holds a clock reading, so nothing is known of cost")
+        return None
     forward = min(s.flops / (s.forwards + 2 * s.backwards) for s in spent)
-    sampler = study.experiment.suite.sampler
+    sampler = studies[0].experiment.suite.sampler
     forwards = sampler.steps * (2 if sampler.guidance_scale != 1 else 1)
     speed = min(s.seconds / s.flops for s in spent)
     return Costs(fmean(s.seconds for s in spent), forwards * forward * speed)

@@ -110,6 +110,11 @@ class StudiedJob:
         return self.made.get("sweep") or {}
 
     @property
+    def training(self) -> Mapping[str, Any]:
+        """Of an evaluated row that is a job of a run: which one. Empty for others."""
+        return (self.record.training if self.record else None) or {}
+
+    @property
     def guidance_scale(self) -> float:
         """Of a row of a sweep."""
         return float(self.made["sampler"]["guidance_scale"])
@@ -131,6 +136,11 @@ class Row:
     method: str
     subset: str
     jobs: tuple[StudiedJob, ...]
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Of its trainings."""
+        return tuple(job.training.get("seed", job.seed) for job in self.jobs)
 
     @property
     def trained_on(self) -> frozenset[str]:
@@ -283,6 +293,45 @@ class Study:
         rows = (Row(m, subset, tuple(job for job in chosen if job.method == m)) for m in self.methods)
         return [row for row in rows if row.jobs]
 
+    @cached_property
+    def trainings(self) -> list[Row]:
+        """The rows of ``jobs``. Where there are none, those of evaluated rows that are jobs of runs.
+
+        Seeds of one method on one subset of one run are pooled. BenchError where one of them is there twice.
+        """
+        if self.jobs:
+            return [row for subset in self.subsets for row in self.rows(subset)]
+        found: dict[tuple[str, str, str], dict[int, StudiedJob]] = {}
+        for job in self.evaluated:
+            of = job.training
+            if of and of["seed"] is not None:
+                seeds = found.setdefault((of["run"], of["method"], of["subset"] or ""), {})
+                if earlier := seeds.get(of["seed"]):
+                    raise BenchError(
+                        f"{earlier.name} and {job.name} are both seed {of['seed']} of {of['method']} in a run called "
+                        f"{of['run']}, so they are no two trainings; evaluate them in runs of their own with --name"
+                    )
+                seeds[of["seed"]] = job
+        return [
+            Row(method, subset, tuple(jobs[seed] for seed in sorted(jobs)))
+            for (_, method, subset), jobs in found.items()
+        ]
+
+    @property
+    def trained_until(self) -> float:
+        """Fraction at which ``trainings`` are evaluated at last; an evaluated row counts as not trained here."""
+        return self.fractions[-1] if self.jobs else 0.0
+
+    @property
+    def backbones(self) -> set[str]:
+        """Hashes of the backbones that ``trainings`` started from."""
+        trained = {experiment.backbone_hash for experiment in self.experiments if experiment.jobs}
+        return trained or {job.made.get("backbone_hash") or "" for row in self.trainings for job in row.jobs}
+
+    def run_of(self, job: StudiedJob) -> str:
+        """The run that a job of ``trainings`` is of."""
+        return job.training.get("run") or next(e.name for e in self.experiments if job.name in e.jobs)
+
 
 MUST_AGREE = (
     "suite",
@@ -328,6 +377,15 @@ def read_study(runs: list[Path]) -> Study:
     beside = _with_own_labels((*context, *(job for job in evaluated if not job.sweep)))
     context, evaluated = beside[: len(context)], beside[len(context) :]
     return Study(experiments, base, tuple(jobs.values()), context, evaluated, swept)
+
+
+def read_studies(runs: list[Path]) -> list[Study]:
+    """A study of all runs that drew their prompts equally often; others share no table. Errors: as ``read_study``."""
+    alike: dict[int, list[Path]] = {}
+    for run in runs:
+        repeats = records.read_record(ExperimentRecord, run / "experiment.json").suite.repeats
+        alike.setdefault(repeats, []).append(run)
+    return [read_study(group) for group in alike.values()]
 
 
 def _check_agreement(runs: list[Path], experiments: tuple[ExperimentRecord, ...]) -> None:

@@ -89,11 +89,13 @@ class FakeRun:
         self.evaluation(name, 0, 0.0, shift, seed=0)
         return name
 
-    def evaluated(self, slug: str, label: str | None, shift: float, **what: Any) -> str:
-        """Write the evaluation of given weights or images."""
+    def evaluated(
+        self, slug: str, label: str | None, shift: float, training: dict[str, Any] | None = None, **what: Any
+    ) -> str:
+        """Write the evaluation of given weights or images; ``training`` says which job of a run they are of."""
         name = f"evaluated--{slug}"
         self._describe(name, "evaluated", None, None, None, "finished", None)
-        more = {"label": label, "evaluated": what}
+        more = {"label": label, "evaluated": what, **({"training": training} if training else {})}
         self.write(f"{name}/job.json", json.loads((self.folder / name / "job.json").read_text()) | more)
         self.evaluation(name, 0, 0.0, shift, seed=0)
         return name

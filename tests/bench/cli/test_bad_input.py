@@ -66,7 +66,7 @@ NUMBERS = ("", "x", "1.5", "nan", "inf", "-inf", "1e400", DIGITS, "0x10", "1\x1b
 COUNTS = {
     "run": ("--evaluations", "--micro-batch", "--evaluation-batch", "--max-sequence-length", "--resolution", "--gpus"),
     "tune": ("--trials", "--micro-batch", "--resolution"),
-    "evaluate tiny-sd3": ("--limit", "--evaluation-batch", "--max-sequence-length"),
+    "evaluate tiny-sd3": ("--limit", "--repeats", "--evaluation-batch", "--max-sequence-length"),
     "curate": ("--resolution",),
     "pretrain": ("--steps",),
 }

@@ -40,6 +40,7 @@ from bench.machine import locks
 from bench.machine.engine import Engine
 from bench.machine.progress import Progress
 from bench.metric import Metric
+from bench.report.study import read_study
 from bench.suite import Prompt, PromptSet
 
 Run = Callable[..., tuple[Path, dict[str, str]]]
@@ -749,6 +750,50 @@ def test_a_damaged_image_ends_neither_the_command_nor_its_report(known: None, tm
     assert done.exit_code == 0, done.output
     assert "failed 3/4" in done.output and "the image some-0-0.png cannot be read" in done.output
     assert (tmp_path / "reports" / "look" / "samples.png").is_file()
+
+
+# -- more repeats ----------------------------------------------------------------------------------------------------
+
+
+def test_further_repeats_follow_the_suites_own_with_their_noise(run: Run) -> None:
+    own, more = pictures(row(run("fake")[0], "fake")), run("fake", repeats=3)[0]
+    assert more.name == "evaluate-fake-repeats-3"
+    drawn = pictures(row(more, "fake"))
+    assert own.keys() == {f"some-{prompt}-{repeat}.png" for prompt in "01" for repeat in range(2)}
+    assert own == {name: drawn[name] for name in own}
+    assert len(set(drawn.values())) == len(drawn) == 12
+    suite = records.read_json(more / "experiment.json")["suite"]
+    assert (suite["name"], suite["repeats"], suite["metrics"][0]["images"]) == ("fake", 3, 12)
+    assert all("score" in line["scores"]["brightness"] for line in rows_of(more))
+
+
+def test_an_evaluation_with_more_repeats_shares_no_table_and_is_scored_again(run: Run) -> None:
+    folder, (more, _) = run("fake")[0], run("fake", repeats=2)
+    assert "repeats" not in records.read_json(folder / "experiment.json")["suite"]
+    with pytest.raises(BenchError, match="differ in suite and cannot share a report"):
+        read_study([folder, more])
+    with pytest.raises(BenchError, match="with other metrics or another number of repeats"):
+        run("fake", repeats=2, name="evaluate-fake")
+    before = records.read_json(more / "experiment.json")
+    score_run(more, (), Progress(quiet=True))
+    assert records.read_json(more / "experiment.json") == before
+    _, failed = run("fake", repeats=4, passes="score")
+    assert "evaluate-fake-repeats-4" in failed["fake"] and "holds no images yet" in failed["fake"]
+
+
+def test_seeds_of_a_method_are_known_among_evaluated_rows(run: Run, tiny_pipeline: Path, tmp_path: Path) -> None:
+    trained = trained_run(tmp_path / "demo", tiny_pipeline)
+    folder, failed = run(trained, repeats=2)
+    assert not failed
+    job = {"run": "demo", "method": "full", "subset": "pretty", "seed": 1, "reward": "style"}
+    assert records.read_json(row(folder, "demo-full--pretty--s1") / "job.json")["training"] == job
+    assert "training" not in records.read_json(row(folder, "demo-base") / "job.json")
+    study = read_study([folder])
+    (found,) = study.trainings
+    assert (found.method, found.subset, found.seeds) == ("full", "pretty", (0, 1))
+    assert study.backbones == {hub.fingerprint(tiny_pipeline)}
+    remedied, _ = run(trained / "full--pretty--s0", remedy=("epsilon_scaling=1.05",), name="remedied")
+    assert read_study([remedied]).trainings == []  # another sampler: no training of the suite's
 
 
 # -- what a subject is -----------------------------------------------------------------------------------------------

@@ -124,8 +124,80 @@ def test_noise_of_one_picture_a_prompt_is_said_to_count_as_prompts(tmp_path: Pat
     said = done.output.splitlines()[1]
     assert (
         said.startswith("GenEval, OCR, ClipScore and Aesthetic: one picture a prompt")
-        and "draws each prompt twice" in said
+        and "`bench evaluate RUN --repeats 2` draws two" in said
     )
+
+
+@pytest.fixture
+def drawn_twice(tmp_path: Path) -> tuple[FakeRun, FakeRun]:
+    """A run with one picture a prompt, and its trainings evaluated with two. Aesthetic looks at whole prompts."""
+    trained, evaluated = FakeRun(tmp_path / "demo", repeats=1), FakeRun(tmp_path / "twice", repeats=2)
+    trained.base()
+    evaluated.experiment["suite"]["repeats"] = 2
+    for key in ("backbone", "backbone_hash", "corpus", "budget", "fractions"):
+        del evaluated.experiment[key]
+    for each in (trained, evaluated):
+        each.experiment["suite"]["metrics"][3]["per_prompt"] = True
+        each.save()
+    for method, gain in (("alpha", 0.1), ("beta", 0.2)):
+        for seed in (0, 1):
+            name = trained.job(method, gain, seed=seed)
+            job = {"run": "demo", "method": method, "subset": "pretty", "seed": seed}
+            evaluated.evaluated(f"demo-{name}", name, gain, job, kind="transformer", backbone_hash="0123456789abcdef")
+    return trained, evaluated
+
+
+def test_trainings_that_are_evaluated_with_more_pictures_tell_noise_from_prompts(drawn_twice) -> None:
+    once, twice = (read_study([run.folder]) for run in drawn_twice)
+    assert power.measure([once]).metrics["geneval"].row_noise_share is None
+    file = power.measure([twice])
+    assert (file.suite, file.backbone_hash, file.rows, file.jobs) == ("embedded", "0123456789abcdef", 2, 4)
+    geneval = file.metrics["geneval"]
+    assert (geneval.repeats, geneval.groups) == (2, [4] * 6)
+    assert geneval.prompt_noise == pytest.approx(0.35**2 / 12, rel=0.5)  # a picture's, not that of two
+    assert geneval.row_noise_share is not None and geneval.row_noise_share > 0.6  # scores share no prompt, only noise
+    assert "style" not in file.metrics
+
+
+def test_what_looks_at_whole_prompts_is_measured_on_the_suites_own_number_of_pictures(drawn_twice) -> None:
+    once, twice = (read_study([run.folder]) for run in drawn_twice)
+    alone, both = power.measure([once]), power.measure([once, twice])
+    assert both.metrics["style"] == alone.metrics["style"]
+    assert both.metrics["geneval"] == power.measure([twice]).metrics["geneval"]
+    assert (both.runs, both.rows, both.jobs) == (["demo", "twice"], 2, 4)  # each training once
+
+
+def test_a_training_that_is_evaluated_under_two_names_is_refused(drawn_twice) -> None:
+    _, twice = drawn_twice
+    job = {"run": "demo", "method": "beta", "subset": "pretty", "seed": 1}
+    twice.evaluated("copy", None, 0.2, job, kind="transformer", backbone_hash="0123456789abcdef")
+    with pytest.raises(BenchError, match=r"evaluated--copy and .* are both seed 1 of beta in a run called demo"):
+        power.measure([read_study([twice.folder])])
+
+
+def test_a_training_in_two_folders_with_the_same_repeats_is_refused(drawn_twice) -> None:
+    studies = [read_study([run.folder]) for run in drawn_twice]
+    with pytest.raises(BenchError, match=r"two of these folders hold pictures of .*alpha--pretty--s0, seed 0 of alpha"):
+        power.measure([*studies, studies[1]])
+
+
+def test_the_commands_take_an_evaluation_of_trainings(drawn_twice, tmp_path: Path) -> None:
+    once, twice = (str(run.folder) for run in drawn_twice)
+    target = str(tmp_path / "noise.json")
+    done = CliRunner().invoke(main, ["noise", twice, "--out", target])
+    assert done.exit_code == 0, done.output
+    assert "measured on twice (4 trainings of 2 rows)" in done.output and "one picture" not in done.output
+    assert "Aesthetic: not in the file" in done.output
+    done = CliRunner().invoke(main, ["noise", once, twice, "--out", target])
+    assert done.exit_code == 0 and "not in the file" not in done.output
+    assert CliRunner().invoke(main, ["report", once, "--noise", target, "--out", str(tmp_path / "r")]).exit_code == 0
+    wanted = ["--difference", "0.05", "--metric", "geneval"]
+    done = CliRunner().invoke(main, ["power", twice, *wanted])
+    assert done.exit_code == 0, done.output
+    assert "costs are unknown; name the run that trained too" in done.output and "(cheapest)" not in done.output
+    done = CliRunner().invoke(main, ["power", once, twice, *wanted])
+    assert done.exit_code == 0, done.output
+    assert "(cheapest)" in done.output and "one picture a prompt" not in done.output
 
 
 def test_a_report_of_one_seed_takes_a_noise_file_of_the_user_s(run, ranked, tmp_path: Path) -> None:
