@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import statistics
@@ -270,7 +271,7 @@ def make_pipeline(folder: Path, *, width: int, depth: int, resolution: int) -> N
             up_block_types=("UpDecoderBlock2D",) * 4,
             layers_per_block=2,
             latent_channels=16,
-            norm_num_groups=min(32, channels[0]),
+            norm_num_groups=math.gcd(32, *channels),
             use_quant_conv=False,
             use_post_quant_conv=False,
             sample_size=resolution,

@@ -70,12 +70,17 @@ class RandomBackbone:
         return FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=3.0)
 
 
-def matrix_rate(device: torch.device, dtype: torch.dtype, size: int) -> float:
-    """FLOP/s of a product of two square matrices: the median of ten, after three that are not counted."""
+def matrix_rate(device: torch.device, dtype: torch.dtype, size: int, *, cpu_time: bool = False) -> float:
+    """FLOP/s of a product of two square matrices: the median of ten, after three that are not counted.
+
+    Args:
+        cpu_time: as in ``common.alternate``. What is held against the rate must be counted by the same clock.
+    """
     left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     for _ in range(3):
         left @ right
-    seconds = [common.alternate({"product": lambda: left @ right}, 1, device)["product"] for _ in range(10)]
+    product = {"product": lambda: left @ right}
+    seconds = [common.alternate(product, 1, device, cpu_time=cpu_time)["product"] for _ in range(10)]
     return 2 * size**3 / statistics.median(seconds)
 
 

@@ -26,11 +26,10 @@ EVALUATION_STEPS = 10
 
 
 def rate_of(run: Callable[[], object], session: Any, arguments: Any, device: torch.device) -> tuple[float, float]:
-    """(FLOP/s, seconds) of something that the session's meter charges."""
+    """(FLOP/s, seconds) of something that the session's meter charges the same in each run."""
     before = session.job.meter.flops
-    run()
-    flops = session.job.meter.flops - before
     seconds = common.alternate({"run": run}, arguments.repeats, device, cpu_time=arguments.cpu_time)["run"]
+    flops = (session.job.meter.flops - before) / (arguments.repeats + 1)  # the run that is not timed is charged too
     return flops / seconds, seconds
 
 
@@ -61,7 +60,8 @@ def measure(backbone: Any, arguments: Any, device: torch.device, *, size: int) -
     from bench.machine.engine import Engine
 
     dtype = getattr(torch, arguments.dtype)
-    engine, rates = Engine(device=device, dtype=dtype), [matrix_rate(device, dtype, size)]
+    engine = Engine(device=device, dtype=dtype)
+    rates = [matrix_rate(device, dtype, size, cpu_time=arguments.cpu_time)]
     reached: dict[str, tuple[float, float]] = {}
     for name in METHODS:
         session, method = started(
@@ -72,7 +72,7 @@ def measure(backbone: Any, arguments: Any, device: torch.device, *, size: int) -
             with backbone.vae_loaded():
                 reached["evaluation"] = rate_of(evaluation_of(session), session, arguments, device)
         session.close()
-    rates.append(matrix_rate(device, dtype, size))
+    rates.append(matrix_rate(device, dtype, size, cpu_time=arguments.cpu_time))
     rate = statistics.mean(rates)
     figures = [Figure(f"matrix rate, {arguments.dtype}", rate / 1e9, "GFLOP/s")]
     figures.append(Figure("matrix rate, change over the run", 100 * (rates[1] / rates[0] - 1), "%"))

@@ -4,7 +4,8 @@ A forward and its backward, up to ``accumulate``, are a turn: of a micro-batch, 
 Turns at the same place of the code and of the same size are alike. The first after an update shows what one takes. The
 last, in which gradients are shared between processes, shows what two take. Between them the model is not computed: a
 number with a gradient stands for its velocity, and the operators of the first turn are counted. Forwards without a
-graph and outside of one are alike too: of equal sizes, the first is done, and the others are counted.
+graph and outside of one are alike too: of equal sizes, the first is done. The others are counted, and so is the memory
+that the first took for a moment.
 """
 
 from __future__ import annotations
@@ -33,12 +34,14 @@ class RehearsedJob(Job):
         tape: what is written on.
         shown: turns that are computed of those alike, beside the last one.
         backwards: after which a step ends with ``Enough``; None: it does not.
+        forwards: that are computed of those alike without a graph.
         graphs: whether a graph may be alive.
     """
 
     tape: Tape
     shown: int
     backwards: int | None
+    forwards: int
     graphs: bool
 
     def begin(self, tape: Tape) -> None:
@@ -46,15 +49,17 @@ class RehearsedJob(Job):
         self.tape, self.graphs = tape, False
         self.show(1)
         self._seen: dict[Any, Counts] = {}
+        self._risen: dict[Any, int] = {}  # bytes that a forward without a graph takes for a moment
+        self._forwards: Counter[Any] = Counter()  # without a graph that were computed
         self._turn: Any = None  # which one it is; None: it has not begun
         self._left_out = self._coming = False
         self._done: Counter[Any] = Counter()  # turns since the last update
         self._backward: dict[Any, Counts] = {}
         self._leaf = torch.zeros((), device=self.device, requires_grad=True)
 
-    def show(self, shown: int, backwards: int | None = None) -> None:
+    def show(self, shown: int, backwards: int | None = None, forwards: int = 1) -> None:
         """Say how much of a step is wanted."""
-        self.shown, self.backwards = shown, backwards
+        self.shown, self.backwards, self.forwards = shown, backwards, forwards
 
     # -- what trains -------------------------------------------------------------------------------------------------
 
@@ -105,12 +110,14 @@ class RehearsedJob(Job):
             with tape.of(ACTIVATIONS, "forward without a graph"):
                 if self.graphs:
                     return usual(latents, sigma, text)
-                if key in self._seen:  # the very same operators, on memory of the very same size
+                if self._forwards[key] >= self.forwards:  # the same operators, on memory of the same size
                     tape.counts.add(self._seen[key])
+                    tape.rise(self._risen[key])
                     return torch.empty_like(latents, dtype=torch.float32)
-                before = tape.counts.copy()
+                before, moment = tape.counts.copy(), tape.moment()
                 out = usual(latents, sigma, text)
-                self._seen[key] = tape.counts.since(before)
+                self._forwards[key] += 1
+                self._seen[key], self._risen[key] = tape.counts.since(before), tape.risen(moment)
                 return out
 
         policy.velocity = velocity  # type: ignore[method-assign]

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import accumulate
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -197,6 +198,21 @@ class Tape(TorchDispatchMode):
             out[phase] = peak, {kind: amounts[kind] for kind in KINDS if amounts[kind]}
         return out
 
+    def moment(self) -> int:
+        """A moment since ``begin``, for ``risen``."""
+        return len(self._events)
+
+    def risen(self, moment: int) -> int:
+        """Bytes by which the most memory since a moment exceeds what was live then."""
+        return max(accumulate((change for _, change in self._events[moment:]), initial=0))
+
+    def rise(self, size: int) -> None:
+        """Note what would be taken for a moment, and given back, by something that is not done again."""
+        number = len(self._kinds)
+        self._kinds.append(self.kind)
+        self._change(number, size, "what was done before")
+        self._change(number, -size, None)
+
     def wait(self, what: str) -> None:
         """Note that the host waits for the device."""
         self.counts.waits[Spot(what, where())] += 1
@@ -239,7 +255,7 @@ class Tape(TorchDispatchMode):
         peak = self._peaks.setdefault(self.phase, Peak())
         if self.live > peak.size:
             peak.size, peak.event = self.live, len(self._events)
-            peak.at = Spot(_name(func), where())
+            peak.at = Spot(func if isinstance(func, str) else _name(func), where())
 
     def _watch_resizes(self) -> None:
         """FSDP gives whole weights back by making their storages empty."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from argparse import Namespace
+from itertools import count
 
 import pytest
 import torch
 from fakes import World
-from operators import METHODS, Operators, count_step, rms_norm
+from operators import IMAGES, METHODS, Operators, count_step, rms_norm
 from utilisation import measure
 
 
@@ -57,10 +59,17 @@ def test_a_step_is_counted_by_its_parts(world: World, name: str) -> None:
         assert operators.waits <= 4 * spent["updates"]
 
 
-def test_every_method_and_an_evaluation_are_held_against_the_matrix_rate(world: World) -> None:
-    given = Namespace(dtype="float32", micro_batch=4, compile=False, repeats=1, cpu_time=False)
+def test_every_method_and_an_evaluation_are_held_against_the_matrix_rate_by_the_same_clock(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "process_time", count().__next__)  # a CPU second from one look at it to the next
+    given = Namespace(dtype="float32", micro_batch=4, compile=False, repeats=1, cpu_time=True)
     figures = {figure.what: figure.value for figure in measure(world.backbone, given, torch.device("cpu"), size=64)}
+    rate = figures["matrix rate, float32"]
+    assert rate == pytest.approx(2 * 64**3 / 1e9)
     for name in (*METHODS, "evaluation"):
-        reached, rate = figures[f"{name}: reached"], figures["matrix rate, float32"]
+        reached = figures[f"{name}: reached"]
         assert figures[f"{name}: share of the matrix rate"] == pytest.approx(100 * reached / rate)
-        assert reached > 0
+        assert reached > 0 and figures[f"{name}: {IMAGES} images"] == 1
+    _, spent = count_step("sft", world.backbone, micro_batch=4, dtype=torch.float32)
+    assert figures["sft: reached"] == pytest.approx(spent["flops"] / 1e9)

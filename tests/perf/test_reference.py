@@ -152,6 +152,15 @@ def test_the_shrunk_pipeline_opens_with_the_loader(tmp_path: Path) -> None:
     assert ours.loss == pytest.approx(theirs.loss, rel=1e-6)
 
 
+def test_a_pipeline_is_shrunk_to_a_width_whose_channels_share_few_factors(tmp_path: Path) -> None:
+    import json
+
+    common.make_pipeline(tmp_path, width=256, depth=1, resolution=16)
+    vae = json.loads((tmp_path / "vae" / "config.json").read_text())
+    assert vae["block_out_channels"] == [24, 40, 88, 88]  # 256 / 1536 of 128, 256, 512 and 512, in steps of 8
+    assert vae["norm_num_groups"] == 8
+
+
 def test_the_full_size_configuration_is_sd35_mediums() -> None:
     from diffusers import SD3Transformer2DModel
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from fakes import Places, small
 
+from bench import matching
 from bench.machine.engine import Engine
 from bench.trajectories import Transitions, sample_paths
 
@@ -87,5 +88,9 @@ def test_what_has_to_be_exact_stays_float32(half):
     learner = fakes.learner(job)
     states = [value for state in learner.optimizer.state.values() for value in state.values()]
     assert {tensor.dtype for tensor in (*job.parameters, *states, *learner.ema)} == {torch.float32}
-    (pairs,) = half.job().pairs(4)
-    assert pairs.latents.dtype == torch.float32
+    job = half.job()
+    (pairs,) = job.pairs(4)
+    noise, time, level = matching.draw(job, pairs)
+    velocity = job.policy.velocity(pairs.latents, level, pairs.text)
+    exact = pairs.latents, noise, time, level, noise - pairs.latents, velocity  # the target is the last but one
+    assert {tensor.dtype for tensor in exact} == {torch.float32}
