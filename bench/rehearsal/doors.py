@@ -34,14 +34,12 @@ class RehearsedJob(Job):
         tape: what is written on.
         shown: turns that are computed of those alike, beside the last one.
         backwards: after which a step ends with ``Enough``; None: it does not.
-        forwards: that are computed of those alike without a graph.
         graphs: whether a graph may be alive.
     """
 
     tape: Tape
     shown: int
     backwards: int | None
-    forwards: int
     graphs: bool
 
     def begin(self, tape: Tape) -> None:
@@ -50,16 +48,15 @@ class RehearsedJob(Job):
         self.show(1)
         self._seen: dict[Any, Counts] = {}
         self._risen: dict[Any, int] = {}  # bytes that a forward without a graph takes for a moment
-        self._forwards: Counter[Any] = Counter()  # without a graph that were computed
         self._turn: Any = None  # which one it is; None: it has not begun
         self._left_out = self._coming = False
         self._done: Counter[Any] = Counter()  # turns since the last update
         self._backward: dict[Any, Counts] = {}
         self._leaf = torch.zeros((), device=self.device, requires_grad=True)
 
-    def show(self, shown: int, backwards: int | None = None, forwards: int = 1) -> None:
+    def show(self, shown: int, backwards: int | None = None) -> None:
         """Say how much of a step is wanted."""
-        self.shown, self.backwards, self.forwards = shown, backwards, forwards
+        self.shown, self.backwards = shown, backwards
 
     # -- what trains -------------------------------------------------------------------------------------------------
 
@@ -110,13 +107,12 @@ class RehearsedJob(Job):
             with tape.of(ACTIVATIONS, "forward without a graph"):
                 if self.graphs:
                     return usual(latents, sigma, text)
-                if self._forwards[key] >= self.forwards:  # the same operators, on memory of the same size
+                if key in self._risen:  # the same operators, on memory of the same size
                     tape.counts.add(self._seen[key])
                     tape.rise(self._risen[key])
                     return torch.empty_like(latents, dtype=torch.float32)
                 before, moment = tape.counts.copy(), tape.moment()
                 out = usual(latents, sigma, text)
-                self._forwards[key] += 1
                 self._seen[key], self._risen[key] = tape.counts.since(before), tape.risen(moment)
                 return out
 

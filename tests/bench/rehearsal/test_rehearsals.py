@@ -89,10 +89,10 @@ from bench import registry
 
 class Whole(registry.load("methods", {name!r})):
     def setup(self, job):
-        job.show(1000, forwards=1000)
+        job.show(1000)
         super().setup(job)
 """
-"""A method of which every turn and every forward is computed."""
+"""A method of which every turn is computed."""
 
 LOST_THREADS = {
     # A process alone on one GPU gets the device "cuda" from accelerate, and a thread chooses its GPU by number.
