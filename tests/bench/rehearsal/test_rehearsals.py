@@ -13,10 +13,11 @@ from click.testing import CliRunner
 from bench import registry
 from bench.check.world import TRANSFORMER, VAE
 from bench.cli import main
+from bench.errors import BenchError
 from bench.experiment.config import RELEASED_ROWS, ExperimentConfig, read_experiment, rows_at_once
 from bench.machine.engine import REPLICATION
 from bench.rehearsal import answers
-from bench.rehearsal.ask import rehearsed
+from bench.rehearsal.ask import memory_of, rehearsed
 from bench.rehearsal.results import PARTS, Rehearsal, Setting, setting_of
 from bench.rehearsal.stages import stages_of
 
@@ -93,6 +94,17 @@ class Whole(registry.load("methods", {name!r})):
         super().setup(job)
 """
 """A method of which every turn is computed."""
+
+END = """
+import os
+
+class End(Mixed):
+    def setup(self, job):
+        os._exit(3)
+
+del Mixed
+"""
+"""A method that ends the process of the rehearsal."""
 
 LOST_THREADS = {
     # A process alone on one GPU gets the device "cuda" from accelerate, and a thread chooses its GPU by number.
@@ -224,6 +236,15 @@ def test_a_thread_without_its_gpu_is_found(world: World, name: str, found: str) 
     done = world.rehearse(world.config(str(path)))[path.stem]
     assert found in done.problem
     assert done.problem.startswith("bench/")
+
+
+def test_a_row_that_is_done_is_kept_when_the_next_one_is_stopped(world: World) -> None:
+    path = world.folder / "end.py"
+    path.write_text(HEAD + TAIL + END, encoding="utf-8")
+    config = world.config("sft", str(path), settings=("sft.batch_size=2",))
+    with pytest.raises(BenchError, match="the process that rehearses ended with status 3"):
+        world.rehearse(config)
+    assert set(memory_of(config, 1, world.folder / "cache")) == {"sft"}
 
 
 def test_memory_is_that_of_pencil_and_paper(alone: dict[str, Rehearsal]) -> None:
