@@ -18,7 +18,7 @@ from functools import cache as once
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from bench import records
+from bench import assets, records
 from bench.errors import BenchError
 from bench.experiment.config import ExperimentConfig
 from bench.launch.command import SAFE
@@ -107,6 +107,7 @@ def _place(config: ExperimentConfig, setting: Setting, cache: Path, row: str, *,
         versions()["torch"],
         _code(),
         [_text(path) for path in config.plugins],
+        [name for name in assets.TABLE if assets.here(name, cache)],  # rewards whose models can be rehearsed
     ]
     return cache / "rehearsal" / f"{records.digest(question)}.json"
 
@@ -137,7 +138,7 @@ def _text(path: str) -> str:
 def _code() -> str:
     """A digest of the code that is rehearsed: the project's own."""
     root = Path(__file__).parents[2]
-    folders = (root / "bench", root / "methods")
+    folders = (root / "bench", root / "methods", root / "benchmarks")
     return records.digest([_text(str(path)) for folder in folders for path in sorted(folder.rglob("*.py"))])
 
 
