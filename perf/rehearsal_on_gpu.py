@@ -181,6 +181,7 @@ def compared(folder: Path, cache: Path) -> dict[str, Any]:
     device, dtype = ("cuda:0", "bfloat16") if full else ("cpu", "float32")
     source = "stabilityai/stable-diffusion-3.5-medium" if full else str(_small(folder))
     flags: dict[str, Any] = {"methods": METHODS, "backbone": source, "dtype": dtype, "evaluation_batch": 8}
+    flags |= {"reward": "brightness"}  # no torch model, so that the stated reward scores on both sides
     flags |= {"resolution": 512, "micro_batch": 4, "gradient_checkpointing": True} if full else {}
     flags |= {} if full else {"resolution": 16, "micro_batch": 2, "evaluation_batch": 4}
     rows = 2 * flags["micro_batch"]

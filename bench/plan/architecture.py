@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +64,40 @@ SD3_CLIP_TOKENS = 77
 SD3_TEXT_PARAMETERS = {"text_encoder": 123_650_304, "text_encoder_2": 694_659_840, "text_encoder_3": 4_762_310_656}
 """CLIP ViT-L/14 and OpenCLIP bigG/14 with projections, and the encoder of T5 v1.1 XXL."""
 
+SD3_TEXT: dict[str, dict[str, Any]] = {
+    "text_encoder": dict(
+        vocab_size=49408,
+        hidden_size=768,
+        intermediate_size=3072,
+        num_hidden_layers=12,
+        num_attention_heads=12,
+        max_position_embeddings=SD3_CLIP_TOKENS,
+        projection_dim=768,
+        hidden_act="quick_gelu",
+    ),
+    "text_encoder_2": dict(
+        vocab_size=49408,
+        hidden_size=1280,
+        intermediate_size=5120,
+        num_hidden_layers=32,
+        num_attention_heads=20,
+        max_position_embeddings=SD3_CLIP_TOKENS,
+        projection_dim=1280,
+        hidden_act="gelu",
+    ),
+    "text_encoder_3": dict(
+        vocab_size=32128,
+        d_model=4096,
+        d_kv=64,
+        d_ff=10240,
+        num_layers=24,
+        num_heads=64,
+        feed_forward_proj="gated-gelu",
+    ),
+}
+"""Configurations of these encoders: openai/clip-vit-large-patch14, laion/CLIP-ViT-bigG-14-laion2B-39B-b160k and
+google/t5-v1_1-xxl. A test holds them against ``SD3_TEXT_PARAMETERS``."""
+
 SD3_TRANSFORMER = "SD3Transformer2DModel"
 _SD3_DEFAULTS: dict[str, Any] = dict(sample_size=128, joint_attention_dim=4096, pooled_projection_dim=2048)
 """What diffusers fills in where a configuration leaves it out, of what is read here."""
@@ -88,6 +122,7 @@ class Architecture:
         resolution: side of a training picture in pixels.
         scale: ``embedded`` or ``full``, as in ``BackboneSpec``.
         text_parameters: of all text encoders.
+        text_encoders: their configs.
     """
 
     name: str
@@ -100,6 +135,7 @@ class Architecture:
     resolution: int
     scale: str
     text_parameters: int
+    text_encoders: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: SD3_TEXT)
 
     @property
     def text_tokens(self) -> int:
@@ -158,13 +194,16 @@ def find(config: ExperimentConfig, default_resolution: int | None) -> Architectu
             absent = str(error)
     if folder is None and source not in KNOWN:
         transformer, vae, tokens, text = _of_configs(alone)
+        encoders = {part: _config(alone, part) if _has(alone, part) else SD3_TEXT[part] for part in SD3_TEXT}
     elif folder is None:
         transformer, vae, tokens, text = KNOWN[source], SD3_VAE, SD3_CLIP_TOKENS, sum(SD3_TEXT_PARAMETERS.values())
+        encoders = SD3_TEXT
     else:
         check_family(folder)
         transformer, vae = _config(folder, "transformer"), _config(folder, "vae")
         tokens = int(_config(folder, "text_encoder")["max_position_embeddings"])
         text = sum(_parameters(folder, part) for part in SD3_TEXT_PARAMETERS)
+        encoders = {part: _config(folder, part) for part in SD3_TEXT}
     factor = 2 ** (len(vae["block_out_channels"]) - 1)
     side = config.resolution or default_resolution or int(transformer["sample_size"]) * factor
     check_sides(config.backbone, transformer, factor, [side])
@@ -179,6 +218,7 @@ def find(config: ExperimentConfig, default_resolution: int | None) -> Architectu
         resolution=side,
         scale=scale,
         text_parameters=text,
+        text_encoders=encoders,
     )
 
 
@@ -206,6 +246,10 @@ def _of_configs(folder: Path) -> tuple[dict[str, Any], dict[str, Any], int, int]
         int(_read(clip).get("max_position_embeddings", SD3_CLIP_TOKENS)) if clip.is_file() else SD3_CLIP_TOKENS,
         sum(SD3_TEXT_PARAMETERS.values()),
     )
+
+
+def _has(folder: Path, part: str) -> bool:
+    return (folder / part / "config.json").is_file()
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -15,11 +15,10 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from functools import cache as once
-from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from bench import records
+from bench import assets, records
 from bench.errors import BenchError
 from bench.experiment.config import ExperimentConfig
 from bench.launch.command import SAFE
@@ -59,14 +58,17 @@ def rehearsed(
             "cache": str(cache.absolute()),
             "grid": grid,
         }
-        for row, done in groupby(_rehearsals(request), key=lambda rehearsal: rehearsal.row):
-            made: list[Rehearsal] = []
-            found[row] = made
-            for rehearsal in done:
-                made.append(rehearsal)
-                report(rehearsal)
-            if not any(rehearsal.problem for rehearsal in made):  # what failed is looked at again
-                records.write_json(places[row], [asdict(rehearsal) for rehearsal in made])
+        made: list[Rehearsal] = []
+        for line in _lines(request):
+            if "error" in line:
+                raise BenchError(line["error"])
+            if "done" in line:
+                row = line["done"]
+                _keep(places[row], made)
+                found[row], made = made, []
+                continue
+            made.append(from_json(line))
+            report(made[-1])
     return [rehearsal for row in config.methods for rehearsal in found[row] or ()]
 
 
@@ -90,6 +92,11 @@ def _cached(path: Path) -> list[Rehearsal] | None:
         return None
 
 
+def _keep(path: Path, made: list[Rehearsal]) -> None:
+    if not any(rehearsal.problem for rehearsal in made):  # what failed is looked at again
+        records.write_json(path, [asdict(rehearsal) for rehearsal in made])
+
+
 def _place(config: ExperimentConfig, setting: Setting, cache: Path, row: str, *, grid: Grid) -> Path:
     question = [
         config.model_dump(mode="json", exclude=_NOTHING_TO_DO_WITH_MEMORY | _OF_ROWS),
@@ -100,6 +107,7 @@ def _place(config: ExperimentConfig, setting: Setting, cache: Path, row: str, *,
         versions()["torch"],
         _code(),
         [_text(path) for path in config.plugins],
+        [name for name in assets.TABLE if assets.here(name, cache)],  # rewards whose models can be rehearsed
     ]
     return cache / "rehearsal" / f"{records.digest(question)}.json"
 
@@ -130,15 +138,8 @@ def _text(path: str) -> str:
 def _code() -> str:
     """A digest of the code that is rehearsed: the project's own."""
     root = Path(__file__).parents[2]
-    folders = (root / "bench", root / "methods")
+    folders = (root / "bench", root / "methods", root / "benchmarks")
     return records.digest([_text(str(path)) for folder in folders for path in sorted(folder.rglob("*.py"))])
-
-
-def _rehearsals(request: dict[str, Any]) -> Iterator[Rehearsal]:
-    for line in _lines(request):
-        if "error" in line:
-            raise BenchError(line["error"])
-        yield from_json(line)
 
 
 def _lines(request: dict[str, Any]) -> Iterator[dict[str, Any]]:

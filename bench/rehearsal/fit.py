@@ -118,11 +118,13 @@ class _Line:
         return round((STATES_8BIT if whole.setting.adam_8bit else STATES) * whole.trained / shards)
 
     def _moving(self, part: Part) -> int:
-        """What sampling and decoding without a graph take beside what is always there."""
+        """What sampling and decoding without a graph, encoding and scoring take beside what is always there."""
         most = 0
         for phase, kinds in part.phases.items():
             if phase in ("forward without a graph", "decode"):
                 most = max(most, sum(kinds.get(kind, 0) for kind in (*self.GROWING, "VAE")))
+            elif phase in ("text", "reward"):  # on threads of their own, whatever the micro-batch
+                most = max(most, sum(kinds.values()) - part.left)
         return most
 
     def peak(self, rows: int) -> int:

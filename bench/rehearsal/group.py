@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, TypeVar
 
 import torch
@@ -49,6 +51,26 @@ class PretendedEngine(Engine):
 
     def close(self) -> None:
         return
+
+    def thread(self, name: str) -> ThreadPoolExecutor:
+        """As the engine's, but what it is given happens on the tape, and who gives it waits until it is done.
+
+        So two threads never write on the tape at once, and what a thread does stands in the part that asked for it.
+        """
+        worker = super().thread(name)
+        usual = worker.submit
+
+        def submit(work: Callable[..., T], /, *arguments: Any, **options: Any) -> Future[T]:
+            future = usual(self._on_tape, work, *arguments, **options)
+            wait((future,))
+            return future
+
+        worker.submit = submit  # type: ignore[method-assign]
+        return worker
+
+    def _on_tape(self, work: Callable[..., T], *arguments: Any, **options: Any) -> T:
+        with torch.autograd.set_multithreading_enabled(False), self._tape:  # both are of one thread
+            return work(*arguments, **options)
 
 
 def _join(processes: int) -> None:

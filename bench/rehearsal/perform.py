@@ -24,7 +24,8 @@ from bench.prompt import Prompt
 from bench.rehearsal.doors import Enough, RehearsedJob
 from bench.rehearsal.group import PretendedEngine
 from bench.rehearsal.results import Part, Place, Rehearsal, Setting
-from bench.rehearsal.stand_ins import PretendedBackbone, StatedReward, condition, training_data
+from bench.rehearsal.rewards import loaded
+from bench.rehearsal.stand_ins import PretendedBackbone, StatedReward, ahead_text, condition, training_data
 from bench.rehearsal.tape import Counts, Peak, Spot, Tape, place_of
 from bench.suite import Sampler
 from bench.training.feed import Feed
@@ -40,9 +41,9 @@ class Stage:
     Attributes:
         make: a fresh method.
         needs: that it declared.
-        ahead: whether captions are encoded beside the training, so that the text encoders stay loaded.
+        ahead: whether captions are encoded beside the training, on a thread whose text encoders stay loaded.
         sampler: of the suite; None: no evaluation is rehearsed.
-        reward: None: the stated one.
+        rewards: names of the metrics that reward its jobs; none: it is rehearsed with a stand-in.
         short: only a setup, and the first backwards of a step: what their memory takes, and nothing else.
     """
 
@@ -56,7 +57,7 @@ class Stage:
     evaluation_batch: int
     ahead: bool = False
     sampler: Sampler | None = None
-    reward: Metric | None = None
+    rewards: tuple[str, ...] = ()
     short: bool = False
 
     def shortened(self, setting: Setting) -> Stage:
@@ -86,6 +87,7 @@ def rehearse(stage: Stage, tape: Tape) -> Rehearsal:
         trained=run.trained,
         parts=tuple(run.parts),
         short=stage.short,
+        reward=run.reward,
         problem=problem,
         seconds=round(time.monotonic() - started, 1),
     )
@@ -101,7 +103,9 @@ class _Run:
         self.backbone: Any = None
         self.session: Any = None
         self.method: Any = None
-        self.encoders: Any = None
+        self.data: Any = None
+        self.scores: Metric | None = None
+        self.reward = ""
         self.held = ExitStack()
 
     def all(self) -> None:
@@ -116,6 +120,7 @@ class _Run:
         self.backbone = PretendedBackbone(self.stage.architecture, engine, self.tape)
         with self._part("setup"):
             if self.stage.needs.reward or self.stage.needs.differentiable_reward:
+                self.scores, self.reward = self.held.enter_context(loaded(self.stage.rewards, self.tape))
                 self.held.enter_context(self.backbone.vae_loaded())  # as ``Rows`` holds it for such a job
             self._set_up()
         if self.stage.short:
@@ -134,14 +139,13 @@ class _Run:
             self._resume(state)
 
     def close(self) -> None:
-        """End the session's threads."""
-        if self.session is not None:
-            self.session.close()
+        """End the threads, and free what a reward and text ahead hold."""
+        self._end()
         self.held.close()
 
     def forget(self) -> None:
         """Let go of the model, so that the next rehearsal begins with an empty device."""
-        self.session = self.method = self.backbone = self.encoders = None
+        self.session = self.method = self.backbone = self.data = self.scores = None
         gc.collect()
 
     # -- parts -----------------------------------------------------------------------------------------------------
@@ -156,16 +160,15 @@ class _Run:
             evaluation_batch=stage.evaluation_batch,
         )
         ledger = Ledger(engine)
-        null, data = condition(stage.architecture, 1), training_data(stage.architecture)
+        null = condition(stage.architecture, 1)
+        self.data = training_data(stage.architecture, ahead_text(self.backbone) if stage.ahead else None)
         model = TrainedModel(self.backbone, null, engine, compute, ledger)
-        feed = Feed(data.only_what(stage.needs), 0, engine)
-        reward = Reward(stage.reward or StatedReward(), engine)
+        feed = Feed(self.data.only_what(stage.needs), 0, engine)
+        reward = Reward(self.scores or StatedReward(), engine)
         job = RehearsedJob(self.backbone, model, ledger, feed, reward, engine, compute, 0)
         job.begin(self.tape)
         self.session = Session(job, engine, compute, ledger, model, feed, reward)
         self.session.grant(stage.needs)
-        if stage.ahead:
-            self.encoders = self.backbone.encoders()
         self.method = stage.make()
         self.method.setup(job)
         transformer = job.policy.transformer
@@ -197,8 +200,8 @@ class _Run:
 
     def _resume(self, state: Any) -> None:
         """Another process begins, takes the checkpoint up and goes on."""
-        self.session.close()
-        self.session = self.method = self.encoders = None
+        self._end()
+        self.session = self.method = self.data = None
         gc.collect()
         self.tape.begin()
         self._set_up()
@@ -206,6 +209,13 @@ class _Run:
         self.method.load_state_dict(spread(state["method"], self.method.state_dict()))
         self.session.job.name_states()
         self._step()
+
+    def _end(self) -> None:
+        """End the session's threads and the one that encodes ahead."""
+        if self.session is not None:
+            self.session.close()
+        if self.data is not None:
+            self.data.close()
 
     # -- books -----------------------------------------------------------------------------------------------------
 

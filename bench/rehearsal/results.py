@@ -80,6 +80,7 @@ class Rehearsal:
     Attributes:
         row, stage: of the experiment; the stage is the row itself, but for a pipeline.
         parameters, trained: how many.
+        reward: the metric whose models score, or why a stand-in gives the scores; empty: nothing is scored.
         short: whether only the forwards and backwards of a step were rehearsed.
         problem: why it ended early, with the place in the code; empty: it did not.
         seconds: that the rehearsal took.
@@ -91,6 +92,7 @@ class Rehearsal:
     parameters: int = 0
     trained: int = 0
     parts: tuple[Part, ...] = ()
+    reward: str = ""
     short: bool = False
     problem: str = ""
     seconds: float = 0.0

@@ -86,6 +86,8 @@ def _stage(console: Console, whole: Rehearsal) -> None:
             f"{part.host_bytes / 2**20:,.0f} MiB",
         )  # fmt: skip
     console.print(table)
+    if whole.reward:
+        console.print(f"rewarded by {whole.reward}", soft_wrap=True)
     if whole.problem:
         console.print(f"it ends at {whole.problem}", soft_wrap=True, style="bold")
     dearest = max(whole.parts, key=lambda part: part.peak, default=None)

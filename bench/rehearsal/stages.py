@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from bench.experiment.config import ExperimentConfig, rows_at_once
+from bench.experiment.keys import job_specs
 from bench.experiment.recipe import recipe
 from bench.machine.engine import Sharding
 from bench.plan.estimates import Assumptions
@@ -31,9 +32,12 @@ def stages_of(config: ExperimentConfig, cache: Path, setting: Setting) -> list[S
     work = Work(config, cache, Assumptions(gpus=setting.processes))
     architecture = work.architecture
     sampler = work.suite.sampler if work.suite else Sampler(STEPS, GUIDANCE, architecture.resolution)
+    jobs = job_specs(config, work.suite, architecture.scale)
     stages = []
     for row in config.methods:
+        named = (config.reward or job.reward for job in jobs if job.key.method == row)
         own = replace(setting, micro_batch=rows_at_once(config, architecture.scale, row))
+        rewards = tuple(dict.fromkeys(name for name in named if name))
         for stage in recipe(config, row, architecture.scale).stages:
             stages.append(
                 Stage(
@@ -47,6 +51,7 @@ def stages_of(config: ExperimentConfig, cache: Path, setting: Setting) -> list[S
                     evaluation_batch=config.evaluation_batch,
                     ahead=any(work.ahead(subset) for subset in config.subsets),
                     sampler=sampler,
+                    rewards=rewards,
                 )
             )
     return stages

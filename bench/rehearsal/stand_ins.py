@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Sequence
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -14,15 +16,22 @@ from torch import Tensor
 
 from bench.backbone.condition import TextCondition
 from bench.backbone.loader import Backbone, BackboneSpec
+from bench.encoded.ahead import AheadText
 from bench.machine.engine import Engine
 from bench.metric import Metric
 from bench.plan.architecture import Architecture
 from bench.prompt import Prompt
+from bench.rehearsal.encoders import text_pipeline
 from bench.rehearsal.tape import TEXT, VAE, WEIGHTS, Tape
 from bench.training.data import Preferences, TrainingData
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
+    from diffusers import (
+        AutoencoderKL,
+        FlowMatchEulerDiscreteScheduler,
+        SD3Transformer2DModel,
+        StableDiffusion3Pipeline,
+    )
 
 PAIRS = 64
 """Pairs of the corpus. A batch that wants more goes round it."""
@@ -37,8 +46,9 @@ class PretendedBackbone(Backbone):
         self.engine, self._architecture, self._tape = engine, architecture, tape
         tokens, side = architecture.max_sequence_length, architecture.resolution
         self.spec = BackboneSpec(architecture.name, "", tokens, side, architecture.scale)
-        self._holders = 0
-        self._decoder: AutoencoderKL | None = None
+        self._models: dict[str, Any] = {}
+        self._holders = Counter[str]()
+        self._encoding = threading.Lock()
 
     def _config(self, part: str) -> dict[str, Any]:
         return dict(getattr(self._architecture, part))
@@ -57,19 +67,36 @@ class PretendedBackbone(Backbone):
 
     @contextmanager
     def vae_loaded(self) -> Iterator[AutoencoderKL]:
-        """As the real one's: there for the first holder, and gone after the last."""
         from diffusers import AutoencoderKL
 
-        if self._decoder is None:
+        def load() -> Any:
             with self._tape.of(VAE), torch.device("cuda"):
-                self._decoder = AutoencoderKL.from_config(self._architecture.vae).eval().requires_grad_(False)
-        self._holders += 1
+                return AutoencoderKL.from_config(self._architecture.vae).eval().requires_grad_(False)
+
+        with self._held("vae", load) as vae:
+            yield vae
+
+    @contextmanager
+    def text_encoders(self) -> Iterator[StableDiffusion3Pipeline]:
+        def load() -> Any:
+            with self._tape.of(TEXT):
+                return text_pipeline(self._architecture, self.engine.dtype, self.scheduler())
+
+        with self._held("text encoders", load) as pipeline:
+            yield pipeline
+
+    @contextmanager
+    def _held(self, part: str, load: Callable[[], Any]) -> Iterator[Any]:
+        """As the real one's: there for the first holder, and gone after the last."""
+        if part not in self._models:
+            self._models[part] = load()
+        self._holders[part] += 1
         try:
-            yield self._decoder
+            yield self._models[part]
         finally:
-            self._holders -= 1
-            if not self._holders:
-                self._decoder = None
+            self._holders[part] -= 1
+            if not self._holders[part]:
+                del self._models[part]
                 gc.collect()
 
     def decode(self, latents: Tensor) -> np.ndarray:
@@ -81,13 +108,8 @@ class PretendedBackbone(Backbone):
             return super().decode_with_gradient(latents)
 
     def encode_prompts(self, texts: Sequence[str], *, batch: int = 64) -> TextCondition:
-        return condition(self._architecture, len(texts))
-
-    def encoders(self) -> Tensor:
-        """As much memory as the text encoders take, where captions are encoded beside a training."""
-        size = self._architecture.text_parameters
-        with self._tape.of(TEXT):
-            return torch.empty(size, dtype=self.engine.dtype, device=self.engine.device)
+        with self._tape.of(TEXT, "text"):
+            return super().encode_prompts(texts, batch=batch)
 
 
 @contextmanager
@@ -117,15 +139,28 @@ def condition(architecture: Architecture, count: int) -> TextCondition:
     ).expand(count)
 
 
-def training_data(architecture: Architecture) -> TrainingData:
-    """Pairs and preference pairs of one latent shape; every method finds what it may need."""
+CAPTIONS = tuple(f"prompt {number}" for number in range(PAIRS))
+
+
+def ahead_text(backbone: PretendedBackbone) -> AheadText:
+    """Conditions of the corpus' captions, encoded on a thread as a run's are."""
+    return AheadText(backbone, CAPTIONS, torch.float32 if backbone.spec.scale == "embedded" else torch.bfloat16)
+
+
+def training_data(architecture: Architecture, ahead: AheadText | None = None) -> TrainingData:
+    """Pairs and preference pairs of one latent shape; every method finds what it may need.
+
+    Args:
+        ahead: what encodes the captions; None: their conditions are there, as from a cache.
+    """
     shape = architecture.latent_shape()
     data = TrainingData(
         latents=torch.zeros(1, *shape).expand(PAIRS, -1, -1, -1),
         shapes=torch.tensor(shape).expand(PAIRS, -1),
-        text=condition(architecture, PAIRS),
-        prompts=tuple(Prompt(str(number), f"prompt {number}") for number in range(PAIRS)),
+        text=ahead or condition(architecture, PAIRS),
+        prompts=tuple(Prompt(str(number), caption) for number, caption in enumerate(CAPTIONS)),
         text_of=torch.arange(PAIRS),
+        ahead=ahead,
     )
     return replace(data, preferences=Preferences(data, torch.arange(PAIRS).view(-1, 2)))
 

@@ -1,6 +1,7 @@
 """The process that rehearses: ``python -P -m bench.rehearsal.worker REQUEST.json``. ``ask`` starts it.
 
-It prints one line of JSON for each rehearsal, or ``{"error": …}`` where none can be.
+It prints one line of JSON for each rehearsal and ``{"done": ROW}`` after the last of a row, or ``{"error": …}`` where
+none can be.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +53,14 @@ def work(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
     name_text(tape)
     if setting.adam_8bit:
         eight_bit.install()
-    for stage in stages:
-        whole = rehearse(stage, tape)
-        yield to_json(whole)
-        if request["grid"] and not whole.problem:
-            for short in short_settings(whole, own=request["grid"] == "own"):
-                yield to_json(rehearse(stage.shortened(short), tape))
+    for row, its in groupby(stages, key=lambda stage: stage.row):
+        for stage in its:
+            whole = rehearse(stage, tape)
+            yield to_json(whole)
+            if request["grid"] and not whole.problem:
+                for short in short_settings(whole, own=request["grid"] == "own"):
+                    yield to_json(rehearse(stage.shortened(short), tape))
+        yield {"done": row}
 
 
 if __name__ == "__main__":

@@ -11,12 +11,15 @@ import pytest
 from click.testing import CliRunner
 
 from bench import registry
+from bench.backbone.family import T5_TOKENS
 from bench.check.world import TRANSFORMER, VAE
 from bench.cli import main
-from bench.experiment.config import RELEASED_ROWS, ExperimentConfig, read_experiment, rows_at_once
+from bench.encoded.encode import TEXT_BATCH
+from bench.errors import BenchError
+from bench.experiment.config import RELEASED_ROWS, ExperimentConfig, SubsetRule, read_experiment, rows_at_once
 from bench.machine.engine import REPLICATION
 from bench.rehearsal import answers
-from bench.rehearsal.ask import rehearsed
+from bench.rehearsal.ask import memory_of, rehearsed
 from bench.rehearsal.results import PARTS, Rehearsal, Setting, setting_of
 from bench.rehearsal.stages import stages_of
 
@@ -34,6 +37,14 @@ LONG = {"soar": ("batch_size=6", "aux_points=3"), "flow_grpo": ("prompts=2", "gr
 """Steps of several turns that are alike."""
 
 SIDE, WIDTH = 32, 32
+CLIP = {"vocab_size": 99, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+CLIP |= {"projection_dim": 16, "max_position_embeddings": 77}
+T5 = {"vocab_size": 99, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}
+TEXT_PARAMETERS = 2 * (99 * 16 + 77 * 16 + 2 * (4 * 272 + 2 * 32 + 1072) + 32 + 256) + (
+    99 * 32 + 2 * (4 * 32 * 32 + 3 * 32 * 64 + 64) + 32 * 4 + 32
+)
+"""By hand: of CLIP tables, layers of attention, norms and a network of two, a norm, a projection; of T5 the same."""
+ENCODERS = {"text_encoder": CLIP, "text_encoder_2": CLIP, "text_encoder_3": T5 | {"feed_forward_proj": "gated-gelu"}}
 POSITIONS = 4 * SIDE**2 * WIDTH
 """Bytes of the table of positions, which is no parameter."""
 
@@ -94,6 +105,56 @@ class Whole(registry.load("methods", {name!r})):
 """
 """A method of which every turn is computed."""
 
+ENCODER = """
+import torch
+from diffusers import StableDiffusion3Pipeline
+
+usual = StableDiffusion3Pipeline.encode_prompt
+
+def encode_prompt(self, *texts, **options):
+    embeds, _, pooled, _ = usual(self, *texts, **options)
+    return embeds * torch.ones(len(embeds), 1, 1), None, pooled, None  # here
+
+StableDiffusion3Pipeline.encode_prompt = encode_prompt
+"""
+"""Weights of the host for embeddings of the device, on the thread that encodes captions ahead."""
+
+JUDGE = """
+import torch
+from bench import registry
+from bench.metric import Metric
+
+class Judge(Metric):
+    name, label, version, differentiable = "judge", "judge", 1, True
+
+    def prepare(self):
+        self.head = torch.nn.Linear(3, 1024, device="cuda").requires_grad_(False)
+
+    def release(self):
+        self.head = None
+
+    def score(self, images, prompts):
+        colours = torch.stack([torch.from_numpy(image).float().mean((0, 1)) for image in images])
+        return self.head(COLOURS).mean(1).tolist()  # here
+
+    def differentiable_score(self, pixels, prompts):
+        return self.head(pixels.mean((2, 3))).mean(1)
+
+registry.add("metrics", "judge", f"{__name__}:Judge")
+"""
+"""A reward with a model. Its pictures' colours go to the device, or are left on the host."""
+
+END = """
+import os
+
+class End(Mixed):
+    def setup(self, job):
+        os._exit(3)
+
+del Mixed
+"""
+"""A method that ends the process of the rehearsal."""
+
 LOST_THREADS = {
     # A process alone on one GPU gets the device "cuda" from accelerate, and a thread chooses its GPU by number.
     "no number": """
@@ -123,6 +184,7 @@ class World:
 
     def config(self, *methods: str, settings: tuple[str, ...] = (), **flags: Any) -> ExperimentConfig:
         values = {"methods": methods, "backbone": str(self.folder / "tiny"), "resolution": 16, "evaluation_batch": 4}
+        values |= {"reward": "brightness"}  # of rules: a stand-in scores
         names = {setting.partition(".")[0] for setting in settings} & {Path(name).stem for name in methods}
         chosen = tuple(setting for setting in settings if setting.partition(".")[0] in names)
         return read_experiment(None, values | {"micro_batch": 2, "dtype": "bfloat16"} | flags, chosen)
@@ -136,7 +198,7 @@ class World:
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     folder = tmp_path_factory.mktemp("rehearsal")
     roomy = TRANSFORMER | {"pos_embed_max_size": SIDE}  # the suite's pictures are larger than those that train
-    for part, config in (("transformer", roomy), ("vae", VAE)):
+    for part, config in {"transformer": roomy, "vae": VAE, **ENCODERS}.items():
         (folder / "tiny" / part).mkdir(parents=True)
         (folder / "tiny" / part / "config.json").write_text(json.dumps(config), encoding="utf-8")
     return World(folder)
@@ -209,8 +271,7 @@ def test_a_step_waits_no_more_than_is_known(alone: dict[str, Rehearsal], method:
 
 @pytest.mark.parametrize("name", MIX_UPS)
 def test_a_mix_up_is_found_at_its_line(alone: dict[str, Rehearsal], name: str) -> None:
-    line = next(n for n, text in enumerate(MIX_UPS[name].splitlines(), 1) if text.endswith("# here"))
-    assert f"{name}.py:{line}" in alone[name].problem
+    assert f"{name}.py:{line_of(MIX_UPS[name])}" in alone[name].problem
 
 
 @pytest.mark.parametrize(
@@ -224,6 +285,67 @@ def test_a_thread_without_its_gpu_is_found(world: World, name: str, found: str) 
     done = world.rehearse(world.config(str(path)))[path.stem]
     assert found in done.problem
     assert done.problem.startswith("bench/")
+
+
+def ahead(config: ExperimentConfig) -> ExperimentConfig:
+    """The same, with captions that are too many for the cache."""
+    rules = {subset: SubsetRule(pairs=1000) for subset in config.subsets}
+    return config.model_copy(update={"subset": rules, "text_cache_limit": "1KB"})
+
+
+def line_of(source: str) -> int:
+    return next(n for n, text in enumerate(source.splitlines(), 1) if text.endswith("# here"))
+
+
+def test_text_ahead_is_encoded_on_the_tape(world: World) -> None:
+    done = world.rehearse(ahead(world.config("sft", settings=("sft.batch_size=2",), gradient_checkpointing=True)))[
+        "sft"
+    ]
+    assert done.problem == ""
+    setup, step = done.part("setup"), done.part("step")
+    assert setup is not None and step is not None
+    # In bfloat16: 95 tensors in whole blocks, and the condition of the empty prompt.
+    assert 2 * TEXT_PARAMETERS <= setup.kinds["text"] <= 2 * TEXT_PARAMETERS + 512 * 150
+    embeds = TEXT_BATCH * (77 + T5_TOKENS) * T5["d_model"]  # of a batch in float32, before it goes to the host
+    assert step.phases["text"]["text"] - setup.kinds["text"] >= 4 * embeds
+    assert any(place.where.startswith("bench/backbone/loader.py") for place in step.waiting)
+
+
+def test_a_mix_up_in_the_encoder_s_thread_is_found_at_its_line(world: World) -> None:
+    path = world.folder / "encoder.py"
+    path.write_text(ENCODER + HEAD + TAIL, encoding="utf-8")
+    assert f"encoder.py:{line_of(ENCODER)}" in world.rehearse(ahead(world.config(str(path))))["encoder"].problem
+
+
+def test_a_reward_s_model_is_rehearsed(world: World) -> None:
+    path = world.folder / "judged.py"
+    path.write_text(JUDGE.replace("COLOURS", "colours.to('cuda')") + HEAD + TAIL, encoding="utf-8")
+    config = world.config("flow_grpo", "leap_align", settings=FEW, plugins=(str(path),), reward="judge")
+    for done in world.rehearse(config).values():
+        step = done.part("step")
+        assert (done.problem, done.reward) == ("", "judge")
+        assert step is not None and step.phases["reward"]["weights"] > 4 * (4 * 1024)
+
+
+def test_a_mix_up_in_a_reward_s_model_is_found_at_its_line(world: World) -> None:
+    path = world.folder / "mixed_judge.py"
+    path.write_text(JUDGE.replace("COLOURS", "colours") + HEAD + TAIL, encoding="utf-8")
+    done = world.rehearse(world.config("flow_grpo", settings=FEW, plugins=(str(path),), reward="judge"))["flow_grpo"]
+    assert f"mixed_judge.py:{line_of(JUDGE)}" in done.problem
+
+
+def test_a_stand_in_for_a_reward_is_named(alone: dict[str, Rehearsal]) -> None:
+    assert alone["flow_grpo"].reward == "a stand-in without a model (brightness: no torch model)"
+    assert alone["sft"].reward == ""
+
+
+def test_a_row_that_is_done_is_kept_when_the_next_one_is_stopped(world: World) -> None:
+    path = world.folder / "end.py"
+    path.write_text(HEAD + TAIL + END, encoding="utf-8")
+    config = world.config("sft", str(path), settings=("sft.batch_size=2",))
+    with pytest.raises(BenchError, match="the process that rehearses ended with status 3"):
+        world.rehearse(config)
+    assert set(memory_of(config, 1, world.folder / "cache")) == {"sft"}
 
 
 def test_memory_is_that_of_pencil_and_paper(alone: dict[str, Rehearsal]) -> None:
