@@ -11,7 +11,15 @@ from bench.report import render_report
 
 REPORTS = Path(__file__).parents[3] / "reports" / "reference"
 COMMITTED = ("high_aesthetic", "embedded", "embedded_steps", "embedded_main", "embedded_ablation", "embedded_defaults")
-COMMITTED += ("embedded_steps_defaults", "guidance", "guidance_defaults")
+COMMITTED += (
+    "embedded_steps_defaults",
+    "guidance",
+    "guidance_defaults",
+    "exposure",
+    "exposure_steps",
+    "levels",
+    "remedies",
+)
 TEXT = {".md", ".csv", ".tex"}  # pictures, and the page that holds them, differ with the version of matplotlib
 
 
@@ -23,7 +31,7 @@ def texts(folder: Path) -> dict[str, str]:
 def test_a_committed_report_redraws_from_its_records(name: str, tmp_path: Path) -> None:
     render_report([REPORTS / name / "records.tar.xz"], tmp_path)
     committed = texts(REPORTS / name)
-    assert {"main_results.md", "guidance.md"} & committed.keys()
+    assert {"main_results.md", "guidance.md", "sweep.md"} & committed.keys()
     assert texts(tmp_path) == committed
 
 
