@@ -22,6 +22,9 @@ ORDER: tuple[Badge, ...] = ("clear", "level", "unknown")
 AMOUNTS = {"flops": "FLOPs", "updates": "updates", "steps": "steps", "device-seconds": "seconds"}
 """What rows have equal, by the budget's currency."""
 
+ONE_SEED = "with one seed it is unknown how much another training would differ"
+"""Why a row is not ranked whose seed variance nothing tells."""
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -142,7 +145,7 @@ def _verdict(one: MainCell, other: MainCell, interval: Difference | None) -> Ver
     if one.trained_on or other.trained_on:
         return Verdict(metric, "unknown", "trained on it", f"{metric.label} {told}, but a row was trained on it †")
     if not (one.judged and other.judged):
-        return Verdict(metric, "unknown", "one seed", f"{metric.label} {told}, but with one seed nothing is told")
+        return Verdict(metric, "unknown", "one seed", f"{metric.label} {told}, but {ONE_SEED}")
     if not interval.excludes_zero:
         seen = metric.text(could_have_seen(interval))
         return Verdict(
@@ -185,9 +188,12 @@ def _cost(study: Study, row: MainRow) -> str:
 
 
 def _lead(study: Study, section: Section, metric: MetricRecord) -> Lead:
-    eligible = [*_eligible(compared(study, section), metric)]
+    rows = compared(study, section)
+    eligible = [*_eligible(rows, metric)]
     if len(eligible) < 2:
-        return Lead(metric, "–", "unknown", "unknown", "fewer than two rows can be ranked")
+        cells = [cell for row in rows for cell in row.cells if cell.metric.name == metric.name and cell.cell.estimate]
+        reason = "fewer than two rows can be ranked" if all(cell.judged for cell in cells) else ONE_SEED
+        return Lead(metric, "–", "unknown", "unknown", reason)
     sign = 1 if metric.higher_is_better else -1
     (row, best, first), *others = sorted(eligible, key=lambda found: -sign * found[2].mean)
     # The family of all others minus the leader, by which the main table says who is the best.
