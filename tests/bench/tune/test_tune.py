@@ -333,8 +333,26 @@ def test_a_row_whose_scales_are_not_scored_has_no_own_scale(bench):
     assert "guidance_scale" not in to_toml(result.tuned).partition("[row.soar]")[2]
 
 
+OLDER = """
+trials = 6
+suite = "embedded_validation"
+objective = "mean over the ranked columns"
+seed = 1000
+budget = "flops=7.07e12"
+backbone = "tiny-sd3"
+corpus = "world"
+subsets = ["high_aesthetic"]
+prompts = ["02b6561f45753756"]
+
+[method.sft]
+lr = 0.000902
+"""
+"""A file of release 0.4.0: rows tell no trials of their own."""
+
+
 def test_an_older_file_of_tuned_settings_is_read(known, tmp_path):
-    old = read_tuned(Path(__file__).parents[3] / "experiments" / "tuned" / "embedded.toml")
+    (tmp_path / "tuned.toml").write_text(OLDER)
+    old = read_tuned(tmp_path / "tuned.toml")
     assert (old.row, old.confirmation_seeds, old.scales) == ({}, (), ())
     assert set(old.record()) == {
         "trials",
