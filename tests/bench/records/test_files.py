@@ -137,6 +137,8 @@ from bench import cli, report
 def wait(*given):
     print("up", flush=True)
     {body}
+def rest():  # in short sleeps: a signal just before a long one would wait for its end
+    while True: time.sleep(0.1)
 report.render_published = wait
 cli.main()
 """
@@ -146,11 +148,11 @@ cli.main()
 @pytest.mark.parametrize(
     "body",
     [
-        "time.sleep(600)",
+        "rest()",
         # a library that makes an error of its own of whatever comes
-        "\n    try: time.sleep(600)\n    except BaseException as error: raise ImportError('no numpy') from None",
+        "\n    try: rest()\n    except BaseException as error: raise ImportError('no numpy') from None",
         # a destructor, which no error can leave
-        "\n    class Slow:\n        def __del__(self): time.sleep(2)\n    slow = Slow(); del slow; time.sleep(600)",
+        "\n    class Slow:\n        def __del__(self): time.sleep(2)\n    slow = Slow(); del slow; rest()",
     ],
     ids=["sleep", "converted", "destructor"],
 )
