@@ -128,14 +128,16 @@ def _files(study: Study, published: bool | None) -> dict[str, str | bytes]:
             "training_dynamics.csv": plots.dynamics_csv(curves, lines),
         }
     paired = [pairs(section) for section in sections]
-    differing = differences.differences(study, sections, paired)
+    parted = same_method.parted(study)
+    rates = same_method.rates(study, parted)
+    differing = differences.differences(study, sections, paired, rates)
     if differing:
         files |= {
             "differences.md": differences.markdown(study, differing),
             "differences.csv": differences.csv(study, sections, paired),
         }
-    if alike := same_method.parted(study):
-        files |= {"same_method.md": same_method.markdown(study, alike), "same_method.csv": same_method.csv(alike)}
+    if parted:
+        files |= {"same_method.md": same_method.markdown(study, parted), "same_method.csv": same_method.csv(parted)}
     swept = None
     if study.swept:
         sweep = guidance.sweep(study)
@@ -180,7 +182,7 @@ def _files(study: Study, published: bool | None) -> dict[str, str | bytes]:
     kept = plots.images_of([part for subset in subsets for part in plots.samples_parts(study, subset)])
     sheets = _numbered("samples", samples)
     names = dict(zip(samples, sheets, strict=True))
-    made = document.Parts(sections, paired, lines, svg, names, differing, comparison, swept, biased)
+    made = document.Parts(sections, paired, lines, svg, names, differing, rates, comparison, swept, biased)
     return files | document.page(study, made, kept) | sheets
 
 

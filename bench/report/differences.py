@@ -9,7 +9,7 @@ from itertools import combinations
 from bench.records.schema import MetricRecord
 from bench.report.intervals import Interval
 from bench.report.pairs import Pairs
-from bench.report.same_method import Rate, same_method
+from bench.report.same_method import Rate
 from bench.report.stats import Difference
 from bench.report.study import Study
 from bench.report.tables import MainCell, MainRow, Section, difference_text, head
@@ -23,21 +23,22 @@ class Differences:
     Attributes:
         grids: for each subset, every method minus the first one: a row for each, a column for each metric.
         notes: how to read them, how many there are, and what the seeds of one method say of luck.
-        rates: by metric's label, how often groups of seeds of one method are told apart.
     """
 
     grids: list[tuple[str, Grid]]
     notes: list[str]
-    rates: Mapping[str, Rate]
 
 
-def differences(study: Study, sections: Sequence[Section], paired: Sequence[Pairs]) -> Differences | None:
+def differences(
+    study: Study, sections: Sequence[Section], paired: Sequence[Pairs], rates: Mapping[str, Rate]
+) -> Differences | None:
     """None with fewer than two methods. ▲ better, ▼ worse where the interval excludes zero; † as in the main table.
 
     A difference to a row of one seed gets neither.
 
     Args:
         paired: the ``pairs`` of each section.
+        rates: by metric's label, how often groups of seeds of one method are told apart.
     """
     grids = [
         (section.subset, _grid(study, section, found))
@@ -46,8 +47,7 @@ def differences(study: Study, sections: Sequence[Section], paired: Sequence[Pair
     ]
     if not grids:
         return None
-    rates = same_method(study)
-    return Differences(grids, _notes(study, sections, rates), rates)
+    return Differences(grids, _notes(study, sections, rates))
 
 
 def _grid(study: Study, section: Section, paired: Pairs) -> Grid:

@@ -68,13 +68,8 @@ def parted(study: Study) -> list[Parted]:
     return made
 
 
-def same_method(study: Study) -> dict[str, Rate]:
-    """Verdicts of all rows together, by metric's label."""
-    return rates(study, parted(study))
-
-
 def rates(study: Study, found: Sequence[Parted]) -> dict[str, Rate]:
-    """The same of what was parted already."""
+    """Verdicts of all rows together, by metric's label."""
     made = {}
     for metric in study.metrics:
         of_metric = [each.rate for each in found if each.metric.name == metric.name]

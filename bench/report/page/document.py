@@ -21,6 +21,7 @@ from bench.report.page.power_curve import power_curves
 from bench.report.pairs import Pairs
 from bench.report.plots import Curves
 from bench.report.published.compare import Comparison
+from bench.report.same_method import Rate
 from bench.report.stats import Estimate
 from bench.report.study import Study
 from bench.report.tables import MainCell, MainRow, Section
@@ -75,6 +76,7 @@ class Parts:
         paired: the ``pairs`` of each section.
         lines: of ``plots.dynamics``, empty where nothing was trained.
         svg: the figure of the dynamics.
+        rates: how often groups of seeds of one method are told apart.
         samples: files of the sheets beside the page, by subset.
     """
 
@@ -84,6 +86,7 @@ class Parts:
     svg: bytes
     samples: Mapping[str, str]
     differing: Differences | None
+    rates: Mapping[str, Rate]
     published: Comparison | None
     swept: SweptPart | None
     biased: BiasedPart | None
@@ -133,7 +136,7 @@ def page(study: Study, parts: Parts, shown: Collection[Path]) -> dict[str, str |
         samples=_links(parts.samples),
         samples_alt="Samples of each row, a block for each prompt. The sample browser holds their scores.",
         differing=parts.differing,
-        noise=noise.noise(study, sections, parts.differing, curves),
+        noise=noise.noise(study, sections, parts.rates, curves),
         inputs=method_inputs.inputs(study),
         inputs_note=method_inputs.NOTE,
         paradigms=paradigms.paradigms(study),

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bench.report import tables
 from bench.report.components import components, fit_prior
-from bench.report.differences import Differences
 from bench.report.page import power_curve
 from bench.report.page.power_curve import PowerCurve
-from bench.report.same_method import same_method
+from bench.report.same_method import Rate
 from bench.report.stats import scores_of
 from bench.report.study import Study
 from bench.report.tables import Section
@@ -37,10 +36,12 @@ class Noise:
     notes: list[str] = field(default_factory=list)
 
 
-def noise(
-    study: Study, sections: Sequence[Section], differing: Differences | None, curves: Sequence[PowerCurve]
-) -> Noise:
-    """Empty where no two rows are judged and no row has two seeds."""
+def noise(study: Study, sections: Sequence[Section], rates: Mapping[str, Rate], curves: Sequence[PowerCurve]) -> Noise:
+    """Empty where no two rows are judged and no row has two seeds.
+
+    Args:
+        rates: by metric's label, how often groups of seeds of one method are told apart.
+    """
     sight = tables.could_have_seen(study, sections)
     made = Noise(notes=[sight] if sight else [])
     if not study.jobs:
@@ -51,7 +52,6 @@ def noise(
             "With more seeds: two methods alone, on this prompt list, from this run's components of variance. "
             "`bench power` also says what more prompts and pictures see, and what they cost."
         )
-    rates = differing.rates if differing else same_method(study)
     rows = [
         [label, str(rate.verdicts), str(rate.comparisons), percent(rate.verdicts / rate.comparisons)]
         for label, rate in rates.items()

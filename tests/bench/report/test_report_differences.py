@@ -10,7 +10,7 @@ from page_text import page_text
 
 from bench.report import differences, render_report
 from bench.report.pairs import pairs as pairs_of
-from bench.report.same_method import same_method
+from bench.report.same_method import Rate, parted, rates
 from bench.report.stats import against, difference
 from bench.report.study import read_study
 from bench.report.tables import main_sections
@@ -22,9 +22,13 @@ def sections(run):
     return study, main_sections(study)
 
 
+def rates_of(study) -> dict[str, Rate]:
+    return rates(study, parted(study))
+
+
 def differences_of(study):
     found = main_sections(study)
-    return differences.differences(study, found, [*map(pairs_of, found)])
+    return differences.differences(study, found, [*map(pairs_of, found)], rates_of(study))
 
 
 def cells(section, method):
@@ -54,7 +58,7 @@ def test_every_pair_is_there_in_its_family_and_alone(sections):
 def test_the_table_holds_every_method_against_the_first_and_ranks_no_reward(ranked):
     study = read_study([ranked.folder])
     (section,) = main_sections(study)
-    [(subset, grid)] = differences.differences(study, [section], [pairs_of(section)]).grids
+    [(subset, grid)] = differences.differences(study, [section], [pairs_of(section)], rates_of(study)).grids
     assert subset == section.subset and grid.headers[0] == "Minus alpha"
     assert [row[0] for row in grid.rows] == ["beta_long", "gamma"]
     for row in grid.rows:
@@ -104,10 +108,10 @@ def test_two_groups_of_seeds_of_one_method_say_how_often_luck_looks_like_a_resul
     for seed in range(3):
         run.job("beta", 0.1, seed=seed)
     study = read_study([run.folder])
-    rates = same_method(study)
-    assert {label: rate.comparisons for label, rate in rates.items()} == dict.fromkeys(rates, 3)
+    of_metrics = rates_of(study)
+    assert {label: rate.comparisons for label, rate in of_metrics.items()} == dict.fromkeys(of_metrics, 3)
     render_report([run.folder], tmp_path / "out")
-    said = f"GenEval {rates['GenEval'].verdicts} of 3"
+    said = f"GenEval {of_metrics['GenEval'].verdicts} of 3"
     assert said in (tmp_path / "out" / "differences.md").read_text()
     assert said in page_text(tmp_path / "out")
 
@@ -140,5 +144,7 @@ def test_three_seeds_leave_no_such_table(make_run, tmp_path):
 
 def test_one_seed_of_each_method_says_nothing_of_luck(sections):
     study, found = sections
-    assert {rate.comparisons for rate in same_method(study).values()} == {0}
-    assert not any("luck" in note for note in differences.differences(study, found, [*map(pairs_of, found)]).notes)
+    assert {rate.comparisons for rate in rates_of(study).values()} == {0}
+    assert not any(
+        "luck" in note for note in differences.differences(study, found, [*map(pairs_of, found)], rates_of(study)).notes
+    )

@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 
-from bench.report import differences
 from bench.report.page.noise import noise
 from bench.report.page.power_curve import power_curves
-from bench.report.pairs import pairs
+from bench.report.same_method import parted, rates
 from bench.report.study import read_study
 from bench.report.tables import main_sections
 
@@ -19,7 +18,7 @@ def test_noise_says_what_could_be_seen_and_where_scores_vary(ranked: Any) -> Non
     study = read_study([ranked.folder])
     sections = main_sections(study)
     curves = power_curves(study)
-    made = noise(study, sections, None, curves)
+    made = noise(study, sections, rates(study, parted(study)), curves)
     assert made.notes[0].startswith("What this run could have seen")
     [(_, powers), (title, grid)] = made.grids  # two seeds make no two groups
     assert [row[0] for row in powers.rows] == [curve.metric.label for curve in curves]
@@ -28,8 +27,7 @@ def test_noise_says_what_could_be_seen_and_where_scores_vary(ranked: Any) -> Non
         ranked.job("alpha", 0.05, seed=seed)
     study = read_study([ranked.folder])
     sections = main_sections(study)
-    differing = differences.differences(study, sections, [*map(pairs, sections)])
-    [(title, grid), _] = noise(study, sections, differing, []).grids
+    [(title, grid), _] = noise(study, sections, rates(study, parted(study)), []).grids
     assert title.startswith("A/A") and all(int(row[2]) == 3 for row in grid.rows)  # four seeds, in three pairs of pairs
 
 
