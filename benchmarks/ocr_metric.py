@@ -11,10 +11,7 @@ import numpy as np
 from bench.metric import Metric
 from bench.suite import Prompt
 from benchmarks.ocr import ocr_accuracy, wanted_text
-from benchmarks.remembered import Remembered, digest
-
-PICTURES = 1024
-"""Pictures whose text is remembered, so that words on them cost no second look. More than a batch is scored."""
+from benchmarks.remembered import BATCHES, Remembered, digest
 
 
 class OCRAccuracy(Metric):
@@ -24,7 +21,7 @@ class OCRAccuracy(Metric):
     needs_facts: ClassVar = ("word",)
 
     def __init__(self) -> None:
-        self._texts: Remembered[str] = Remembered(PICTURES)
+        self._texts: Remembered[str] = Remembered(BATCHES)
 
     @abstractmethod
     def read(self, image: np.ndarray) -> str:

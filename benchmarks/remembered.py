@@ -11,6 +11,9 @@ import numpy as np
 
 V = TypeVar("V")
 
+BATCHES = 1024
+"""Pictures that a metric remembers so that words on them cost no second look. More than a batch is scored."""
+
 
 class Remembered(Generic[V]):
     """Results by key. Above ``limit`` results, the least recently used one is forgotten."""

@@ -10,11 +10,8 @@ import numpy as np
 from bench.metric import Metric
 from bench.suite import Prompt
 from benchmarks.geneval_rule import Detection, in_words, is_correct
-from benchmarks.remembered import Remembered, digest
+from benchmarks.remembered import BATCHES, Remembered, digest
 from benchmarks.shape_detector import detect
-
-PICTURES = 1024
-"""Pictures whose shapes are remembered, so that words on them cost no second look. More than a batch is scored."""
 
 
 class WorldGenEval(Metric):
@@ -32,7 +29,7 @@ class WorldGenEval(Metric):
     needs_facts: ClassVar = ("include",)
 
     def __init__(self) -> None:
-        self._found: Remembered[list[Detection]] = Remembered(PICTURES)
+        self._found: Remembered[list[Detection]] = Remembered(BATCHES)
 
     def score(self, images: Sequence[np.ndarray], prompts: Sequence[Prompt]) -> list[float]:
         return [
