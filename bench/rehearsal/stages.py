@@ -11,7 +11,6 @@ import torch
 
 from bench.experiment.config import ExperimentConfig, rows_at_once
 from bench.experiment.keys import job_specs
-from bench.experiment.recipe import recipe
 from bench.machine.engine import Sharding
 from bench.plan.estimates import Assumptions
 from bench.plan.work import Work
@@ -35,10 +34,11 @@ def stages_of(config: ExperimentConfig, cache: Path, setting: Setting) -> list[S
     jobs = job_specs(config, work.suite, architecture.scale)
     stages = []
     for row in config.methods:
-        named = (config.reward or job.reward for job in jobs if job.key.method == row)
+        of_row = [job for job in jobs if job.key.method == row]
+        named = (config.reward or job.reward for job in of_row)
         own = replace(setting, micro_batch=rows_at_once(config, architecture.scale, row))
         rewards = tuple(dict.fromkeys(name for name in named if name))
-        for stage in recipe(config, row, architecture.scale).stages:
+        for stage in of_row[0].recipe.stages:
             stages.append(
                 Stage(
                     row=row,
