@@ -183,7 +183,7 @@ def evaluate(
     if failed and quiet:
         raise BenchError("; ".join(f"{what}: {reason}" for what, reason in failed.items()))
     if failed:  # the reasons were said when they came up
-        raise BenchError(f"{len(failed)} could not be evaluated: {', '.join(failed)}")
+        raise BenchError(f"{len(failed)} could not be evaluated as asked: {', '.join(failed)}")
 
 
 @click.command()

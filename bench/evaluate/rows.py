@@ -36,6 +36,8 @@ def evaluate(
 ) -> Outcome:
     """Evaluate each of ``what``; one that cannot be had is in the outcome, and the others go on.
 
+    One whose probes cannot be read is in the outcome too. It has its scores.
+
     Where several processes share the work it stops them all instead, with a BenchError that names it.
 
     Rows are kept: the same command goes on where it was stopped, and another ``what`` or scale is added to them.
@@ -57,7 +59,10 @@ def evaluate(
         try:
             subject = find_subject(what, backbone=config.backbone, revision=config.revision)
             scored = {} if config.passes == "generate" else {name: metrics[name] for name in chosen}
-            _Rows(workbench, subject).run(scored)
+            rows = _Rows(workbench, subject)
+            rows.run(scored)
+            if rows.unread:
+                failed[what] = rows.unread
         except records.DiskFull:
             raise
         except Exception as fault:
@@ -85,6 +90,7 @@ class _Rows:
         self.config, self.suite = workbench.config, workbench.suite
         self.engine, self.progress = workbench.engine, workbench.progress
         self.rows = rows_of(self.config, self.suite, workbench.run, subject)
+        self.unread = ""  # why there are no measures of exposure bias
 
     def run(self, metrics: Mapping[str, Metric]) -> None:
         """Draw what is missing, and score it with ``metrics``."""
@@ -279,4 +285,5 @@ class _Rows:
         except BenchError as error:
             if self.engine.world_size > 1:  # the others may be inside a collective and cannot know
                 raise
-            self.progress.say(f"{self.subject.what}: no measures of exposure bias: {error}")
+            self.unread = f"no measures of exposure bias: {error}"
+            self.progress.say(f"{self.subject.what}: {self.unread}")
