@@ -177,8 +177,10 @@ def _dynamics(study: Study, section: Section, paired: Pairs, lines: Curves) -> d
             points = [lines[section.subset, methods[0], metric.name][:1] for metric in study.metrics]
         elif row.kind != "method":
             jobs, fraction = jobs_of(curves, row)
-            narrowed = [make_cell(jobs, fraction, metric) for metric in curves.metrics] if curves.part else None
-            points = [[Point(0.0, 0.0, cell)] for cell in narrowed or [c.cell for c in row.cells]]
+            cells = [c.cell for c in row.cells]
+            if curves.part:
+                cells = [make_cell(jobs, fraction, of, listed=curves.listed(of)) for of in curves.metrics]
+            points = [[Point(0.0, 0.0, cell)] for cell in cells]
         spent.append([_spent(study, row, point.fraction) for point in points[0]])
         estimates.append([[point.cell.estimate for point in of] for of in points])
         values.append([[_interval(estimate) for estimate in of] for of in estimates[-1]])
