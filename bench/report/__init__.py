@@ -159,14 +159,11 @@ def _files(study: Study, published: bool | None) -> dict[str, str | bytes]:
             }
     biased = None
     if found := exposure.exposure(study):
-        png, levels = figure.rendered(lambda: exposure_plots.against_level(study, found))
-        files |= {
-            "exposure.md": exposure.exposure_markdown(study, found),
-            "exposure.csv": exposure.exposure_csv(found),
-            "exposure.png": png,
-            "exposure.svg": levels,
-        }
-        budget = b""
+        levels = budget = b""
+        files["exposure.md"] = exposure.exposure_markdown(study, found)
+        if found.lines:
+            png, levels = figure.rendered(lambda: exposure_plots.against_level(study, found))
+            files |= {"exposure.csv": exposure.exposure_csv(found), "exposure.png": png, "exposure.svg": levels}
         if found.trained:
             png, budget = figure.rendered(lambda: exposure_plots.over_budget(study, found))
             files |= {"exposure_budget.png": png, "exposure_budget.svg": budget}

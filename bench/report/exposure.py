@@ -144,7 +144,10 @@ class Exposure:
 
 
 def exposure(study: Study) -> Exposure | None:
-    """The study's readings beside the base's; None where there are none to compare."""
+    """The study's readings beside the base's; None where there are none.
+
+    It has no lines where every row was read on other pairs, levels or versions than the base.
+    """
     first = next((job for job in (*study.start, *study.evaluated) if _is_base(job) and job.evaluations), None)
     if first is None:
         return None
@@ -172,7 +175,7 @@ def exposure(study: Study) -> Exposure | None:
             elif readings:
                 left_out.append(job.label)
     lines = [line for line in lines if line.measures]  # none where no pair has a value in both
-    return Exposure(probes, tuple(lines), tuple(dict.fromkeys(left_out))) if lines else None
+    return Exposure(probes, tuple(lines), tuple(dict.fromkeys(left_out))) if lines or left_out else None
 
 
 def _is_base(job: StudiedJob) -> bool:
@@ -362,6 +365,8 @@ def sentences(found: Exposure) -> list[str]:
 
     Only differences whose interval excludes zero count.
     """
+    if not found.lines:
+        return ["No row can be compared with the base."]
     told = []
     for key in found.keys:
         ideal, nearer, farther = found.ideal(key), list[str](), list[str]()
@@ -418,13 +423,15 @@ def _change(found: Exposure, line: Line, key: Key) -> float | None:
 def notes(found: Exposure) -> list[str]:
     """Sentences under the tables."""
     pairs = sorted({measure.pairs for line in found.lines for measure in line.measures.values()})
-    lines = [
-        f"Difference to the base, mean over levels, with its 95 % interval: a percentile bootstrap over "
-        f"{'–'.join(map(str, dict.fromkeys((pairs[0], pairs[-1]))))} held-out pairs. Seeds are averaged first, so it "
-        "does not cover how much another training would differ. ↑ higher, ↓ lower: the interval excludes zero.",
-        "Gaps are weighted by the square of the level in a mean over levels; near 0 they only say that "
-        "their target grows.",
-    ]
+    lines = []
+    if pairs:
+        lines = [
+            "Difference to the base, mean over levels, with its 95 % interval: a percentile bootstrap over "
+            f"{'–'.join(map(str, dict.fromkeys((pairs[0], pairs[-1]))))} held-out pairs. Seeds are averaged first, so "
+            "it does not cover how much another training would differ. ↑ higher, ↓ lower: the interval excludes zero.",
+            "Gaps are weighted by the square of the level in a mean over levels; near 0 they only say that "
+            "their target grows.",
+        ]
     if any(line.trained for line in found.last):
         lines.append("† The measure is in the method's own loss.")
     if found.left_out:
@@ -434,9 +441,9 @@ def notes(found: Exposure) -> list[str]:
 
 def exposure_markdown(study: Study, found: Exposure) -> str:
     """Tables with their caption, sentences and notes."""
-    tables = "\n".join(grid.markdown() for grid in grids(found))
+    tables = "".join(f"{grid.markdown()}\n" for grid in grids(found))
     told = "".join(f"- {markdown(line)}\n" for line in (*sentences(found), *notes(found)))
-    return f"{head(study, 'Exposure bias')}{CAPTION}\n\n{tables}\n{told}"
+    return f"{head(study, 'Exposure bias')}{CAPTION}\n\n{tables}{told}"
 
 
 def exposure_csv(found: Exposure) -> str:

@@ -231,7 +231,7 @@ def _colours(data: Mapping[str, Any]) -> str:
 def _biased(part: BiasedPart) -> dict[str, Any]:
     return {
         "caption": exposure.CAPTION,
-        "plot": _data_uri("image/svg+xml", part.levels),
+        "plot": part.levels and _data_uri("image/svg+xml", part.levels),
         "budget": part.budget and _data_uri("image/svg+xml", part.budget),
         "grids": exposure.grids(part.found),
         "sentences": exposure.sentences(part.found),

@@ -276,6 +276,16 @@ def test_readings_of_other_pairs_are_left_out_by_name(run: FakeRun) -> None:
     assert any("left out: sft--pretty--s0" in line for line in notes(found))
 
 
+def test_where_all_are_of_other_pairs_the_section_says_so(run: FakeRun, tmp_path: Path) -> None:
+    trained(run, "sft", of_base, pairs={"count": 4, "identity": "b"})
+    written = {path.name for path in render_report([run.folder], tmp_path / "report")}
+    assert {name for name in written if name.startswith("exposure")} == {"exposure.md"}
+    text = (tmp_path / "report/exposure.md").read_text()
+    for said in ("No row can be compared with the base.", "left out: sft--pretty--s0"):
+        assert said in text and said in page_text(tmp_path / "report")
+    assert "95 %" not in text.split("No row")[1]
+
+
 def test_every_share_of_the_budget_is_in_the_table_of_numbers(run: FakeRun) -> None:
     trained(run, "soar", of_base)
     rows = list(csv.DictReader(io.StringIO(exposure_csv(read(run)))))
