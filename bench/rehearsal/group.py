@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.constants import default_pg_timeout
 
 from bench.machine.engine import REPLICATION, Engine, Sharding
 from bench.rehearsal.tape import GRADIENTS, Tape
 
 T = TypeVar("T")
+
+SHORT = default_pg_timeout
+"""Patience of a group that was made without one, other than NCCL's (``torch.distributed.constants``)."""
+OF_DEVICES = timedelta(minutes=10)
+"""NCCL's (the same file; ``default_pg_nccl_timeout`` is None in a build without NCCL)."""
 
 
 class PretendedEngine(Engine):
@@ -24,16 +31,12 @@ class PretendedEngine(Engine):
     """
 
     def __init__(self, tape: Tape, *, dtype: torch.dtype, sharding: Sharding, processes: int) -> None:
-        super().__init__(device="cuda:0" if processes > 1 else "cuda", dtype=dtype, sharding=sharding)
-        self._tape = tape
-        if processes > 1:
+        self._tape, together = tape, processes > 1
+        if together:
             _join(processes)
-            self.world_size = processes
-            replicas: Any = _Replicas(tape)
-            self._accelerator = replicas
-
-    def barrier(self) -> None:
-        return
+        replicas: Any = _Replicas(tape, processes) if together else None
+        device = "cuda:0" if together else "cuda"
+        super().__init__(device=device, dtype=dtype, sharding=sharding, accelerator=replicas)
 
     def sum(self, values: Tensor) -> Tensor:
         if not self._together:
@@ -42,12 +45,6 @@ class PretendedEngine(Engine):
             values.to(self.device, copy=True)
             self._tape.wait("a sum over processes")
         return values * self.world_size
-
-    def broadcast(self, value: T) -> T:
-        return value
-
-    def gather_rows(self, rows: list[T]) -> list[T]:
-        return rows
 
     def close(self) -> None:
         return
@@ -82,13 +79,66 @@ def _join(processes: int) -> None:
             return
         dist.destroy_process_group()
     dist.init_process_group("fake", rank=0, world_size=processes, store=FakeStore())
+    _pretend_waiting()
+
+
+class _Waiting:
+    """A group of gloo in which one process waits for others that do not exist, and has what they would send.
+
+    Attributes:
+        patience: after which the real one gives up.
+    """
+
+    def __init__(self, patience: timedelta) -> None:
+        self.patience = patience
+
+
+_new_group: Any = dist.new_group
+
+
+def _pretend_waiting() -> None:
+    """Replace the calls by which processes wait for each other. Nobody is waited for; how long they would be is seen.
+
+    Only names of ``torch.distributed`` are replaced. FSDP takes its own from the module below it.
+    """
+
+    def new_group(*arguments: Any, backend: str | None = None, timeout: timedelta | None = None, **options: Any) -> Any:
+        if backend == "gloo":
+            return _Waiting(timeout or SHORT)
+        return _new_group(*arguments, backend=backend, timeout=timeout, **options)
+
+    def barrier(group: Any = None, **options: Any) -> None:
+        _check_patience(group)
+
+    def broadcast_object_list(values: list[Any], src: int | None = None, group: Any = None, **options: Any) -> None:
+        _check_patience(group)
+
+    def all_gather_object(values: list[Any], value: Any, group: Any = None) -> None:
+        _check_patience(group)
+        values[:] = [value, *([] for _ in values[1:])]
+
+    replaced: Any = dist
+    replaced.new_group, replaced.barrier = new_group, barrier
+    replaced.broadcast_object_list, replaced.all_gather_object = broadcast_object_list, all_gather_object
+
+
+def _check_patience(group: Any) -> None:
+    """RuntimeError in a group that gives up soon: one process may score, encode or write for longer."""
+    patience = group.patience if isinstance(group, _Waiting) else OF_DEVICES
+    if patience <= SHORT:
+        raise RuntimeError(
+            f"processes wait here in a group that gives up after {patience.total_seconds() / 60:g} minutes, and what "
+            "they wait for can take longer; wait with the engine's barrier"
+        )
 
 
 class _Replicas:
     """What ``Engine`` asks accelerate for."""
 
-    def __init__(self, tape: Tape) -> None:
-        self._tape = tape
+    process_index = 0
+
+    def __init__(self, tape: Tape, processes: int) -> None:
+        self._tape, self.num_processes = tape, processes
 
     def prepare_model(self, model: torch.nn.Module) -> torch.nn.Module:
         return Replica(model, self._tape)

@@ -196,6 +196,8 @@ class _Run:
             painter.draw([Prompt(str(number), "") for number in range(count)], list(range(count)))
 
     def _state(self) -> Any:
+        """What a checkpoint holds. One process writes it, and the others wait."""
+        self.session.engine.barrier()
         return whole({"job": self.session.state_dict(), "method": self.method.state_dict()})
 
     def _resume(self, state: Any) -> None:

@@ -17,6 +17,7 @@ from bench.cli import main
 from bench.encoded.encode import TEXT_BATCH
 from bench.errors import BenchError
 from bench.experiment.config import RELEASED_ROWS, ExperimentConfig, SubsetRule, read_experiment, rows_at_once
+from bench.machine import engine
 from bench.machine.engine import REPLICATION, Engine
 from bench.rehearsal import answers
 from bench.rehearsal.ask import memory_of, rehearsed
@@ -173,6 +174,15 @@ from concurrent.futures import ThreadPoolExecutor
 Engine.thread = lambda self, name: ThreadPoolExecutor(1, name)
 """,
 }
+IMPATIENT = {
+    # The group of the devices, which NCCL ends after ten minutes.
+    "devices": "Engine.barrier = lambda self: torch.distributed.barrier()  # here\n",
+    # A group of its own, of which nobody said how long it waits.
+    "own": """
+import bench.machine.engine
+bench.machine.engine.PATIENCE = None
+""",
+}
 """Faults of the harness itself, as the file of a method brings them in."""
 
 
@@ -290,6 +300,19 @@ def test_a_thread_without_its_gpu_is_found(
     done = world.rehearse(world.config(str(path)))[path.stem]
     assert found in done.problem
     assert done.problem.startswith("bench/")
+
+
+@pytest.mark.parametrize(("name", "minutes"), [("devices", 10), ("own", 30)])
+def test_a_wait_that_ends_too_soon_is_found(
+    world: World, name: str, minutes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Engine, "barrier", Engine.barrier)
+    monkeypatch.setattr(engine, "PATIENCE", engine.PATIENCE)
+    path = world.folder / f"impatient_{name}.py"
+    fault = "import torch\nfrom bench.machine.engine import Engine\n" + IMPATIENT[name]
+    path.write_text(fault + HEAD + TAIL, encoding="utf-8")
+    done = world.rehearse(world.config(str(path)), processes=2)[path.stem]
+    assert f"processes wait here in a group that gives up after {minutes} minutes" in done.problem
 
 
 def ahead(config: ExperimentConfig) -> ExperimentConfig:
