@@ -32,6 +32,7 @@ CASES = {
     "grpo-uneven": ("flow_grpo", {"prompts": 3, "clip_range": 0.9}, 2),
     "grpo-window": ("flow_grpo", {"prompts": 3, "window": 1, "guard": True, "noise_level": 1.5, "clip_range": 0.9}, 2),
     "nft": ("diffusion_nft", {"prompts": 3, "updates": 2, "old_rate": 0.1}, 2),
+    "nft-turns": ("diffusion_nft", {"prompts": 3, "updates": 1}, 2),
     "dpo": ("dpo", {"batch_size": 5, "beta": 500.0}, 2),
     "dpo-own": ("dpo", {"pairs_from": "reference", "batch_size": 3, "sampling_steps": 2, "passes": 2}, 2),
     "leap": ("leap_align", {"prompts": 3, "reward_ceiling": None}, 2),
@@ -41,6 +42,8 @@ CASES = {
 padding with two processes.
 
 A wide clip range, since a clipped objective jumps where rounding crosses the range."""
+BLIND = ("nft-turns",)
+"""Cases whose reward sees no picture, so that rounding cannot move it."""
 EVALUATED = ("sft", "grpo-uneven")
 """All parameters and an adapter."""
 
@@ -85,7 +88,9 @@ def main(pipeline: Path, out: Path, sharding: str, dtype: str = "auto", *cases: 
     for name in cases or CASES:
         ratios.clear()
         row, overrides, micro_batch = CASES[name]
-        session, stages, (*earlier, method_name) = world.session(micro_batch=micro_batch), None, row.split("+")
+        reward = fakes.Turns() if name in BLIND else None
+        session, stages = world.session(reward=reward, micro_batch=micro_batch), None
+        *earlier, method_name = row.split("+")
         job = session.job
         for first in map(fakes.small, earlier):
             first.setup(job)
@@ -104,7 +109,7 @@ def main(pipeline: Path, out: Path, sharding: str, dtype: str = "auto", *cases: 
             with method.evaluation_weights(job), session.ledger.unmetered(), torch.no_grad():
                 world.evaluator.run(world.evaluator.painter(job.policy), out / name, header=untrained_header())
         logs += fakes.advance(job, method, 1)
-        resumed, twin = world.session(micro_batch=micro_batch), fakes.small(method_name, **overrides)
+        resumed, twin = world.session(reward=reward, micro_batch=micro_batch), fakes.small(method_name, **overrides)
         if stages:
             resumed.model.restart(stages)
         again = resumed.job

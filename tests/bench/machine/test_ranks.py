@@ -30,9 +30,10 @@ RATIO = 1e-3
 
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 KINDS = {"one": ((), "ddp"), "ddp": (TORCHRUN, "ddp"), "fsdp": (TORCHRUN, "fsdp")}
-HALF = ("sft-micro", "soar-micro", "perturbed", "mixflow", "reflexflow", "dpo", "grpo-uneven")
-"""Cases that are also run in bfloat16: full fine-tunes with one backward a micro-batch and several, and adapters. Of
-methods whose reward comes from pictures there is one: rounding moves their losses."""
+HALF = (
+    "sft-micro", "soar-micro", "perturbed", "mixflow", "reflexflow", "dpo", "grpo-uneven", "nft-turns", "leap",
+)  # fmt: skip
+"""Cases that are also run in bfloat16: every method once."""
 
 
 def run(kind: str, pipeline: Path, out: Path, *more: str) -> None:
@@ -76,7 +77,7 @@ def results(tiny_pipeline, tmp_path_factory) -> dict[str, dict[str, Any]]:
 @pytest.mark.parametrize("case", CASES)
 def test_two_processes_train_as_one(results, kind, case):
     one, two = results["one"][case], results[kind][case]
-    images = case in ("nft", "dpo", "dpo-own", "leap", "stages") or case.startswith("grpo")
+    images = case in ("dpo", "dpo-own", "leap", "stages") or case.startswith(("grpo", "nft"))
     for a, b in zip(one["logs"], two["logs"], strict=True):
         assert b == {name: near(name, value, images) for name, value in a.items()}
     for kept in ("weights", "evaluated"):
@@ -87,7 +88,7 @@ def test_two_processes_train_as_one(results, kind, case):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("case", HALF)
 def test_a_step_in_bfloat16_is_near_float32_on_one_process(results, halves, kind, case):
-    """The bounds are those of test_precision.py. Rewards that come from pictures are left out: rounding moves them."""
+    """The bounds are those of test_precision.py."""
     fine, coarse = results["one"][case], halves[kind][case]
     if case == "grpo-uneven":
         log = coarse["logs"][0]
