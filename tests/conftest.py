@@ -13,6 +13,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "support"))  # test files import ``fakes`` from there
 
 SLOW = (
+    "bench/backbone/pretrain",
     "bench/backbone/test_tiny_sd3.py",
     "bench/check",
     "bench/encoded/test_cache.py",
@@ -42,6 +43,7 @@ SLOW = (
     "bench/report/test_damaged_records.py",
     "bench/report/test_exposure.py",
     "bench/report/test_index.py",
+    "bench/report/test_power.py",
     "bench/report/test_published.py",
     "bench/report/test_report_differences.py",
     "bench/report/test_report_evaluated.py",
@@ -53,7 +55,9 @@ SLOW = (
     "bench/scaffold",
     "bench/tune",
     "benchmarks/test_geneval_metrics.py",
+    "data_curation/test_curate.py",
     "data_curation/test_world.py",
+    "methods/test_flow_grpo.py",
     "methods/test_methods.py",
     "perf",
     "test_end_to_end.py",
@@ -61,7 +65,7 @@ SLOW = (
     "test_paper_suite.py",
 )
 """Files and folders whose tests run whole experiments, start processes, draw reports, or load the shipped model. Each
-takes more than ten seconds of a core. `make quick` leaves them out; new tests of these kinds belong here."""
+takes more than five seconds of a core. `make quick` leaves them out; new tests of these kinds belong here."""
 
 
 def pytest_configure() -> None:
