@@ -96,10 +96,10 @@ class ExperimentConfig(Settings):
     suite: str = "embedded"
     prompts: str = Field("", description="file of prompts, one a line, for the suite's metrics that need no facts")
     budget: str = Field(
-        "flops=7.07e12", description="equal for every job; currencies: flops, updates, steps, device-seconds"
+        "flops=4.04e12", description="equal for every job; currencies: flops, updates, steps, device-seconds"
     )
     evaluations: int = Field(
-        3, ge=1, le=MOST_EVALUATIONS, description="evaluations per job, at equal shares of the budget"
+        2, ge=1, le=MOST_EVALUATIONS, description="evaluations per job, at equal shares of the budget"
     )
     evaluate_at: tuple[Share, ...] = Field(
         (), max_length=MOST_EVALUATIONS, description="further shares of the budget at which a job is evaluated"
