@@ -21,6 +21,7 @@ from typing import Any, Literal, get_args
 from bench import assets, records
 from bench.errors import BenchError
 from bench.experiment.config import ExperimentConfig
+from bench.launch.bound import bound
 from bench.launch.command import SAFE
 from bench.machine.versions import versions
 from bench.plan.estimates import GPUS
@@ -149,7 +150,7 @@ def _lines(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
         path.write_text(json.dumps(request), encoding="utf-8")
         complaints = Path(folder) / "stderr"
         with complaints.open("w", encoding="utf-8") as stderr:
-            command = (sys.executable, SAFE, "-m", "bench.rehearsal.worker", str(path))
+            command = bound((sys.executable, SAFE, "-m", "bench.rehearsal.worker", str(path)))
             # No GPU is touched, also where there is one: the pretended device would ask it for its properties.
             environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
             process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from click.testing import CliRunner
+from launching import wait_until
 
 from bench import registry
 from bench.backbone.family import T5_TOKENS
@@ -155,6 +159,20 @@ class End(Mixed):
 del Mixed
 """
 """A method that ends the process of the rehearsal."""
+
+SLOW = """
+import os, time
+from pathlib import Path
+
+class Slow(Mixed):
+    def setup(self, job):
+        Path({seen!r}).with_name("new").write_text(str(os.getpid()))
+        Path({seen!r}).with_name("new").rename({seen!r})
+        time.sleep(600)
+
+del Mixed
+"""
+"""A method that says which process it is in, and then takes its time."""
 
 LOST_THREADS = {
     # A process alone on one GPU gets the device "cuda" from accelerate, and a thread chooses its GPU by number.
@@ -378,6 +396,19 @@ def test_a_row_that_is_done_is_kept_when_the_next_one_is_stopped(world: World) -
     with pytest.raises(BenchError, match="the process that rehearses ended with status 3"):
         world.rehearse(config)
     assert set(memory_of(config, 1, world.folder / "cache")) == {"sft"}
+
+
+def test_a_command_that_is_killed_leaves_no_process(world: World, tmp_path: Path) -> None:
+    path, seen = tmp_path / "slow.py", tmp_path / "process"
+    path.write_text(HEAD + TAIL + SLOW.format(seen=str(seen)), encoding="utf-8")
+    call = ("rehearse", "--methods", str(path), "--backbone", str(world.folder / "tiny"), "--resolution", "16")
+    code = f"from bench.cli import main; main({[*call, '--cache', str(tmp_path / 'cache')]!r})"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_until(seen.exists)
+    worker = psutil.Process(int(seen.read_text()))
+    process.kill()
+    process.wait()
+    wait_until(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE)
 
 
 def test_memory_is_that_of_pencil_and_paper(alone: dict[str, Rehearsal]) -> None:
