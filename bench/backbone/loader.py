@@ -136,8 +136,12 @@ def encode_images(vae: AutoencoderKL, images: np.ndarray) -> torch.Tensor:
     return torch.cat(out)
 
 
-class _Held(Generic[M]):
-    """A model that several holders share: loaded for the first and freed after the last, from any thread."""
+class Held(Generic[M]):
+    """A model that several holders share: loaded for the first and freed after the last, from any thread.
+
+    Args:
+        device: whose memory is given back.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self._device, self._lock = device, threading.Lock()
@@ -172,8 +176,8 @@ class Backbone:
         self.engine = engine or Engine()
         self.folder = hub.resolve(spec.source, revision=spec.revision, offline=spec.offline)
         check_family(self.folder)
-        self._vae: _Held[AutoencoderKL] = _Held(self.engine.device)
-        self._encoders: _Held[StableDiffusion3Pipeline] = _Held(self.engine.device)
+        self._vae: Held[AutoencoderKL] = Held(self.engine.device)
+        self._encoders: Held[StableDiffusion3Pipeline] = Held(self.engine.device)
         self._encoding = threading.Lock()
         with loading.opening(self.folder / "vae"):  # both are read once, here, where a wrong type is told
             _ = self._factor, self._channels

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import threading
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -15,7 +13,7 @@ import torch
 from torch import Tensor
 
 from bench.backbone.condition import TextCondition
-from bench.backbone.loader import Backbone, BackboneSpec
+from bench.backbone.loader import Backbone, BackboneSpec, Held
 from bench.encoded.ahead import AheadText
 from bench.machine.engine import Engine
 from bench.metric import Metric
@@ -46,8 +44,8 @@ class PretendedBackbone(Backbone):
         self.engine, self._architecture, self._tape = engine, architecture, tape
         tokens, side = architecture.max_sequence_length, architecture.resolution
         self.spec = BackboneSpec(architecture.name, "", tokens, side, architecture.scale)
-        self._models: dict[str, Any] = {}
-        self._holders = Counter[str]()
+        self._vae: Held[AutoencoderKL] = Held(engine.device)
+        self._encoders: Held[StableDiffusion3Pipeline] = Held(engine.device)
         self._encoding = threading.Lock()
 
     def _config(self, part: str) -> dict[str, Any]:
@@ -73,7 +71,7 @@ class PretendedBackbone(Backbone):
             with self._tape.of(VAE), torch.device("cuda"):
                 return AutoencoderKL.from_config(self._architecture.vae).eval().requires_grad_(False)
 
-        with self._held("vae", load) as vae:
+        with self._vae.held(load) as vae:
             yield vae
 
     @contextmanager
@@ -82,22 +80,8 @@ class PretendedBackbone(Backbone):
             with self._tape.of(TEXT):
                 return text_pipeline(self._architecture, self.engine.dtype, self.scheduler())
 
-        with self._held("text encoders", load) as pipeline:
+        with self._encoders.held(load) as pipeline:
             yield pipeline
-
-    @contextmanager
-    def _held(self, part: str, load: Callable[[], Any]) -> Iterator[Any]:
-        """As the real one's: there for the first holder, and gone after the last."""
-        if part not in self._models:
-            self._models[part] = load()
-        self._holders[part] += 1
-        try:
-            yield self._models[part]
-        finally:
-            self._holders[part] -= 1
-            if not self._holders[part]:
-                del self._models[part]
-                gc.collect()
 
     def decode(self, latents: Tensor) -> np.ndarray:
         with self._tape.of(VAE, "decode"):
