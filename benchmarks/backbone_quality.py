@@ -16,7 +16,7 @@ from bench.errors import BenchError
 from bench.evaluation import Evaluator
 from bench.experiment.recorded import untrained_header
 from bench.machine.engine import Engine
-from bench.records.reading import read_job_folder, read_samples
+from bench.records.reading import read_job_folder, scores_by_group
 from bench.records.schema import ExperimentRecord
 from bench.rng import numpy_generator
 from bench.suite import Prompt
@@ -106,13 +106,7 @@ def _geneval(job: Path, fraction: float) -> float:
 
 def _means(evaluation: Path, metric: str) -> dict[str, float]:
     """Mean score of a metric by the prompts' group."""
-    scores: dict[str, list[float]] = {}
-    for sample in read_samples(evaluation / "evaluation.json"):
-        if (found := sample.scores.get(metric)) is None:
-            continue  # its prompts are not the metric's
-        if found.score is None:
-            raise BenchError(f"{evaluation} has an image without a score of {metric}; run `bench score` first")
-        scores.setdefault(sample.group, []).append(found.score)
+    scores = scores_by_group(evaluation / "evaluation.json", metric)
     return {group: float(np.mean(values)) for group, values in scores.items()}
 
 

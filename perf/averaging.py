@@ -27,6 +27,7 @@ import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,8 @@ from bench.experiment.session import Session
 from bench.flow import ema_update
 from bench.job import Job
 from bench.method import PostTrainingMethod
-from bench.records.schema import EvaluationRecord, MetricRecord, SampleLine
+from bench.records.reading import scores_by_group
+from bench.records.schema import EvaluationRecord, MetricRecord
 from bench.rng import derive_seed
 from bench.suite import Suite
 from bench.training.budget import Budget
@@ -198,22 +200,18 @@ def train(
 
 def read_evaluated(folder: Path, evaluator: Evaluator) -> Evaluated:
     """An evaluation's statistics, as tables have them: the mean over images, or of the means of groups."""
-    lines = list(records.read_rows(SampleLine, folder / "samples.jsonl"))
     columns = evaluator.suite.describe(evaluator.metrics).metrics
     return Evaluated(
-        {column.name: _statistic(lines, column) for column in columns},
+        {column.name: _statistic(folder / "evaluation.json", column) for column in columns},
         float(records.read_json(folder / "cpu.json")["seconds"]),
     )
 
 
-def _statistic(lines: Sequence[Mapping[str, Any]], column: MetricRecord) -> float:
-    groups: dict[str, list[float]] = {}
-    for line in lines:
-        score = line["scores"][column.name]["score"]
-        if score is None:
-            raise BenchError(f"a picture of {line['prompt']!r} has no {column.name}")
-        groups.setdefault(line["group"] if column.grouped else "", []).append(score)
-    return statistics.fmean(map(statistics.fmean, groups.values()))
+def _statistic(evaluation: Path, column: MetricRecord) -> float:
+    groups = [*scores_by_group(evaluation, column.name).values()]
+    if not column.grouped:
+        groups = [list(chain.from_iterable(groups))]
+    return statistics.fmean(map(statistics.fmean, groups))
 
 
 # -- all jobs ----------------------------------------------------------------------------------------------------------

@@ -60,6 +60,22 @@ def read_samples(evaluation: Path) -> Iterator[SampleRecord]:
         yield files.parsed(SampleRecord, row, lines)
 
 
+def scores_by_group(evaluation: Path, metric: str) -> dict[str, list[float]]:
+    """Scores of a metric beside an ``evaluation.json``, by the prompts' group.
+
+    Raises:
+        BenchError: a picture that the metric applies to has no score.
+    """
+    groups: dict[str, list[float]] = {}
+    for sample in read_samples(evaluation):
+        if (found := sample.scores.get(metric)) is None:
+            continue  # its prompts are not the metric's
+        if found.score is None:
+            raise BenchError(f"{evaluation.parent} has an image without a score of {metric}; run `bench score` first")
+        groups.setdefault(sample.group, []).append(found.score)
+    return groups
+
+
 def experiment_of(job: Path) -> ExperimentRecord:
     """The experiment of a job's folder. BenchError where the folder is none of its jobs."""
     experiment = files.read_record(ExperimentRecord, job.parent / "experiment.json")
