@@ -1,4 +1,4 @@
-"""Rollouts that methods share: sample a batch of prompts, decode, and score while the next ones are sampled."""
+"""Rollouts that methods share: sample prompts and score the samples; velocities at many states. Nothing has a graph."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from bench.backbone.condition import TextCondition
 from bench.batches import PromptBatch
 from bench.errors import JobFailure
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 Draw = Callable[[PromptBatch], tuple[Tensor, tuple[Tensor, ...]]]
 """Samples a micro-batch: its clean latents (n, C, H, W), and tensors (n, …) to keep."""
+Velocity = Callable[[Tensor, Tensor, TextCondition], Tensor]
+"""(states (M, C, H, W), levels (M,), conditions (M)) → velocities like the states."""
 
 
 def draw_groups(job: Job, prompts: int, size: int) -> PromptBatch:
@@ -69,3 +72,25 @@ def one_of_each(batch: PromptBatch, repeat: int) -> PromptBatch:
     shares = tuple((first // repeat, end // repeat) for first, end in batch.shares)
     of, rows = batch.of[::repeat], batch.rows[::repeat] // repeat
     return PromptBatch(batch.distinct, of, batch.prompts[::repeat], rows, shares, batch.latent_shape)
+
+
+@torch.no_grad()
+def velocities(job: Job, velocity: Velocity, states: Tensor, levels: Tensor, text: TextCondition) -> Tensor:
+    """Velocities (n, K, C, H, W) at K states of each of a micro-batch's n rows.
+
+    A GPU that takes one state of a few rows at a time waits for its host. Without a graph there is room for more:
+    forwards are as large as an evaluation's.
+
+    Args:
+        velocity: such as ``job.policy.velocity``; no weight may change while it is called.
+        states: (n, K, C, H, W).
+        levels: (K,), or (n, K) where rows have their own.
+        text: of the rows (n).
+    """
+    rows, count = states.shape[:2]
+    flat, each = states.flatten(0, 1), levels.expand(rows, count).flatten()
+    with job.policy.at_rest():
+        pieces = job.pieces(rows * count, per_row=count)
+        parts = [velocity(flat[piece], each[piece], text[piece // count]) for piece in pieces]
+    of_states: Tensor = torch.cat(parts)[: rows * count].unflatten(0, (rows, count))  # padding comes last
+    return of_states

@@ -18,8 +18,7 @@ from bench import flow
 from bench.lora import LoRAConfig
 from bench.machine.transfer import beside, sent
 from bench.method import Needs, PostTrainingMethod, Traits
-from bench.rollout import draw_groups, sample_and_score
-from bench.velocities import velocities
+from bench.rollout import draw_groups, sample_and_score, velocities
 
 if TYPE_CHECKING:
     from bench.batches import PromptBatch

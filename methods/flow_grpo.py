@@ -16,9 +16,8 @@ from bench import flow
 from bench.lora import LoRAConfig
 from bench.machine.transfer import beside
 from bench.method import Needs, PostTrainingMethod, Traits
-from bench.rollout import draw_groups
+from bench.rollout import draw_groups, velocities
 from bench.trajectories import Paths, TransitionKind, Transitions, sample_paths
-from bench.velocities import velocities
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -20,7 +20,7 @@ FLOORS = (
     "suite training",
     "job encoded evaluation probes",
     "method rollout report",
-    "plugins lora matching trajectories velocities export",
+    "plugins lora matching trajectories export",
     "experiment",
     "evaluate check plan",
     "tune",

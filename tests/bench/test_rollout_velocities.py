@@ -10,7 +10,7 @@ from fakes import small
 
 from bench.backbone.condition import TextCondition
 from bench.machine.engine import Engine
-from bench.velocities import velocities
+from bench.rollout import velocities
 
 
 @pytest.mark.parametrize(
