@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from bench.records import BASE
-from bench.report.intervals import Interval
 from bench.report.stats import Difference, Estimate, family
 from bench.report.tables import Section
 
@@ -28,12 +27,7 @@ def pairs(section: Section) -> Pairs:
 
 def turned(found: Difference) -> Difference:
     """The same difference from the other side."""
-    like, alone = _turned(found.like), _turned(found.pairwise)
-    return replace(found, mean=-found.mean, low=-found.high, high=-found.low, like=like, pairwise=alone)
-
-
-def _turned(interval: Interval) -> Interval:
-    return Interval(-interval.mean, -interval.high, -interval.low)
+    return replace(found, mean=-found.mean, low=-found.high, high=-found.low)
 
 
 def _pairs(kinds: Sequence[str], estimates: Sequence[Estimate | None]) -> dict[tuple[int, int], Difference | None]:

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -97,19 +98,27 @@ class Difference(Interval):
     """A paired difference for this prompt list, simultaneous with the others of its family.
 
     Attributes:
-        like: the same for prompts like these.
-        pairwise: for this prompt list, as if it were the only difference.
         variance, like_variance: squared standard errors for this prompt list and for prompts like these.
         error: the error of each interval of the family, 0.05 in a family of one.
+        like_error: the same for prompts like these, worked out where it is asked for.
         family: how many differences hold together.
     """
 
-    like: Interval
-    pairwise: Interval
     variance: Variance
     like_variance: Variance
     error: float
+    like_error: Callable[[], float] = field(compare=False, repr=False)
     family: int
+
+    @property
+    def like(self) -> Interval:
+        """The same for prompts like these."""
+        return around(self.mean, self.like_variance, self.like_error())
+
+    @property
+    def pairwise(self) -> Interval:
+        """For this prompt list, as if it were the only difference."""
+        return around(self.mean, self.variance)
 
 
 @dataclass(frozen=True)
@@ -226,17 +235,13 @@ def against(control: Estimate, others: Sequence[Estimate]) -> list[Difference]:
     share = next((row.file.difference_noise_share for row in rows if row.file), None)
     listed = min(row.listed for row in rows)
     parts = _parts([row.scores for row in rows], [row.seeds for row in rows], contrasts, share, listed)
-    errors = [
-        family_error(correlation, min(variance.df for variance in variances))
-        for correlation, variances in ((parts.this_correlation, parts.this), (parts.like_correlation, parts.like))
-    ]
+    error = family_error(parts.this_correlation, min(variance.df for variance in parts.this))
+    like_error = cache(lambda: family_error(parts.like_correlation, min(variance.df for variance in parts.like)))
     made = []
     for row, this, like in zip(others, parts.this, parts.like, strict=True):
         mean = row.mean - control.mean
-        interval, alone = around(mean, this, errors[0]), around(mean, this)
-        family = len(others)
-        of_like = around(mean, like, errors[1])
-        made.append(Difference(mean, interval.low, interval.high, of_like, alone, this, like, errors[0], family))
+        interval = around(mean, this, error)
+        made.append(Difference(mean, interval.low, interval.high, this, like, error, like_error, len(others)))
     return made
 
 
