@@ -149,7 +149,7 @@ def test_what_is_mistyped_ends_in_one_line(
 
 
 def test_another_configuration_in_the_same_folder_is_refused(ran: Path) -> None:
-    other = bench(ran, "--methods", "sft", "--subset", "high_aesthetic", *SMALL[:-4], "--name", "small", *LIGHT[:2])
+    other = bench(ran, "--methods", "sft", "--subset", "high_aesthetic", *SMALL, "--evaluations", "1", *LIGHT[:2])
     assert other.exit_code == 1
     assert "(other fractions)" in other.output
 

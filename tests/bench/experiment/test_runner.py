@@ -772,7 +772,7 @@ def test_a_failed_job_is_tried_again(experiment, monkeypatch):
     ("changes", "named"),
     [
         ({"budget": "steps=4"}, "other budget"),
-        ({"evaluations": 2}, "other fractions"),
+        ({"evaluations": 3}, "other fractions"),
         ({"method": {"sft": {"batch_size": 3}}}, "other settings"),
     ],
 )

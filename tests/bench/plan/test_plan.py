@@ -317,7 +317,7 @@ def test_disk_counts_latents_text_checkpoints_and_images(tmp_path):
     assert sizes["text of high_aesthetic"] == 100 * 2 * (24 * 128 + 128)
     assert sizes["checkpoints and weights"] == 3000  # one more while the last is written
     whole, part = it.suite.images(), it.suite.part().images()
-    assert part < whole and sizes["images"] == round((whole + 2 * (2 * part + whole)) * 64 * 64 * 3 * disk.PNG)
+    assert part < whole and sizes["images"] == round((whole + 2 * (part + whole)) * 64 * 64 * 3 * disk.PNG)
     assert not it.ahead("high_aesthetic")
     limited = work.Work(config(tmp_path, text_cache_limit="1KB"), tmp_path, Assumptions())
     assert limited.ahead("high_aesthetic")
@@ -398,7 +398,7 @@ def test_a_dry_run_prints_the_plan_and_what_is_missing(paper_main, monkeypatch, 
 def test_the_default_run_is_planned_as_it_ran(absent, tmp_path):
     plan = plan_experiment(read_experiment(None, {}), Workspace(tmp_path / "cache", tmp_path / "runs"), Assumptions())
     updates = {job.name.partition("--")[0]: job.updates for job in plan.jobs}
-    assert updates == {"sft": 308, "soar": 42, "flow_grpo": 44}  # reports/reference/high_aesthetic/compute.md
+    assert updates == {"sft": 176, "soar": 24, "flow_grpo": 26}  # reports/reference/high_aesthetic/compute.md
     assert not [line for line in plan.missing if not line.startswith(("disk", "package"))]
     assert not any(tmp_path.iterdir())
 
