@@ -30,6 +30,9 @@ def _numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> t
 @click.option("--seeds", callback=_numbers, help="Seeds with commas between.")
 @click.option("--budget", help="Per job: flops=1e13, updates=200, steps=200 or device-seconds=60.")
 @click.option("--evaluations", type=int, help="Evaluations per job, at equal shares of the budget.")
+@click.option(
+    "--average-half-life", type=float, help="Evaluate an average of the weights with this half-life: 0.1 of the budget."
+)
 @options.backbone
 @click.option("--corpus", help="world, or the path of a corpus (see docs/add-a-subset.md for the layouts).")
 @click.option("--suite", help="Evaluation suite.")

@@ -104,6 +104,13 @@ class ExperimentConfig(Settings):
     evaluate_at: tuple[Share, ...] = Field(
         (), max_length=MOST_EVALUATIONS, description="further shares of the budget at which a job is evaluated"
     )
+    average_half_life: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="of the average of the weights that a job is evaluated with, as a share of the budget; 0: the "
+        "weights that the method evaluates",
+    )
     micro_batch: int | Literal["auto"] | None = Field(
         None,
         description="rows worked on at a time with a graph; auto: the most that fit the GPU, by a rehearsal of each "

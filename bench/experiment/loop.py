@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,14 @@ from bench.errors import BenchError, JobFailure
 from bench.evaluation import Evaluator
 from bench.evaluation.drawing import clear_others
 from bench.experiment.recorded import step_lines
-from bench.experiment.session import Session
+from bench.experiment.session import Session, shown
 from bench.machine.engine import digest_of, spread, whole
 from bench.machine.memory import peak_memory, release_memory, reset_peak_memory
 from bench.method import PostTrainingMethod
 from bench.probes.reader import ProbeReader
 from bench.records import atomic, saved
 from bench.records.schema import EvaluationRecord
+from bench.training.average import BudgetAverage
 from bench.training.budget import Budget
 from bench.training.meter import Meter
 
@@ -88,6 +90,8 @@ class JobRun:
     """One job and its folder.
 
     Attributes:
+        half_life: of the average of the weights that is evaluated, as a share of the budget (``BudgetAverage``); 0:
+            what the method evaluates.
         probes: what reads measures of exposure bias at every evaluation.
         configuration: what its evaluations name, ``records.configuration``.
         then: stages after the first: a method, and the share of the budget at which it takes over. It starts from the
@@ -104,6 +108,7 @@ class JobRun:
     budget: Budget
     fractions: tuple[float, ...]
     evaluator: Evaluator
+    half_life: float = 0.0
     probes: ProbeReader | None = None
     configuration: str | None = None
     then: tuple[tuple[PostTrainingMethod, float], ...] = ()
@@ -111,6 +116,7 @@ class JobRun:
     tick: Callable[[int], None] = lambda images: None
     track: Callable[[int, dict[str, float]], None] = lambda step, scalars: None
     stand: Stand = field(default_factory=Stand, init=False)
+    average: BudgetAverage | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         """Open the logs; nothing is written yet."""
@@ -172,6 +178,7 @@ class JobRun:
         if not session.job.parameters:
             raise JobFailure("the method's setup chose nothing to train")
         self.stand = Stand(before.stage, begun, before.evaluated, updates_before=self._meter.updates)
+        self.average = BudgetAverage(session.job.parameters, self.half_life) if self.half_life else None
 
     @property
     def _end(self) -> float:
@@ -200,7 +207,7 @@ class JobRun:
             self._evaluate(self.fractions[planned])
             self.stand.evaluated = planned + 1
         following = self.stand.stage + 1
-        with self.method.evaluation_weights(self.session.job):
+        with self._shown():
             self.session.model.save(self._weights_of(following), merge=True)
         self._enter(following)
         self.save()
@@ -234,6 +241,7 @@ class JobRun:
         scalars = ledger.finish_step(time.monotonic() - start, peak_memory())
         stand.taken += 1
         spent = self._spent
+        self._follow((spent - before) / self.budget.amount)
         stand.idle = stand.idle + 1 if spent == before else 0
         if stand.idle == IDLE_STEPS:
             raise JobFailure(
@@ -254,6 +262,15 @@ class JobRun:
         for log, line in zip(logs, step_lines(ledger.step, scalars, self._meter), strict=True):
             log.append(records.document(line))
         self.progress(min(spent / self.budget.amount, 1.0), scalars)
+
+    def _follow(self, share: float) -> None:
+        """Take what the method would evaluate into the average, after a step that spent ``share`` of the budget."""
+        if self.average is not None:
+            with self.method.evaluation_weights(self.session.job):
+                self.average.follow(self.session.job.parameters, share)
+
+    def _shown(self) -> AbstractContextManager[None]:
+        return shown(self.method, self.session.job, self.average)
 
     def _check_spending(self, spent: float, cost: float, dearest: float) -> None:
         """JobFailure if a step cost what no budget foresees: a first one all of its share, or another far more than
@@ -290,7 +307,7 @@ class JobRun:
         folder = self.folder / "evaluations" / str(ledger.step)
         if engine.is_main:
             clear_others(folder.parent, folder.name, fraction)
-        with ledger.unmetered(), self.method.evaluation_weights(job), torch.no_grad():
+        with ledger.unmetered(), self._shown(), torch.no_grad():
             weights = digest_of(job.policy.transformer, engine)
             header = EvaluationRecord(
                 v=records.VERSION,
@@ -314,8 +331,10 @@ class JobRun:
         Steps wait for the copy on the host alone, and for the file before it, if that is still being written.
         """
         engine = self.session.engine
-        both = {"job": self.session.state_dict(), "method": self.method.state_dict()}
-        state = whole({"v": records.VERSION, **both, **asdict(self.stand)}, keep=engine.is_main)
+        held = {"job": self.session.state_dict(), "method": self.method.state_dict()}
+        if self.average is not None:
+            held["average"] = self.average.state_dict()
+        state = whole({"v": records.VERSION, **held, **asdict(self.stand)}, keep=engine.is_main)
         if engine.is_main:
             # What lies on the host already is no copy yet, and the next step would change it.
             self._writer.write(copy.deepcopy(state) if engine.device.type == "cpu" else state)
@@ -336,6 +355,8 @@ class JobRun:
         if state:
             session.load_state_dict(state["job"])
             self.method.load_state_dict(spread(state["method"], self.method.state_dict()))
+            if self.average is not None:
+                self.average.load_state_dict(state["average"])
             self.stand = Stand.of(state)
         session.engine.barrier()  # every process has read what the next checkpoint replaces
         for log in (self._train_log, self._meter_log, self._clock_log):
@@ -352,7 +373,7 @@ class JobRun:
 
     def _export(self) -> None:
         """Leave the evaluated weights in a form that diffusers and PEFT read."""
-        with self.method.evaluation_weights(self.session.job):
+        with self._shown():
             # An adapter on weights that no one else has would be of no use.
             self.session.model.save(self.folder / "weights", merge=self.stand.stage > 0)
 

@@ -76,6 +76,7 @@ def experiment_record(workbench: Workbench, jobs: Sequence[str]) -> ExperimentRe
         suite=suite.describe(workbench.metrics),
         budget=str(Budget.parse(config.budget)),
         fractions=list(config.fractions),
+        average_half_life=config.average_half_life or None,
         jobs=list(jobs),
     )
 

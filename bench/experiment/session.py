@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +12,10 @@ from bench.backbone.loader import Backbone
 from bench.errors import JobFailure
 from bench.job import Job
 from bench.machine.engine import Compute, Engine
+from bench.method import PostTrainingMethod
 from bench.metric import Metric
 from bench.sampling.levels import DIFFUSERS
+from bench.training.average import BudgetAverage
 from bench.training.data import TrainingData
 from bench.training.feed import Feed
 from bench.training.learner import Learner
@@ -102,3 +106,11 @@ class Session:
         self.feed.close()
         if self.scorer is not None:
             self.scorer.close()
+
+
+@contextmanager
+def shown(method: PostTrainingMethod, job: Job, average: BudgetAverage | None) -> Iterator[None]:
+    """Context with the weights in place that a job is evaluated with and leaves: its average over the budget, where the
+    experiment has one; else what the method evaluates."""
+    with method.evaluation_weights(job) if average is None else job.swapped(average.values):
+        yield

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from operator import mul
 from pathlib import Path
@@ -141,6 +141,8 @@ class Work:
         rows = rows_at_once(config, architecture.scale, row)
         step = probe.one_step(stage.make(), rows, self.assumptions.gpus)
         trained = probe.what_trains(stage.make(), architecture, low=self.low)
+        if config.average_half_life:
+            trained = replace(trained, copies=trained.copies + 4 * trained.trained)
         graph = stage.needs.differentiable_reward
         training = memory.training_memory(
             trained,

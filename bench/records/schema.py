@@ -171,7 +171,8 @@ class ExperimentRecord(_Record):
 
     ``resolution`` is the side of a training picture in pixels, ``max_sequence_length`` T5's tokens of a prompt. What
     only evaluates has no jobs, hence neither corpus nor budget, and no backbone where it scores images.
-    ``backbone_commit`` is that of a hub's snapshot.
+    ``backbone_commit`` is that of a hub's snapshot. ``average_half_life`` is that of the average of the weights that
+    jobs are evaluated with, as a share of the budget; None: they are evaluated with what their methods choose.
     """
 
     name: str
@@ -187,6 +188,7 @@ class ExperimentRecord(_Record):
     suite: SuiteRecord
     budget: str = ""
     fractions: list[Annotated[float, Field(gt=0, le=1)]] = Field(default=[1.0], min_length=1)
+    average_half_life: Annotated[float, Field(gt=0, lt=1)] | None = None
     jobs: list[str]
 
     @field_validator("jobs")

@@ -15,7 +15,7 @@ import torch
 from bench.backbone.condition import TextCondition
 from bench.errors import BenchError, JobFailure
 from bench.evaluation.painters import Conditions, PolicyPainter
-from bench.experiment.session import Session
+from bench.experiment.session import Session, shown
 from bench.machine.engine import Compute, spread, whole
 from bench.method import Needs, PostTrainingMethod
 from bench.metric import Metric
@@ -26,8 +26,9 @@ from bench.rehearsal.group import PretendedEngine
 from bench.rehearsal.results import Part, Place, Rehearsal, Setting
 from bench.rehearsal.rewards import loaded
 from bench.rehearsal.stand_ins import PretendedBackbone, StatedReward, ahead_text, condition, training_data
-from bench.rehearsal.tape import Counts, Peak, Spot, Tape, place_of
+from bench.rehearsal.tape import AVERAGES, Counts, Peak, Spot, Tape, place_of
 from bench.suite import Sampler
+from bench.training.average import BudgetAverage
 from bench.training.feed import Feed
 from bench.training.ledger import Ledger
 from bench.training.model import TrainedModel
@@ -41,6 +42,7 @@ class Stage:
     Attributes:
         make: a fresh method.
         needs: that it declared.
+        half_life: of the average of the weights that is evaluated, as a share of the budget; 0: there is none.
         ahead: whether captions are encoded beside the training, on a thread whose text encoders stay loaded.
         sampler: of the suite; None: no evaluation is rehearsed.
         rewards: names of the metrics that reward its jobs; none: it is rehearsed with a stand-in.
@@ -55,6 +57,7 @@ class Stage:
     setting: Setting
     dtype: torch.dtype
     evaluation_batch: int
+    half_life: float = 0.0
     ahead: bool = False
     sampler: Sampler | None = None
     rewards: tuple[str, ...] = ()
@@ -104,6 +107,7 @@ class _Run:
         self.session: Any = None
         self.method: Any = None
         self.data: Any = None
+        self.average: BudgetAverage | None = None
         self.scores: Metric | None = None
         self.reward = ""
         self.held = ExitStack()
@@ -145,7 +149,7 @@ class _Run:
 
     def forget(self) -> None:
         """Let go of the model, so that the next rehearsal begins with an empty device."""
-        self.session = self.method = self.backbone = self.data = self.scores = None
+        self.session = self.method = self.backbone = self.data = self.scores = self.average = None
         gc.collect()
 
     # -- parts -----------------------------------------------------------------------------------------------------
@@ -171,6 +175,9 @@ class _Run:
         self.session.grant(stage.needs)
         self.method = stage.make()
         self.method.setup(job)
+        if stage.half_life:
+            self.average = BudgetAverage(job.parameters, stage.half_life)
+            self.tape.name(self.average.values, AVERAGES)
         transformer = job.policy.transformer
         self.parameters = sum(p.numel() for p in transformer.parameters())
         self.trained = sum(p.numel() for p in job.parameters)
@@ -185,30 +192,39 @@ class _Run:
 
     def _step(self) -> None:
         self.method.step(self.session.job)
+        if self.average is not None:
+            with self.method.evaluation_weights(self.session.job):
+                self.average.follow(self.session.job.parameters, self.stage.half_life)
         self.session.engine.settle()
         self.session.ledger.finish_step(0.0, 0)
 
     def _evaluate(self, sampler: Sampler) -> None:
         """A batch of the suite's pictures, as ``JobRun`` draws it."""
         session, count = self.session, self.stage.evaluation_batch
-        with session.ledger.unmetered(), self.method.evaluation_weights(session.job), torch.no_grad():
+        with session.ledger.unmetered(), shown(self.method, session.job, self.average), torch.no_grad():
             painter = PolicyPainter(session.job.policy, self.backbone, sampler, _Conditions(self.stage.architecture))
             painter.draw([Prompt(str(number), "") for number in range(count)], list(range(count)))
 
     def _state(self) -> Any:
         """What a checkpoint holds. One process writes it, and the others wait."""
         self.session.engine.barrier()
-        return whole({"job": self.session.state_dict(), "method": self.method.state_dict()})
+        held = {"job": self.session.state_dict(), "method": self.method.state_dict()}
+        if self.average is not None:
+            held["average"] = self.average.state_dict()
+        return whole(held)
 
     def _resume(self, state: Any) -> None:
         """Another process begins, takes the checkpoint up and goes on."""
         self._end()
-        self.session = self.method = self.data = None
+        self.session = self.method = self.data = self.average = None
         gc.collect()
         self.tape.begin()
         self._set_up()
         self.session.load_state_dict(state["job"])
         self.method.load_state_dict(spread(state["method"], self.method.state_dict()))
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+            self.tape.name(self.average.values, AVERAGES)
         self.session.job.name_states()
         self._step()
 

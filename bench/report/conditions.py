@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from bench import records
 from bench.records.schema import MetricRecord
 from bench.report.study import Study
-from bench.report.text import Grid, count, listed
+from bench.report.text import Grid, count, listed, percent
 from bench.sampling.levels import DIFFUSERS
 
 MOST_SIZES = 3
@@ -47,6 +47,9 @@ def _lines(study: Study) -> Iterator[tuple[str, str]]:
     if suite.sampler.levels != DIFFUSERS:
         sampler += f", levels {suite.sampler.levels}"
     yield "Sampler", sampling(study, sampler)
+    if experiment.average_half_life:
+        half_life = percent(experiment.average_half_life)
+        yield "Weights", f"of every job, an average with a half-life of {half_life} of the budget"
     if study.tokens:
         yield "T5 tokens", str(study.tokens[0]) if len(study.tokens) == 1 else "differs by row"
     if study.draws:

@@ -343,6 +343,7 @@ MUST_AGREE = (
     "notice",
     "budget",
     "fractions",
+    "average_half_life",
 )
 """Fields in which merged experiments must be equal: rows that differ in one of them are no fair comparison."""
 

@@ -398,6 +398,16 @@ def test_a_row_that_is_done_is_kept_when_the_next_one_is_stopped(world: World) -
     assert set(memory_of(config, 1, world.folder / "cache")) == {"sft"}
 
 
+def test_the_average_over_the_budget_is_counted(world: World) -> None:
+    with_average = world.config("sft", settings=("sft.batch_size=2",), average_half_life=0.1)
+    done = world.rehearse(with_average)["sft"]
+    assert done.problem == ""
+    for name in ("step", "evaluation", "resume"):
+        part = done.part(name)
+        assert part is not None
+        assert (name, part.kinds.get("averages")) == (name, pytest.approx(4 * done.parameters, abs=512 * 200))
+
+
 def test_a_command_that_is_killed_leaves_no_process(world: World, tmp_path: Path) -> None:
     path, seen = tmp_path / "slow.py", tmp_path / "process"
     path.write_text(HEAD + TAIL + SLOW.format(seen=str(seen)), encoding="utf-8")
