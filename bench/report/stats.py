@@ -33,10 +33,7 @@ from bench.report.components import (
 from bench.report.components import prompts as of_prompts_and_noise
 from bench.report.intervals import Interval, around, blended, family_error, within
 from bench.report.seed_noise import MetricNoise, of_metric
-from bench.report.study import StudiedJob, Study
-
-MISSING = "missing: "
-"""How the error of a metric begins that lacks a file; the rest says how to get it."""
+from bench.report.study import StudiedJob, Study, Tally
 
 Source = Literal["seeds", "file", "unknown", "none"]
 """Where a row's seed variance comes from: its own trainings and the others', the suite's noise file, nowhere; or there
@@ -373,33 +370,20 @@ def _seed_variance(scores: Scores, trainings: Trainings) -> SeedVariance:
 
 
 def _gather(jobs: Sequence[StudiedJob], fraction: float, metric: MetricRecord) -> _Gathered:
-    scored: list[dict[tuple[str, str], list[float]]] = []
-    remedy, unscored, errors = "", 0, Counter[str]()
+    tallies = []
     for job in jobs:
         evaluation = job.at(fraction)
-        by_prompt: dict[tuple[str, str], list[tuple[int, float]]] = {}
-        for sample in evaluation.samples if evaluation else ():
-            score = sample.scores.get(metric.name)
-            if sample.prompt_set != metric.prompt_set:
-                continue
-            if score is None:
-                unscored += 1
-            elif score.score is None and (score.error or "").startswith(MISSING):
-                remedy = remedy or (score.error or "").removeprefix(MISSING)
-            elif score.score is None:
-                errors[score.error or "no score"] += 1
-            else:
-                stratum = sample.group if metric.grouped else ""
-                by_prompt.setdefault((stratum, sample.prompt_id), []).append((sample.repeat, score.score))
-        # Rows are paired noise by noise, so repeats stand in their order.
-        scored.append({key: [score for _, score in sorted(of_prompt)] for key, of_prompt in by_prompt.items()})
-        have = sum(map(len, by_prompt.values()))
+        tally = evaluation.tally(metric) if evaluation else Tally()
+        have = sum(map(len, tally.scores.values()))
         if have > metric.images:
             raise BenchError(f"{job.name} holds {have} scores of {metric.name}, its suite expects {metric.images}")
-    n, total = sum(len(v) for of_seed in scored for v in of_seed.values()), metric.images * len(jobs)
+        tallies.append(tally)
+    errors: Counter[str] = sum((Counter(tally.errors) for tally in tallies), Counter())
+    n, total = sum(len(v) for tally in tallies for v in tally.scores.values()), metric.images * len(jobs)
     failed = bool(errors) or any(job.status == "failed" for job in jobs)
-    cell = Cell(n, total, failed, None, remedy, unscored, errors)
-    return _Gathered(cell, *_scores(scored)) if n == total > 0 else _Gathered(cell)
+    remedy = next((tally.remedy for tally in tallies if tally.remedy), "")
+    cell = Cell(n, total, failed, None, remedy, sum(tally.unscored for tally in tallies), errors)
+    return _Gathered(cell, *_scores([tally.scores for tally in tallies])) if n == total > 0 else _Gathered(cell)
 
 
 def _scores(scored: Sequence[Mapping[tuple[str, str], Sequence[float]]]) -> tuple[Scores, tuple[tuple[str, str], ...]]:

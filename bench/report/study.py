@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -45,6 +45,24 @@ class Sample:
     sha256: str | None = None
 
 
+MISSING = "missing: "
+"""Begins the error of a score whose metric lacks a file; how to get it follows."""
+
+
+@dataclass(frozen=True)
+class Tally:
+    """One metric of one evaluation.
+
+    ``scores`` are in the order of repeats, by stratum and prompt. ``remedy`` says how to get a file that the metric
+    lacked, ``unscored`` counts pictures that nothing has tried to score, and ``errors`` those that failed, by reason.
+    """
+
+    scores: Mapping[tuple[str, str], Sequence[float]] = field(default_factory=dict)
+    remedy: str = ""
+    unscored: int = 0
+    errors: Mapping[str, int] = field(default_factory=dict)
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """All samples of one checkpoint; ``fraction`` is the planned share of the budget, ``spent`` the real amount.
@@ -59,6 +77,36 @@ class Evaluation:
     configuration: str | None = None
     folder: Path | None = None
     partial: bool = False
+
+    @cached_property
+    def _tallies(self) -> dict[str, Tally]:
+        return {}
+
+    def tally(self, metric: MetricRecord) -> Tally:
+        """What there is of a metric, worked out once."""
+        if metric.name not in self._tallies:
+            self._tallies[metric.name] = self._tally(metric)
+        return self._tallies[metric.name]
+
+    def _tally(self, metric: MetricRecord) -> Tally:
+        by_prompt: dict[tuple[str, str], list[tuple[int, float]]] = {}
+        remedy, unscored, errors = "", 0, Counter[str]()
+        for sample in self.samples:
+            if sample.prompt_set != metric.prompt_set:
+                continue
+            score = sample.scores.get(metric.name)
+            if score is None:
+                unscored += 1
+            elif score.score is not None:
+                stratum = sample.group if metric.grouped else ""
+                by_prompt.setdefault((stratum, sample.prompt_id), []).append((sample.repeat, score.score))
+            elif (score.error or "").startswith(MISSING):
+                remedy = remedy or (score.error or "").removeprefix(MISSING)
+            else:
+                errors[score.error or "no score"] += 1
+        # Rows are paired noise by noise, so repeats stand in their order.
+        scores = {key: [score for _, score in sorted(of_prompt)] for key, of_prompt in by_prompt.items()}
+        return Tally(scores, remedy, unscored, errors)
 
     def of(self, prompts: Set[tuple[str, str]]) -> Evaluation:
         """The samples of these prompts, each a prompt set and an id."""
