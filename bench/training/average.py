@@ -14,8 +14,8 @@ from bench.machine.engine import spread
 class BudgetAverage:
     """An exponential moving average of what trains.
 
-    A step that spends the share s of the budget keeps ``0.5 ** (s / half_life)`` of it. It is the harness's and the same
-    for every row of an experiment. A method's own average stands beside it.
+    A step that spends the share s of the budget keeps ``0.5 ** (s / half_life)`` of it. It is the harness's, and the
+    same for every row of an experiment. A method's own average stands beside it.
 
     Args:
         parameters: what trains, as it is before the first step.
