@@ -51,7 +51,7 @@ def write_experiment(folder: Path, workbench: Workbench, jobs: list[str]) -> Non
         fixed["suite"] = with_added(fixed["suite"], old["suite"])
         if same_corpus(str(old.get("corpus")), fixed["corpus"]):
             fixed["corpus"] = old["corpus"]
-        _refuse_another(folder, old, fixed, fixed)
+        _refuse_another(folder, old, fixed, {*fixed, "average_half_life"})  # a run without an average records none
         names = merged(earlier, names)
     records.write_json(path, fixed | {"jobs": names})
 
@@ -76,7 +76,7 @@ def experiment_record(workbench: Workbench, jobs: Sequence[str]) -> ExperimentRe
         suite=suite.describe(workbench.metrics),
         budget=str(Budget.parse(config.budget)),
         fractions=list(config.fractions),
-        average_half_life=config.average_half_life or None,
+        **({"average_half_life": config.average_half_life} if config.average_half_life else {}),
         jobs=list(jobs),
     )
 
@@ -232,7 +232,7 @@ def refuse_another_model(folder: Path, name: str) -> None:
 
 def _refuse_another(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any], keys: Iterable[str]) -> None:
     """BenchError if what is recorded in ``folder`` differs from what is to be run in one of ``keys``."""
-    if differing := sorted(key for key in keys if old.get(key) != new[key]):
+    if differing := sorted(key for key in keys if old.get(key) != new.get(key)):
         named = {"origin": "another method's file or package", "config": "other settings"}
         what = ", ".join(named.get(key, f"other {key}") for key in differing)
         raise BenchError(

@@ -125,7 +125,7 @@ def family_error(correlation: Floats, df: float) -> float:
     low, high = float(largest[0] / scales.max()), float(largest[-1] / scales.min())
     for _ in range(40):
         middle = (low + high) / 2
-        held = float(np.searchsorted(largest, middle * scales).mean()) / DRAWS
+        held = float(np.add.reduce(np.searchsorted(largest, middle * scales))) / (len(scales) * DRAWS)
         low, high = (middle, high) if held < LEVEL else (low, middle)
     # A quantile of t at these degrees of freedom, as an error: it holds for intervals with more of them too.
     return float(2 * stdtr(min(df, 1e7), -high))

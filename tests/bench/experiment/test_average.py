@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -164,11 +163,10 @@ def test_a_run_records_it_and_its_report_says_it(config, tmp_path):
 def test_a_run_that_never_heard_of_it_has_none(config, tmp_path):
     places, quiet = Workspace(tmp_path / "cache", tmp_path / "runs"), Progress(quiet=True)
     folder = run_experiment(config(), places, quiet).folder
-    path = folder / "experiment.json"
-    record = records.read_json(path)
-    assert record.pop("average_half_life") is None
-    path.write_text(json.dumps(record))
+    assert "average_half_life" not in records.read_json(folder / "experiment.json")
     assert not run_experiment(config(), places, quiet).failed
+    with pytest.raises(BenchError, match=r"\(other average_half_life\)"):
+        run_experiment(config(average_half_life=0.1), places, quiet)
     render_report([folder], tmp_path / "report")
     assert "| Weights |" not in (tmp_path / "report/main_results.md").read_text(encoding="utf-8")
 
