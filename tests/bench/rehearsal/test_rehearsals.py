@@ -192,6 +192,7 @@ from concurrent.futures import ThreadPoolExecutor
 Engine.thread = lambda self, name: ThreadPoolExecutor(1, name)
 """,
 }
+OF_ENGINE = "import torch\nfrom bench.machine.engine import Engine\n"
 IMPATIENT = {
     # The group of the devices, which NCCL ends after ten minutes.
     "devices": "Engine.barrier = lambda self: torch.distributed.barrier()  # here\n",
@@ -217,9 +218,26 @@ class World:
         chosen = tuple(setting for setting in settings if setting.partition(".")[0] in names)
         return read_experiment(None, values | {"micro_batch": 2, "dtype": "bfloat16"} | flags, chosen)
 
+    def faulty(self, name: str, fault: str) -> Path:
+        """A file of a method that follows a fault."""
+        path = self.folder / f"{name}.py"
+        path.write_text(fault + HEAD + TAIL, encoding="utf-8")
+        return path
+
     def rehearse(self, config: ExperimentConfig, processes: int = 1) -> dict[str, Rehearsal]:
         done = rehearsed(config, setting_of(config, processes), self.folder / "cache", grid="")
         return {each.stage: each for each in done}
+
+
+@pytest.fixture(autouse=True)
+def put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading an experiment imports its files here too. What faulty ones change is put back after the test."""
+    from diffusers import StableDiffusion3Pipeline
+
+    changed = ((Engine, ("__init__", "thread", "barrier")), (engine, ("PATIENCE",)))
+    for owner, names in (*changed, (StableDiffusion3Pipeline, ("encode_prompt",))):
+        for name in names:
+            monkeypatch.setattr(owner, name, getattr(owner, name))
 
 
 @pytest.fixture(scope="module")
@@ -306,29 +324,16 @@ def test_a_mix_up_is_found_at_its_line(alone: dict[str, Rehearsal], name: str) -
     ("name", "found"),
     [("no number", "A thread initializer failed"), ("no choice", "before it chose its GPU with torch.cuda.set_device")],
 )
-def test_a_thread_without_its_gpu_is_found(
-    world: World, name: str, found: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Reading the experiment imports the file here too. What it changes is put back after the test.
-    monkeypatch.setattr(Engine, "__init__", Engine.__init__)
-    monkeypatch.setattr(Engine, "thread", Engine.thread)
-    path = world.folder / f"{name.replace(' ', '_')}.py"
-    fault = "import torch\nfrom bench.machine.engine import Engine\n" + LOST_THREADS[name]
-    path.write_text(fault + HEAD + TAIL, encoding="utf-8")
+def test_a_thread_without_its_gpu_is_found(world: World, name: str, found: str) -> None:
+    path = world.faulty(name.replace(" ", "_"), OF_ENGINE + LOST_THREADS[name])
     done = world.rehearse(world.config(str(path)))[path.stem]
     assert found in done.problem
     assert done.problem.startswith("bench/")
 
 
 @pytest.mark.parametrize(("name", "minutes"), [("devices", 10), ("own", 30)])
-def test_a_wait_that_ends_too_soon_is_found(
-    world: World, name: str, minutes: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Engine, "barrier", Engine.barrier)
-    monkeypatch.setattr(engine, "PATIENCE", engine.PATIENCE)
-    path = world.folder / f"impatient_{name}.py"
-    fault = "import torch\nfrom bench.machine.engine import Engine\n" + IMPATIENT[name]
-    path.write_text(fault + HEAD + TAIL, encoding="utf-8")
+def test_a_wait_that_ends_too_soon_is_found(world: World, name: str, minutes: int) -> None:
+    path = world.faulty(f"impatient_{name}", OF_ENGINE + IMPATIENT[name])
     done = world.rehearse(world.config(str(path)), processes=2)[path.stem]
     assert f"processes wait here in a group that gives up after {minutes} minutes" in done.problem
 
@@ -357,19 +362,13 @@ def test_text_ahead_is_encoded_on_the_tape(world: World) -> None:
     assert any(place.where.startswith("bench/backbone/loader.py") for place in step.waiting)
 
 
-def test_a_mix_up_in_the_encoder_s_thread_is_found_at_its_line(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    from diffusers import StableDiffusion3Pipeline
-
-    # Reading the experiment imports the file here too. What it changes is put back after the test.
-    monkeypatch.setattr(StableDiffusion3Pipeline, "encode_prompt", StableDiffusion3Pipeline.encode_prompt)
-    path = world.folder / "encoder.py"
-    path.write_text(ENCODER + HEAD + TAIL, encoding="utf-8")
+def test_a_mix_up_in_the_encoder_s_thread_is_found_at_its_line(world: World) -> None:
+    path = world.faulty("encoder", ENCODER)
     assert f"encoder.py:{line_of(ENCODER)}" in world.rehearse(ahead(world.config(str(path))))["encoder"].problem
 
 
 def test_a_reward_s_model_is_rehearsed(world: World) -> None:
-    path = world.folder / "judged.py"
-    path.write_text(JUDGE.replace("COLOURS", "colours.to('cuda')") + HEAD + TAIL, encoding="utf-8")
+    path = world.faulty("judged", JUDGE.replace("COLOURS", "colours.to('cuda')"))
     config = world.config("flow_grpo", "leap_align", settings=FEW, plugins=(str(path),), reward="judge")
     for done in world.rehearse(config).values():
         step = done.part("step")
@@ -378,8 +377,7 @@ def test_a_reward_s_model_is_rehearsed(world: World) -> None:
 
 
 def test_a_mix_up_in_a_reward_s_model_is_found_at_its_line(world: World) -> None:
-    path = world.folder / "mixed_judge.py"
-    path.write_text(JUDGE.replace("COLOURS", "colours") + HEAD + TAIL, encoding="utf-8")
+    path = world.faulty("mixed_judge", JUDGE.replace("COLOURS", "colours"))
     done = world.rehearse(world.config("flow_grpo", settings=FEW, plugins=(str(path),), reward="judge"))["flow_grpo"]
     assert f"mixed_judge.py:{line_of(JUDGE)}" in done.problem
 
