@@ -39,13 +39,13 @@ from bench.errors import BenchError
 from bench.evaluation import Evaluator, Painter
 from bench.experiment.loop import JobRun
 from bench.experiment.session import Session
-from bench.flow import ema_update
 from bench.job import Job
 from bench.method import PostTrainingMethod
 from bench.records.reading import scores_by_group
 from bench.records.schema import EvaluationRecord, MetricRecord
 from bench.rng import derive_seed
 from bench.suite import Suite
+from bench.training.average import BudgetAverage
 from bench.training.budget import Budget
 
 METRICS = ("world_geneval", "world_aesthetic", "world_clipscore")
@@ -78,25 +78,27 @@ class Averages:
 
     def setup(self, job: Job) -> None:
         super().setup(job)  # type: ignore[misc]
-        self.averages = [[p.detach().clone() for p in job.parameters] for _ in self.half_lives]
+        self.averages = [BudgetAverage(job.parameters, half_life) for half_life in self.half_lives]
         self.seconds = {"training": 0.0, "averages": 0.0}
 
     def step(self, job: Job) -> None:
         before, start = job.meter.spent(self.budget.currency), time.process_time()
         super().step(job)  # type: ignore[misc]
         share, trained = (job.meter.spent(self.budget.currency) - before) / self.budget.amount, time.process_time()
-        for average, half_life in zip(self.averages, self.half_lives, strict=True):
-            ema_update(average, job.parameters, 0.5 ** (share / half_life))
+        for average in self.averages:
+            average.follow(job.parameters, share)
         self.seconds["training"] += trained - start
         self.seconds["averages"] += time.process_time() - trained
 
     def state_dict(self) -> dict[str, Any]:
-        own = {"averages": self.averages, "seconds": self.seconds}
+        own = {"averages": [average.state_dict() for average in self.averages], "seconds": self.seconds}
         return {"method": super().state_dict(), **own}  # type: ignore[misc]
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state["method"])  # type: ignore[misc]
-        self.averages, self.seconds = state["averages"], dict(state["seconds"])
+        for average, kept in zip(self.averages, state["averages"], strict=True):
+            average.load_state_dict(kept)
+        self.seconds = dict(state["seconds"])
 
 
 def with_averages(method: PostTrainingMethod, budget: Budget, half_lives: Sequence[float]) -> Any:
@@ -187,9 +189,9 @@ def train(
         late[f"{records.read_json(path)['fraction']:g}"] = read_evaluated(path.parent, evaluator)
     end = EvaluationRecord(v=records.VERSION, step=session.job.step, fraction=1.0, spent=session.ledger.meter.counts())
     averages = {}
-    for half_life, values in zip(half_lives, following.averages, strict=True):
+    for half_life, average in zip(half_lives, following.averages, strict=True):
         place = folder / "averages" / f"{half_life:g}"
-        with session.ledger.unmetered(), session.job.swapped(values), torch.no_grad():
+        with session.ledger.unmetered(), session.job.swapped(average.values), torch.no_grad():
             evaluator.run(evaluator.painter(session.job.policy), place, header=end)
         averages[f"{half_life:g}"] = read_evaluated(place, evaluator)
     seconds, updates = following.seconds, session.ledger.meter.updates

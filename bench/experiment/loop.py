@@ -21,7 +21,7 @@ from bench.errors import BenchError, JobFailure
 from bench.evaluation import Evaluator
 from bench.evaluation.drawing import clear_others
 from bench.experiment.recorded import step_lines
-from bench.experiment.session import Session, shown
+from bench.experiment.session import Session, follow, shown
 from bench.machine.engine import digest_of, spread, whole
 from bench.machine.memory import peak_memory, release_memory, reset_peak_memory
 from bench.method import PostTrainingMethod
@@ -241,7 +241,7 @@ class JobRun:
         scalars = ledger.finish_step(time.monotonic() - start, peak_memory())
         stand.taken += 1
         spent = self._spent
-        self._follow((spent - before) / self.budget.amount)
+        follow(self.method, self.session.job, self.average, (spent - before) / self.budget.amount)
         stand.idle = stand.idle + 1 if spent == before else 0
         if stand.idle == IDLE_STEPS:
             raise JobFailure(
@@ -262,12 +262,6 @@ class JobRun:
         for log, line in zip(logs, step_lines(ledger.step, scalars, self._meter), strict=True):
             log.append(records.document(line))
         self.progress(min(spent / self.budget.amount, 1.0), scalars)
-
-    def _follow(self, share: float) -> None:
-        """Take what the method would evaluate into the average, after a step that spent ``share`` of the budget."""
-        if self.average is not None:
-            with self.method.evaluation_weights(self.session.job):
-                self.average.follow(self.session.job.parameters, share)
 
     def _shown(self) -> AbstractContextManager[None]:
         return shown(self.method, self.session.job, self.average)

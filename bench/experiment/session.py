@@ -108,6 +108,13 @@ class Session:
             self.scorer.close()
 
 
+def follow(method: PostTrainingMethod, job: Job, average: BudgetAverage | None, share: float) -> None:
+    """Take what the method would evaluate into the average, if there is one, after a step that spent ``share``."""
+    if average is not None:
+        with method.evaluation_weights(job):
+            average.follow(job.parameters, share)
+
+
 @contextmanager
 def shown(method: PostTrainingMethod, job: Job, average: BudgetAverage | None) -> Iterator[None]:
     """Context with the weights in place that a job is evaluated with and leaves: its average over the budget, where the

@@ -15,7 +15,7 @@ import torch
 from bench.backbone.condition import TextCondition
 from bench.errors import BenchError, JobFailure
 from bench.evaluation.painters import Conditions, PolicyPainter
-from bench.experiment.session import Session, shown
+from bench.experiment.session import Session, follow, shown
 from bench.machine.engine import Compute, spread, whole
 from bench.method import Needs, PostTrainingMethod
 from bench.metric import Metric
@@ -192,9 +192,7 @@ class _Run:
 
     def _step(self) -> None:
         self.method.step(self.session.job)
-        if self.average is not None:
-            with self.method.evaluation_weights(self.session.job):
-                self.average.follow(self.session.job.parameters, self.stage.half_life)
+        follow(self.method, self.session.job, self.average, self.stage.half_life)
         self.session.engine.settle()
         self.session.ledger.finish_step(0.0, 0)
 

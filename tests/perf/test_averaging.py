@@ -43,11 +43,11 @@ def test_a_step_keeps_half_of_the_average_for_each_half_life_that_it_spends(worl
         fakes.finish_step(job)
         seen.append([p.detach().clone() for p in job.parameters])
     shares = [1 / 16, 1 / 16, 1 / 8, 1 / 4, 1 / 2]
-    for at, found in enumerate(method.averages[0]):
+    for at, found in enumerate(method.averages[0].values):
         wanted = sum(share * weights[at].double() for share, weights in zip(shares, seen, strict=True))
         torch.testing.assert_close(found.double(), wanted, rtol=1e-4, atol=1e-6)
     root = 0.5**0.5
-    first, last = method.averages[1][0].double(), seen[4][0].double()
+    first, last = method.averages[1].values[0].double(), seen[4][0].double()
     before = sum(
         share * seen[n][0].double()
         for n, share in enumerate([0.25, (1 - root) * root**3, (1 - root) / 2, (1 - root) * root])
