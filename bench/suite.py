@@ -108,6 +108,9 @@ class Suite:
         notice: first line of every report: which world the numbers come from.
         on_the_way: evaluations of a job before its last draw every so-many-th prompt of each group: the same prompts
             each time. With 1 they draw all, as the paper's protocol has it.
+        average_half_life: of the average of the weights that a job is evaluated with, as a share of its budget. With 0
+            they are the weights that its method evaluates, as the paper's protocol has it. An experiment can set
+            another.
         repeats: times as often as the suite has it that every prompt is drawn; 1 but in ``repeated``.
     """
 
@@ -119,6 +122,7 @@ class Suite:
     roles: Mapping[str, str]
     notice: str
     on_the_way: int = 1
+    average_half_life: float = 0.0
     repeats: int = 1
 
     def noise_seed(self, prompt_set: str, prompt: Prompt, repeat: int) -> int:

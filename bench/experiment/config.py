@@ -36,6 +36,7 @@ from bench.machine.bounds import (
 from bench.machine.spelling import CorpusName
 from bench.method import MethodConfig
 from bench.records import BASE, CONTEXT, EVALUATED, is_name
+from bench.suite import Suite
 from bench.training.budget import Budget
 
 ROWS = (BASE, CONTEXT, EVALUATED)
@@ -104,12 +105,12 @@ class ExperimentConfig(Settings):
     evaluate_at: tuple[Share, ...] = Field(
         (), max_length=MOST_EVALUATIONS, description="further shares of the budget at which a job is evaluated"
     )
-    average_half_life: float = Field(
-        0.0,
+    average_half_life: float | None = Field(
+        None,
         ge=0,
         lt=1,
         description="of the average of the weights that a job is evaluated with, as a share of the budget; 0: the "
-        "weights that the method evaluates",
+        "weights that the method evaluates; default: the suite's",
     )
     micro_batch: int | Literal["auto"] | None = Field(
         None,
@@ -215,6 +216,16 @@ class ExperimentConfig(Settings):
         """Shares of the budget at which a job is evaluated."""
         equal = ((i + 1) / self.evaluations for i in range(self.evaluations))
         return tuple(sorted({round(share, 6) for share in (*equal, *self.evaluate_at)}))
+
+    def half_life(self, suite: Suite | None) -> float:
+        """Of the average of the weights that jobs are evaluated with, as a share of the budget; 0: there is none.
+
+        Args:
+            suite: that the experiment names; None where it is not known.
+        """
+        if self.average_half_life is not None:
+            return self.average_half_life
+        return suite.average_half_life if suite else 0.0
 
 
 def read_experiment(path: Path | None, flags: Mapping[str, Any], settings: Sequence[str] = ()) -> ExperimentConfig:

@@ -229,7 +229,7 @@ class Rows:
                 budget=Budget.parse(config.budget),
                 fractions=config.fractions,
                 evaluator=self.evaluator,
-                half_life=config.average_half_life,
+                half_life=config.half_life(self.workbench.suite),
                 probes=self.readers.get(job.key.subset),
                 configuration=records.configuration(records.read_json(folder / "job.json")),
                 progress=task.trained,

@@ -76,7 +76,7 @@ def experiment_record(workbench: Workbench, jobs: Sequence[str]) -> ExperimentRe
         suite=suite.describe(workbench.metrics),
         budget=str(Budget.parse(config.budget)),
         fractions=list(config.fractions),
-        **({"average_half_life": config.average_half_life} if config.average_half_life else {}),
+        **({"average_half_life": half_life} if (half_life := config.half_life(suite)) else {}),
         jobs=list(jobs),
     )
 

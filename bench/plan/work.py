@@ -141,7 +141,7 @@ class Work:
         rows = rows_at_once(config, architecture.scale, row)
         step = probe.one_step(stage.make(), rows, self.assumptions.gpus)
         trained = probe.what_trains(stage.make(), architecture, low=self.low)
-        if config.average_half_life:
+        if config.half_life(self.suite):
             trained = replace(trained, copies=trained.copies + 4 * trained.trained)
         graph = stage.needs.differentiable_reward
         training = memory.training_memory(

@@ -49,7 +49,7 @@ def stages_of(config: ExperimentConfig, cache: Path, setting: Setting) -> list[S
                     setting=own,
                     dtype=torch.bfloat16 if work.low else torch.float32,
                     evaluation_batch=config.evaluation_batch,
-                    half_life=config.average_half_life,
+                    half_life=config.half_life(work.suite),
                     ahead=any(work.ahead(subset) for subset in config.subsets),
                     sampler=sampler,
                     rewards=rewards,

@@ -29,8 +29,12 @@ def measure(studies: Sequence[Study]) -> NoiseFile:
     """
     suites = {(e.suite.name, e.suite.version) for s in studies for e in s.experiments}
     backbones = {backbone for s in studies for backbone in s.backbones}
-    if len(suites) > 1 or len(backbones) > 1:
-        raise BenchError("these runs are not of one suite, version and backbone; a noise file is of one")
+    averages = {e.average_half_life or 0.0 for s in studies for e in s.experiments if e.jobs}
+    if len(suites) > 1 or len(backbones) > 1 or len(averages) > 1:
+        raise BenchError(
+            "these runs are not of one suite, version, backbone and half-life of averaged weights; a noise file is "
+            "of one"
+        )
     metrics = {}
     for metric in studies[0].metrics:
         known = _scores(studies, metric)
@@ -65,7 +69,8 @@ def measure(studies: Sequence[Study]) -> NoiseFile:
     seeds = _trainings(studies)
     ((suite, version),), (backbone,) = suites, backbones
     return NoiseFile(
-        v=1, suite=suite, suite_version=version, backbone_hash=backbone, runs=[*names],
+        v=1, suite=suite, suite_version=version, backbone_hash=backbone,
+        average_half_life=next(iter(averages), None), runs=[*names],
         rows=len({of_row[:-1] for of_row in seeds}), jobs=len(seeds), metrics=metrics,
     )  # fmt: skip
 

@@ -60,7 +60,13 @@ class MetricNoise(BaseModel):
 
 
 class NoiseFile(BaseModel):
-    """The whole file. ``runs`` are the experiments it was measured on, with their ``rows`` and trainings (``jobs``)."""
+    """The whole file.
+
+    Attributes:
+        average_half_life: of the average of the weights that was evaluated, as a share of the budget; 0: none. None: it
+            is not known, as of folders that only evaluate.
+        runs: the experiments it was measured on, with their ``rows`` and trainings (``jobs``).
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -68,6 +74,7 @@ class NoiseFile(BaseModel):
     suite: str
     suite_version: int
     backbone_hash: str
+    average_half_life: float | None = Field(default=None, ge=0, lt=1)
     runs: list[str]
     rows: int
     jobs: int
@@ -87,7 +94,7 @@ def beside(suite: str) -> Path | None:
 
 
 def shipped(experiment: ExperimentRecord) -> NoiseFile | None:
-    """The noise file of an experiment's suite, if there is one for its version and its backbone."""
+    """The noise file of an experiment's suite, if there is one for its version, its backbone and what it evaluates."""
     path = beside(experiment.suite.name)
     if path is None or not path.is_file():
         return None
@@ -107,6 +114,8 @@ def mismatch(file: NoiseFile, experiment: ExperimentRecord) -> str:
         ("version of the suite", str(file.suite_version), str(experiment.suite.version)),
         ("backbone", file.backbone_hash[:12], experiment.backbone_hash[:12]),
     ]
+    if file.average_half_life is not None and experiment.jobs:
+        pairs.append(("half-life", f"{file.average_half_life:g}", f"{experiment.average_half_life or 0:g}"))
     return next((f"{what} {theirs}, not {ours}" for what, theirs, ours in pairs if theirs != ours), "")
 
 

@@ -20,6 +20,8 @@ PER_TASK, WORDS = 80, 120
 """Held-out prompts of each of GenEval's tasks, and held-out words."""
 ON_THE_WAY = 10
 """Evaluations before a job's last draw every tenth prompt: 8 of a task and 12 words."""
+AVERAGE_HALF_LIFE = 0.1
+"""Jobs are evaluated with an average of their weights; docs/evaluation.md says why."""
 
 
 def suite() -> Suite:
@@ -40,4 +42,5 @@ def suite() -> Suite:
         roles=ROLES,
         notice=NOTICE,
         on_the_way=ON_THE_WAY,
+        average_half_life=AVERAGE_HALF_LIFE,
     )

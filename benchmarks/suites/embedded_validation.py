@@ -29,6 +29,7 @@ def suite() -> Suite:
         sampler=Sampler(steps=20, guidance_scale=4.5, resolution=64),
         seed=2605,
         roles=embedded.ROLES,
+        average_half_life=embedded.AVERAGE_HALF_LIFE,
         notice=embedded.NOTICE + " These are validation prompts, on which methods are tuned.",
     )
 

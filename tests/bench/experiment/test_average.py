@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from fake_run import FakeRun
 from safetensors.torch import load_file
 
-from bench import records
+from bench import records, registry
 from bench.errors import BenchError
 from bench.experiment import loop
 from bench.experiment.config import ExperimentConfig, read_experiment
@@ -168,6 +169,22 @@ def test_a_run_that_never_heard_of_it_has_none(config, tmp_path):
     assert "| Weights |" not in (tmp_path / "report/main_results.md").read_text(encoding="utf-8")
 
 
+def test_a_suite_names_the_half_life_and_an_experiment_another(config):
+    suites = {name: registry.load("suites", name)() for name in ("embedded", "embedded_validation")}
+    for suite in suites.values():
+        assert config().half_life(suite) == 0.1
+        assert config(average_half_life=0.2).half_life(suite) == 0.2
+        assert config(average_half_life=0).half_life(suite) == 0
+    assert config().half_life(None) == 0 and config(average_half_life=0.2).half_life(None) == 0.2
+
+
+def test_a_run_takes_the_half_life_of_its_suite(config, tmp_path, monkeypatch):
+    averaging = replace(fakes.suite(), average_half_life=0.3)
+    monkeypatch.setattr(fakes, "suite", lambda: averaging)
+    folder = run_experiment(config(), Workspace(tmp_path / "cache", tmp_path / "runs"), Progress(quiet=True)).folder
+    assert records.read_json(folder / "experiment.json")["average_half_life"] == 0.3
+
+
 def test_averaged_and_other_rows_share_no_report(run: FakeRun, make_run: Any) -> None:
     run.job("alpha", 0.1)
     other = make_run("other")
@@ -181,7 +198,7 @@ def test_averaged_and_other_rows_share_no_report(run: FakeRun, make_run: Any) ->
 def test_the_dry_run_counts_its_memory(tmp_path):
     """Of SFT it is four bytes of each weight, as a checkpoint of 16 bytes of each weight and weights show."""
     plans = []
-    for half_life in (0.0, 0.1):
+    for half_life in (0.0, 0.1):  # of the suite `embedded` it would be 0.1
         config = read_experiment(None, {"methods": ("sft",), "average_half_life": half_life})
         (job,) = plan_experiment(config, Workspace(tmp_path / "cache", tmp_path / "runs"), Assumptions()).jobs
         plans.append(job)

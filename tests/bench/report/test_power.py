@@ -15,7 +15,7 @@ from bench.records.schema import ExperimentRecord
 from bench.report import power
 from bench.report.intervals import smallest
 from bench.report.power import Costs, Design
-from bench.report.seed_noise import MetricNoise, given, of_metric
+from bench.report.seed_noise import MetricNoise, given, mismatch, of_metric
 from bench.report.study import read_study
 
 NOISE = MetricNoise(
@@ -92,6 +92,10 @@ def test_a_noise_file_of_another_suite_version_or_backbone_is_refused(ranked, tm
         (other if key == "backbone_hash" else other["suite"]).update({"name" if key == "suite" else key: value})
         with pytest.raises(BenchError, match=said):
             given(path, ExperimentRecord.model_validate(other))
+    averaged = study.experiment.model_copy(update={"average_half_life": 0.1})
+    with pytest.raises(BenchError, match=r"is of the half-life 0, not 0\.1"):
+        given(path, averaged)
+    assert not mismatch(file, averaged.model_copy(update={"jobs": []}))  # what only evaluates does not know it
     assert of_metric(file, "geneval", 1) is not None
     assert of_metric(file, "geneval", 2) is None and of_metric(None, "geneval", 1) is None
 
