@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -100,29 +100,34 @@ TRAINING = "training"
 
 
 def rows(probe: Probe, paths: Trajectories, part: str = HELD_OUT) -> list[dict[str, Any]]:
-    """A probe's records of a chunk at one scale: a row for each pair and level, or one that says why there are none.
+    """A probe's records of a chunk at one scale: a row for each level, or one that says why there are none.
 
-    A value that is no number has an error in its place.
+    A row holds a value for each pair. One that is no number is None, and the row has an error.
     """
     about = {"probe": probe.name, "version": probe.version, "part": part, "guidance": float(paths.scale)}
     head = {"v": records.VERSION} | about
     try:
-        return [head | row for reading in probe.read(paths) for row in _rows(reading, paths)]
+        return [head | _row(reading, paths) for reading in probe.read(paths)]
     except Exception as error:  # whatever a stranger's probe raises
         stop_if_lost(error)
         reason = str(error) if isinstance(error, BenchError) else f"{type(error).__name__}: {error}"
         return [head | {"pairs": list(paths.pairs.indices), "error": " ".join(reason.split())}]
 
 
-def _rows(reading: Reading, paths: Trajectories) -> Iterator[dict[str, Any]]:
+def _row(reading: Reading, paths: Trajectories) -> dict[str, Any]:
     values, count = reading.values, len(paths.pairs)
     if not isinstance(values, Tensor) or values.shape != (count,):
         what = f"shape {tuple(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
         raise BenchError(f"the probe returned {what} for {count} pairs, not a number for each")
-    levels = {"start": round(paths.sigma(reading.start), 6), "sigma": round(paths.sigma(reading.at), 6)}
-    for pair, value in zip(paths.pairs.indices, values.double().tolist(), strict=True):
-        known = {"value": float(f"{value:.8g}")} if math.isfinite(value) else {"error": "not a finite number"}
-        yield {"pair": pair, **levels, "steps": reading.steps} | known
+    known = [float(f"{value:.8g}") if math.isfinite(value) else None for value in values.double().tolist()]
+    return {
+        "pairs": list(paths.pairs.indices),
+        "start": round(paths.sigma(reading.start), 6),
+        "sigma": round(paths.sigma(reading.at), 6),
+        "steps": reading.steps,
+        "values": known,
+        **({"error": "not a finite number"} if None in known else {}),
+    }
 
 
 class _Nowhere:

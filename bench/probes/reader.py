@@ -128,7 +128,10 @@ class ProbeReader:
 
 def failures(folder: Path) -> Iterator[str]:
     """A line for each probe that has rows without a value."""
-    rows = list(records.read_lines(folder / "probes.jsonl"))
-    for name in dict.fromkeys(row["probe"] for row in rows if "error" in row):
-        errors = [row["error"] for row in rows if row["probe"] == name and "error" in row]
-        yield f"the probe {name} has {len(errors)} readings without a value, the first: {errors[0]}"
+    found: dict[str, list[str]] = {}
+    for row in records.read_lines(folder / "probes.jsonl"):
+        without = row["values"].count(None) if "values" in row else 1
+        found.setdefault(row["probe"], []).extend([row["error"]] * without if without else [])
+    for name, errors in found.items():
+        if errors:
+            yield f"the probe {name} has {len(errors)} readings without a value, the first: {errors[0]}"

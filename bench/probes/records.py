@@ -1,14 +1,14 @@
 """Read probes on held-out pairs and on pairs of training, and keep what they say beside an evaluation's samples.
 
-``probes.jsonl`` has a row for each probe, part, guidance scale, pair and level. ``probes.json`` says on which pairs
-and at which levels, and is written last. A pass that was cut off goes on, and any number of processes leaves the same
-bytes.
+``probes.jsonl`` has a row for each probe, part, guidance scale and level. ``probes.json`` says on which
+pairs and at which levels, and is written last. A pass that was cut off goes on, and any number of processes leaves the
+same bytes.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -114,10 +114,28 @@ def probe_pairs(
     engine.barrier()
     if engine.is_main:
         files = (partial / f"{_name(number)}.jsonl" for number in range(len(parts)))
-        records.write_lines(folder / "probes.jsonl", (row for file in files for row in records.read_lines(file)))
+        found = _together(row for file in files for row in records.read_lines(file))
+        records.write_lines(folder / "probes.jsonl", found)
         records.write_json(folder / "probes.json", head)
         shutil.rmtree(partial)
     engine.barrier()
+
+
+LEVEL = ("probe", "part", "guidance", "start", "sigma", "steps")
+
+
+def _together(rows: Iterable[Row]) -> list[Row]:
+    """Rows of one level as one row; those of a probe that raised stay as they are."""
+    found: list[Row] = []
+    at: dict[tuple[Any, ...], Row] = {}
+    for row in rows:
+        first = at.setdefault(tuple(map(row.get, LEVEL)), row) if "values" in row else row
+        if first is row:
+            found.append(row)
+        else:
+            both = {key: first[key] + row[key] for key in ("pairs", "values")}
+            first.update(row | both)  # with the error of either
+    return found
 
 
 def _line(row: Row) -> Row:

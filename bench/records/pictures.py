@@ -153,11 +153,16 @@ def read_kept(path: Path, sha256: str | None = None) -> Image.Image:
         return read(copy_of(path))
 
 
-def webp(picture: Image.Image, side: int) -> bytes:
-    """A picture, or a sheet of pictures of this side, as WebP: without loss where the side is at most ``EXACT``."""
+def webp(picture: Image.Image, side: int, *, quickly: bool = False) -> bytes:
+    """A picture, or a sheet of pictures of this side, as WebP: without loss where the side is at most ``EXACT``.
+
+    Args:
+        quickly: a lossless file that takes a seventh of the time and is an eighth larger.
+    """
     file = io.BytesIO()
     if side <= EXACT:
-        picture.save(file, format="WEBP", lossless=True, quality=40, method=2)
+        effort = {"quality": 0, "method": 0} if quickly else {"quality": 40, "method": 2}
+        picture.save(file, format="WEBP", lossless=True, **effort)
     else:
         picture.save(file, format="WEBP", quality=QUALITY)
     return file.getvalue()

@@ -541,9 +541,10 @@ class ProbingRecord(_Record):
 
 
 class ProbeLine(_Record):
-    """A line of ``probes.jsonl``: a reading of one pair at one level, or why there is none.
+    """A line of ``probes.jsonl``: readings of ``pairs`` at one level, or why there are none.
 
-    ``error`` stands in place of ``value``. Where a probe raised, it stands for all ``pairs`` that were read together.
+    ``values`` are theirs, in their order; None where a value was no finite number, of which ``error`` speaks. Where a
+    probe raised there are no ``values``, and ``error`` says why.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -552,18 +553,19 @@ class ProbeLine(_Record):
     version: int
     part: Literal["held_out", "training"]
     guidance: _Reading
-    pair: int | None = None
+    pairs: list[int] = Field(min_length=1)
     start: _Reading | None = None
     sigma: _Reading | None = None
     steps: int | None = None
-    value: _Reading | None = None
+    values: list[_Reading | None] | None = None
     error: str | None = None
-    pairs: list[int] | None = None
 
     @model_validator(mode="after")
-    def _is_of_a_pair_and_a_level(self) -> ProbeLine:
-        if self.value is None and self.error is None:
-            raise ValueError("it has neither a value nor an error")
-        if self.value is not None and None in (self.pair, self.start, self.sigma, self.steps):
-            raise ValueError("its value is of no pair or no level")
+    def _says_what_was_read(self) -> ProbeLine:
+        if self.error is None and (self.values is None or None in self.values):
+            raise ValueError("it has neither all values nor an error")
+        if self.values is not None and len(self.values) != len(self.pairs):
+            raise ValueError("it has not one value for each pair")
+        if self.values is not None and None in (self.start, self.sigma, self.steps):
+            raise ValueError("its values are of no level")
         return self

@@ -95,7 +95,6 @@ def _files(study: Study, published: bool | None) -> dict[str, str | bytes]:
         differences,
         exposure,
         exposure_plots,
-        figure,
         guidance,
         own_scales,
         paradigms,
@@ -116,16 +115,14 @@ def _files(study: Study, published: bool | None) -> dict[str, str | bytes]:
             "main_results.tex": tables.main_tex(study, sections),
         }
     curves = study.of_every_evaluation()
-    svg, lines = b"", plots.dynamics(curves) if study.jobs else {}
+    lines = plots.dynamics(curves) if study.jobs else {}
     if study.jobs:
-        png, svg = plots.dynamics_figures(curves, lines)
         files |= {
             "paradigms.md": paradigms.paradigms_markdown(study),
             "compute.md": tables.compute_markdown(study),
             "compute.csv": tables.compute_csv(study),
-            "training_dynamics.png": png,
-            "training_dynamics.svg": svg,
             "training_dynamics.csv": plots.dynamics_csv(curves, lines),
+            **plots.dynamics_figures(curves, lines),
         }
     paired = [pairs(section) for section in sections]
     parted = same_method.parted(study)
@@ -141,15 +138,13 @@ def _files(study: Study, published: bool | None) -> dict[str, str | bytes]:
     swept = None
     if study.swept:
         sweep = guidance.sweep(study)
-        png, swept_svg = guidance.guidance_figures(study, sweep)
         shown = {subset: picture for subset in sweep.subsets if (picture := guidance.samples(study, sweep, subset))}
         sheets = _numbered(f"samples-{sweep.file}", shown)
-        swept = document.SweptPart(sweep, swept_svg, dict(zip(shown, sheets, strict=True)))
+        swept = document.SweptPart(sweep, dict(zip(shown, sheets, strict=True)))
         files |= {
             f"{sweep.file}.md": guidance.guidance_markdown(study, sweep),
             f"{sweep.file}.csv": guidance.guidance_csv(sweep),
-            f"{sweep.file}.png": png,
-            f"{sweep.file}.svg": swept_svg,
+            **guidance.guidance_figures(study, sweep),
             **sheets,
         }
         if own := own_scales.own_scales(study, sweep):
@@ -157,17 +152,10 @@ def _files(study: Study, published: bool | None) -> dict[str, str | bytes]:
                 "own_scales.md": own_scales.own_scales_markdown(study, sweep, own),
                 "own_scales.csv": own_scales.own_scales_csv(sweep, own),
             }
-    biased = None
-    if found := exposure.exposure(study):
-        levels = budget = b""
-        files["exposure.md"] = exposure.exposure_markdown(study, found)
-        if found.lines:
-            png, levels = figure.rendered(lambda: exposure_plots.against_level(study, found))
-            files |= {"exposure.csv": exposure.exposure_csv(found), "exposure.png": png, "exposure.svg": levels}
-        if found.trained:
-            png, budget = figure.rendered(lambda: exposure_plots.over_budget(study, found))
-            files |= {"exposure_budget.png": png, "exposure_budget.svg": budget}
-        biased = document.BiasedPart(found, levels, budget)
+    if biased := exposure.exposure(study):
+        files["exposure.md"] = exposure.exposure_markdown(study, biased)
+        files |= {"exposure.csv": exposure.exposure_csv(biased)} if biased.lines else {}
+        files |= exposure_plots.figures(study, biased)
     comparison = None
     if study.tabled and (study.experiment.suite.name in SUITES if published is None else published):
         comparison = compare(study, sections)
@@ -179,7 +167,7 @@ def _files(study: Study, published: bool | None) -> dict[str, str | bytes]:
     kept = plots.images_of([part for subset in subsets for part in plots.samples_parts(study, subset)])
     sheets = _numbered("samples", samples)
     names = dict(zip(samples, sheets, strict=True))
-    made = document.Parts(sections, paired, lines, svg, names, differing, rates, comparison, swept, biased)
+    made = document.Parts(sections, paired, lines, names, differing, rates, comparison, swept, biased)
     return files | document.page(study, made, kept) | sheets
 
 

@@ -158,7 +158,7 @@ def noise(rows: Sequence[Scores], contrasts: Floats) -> tuple[Floats, Floats]:
     k, w = first.repeats[several], first.weights[several]
     away = np.nan_to_num(d - np.nanmean(d, 2, keepdims=True))
     scale = _spread(first.weights, first.repeats) / _spread(w, k)
-    covariance = scale * np.einsum("cpk,dpk,p->cd", away, away, w**2 / (k * (k - 1)))
+    covariance = scale * np.tensordot(away * (w**2 / (k * (k - 1)))[:, None], away, ((1, 2), (1, 2)))
     by_prompt = scale * (w**2 / (k * (k - 1))) * (away**2).sum(2)
     return covariance, _satterthwaite(by_prompt, (k - 1).astype(np.float64))
 
@@ -183,7 +183,7 @@ def prompts(rows: Sequence[Scores], contrasts: Floats) -> tuple[Floats, Floats]:
     several = (sizes > 1)[strata]
     factor = np.where(several, (sizes / np.maximum(sizes - 1, 1))[strata], 0.0)
     scale = (w**2).sum() / (w**2)[several].sum()
-    covariance = scale * np.einsum("cp,dp,p->cd", away, away, w**2 * factor)
+    covariance = scale * ((away * (w**2 * factor)) @ away.T)
     by_group = scale * np.stack([np.bincount(strata, w**2 * factor * line**2) for line in away])
     known = sizes > 1
     return covariance, _satterthwaite(by_group[:, known], (sizes[known] - 1).astype(np.float64))

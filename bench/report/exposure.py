@@ -208,9 +208,10 @@ def _readings(folder: Path) -> Readings:
     probes, seen = found.probes, set[str]()
     for row in records.read_rows(ProbeLine, path):
         seen.add(row["probe"])
-        if row.get("value") is not None:
+        if row.get("values") is not None:
+            read = {pair: value for pair, value in zip(row["pairs"], row["values"], strict=True) if value is not None}
             at = values.setdefault((row["probe"], row["part"], row["guidance"]), {})
-            at.setdefault((row["start"], row["sigma"], row["steps"]), {})[row["pair"]] = row["value"]
+            at.setdefault((row["start"], row["sigma"], row["steps"]), {}).update(read)
     if (strange := sorted(seen - probes.keys())) or (probes and not seen):
         what = f"does not name the probe {strange[0]}" if strange else "names probes, and there are no readings of them"
         raise BenchError(
@@ -274,25 +275,22 @@ class _Difference:
 
     def measure(self) -> Measure:
         """With intervals over pairs."""
-        return Measure(
-            base=float(self.weights @ self.base),
-            mean=_interval(self.weights @ self.values),
-            levels={place: _interval(self.values[at]) for place, at in self._sorted},
-            pairs=self.values.shape[1],
-        )
+        return self._measure(_intervals(self._of_mean_and_levels), float(self.weights @ self.base))
 
     def less(self, other: _Difference) -> Measure:
         """This less another one, of other pairs at the same levels, which are drawn independently."""
-        return Measure(
-            base=float(self.weights @ (self.base - other.base)),
-            mean=_interval(self.weights @ self.values, self.weights @ other.values),
-            levels={place: _interval(self.values[at], other.values[at]) for place, at in self._sorted},
-            pairs=self.values.shape[1],
-        )
+        found = _intervals(self._of_mean_and_levels, other._of_mean_and_levels)
+        return self._measure(found, float(self.weights @ (self.base - other.base)))
 
     @property
-    def _sorted(self) -> list[tuple[float, int]]:
-        return sorted(zip(self.places, range(len(self.places)), strict=True))
+    def _of_mean_and_levels(self) -> Floats:
+        """(1 + levels, pairs): the mean over levels comes first."""
+        return np.vstack([self.weights @ self.values, self.values])
+
+    def _measure(self, intervals: Sequence[Interval], base: float) -> Measure:
+        mean, *of_levels = intervals
+        levels = dict(sorted(zip(self.places, of_levels, strict=True), key=lambda level: level[0]))
+        return Measure(base=base, mean=mean, levels=levels, pairs=self.values.shape[1])
 
 
 def _difference(about: Mapping[str, Any], base: ByLevel, others: Sequence[ByLevel]) -> _Difference | None:
@@ -314,18 +312,20 @@ def _difference(about: Mapping[str, Any], base: ByLevel, others: Sequence[ByLeve
     )
 
 
-def _interval(values: Floats, others: Floats | None = None) -> Interval:
-    """Mean over pairs, less that of others, with a percentile bootstrap over both."""
-    mean, means = float(values.mean()), values[_draws(len(values), 0)].mean(1)
+def _intervals(values: Floats, others: Floats | None = None) -> list[Interval]:
+    """Of each line of (lines, pairs), the mean over pairs less that of others. A percentile bootstrap is over both."""
+    mean, means = values.mean(1), values @ _shares(values.shape[1], 0)
     if others is not None:
-        mean, means = mean - float(others.mean()), means - others[_draws(len(others), 1)].mean(1)
-    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(mean, float(low), float(high))
+        mean, means = mean - others.mean(1), means - others @ _shares(others.shape[1], 1)
+    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=1)
+    return [Interval(*map(float, line)) for line in zip(mean, low, high, strict=True)]
 
 
 @lru_cache
-def _draws(pairs: int, stream: int) -> NDArray[np.int64]:
-    return np.random.default_rng([SEED, stream]).integers(0, pairs, (RESAMPLES, pairs))
+def _shares(pairs: int, stream: int) -> Floats:
+    """(pairs, RESAMPLES): the share of each pair in each resample."""
+    drawn = np.random.default_rng([SEED, stream]).integers(0, pairs, (RESAMPLES, pairs))
+    return np.stack([(drawn == pair).mean(1) for pair in range(pairs)])
 
 
 # -- what is shown ---------------------------------------------------------------------------------------------------

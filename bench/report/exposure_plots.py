@@ -25,6 +25,16 @@ Points = tuple[list[float], list[Interval]]
 """Places on the x axis, and what is drawn there."""
 
 
+def figures(study: Study, found: Exposure) -> dict[str, bytes]:
+    """Files of both figures, PNG alone: a hundred panels as SVG are megabytes, and take as long again to draw."""
+    files: dict[str, bytes] = {}
+    if found.lines:
+        files |= figure.rendered(lambda: against_level(study, found), "exposure", ["png"])
+    if found.trained:
+        files |= figure.rendered(lambda: over_budget(study, found), "exposure_budget", ["png"])
+    return files
+
+
 def against_level(study: Study, found: Exposure) -> Figure:
     """Each measure against the level at the end of the budget, a line for each method."""
 

@@ -44,15 +44,25 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def rendered(draw: Callable[[], Figure]) -> tuple[bytes, bytes]:
-    """A figure as PNG and as SVG, without a date or a version in either: equal records give equal bytes."""
+FORMATS: dict[str, dict[str, Any]] = {
+    "png": {"dpi": 150, "metadata": {"Software": None}},
+    "svg": {"metadata": {"Date": None, "Creator": None}},
+}
+
+
+def rendered(draw: Callable[[], Figure], name: str, formats: Sequence[str] = ("png", "svg")) -> dict[str, bytes]:
+    """Files of a figure, by ``name`` and format, without a date or a version: equal records give equal bytes."""
+    files = {}
     with matplotlib.style.context(STYLE, after_reset=True):  # not the matplotlibrc of this machine
         figure = draw()
-        png, svg = io.BytesIO(), io.BytesIO()
-        figure.savefig(png, format="png", dpi=150, metadata={"Software": None})
-        figure.set_layout_engine("none")  # panels stay where they are: to place them takes as long as to draw them
-        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
-    return png.getvalue(), svg.getvalue()
+        if layout := figure.get_layout_engine():
+            layout.execute(figure)
+            figure.set_layout_engine(None)  # or each drawing places the panels twice, which takes as long as to draw
+        for kind in formats:
+            file = io.BytesIO()
+            figure.savefig(file, format=kind, **FORMATS[kind])
+            files[f"{name}.{kind}"] = file.getvalue()
+    return files
 
 
 def panels(subsets: Sequence[str], headings: Sequence[str], x_label: str) -> tuple[Figure, list[list[Axes]]]:

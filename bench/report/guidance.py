@@ -392,9 +392,9 @@ def samples_parts(study: Study, made: Sweep, subset: str) -> list[plots.Part]:
     return plots.parts_of(jobs, lambda prompt: (lines, columns))
 
 
-def guidance_figures(study: Study, made: Sweep) -> tuple[bytes, bytes]:
-    """A panel for each subset and metric, a line for each model, as PNG and as SVG."""
-    return figure.rendered(lambda: _draw(study, made))
+def guidance_figures(study: Study, made: Sweep) -> dict[str, bytes]:
+    """Files of a figure with a panel for each subset and metric, and a line for each model."""
+    return figure.rendered(lambda: _draw(study, made), made.file)
 
 
 def _draw(study: Study, made: Sweep) -> Figure:

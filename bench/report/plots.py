@@ -75,9 +75,9 @@ def dynamics_csv(study: Study, lines: Curves) -> str:
     return Grid(headers, rows).csv()
 
 
-def dynamics_figures(study: Study, lines: Curves) -> tuple[bytes, bytes]:
-    """The figure as PNG and as SVG."""
-    return figure.rendered(lambda: _draw_dynamics(study, lines))
+def dynamics_figures(study: Study, lines: Curves) -> dict[str, bytes]:
+    """Files of the figure."""
+    return figure.rendered(lambda: _draw_dynamics(study, lines), "training_dynamics")
 
 
 def _draw_dynamics(study: Study, lines: Curves) -> Figure:

@@ -33,7 +33,7 @@ from bench.report.components import (
 from bench.report.components import prompts as of_prompts_and_noise
 from bench.report.intervals import Interval, around, blended, family_error, within
 from bench.report.seed_noise import MetricNoise, of_metric
-from bench.report.study import StudiedJob, Study, Tally
+from bench.report.study import Evaluation, StudiedJob, Study, Tally
 
 Source = Literal["seeds", "file", "unknown", "none"]
 """Where a row's seed variance comes from: its own trainings and the others', the suite's noise file, nowhere; or there
@@ -370,9 +370,21 @@ def _seed_variance(scores: Scores, trainings: Trainings) -> SeedVariance:
 
 
 def _gather(jobs: Sequence[StudiedJob], fraction: float, metric: MetricRecord) -> _Gathered:
+    """What there is of a row, worked out once."""
+    found = [job.at(fraction) for job in jobs]
+    first = found[0] if found else None
+    if first is None:
+        return _gathered(jobs, found, metric)
+    key = (metric.name, *map(id, found), *(job.status for job in jobs))
+    if key not in first.rows:
+        first.rows[key] = _gathered(jobs, found, metric), found  # which are kept, so that no other takes their place
+    gathered: _Gathered = first.rows[key][0]
+    return gathered
+
+
+def _gathered(jobs: Sequence[StudiedJob], evaluations: Sequence[Evaluation | None], metric: MetricRecord) -> _Gathered:
     tallies = []
-    for job in jobs:
-        evaluation = job.at(fraction)
+    for job, evaluation in zip(jobs, evaluations, strict=True):
         tally = evaluation.tally(metric) if evaluation else Tally()
         have = sum(map(len, tally.scores.values()))
         if have > metric.images:

@@ -82,6 +82,11 @@ class Evaluation:
     def _tallies(self) -> dict[str, Tally]:
         return {}
 
+    @cached_property
+    def rows(self) -> dict[tuple[Any, ...], Any]:
+        """What others have worked out of rows that this evaluation is the first of."""
+        return {}
+
     def tally(self, metric: MetricRecord) -> Tally:
         """What there is of a metric, worked out once."""
         if metric.name not in self._tallies:

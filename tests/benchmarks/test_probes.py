@@ -47,7 +47,7 @@ def read(name: str, paths: Trajectories) -> dict[tuple[float, float, int], np.nd
     found: dict[tuple[float, float, int], list[float]] = {}
     for row in rows(probe(name), paths):
         assert "error" not in row, row
-        found.setdefault((row["start"], row["sigma"], row["steps"]), []).append(row["value"])
+        found.setdefault((row["start"], row["sigma"], row["steps"]), []).extend(row["values"])
     return {key: np.array(values) for key, values in found.items()}
 
 

@@ -24,5 +24,5 @@ def test_pictures_are_drawn_and_probes_read(
     assert share.value == pytest.approx(read.value / drawn.value) and share.target == "at most 0.25"
     (pictures, *_), (readings, *_) = tmp_path.glob("*/samples.jsonl"), tmp_path.glob("*/probes.jsonl")
     assert len(list(records.read_lines(pictures))) == 4
-    pairs = {row["pair"] for row in records.read_lines(readings)}
+    pairs = {pair for row in records.read_lines(readings) for pair in row["pairs"]}
     assert read.what == f"probes on {len(pairs)} pairs" and drawn.what == "4 pictures drawn"

@@ -110,7 +110,8 @@ def _evaluation(
     samples = [s for s in made.samples if last or s.image in shown]
     items = [(numbers[_key(s)], s) for s in samples]
     scores = {metric.name: column for metric in study.metrics if (column := _column(items, metric.name, into))}
-    tiles = [(numbers[_key(s)], picture) for s in samples if (picture := _picture(s))]
+    kept = _kept(samples)
+    tiles = [(numbers[_key(s)], picture) for s in kept if (picture := _picture(s))]
     name = f"{job.name}-{100 * made.fraction:g}"
     return {"fraction": made.fraction, "scores": scores, **_sheets(name, tiles, into)}
 
@@ -134,6 +135,20 @@ def _column(samples: Sequence[tuple[int, Sample]], metric: str, into: Browser) -
     return column
 
 
+def _kept(samples: Sequence[Sample]) -> list[Sample]:
+    """The samples whose picture or its copy is there: one look into each folder, not one for each picture."""
+    there: dict[Path, set[str]] = {}
+    kept = []
+    for sample in (sample for sample in samples if sample.image):
+        assert sample.image is not None
+        folder, name = sample.image.parent, sample.image.name
+        if folder not in there:
+            there[folder] = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+        if name in there[folder] or pictures.copy_of(sample.image).name in there[folder]:
+            kept.append(sample)
+    return kept
+
+
 def _picture(sample: Sample) -> Image.Image | None:
     """A sample's picture, if it is there, whole, and the one that was recorded."""
     try:
@@ -155,5 +170,5 @@ def _sheets(name: str, tiles: Sequence[tuple[int, Image.Image]], into: Browser) 
         for place, picture in enumerate(part):
             sheet.paste(picture, (place % across * size, place // across * size))
         names.append(f"{name}-{start // each}.webp")
-        into.sheets[f"{FOLDER}/{names[-1]}"] = pictures.webp(sheet, size)
+        into.sheets[f"{FOLDER}/{names[-1]}"] = pictures.webp(sheet, size, quickly=True)
     return {"pictures": [number for number, _ in tiles], "size": size, "sheets": names}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -52,20 +51,10 @@ class PageCell:
 
 @dataclass(frozen=True)
 class SweptPart:
-    """A sweep over guidance scales with its plot (SVG), and files of its samples beside the page, by subset."""
+    """A sweep over guidance scales, and files of its samples beside the page, by subset."""
 
     sweep: guidance.Sweep
-    svg: bytes
     samples: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class BiasedPart:
-    """Exposure bias with its plots (SVG): against the level, and over the budget where something was trained."""
-
-    found: exposure.Exposure
-    levels: bytes
-    budget: bytes
 
 
 @dataclass(frozen=True)
@@ -75,7 +64,6 @@ class Parts:
     Attributes:
         paired: the ``pairs`` of each section.
         lines: of ``plots.dynamics``, empty where nothing was trained.
-        svg: the figure of the dynamics.
         rates: how often groups of seeds of one method are told apart.
         samples: files of the sheets beside the page, by subset.
     """
@@ -83,13 +71,12 @@ class Parts:
     sections: Sequence[Section]
     paired: Sequence[Pairs]
     lines: Curves
-    svg: bytes
     samples: Mapping[str, str]
     differing: Differences | None
     rates: Mapping[str, Rate]
     published: Comparison | None
     swept: SweptPart | None
-    biased: BiasedPart | None
+    biased: exposure.Exposure | None
 
 
 def page(study: Study, parts: Parts, shown: Collection[Path]) -> dict[str, str | bytes]:
@@ -131,7 +118,6 @@ def page(study: Study, parts: Parts, shown: Collection[Path]) -> dict[str, str |
             for section in sections
         ],
         notes=tables.notes(study, sections) if study.tabled else [],
-        dynamics=_data_uri("image/svg+xml", parts.svg),
         dynamics_alt="Each metric against the share of the budget spent. " + _in_a_row(headlines),
         samples=_links(parts.samples),
         samples_alt="Samples of each row, a block for each prompt. The sample browser holds their scores.",
@@ -228,14 +214,14 @@ def _colours(data: Mapping[str, Any]) -> str:
     return f":root{{{light}}}\n@media screen and (prefers-color-scheme: dark){{:root{{{dark}}}}}\n"
 
 
-def _biased(part: BiasedPart) -> dict[str, Any]:
+def _biased(found: exposure.Exposure) -> dict[str, Any]:
     return {
         "caption": exposure.CAPTION,
-        "plot": part.levels and _data_uri("image/svg+xml", part.levels),
-        "budget": part.budget and _data_uri("image/svg+xml", part.budget),
-        "grids": exposure.grids(part.found),
-        "sentences": exposure.sentences(part.found),
-        "notes": exposure.notes(part.found),
+        "plot": bool(found.lines),
+        "budget": bool(found.trained),
+        "grids": exposure.grids(found),
+        "sentences": exposure.sentences(found),
+        "notes": exposure.notes(found),
     }
 
 
@@ -244,7 +230,7 @@ def _swept(study: Study, part: SweptPart) -> dict[str, Any]:
         "heading": part.sweep.heading,
         "axis": part.sweep.axis.title,
         "caption": part.sweep.caption,
-        "plot": _data_uri("image/svg+xml", part.svg),
+        "plot": f"{part.sweep.file}.svg",
         "grids": guidance.grids(part.sweep, "{} ★"),
         "notes": guidance.notes(study, part.sweep),
         "samples": _links(part.samples),
@@ -313,7 +299,3 @@ def _versions(study: Study) -> Grid:
     for name, version in chain.from_iterable(sorted(record.versions.items()) for record in recorded):
         versions.setdefault(name, {})[str(version)] = None
     return Grid(["What", "Version"], [[name, ", ".join(values)] for name, values in versions.items()])
-
-
-def _data_uri(kind: str, data: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(data).decode()}"

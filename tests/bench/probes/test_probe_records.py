@@ -16,7 +16,7 @@ from torch import Tensor
 
 from bench import records, registry
 from bench.machine.engine import Engine
-from bench.probes.records import Probing, probe_pairs
+from bench.probes.records import LEVEL, Probing, _together, probe_pairs
 from bench.probes.routes import NoisyPairs, route
 from bench.sampling import levels
 
@@ -52,7 +52,12 @@ def read(folder: Path, pairs: Pairs, probing: Probing = PROBING, **options: Any)
 
 
 def rows_of(folder: Path) -> list[dict[str, Any]]:
-    return list(records.read_lines(folder / "probes.jsonl"))
+    """A row for each pair and level."""
+    return [
+        {**row, "pair": pair, "value": value}
+        for row in records.read_lines(folder / "probes.jsonl")
+        for pair, value in zip(row.pop("pairs"), row.pop("values"), strict=True)
+    ]
 
 
 def test_every_probe_has_a_row_for_each_pair_level_and_scale(tmp_path: Path) -> None:
@@ -64,6 +69,22 @@ def test_every_probe_has_a_row_for_each_pair_level_and_scale(tmp_path: Path) -> 
     # 40 pairs are chunks of 16, 16 and 8, of which a long probe reads the first.
     assert {row["pair"] for row in rows if row["probe"] == "recovery"} == set(range(16))
     assert all(row["v"] == 1 and isinstance(row["value"], float) for row in rows)
+
+
+def test_a_row_of_the_file_has_all_pairs_of_a_level_whatever_chunks_they_were_read_in(tmp_path: Path) -> None:
+    read(tmp_path, Pairs(40))
+    rows = list(records.read_lines(tmp_path / "probes.jsonl"))
+    assert {len(row["pairs"]) for row in rows if row["probe"] == "one_step_gap"} == {40}
+    assert len(rows) == len({tuple(map(row.get, LEVEL)) for row in rows})
+
+
+def test_an_error_of_one_chunk_stays_with_the_level(tmp_path: Path) -> None:
+    about = {"v": 1, "probe": "a", "part": "held_out", "guidance": 1.0, "start": 1.0, "sigma": 0.5, "steps": 1}
+    good, bad = about | {"pairs": [0], "values": [1.0]}, about | {"pairs": [1], "values": [None], "error": "none"}
+    raised = {"v": 1, "probe": "a", "part": "held_out", "guidance": 1.0, "pairs": [2], "error": "raised"}
+    joined = about | {"pairs": [0, 1], "values": [1.0, None], "error": "none"}
+    assert _together([dict(good), dict(bad), raised]) == [joined, raised]
+    assert _together([dict(bad) | {"pairs": [0]}, dict(good) | {"pairs": [1]}]) == [joined | {"values": [None, 1.0]}]
 
 
 def test_the_record_holds_the_levels_themselves(tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ def test_a_probe_that_breaks_is_one_line_and_the_others_go_on(world: fakes.World
         "pairs, not a number for each",
     ]
     good = [row for row in records.read_lines(tmp_path / "probes.jsonl") if row["probe"] == "heldout_loss"]
-    assert {row["pair"] for row in good} == {0, 1, 2} and all("value" in row for row in good)
+    assert good and all(row["pairs"] == [0, 1, 2] and len(row["values"]) == 3 for row in good)
 
 
 def test_a_probe_that_cannot_be_loaded_is_left_out_and_said(monkeypatch: pytest.MonkeyPatch) -> None:

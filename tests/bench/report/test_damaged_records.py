@@ -39,7 +39,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> FakeRun:
 @pytest.fixture(autouse=True)
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is drawn holds what the tables hold, and takes a second."""
-    monkeypatch.setattr(figure, "rendered", lambda draw: (b"", b"<svg/>"))
+    monkeypatch.setattr(figure, "rendered", lambda draw, name, formats=(): {})
     monkeypatch.setattr(plots, "sheet", lambda *arguments, **options: b"")
     monkeypatch.setattr(document, "page", lambda *arguments, **options: {})
 

@@ -40,9 +40,10 @@ def write(run: FakeRun, folder: str, value: Value, **about: Any) -> None:
     run.lines(
         f"{folder}/probes.jsonl",
         [
-            {"probe": probe["name"], "version": 1, "part": "held_out", "guidance": scale, "pair": pair,
-             "start": 1.0, "sigma": sigma, "steps": 1, "value": value(str(probe["name"]), sigma, pair)}
-            for probe in PROBES for scale in (1.0, 4.5) for sigma in LEVELS for pair in PAIRS
+            {"probe": probe["name"], "version": 1, "part": "held_out", "guidance": scale, "pairs": [*PAIRS],
+             "start": 1.0, "sigma": sigma, "steps": 1,
+             "values": [value(str(probe["name"]), sigma, pair) for pair in PAIRS]}
+            for probe in PROBES for scale in (1.0, 4.5) for sigma in LEVELS
         ],
     )  # fmt: skip
 
@@ -138,9 +139,9 @@ def test_readings_after_other_numbers_of_steps_are_measures_of_their_own(run: Fa
     for path in run.folder.rglob("probes.jsonl"):
         more = 0.0 if "base" in path.parts else 1.0
         rows = [
-            {"probe": "slowness", "version": 1, "part": "held_out", "guidance": 1.0, "pair": pair,
-             "start": start, "sigma": sigma, "steps": steps, "value": 3.0 + more * shift}
-            for (start, sigma, steps), shift in ways.items() for pair in PAIRS
+            {"probe": "slowness", "version": 1, "part": "held_out", "guidance": 1.0, "pairs": [*PAIRS],
+             "start": start, "sigma": sigma, "steps": steps, "values": [3.0 + more * shift] * 4}
+            for (start, sigma, steps), shift in ways.items()
         ]  # fmt: skip
         run.lines(path.relative_to(run.folder).as_posix(), rows)
     found = read(run)
@@ -158,8 +159,8 @@ def test_paths_to_the_end_are_one_measure_by_their_starts_unless_a_start_has_sev
     trained(run, "soar", of_base)
     for path in run.folder.rglob("probes.jsonl"):
         rows = [
-            {"probe": probe, "version": 1, "part": "held_out", "guidance": 1.0, "pair": 0, "start": start,
-             "sigma": 0.0, "steps": steps, "value": 1.0}
+            {"probe": probe, "version": 1, "part": "held_out", "guidance": 1.0, "pairs": [0], "start": start,
+             "sigma": 0.0, "steps": steps, "values": [1.0]}
             for probe, ways in (("slowness", {(0.5, 2), (0.25, 1)}), ("velocity_norm", {(0.5, 2), (0.5, 4), (0.25, 2)}))
             for start, steps in sorted(ways)
         ]  # fmt: skip
@@ -180,9 +181,9 @@ def test_what_fits_pairs_of_training_better_than_held_out_ones_is_shown_as_a_gap
         if "base" in path.parts:
             loss = dict.fromkeys(loss, [3.0] * 4)
         rows = [
-            {"probe": "slowness", "version": 1, "part": part, "guidance": 1.0, "pair": pair, "start": 0.5, "sigma": 0.5,
-             "steps": 0, "value": value}
-            for part, values in loss.items() for pair, value in enumerate(values)
+            {"probe": "slowness", "version": 1, "part": part, "guidance": 1.0, "pairs": [*PAIRS], "start": 0.5,
+             "sigma": 0.5, "steps": 0, "values": values}
+            for part, values in loss.items()
         ]  # fmt: skip
         run.lines(path.relative_to(run.folder).as_posix(), rows)
     found = read(run)
@@ -232,13 +233,13 @@ def test_readings_without_a_value_make_no_section(run: FakeRun, tmp_path: Path) 
     trained(run, "soar", of_base)
     for path in run.folder.rglob("probes.jsonl"):
         rows = [json.loads(line) for line in path.read_text().splitlines()]
-        errors = [{k: v for k, v in row.items() if k != "value"} | {"error": "not a finite number"} for row in rows]
+        errors = [row | {"values": [None] * 4, "error": "not a finite number"} for row in rows]
         run.lines(path.relative_to(run.folder).as_posix(), errors)
     assert exposure(read_study([run.folder])) is None
 
 
-LINE = {"v": 1, "probe": "slowness", "version": 1, "part": "held_out", "guidance": 1.0, "pair": 0, "start": 1.0,
-        "sigma": 0.5, "steps": 1, "value": 1.0}  # fmt: skip
+LINE = {"v": 1, "probe": "slowness", "version": 1, "part": "held_out", "guidance": 1.0, "pairs": [0], "start": 1.0,
+        "sigma": 0.5, "steps": 1, "values": [1.0]}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -253,8 +254,15 @@ LINE = {"v": 1, "probe": "slowness", "version": 1, "part": "held_out", "guidance
             "",
             "probes.jsonl does not fit the probes.json beside it, which names probes, and there are no",
         ),
-        ("probes.jsonl", json.dumps(LINE | {"value": "x"}) + "\n", "probes.jsonl is not a record this version reads"),
-        ("probes.jsonl", json.dumps(LINE | {"sigma": None}) + "\n", "its value is of no pair or no level"),
+        (
+            "probes.jsonl",
+            json.dumps(LINE | {"values": ["x"]}) + "\n",
+            "probes.jsonl is not a record this version reads",
+        ),
+        ("probes.jsonl", json.dumps(LINE | {"sigma": None}) + "\n", "its values are of no level"),
+        ("probes.jsonl", json.dumps(LINE | {"values": [1.0, 2.0]}) + "\n", "it has not one value for each pair"),
+        ("probes.jsonl", json.dumps(LINE | {"values": [None]}) + "\n", "it has neither all values nor an error"),
+        ("probes.jsonl", json.dumps(LINE | {"pairs": []}) + "\n", "pairs: list should have at least 1 item"),
         ("probes.jsonl", json.dumps(LINE | {"probe": "strange"}) + "\n", "which does not name the probe strange"),
         ("probes.jsonl", json.dumps(LINE | {"check": "0"}) + "\n", "delete it and the probes.json beside it"),
     ],
@@ -299,9 +307,8 @@ def test_a_pair_without_a_value_is_left_out_everywhere(run: FakeRun) -> None:
     (path,) = run.folder.glob("base/**/probes.jsonl")
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     for row in rows:
-        if row["pair"] == 3 and row["sigma"] == 0.25:
-            row["error"] = "not a finite number"
-            del row["value"]
+        if row["sigma"] == 0.25:
+            row["error"], row["values"][3] = "not a finite number", None
     run.lines(path.relative_to(run.folder).as_posix(), rows)
     slow = measure(read(run).last[0], "slowness", 1.0)
     assert slow.pairs == 3 and slow.mean.mean == pytest.approx(1.0)
@@ -312,8 +319,8 @@ def test_the_page_has_the_section_where_there_are_readings_and_nothing_of_it_els
 ) -> None:
     trained(run, "soar", lambda p, s, pair: of_base(p, s, pair) / 2)
     written = {path.name for path in render_report([run.folder], tmp_path / "report")}
-    files = {"exposure.md", "exposure.csv", "exposure.png", "exposure.svg"}
-    assert files | {"exposure_budget.png", "exposure_budget.svg"} <= written
+    files = {"exposure.md", "exposure.csv", "exposure.png"}
+    assert files | {"exposure_budget.png"} <= written
     page = page_text(tmp_path / "report")
     assert '<h2 id="exposure">Exposure bias</h2>' in page and "0 without bias, beside the base" in page
     for path in run.folder.rglob("probes.json"):
