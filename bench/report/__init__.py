@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import gc
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from bench.errors import shown
 from bench.records import atomic
 
 if TYPE_CHECKING:
+    from bench.report.exposure_part import ExposurePart
     from bench.report.plots import Curves
     from bench.report.published.compare import Comparison
     from bench.report.study import Study
@@ -60,14 +62,15 @@ def render_report(runs: list[Path], out: Path, published: bool | None = None, no
             follows the paper's protocol. Under another suite the section says that nothing compares.
     """
     from bench.records.archive import unpacked
+    from bench.report.exposure_part import beside
     from bench.report.seed_noise import given
     from bench.report.study import read_study  # here: a training process never plots
 
-    with _no_collections(), unpacked(runs) as folders:
+    with _no_collections(), unpacked(runs) as folders, beside(folders) as biased:
         study = read_study(folders)
         if noise is not None:
             study = replace(study, given=given(noise, study.experiment))
-        written = _write(_files(study, published), out)
+        written = _write(_files(study, published, biased), out)
     for path in [*out.iterdir(), *out.glob("*/*")]:
         if path not in written and path.is_file() and is_of_a_report(path.relative_to(out).as_posix()):
             path.unlink()
@@ -89,12 +92,10 @@ def _no_collections() -> Iterator[None]:
             gc.enable()
 
 
-def _files(study: Study, published: bool | None) -> dict[str, str | bytes]:
-    """Names and contents of a report."""
+def _files(study: Study, published: bool | None, biased: Callable[[Study], ExposurePart]) -> dict[str, str | bytes]:
+    """Names and contents of a report. ``biased`` gives the part on exposure bias, and is asked as late as can be."""
     from bench.report import (
         differences,
-        exposure,
-        exposure_plots,
         guidance,
         own_scales,
         paradigms,
@@ -152,10 +153,6 @@ def _files(study: Study, published: bool | None) -> dict[str, str | bytes]:
                 "own_scales.md": own_scales.own_scales_markdown(study, sweep, own),
                 "own_scales.csv": own_scales.own_scales_csv(sweep, own),
             }
-    if biased := exposure.exposure(study):
-        files["exposure.md"] = exposure.exposure_markdown(study, biased)
-        files |= {"exposure.csv": exposure.exposure_csv(biased)} if biased.lines else {}
-        files |= exposure_plots.figures(study, biased)
     comparison = None
     if study.tabled and (study.experiment.suite.name in SUITES if published is None else published):
         comparison = compare(study, sections)
@@ -167,8 +164,10 @@ def _files(study: Study, published: bool | None) -> dict[str, str | bytes]:
     kept = plots.images_of([part for subset in subsets for part in plots.samples_parts(study, subset)])
     sheets = _numbered("samples", samples)
     names = dict(zip(samples, sheets, strict=True))
-    made = document.Parts(sections, paired, lines, names, differing, rates, comparison, swept, biased)
-    return files | document.page(study, made, kept) | sheets
+    bias = cache(lambda: biased(study))
+    made = document.Parts(sections, paired, lines, names, differing, rates, comparison, swept, lambda: bias().found)
+    page = document.page(study, made, kept)
+    return files | bias().files | page | sheets
 
 
 def _answers(

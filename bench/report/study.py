@@ -407,8 +407,12 @@ BASES_AGREE = (*EVALUATIONS_AGREE, "backbone", "backbone_hash", "max_sequence_le
 """The same where it evaluated the base, since one base stands for all."""
 
 
-def read_study(runs: list[Path]) -> Study:
-    """Read run folders and merge them. Raises BenchError where a record is damaged or two runs are not comparable."""
+def read_study(runs: list[Path], *, samples: bool = True) -> Study:
+    """Read run folders and merge them. Raises BenchError where a record is damaged or two runs are not comparable.
+
+    Args:
+        samples: whether to read the evaluations' samples, which take most of the time.
+    """
     if not runs:
         raise BenchError("no run to report on; name at least one folder, e.g. runs/<experiment>")
     experiments = tuple(records.read_record(ExperimentRecord, run / "experiment.json") for run in runs)
@@ -418,15 +422,15 @@ def read_study(runs: list[Path]) -> Study:
         for name in experiment.jobs:
             if name in jobs:
                 raise BenchError(f"job {name} is in more than one of the given runs; name each run once")
-            jobs[name] = _read_job(run / name, experiment.suite)
+            jobs[name] = _read_job(run / name, experiment.suite, samples)
     suite = experiments[0].suite
     # A run that trains owes its base even before the base is begun.
     base_runs = [r for r, experiment in zip(runs, experiments, strict=True) if experiment.jobs or (r / BASE).is_dir()]
-    bases = [_read_job(run / BASE, suite) for run in base_runs]
+    bases = [_read_job(run / BASE, suite, samples) for run in base_runs]
     # Every run evaluated the same weights on the same noise, so the first base that got through stands for all.
     base = next((b for b in bases if b.status == "finished"), bases[0] if bases else None)
-    context = _read_untrained(runs, CONTEXT, suite)
-    evaluated = _read_untrained(runs, EVALUATED, suite)
+    context = _read_untrained(runs, CONTEXT, suite, samples)
+    evaluated = _read_untrained(runs, EVALUATED, suite, samples)
     swept = tuple(job for job in evaluated if job.sweep)
     beside = _with_own_labels((*context, *(job for job in evaluated if not job.sweep)))
     context, evaluated = beside[: len(context)], beside[len(context) :]
@@ -489,18 +493,18 @@ def _without(suite: SuiteRecord, names: set[str]) -> SuiteRecord:
 def read_job(folder: Path) -> Study:
     """The study of one job against its base, so that what is said of the job alone is what its report says."""
     experiment = experiment_of(folder)
-    base, job = (_read_job(folder.with_name(name), experiment.suite) for name in (BASE, folder.name))
+    base, job = (_read_job(folder.with_name(name), experiment.suite, samples=True) for name in (BASE, folder.name))
     return Study((experiment,), base, (job,))
 
 
-def _read_untrained(runs: list[Path], kind: str, suite: SuiteRecord) -> tuple[StudiedJob, ...]:
+def _read_untrained(runs: list[Path], kind: str, suite: SuiteRecord, samples: bool) -> tuple[StudiedJob, ...]:
     """Context or evaluated rows by folder name; of one that several runs hold, the first that got through.
 
     BenchError where two runs hold different weights or images under one name.
     """
     jobs: dict[str, StudiedJob] = {}
     for folder in (path.parent for run in runs for path in sorted(run.glob(f"{kind}--*/job.json"))):
-        job = _read_job(folder, suite)
+        job = _read_job(folder, suite, samples)
         earlier = jobs.get(job.name)
         if earlier and earlier.record and job.record and with_name(earlier.made) != with_name(job.made):
             raise BenchError(
@@ -527,12 +531,12 @@ def _with_own_labels(rows: tuple[StudiedJob, ...]) -> tuple[StudiedJob, ...]:
     )
 
 
-def _read_job(folder: Path, suite: SuiteRecord) -> StudiedJob:
+def _read_job(folder: Path, suite: SuiteRecord, samples: bool) -> StudiedJob:
     method, subset, seed = identity(folder.name)
     held = read_job_folder(folder)
     record, status = held.record, held.status
     clock = {line.step: line for line in held.clock}
-    evaluations = [_read_evaluation(path, about, suite, clock) for path, about in held.evaluations.items()]
+    evaluations = [_read_evaluation(path, about, suite, clock, samples) for path, about in held.evaluations.items()]
     return StudiedJob(
         name=folder.name,
         method=record.method if record else method,
@@ -547,11 +551,11 @@ def _read_job(folder: Path, suite: SuiteRecord) -> StudiedJob:
 
 
 def _read_evaluation(
-    path: Path, record: EvaluationRecord, suite: SuiteRecord, clock: Mapping[Number, ClockLine]
+    path: Path, record: EvaluationRecord, suite: SuiteRecord, clock: Mapping[Number, ClockLine], with_samples: bool
 ) -> Evaluation:
     versions = {metric.name: metric.version for metric in suite.metrics}
     samples: dict[tuple[str, str, int], Sample] = {}
-    for line in read_samples(path):
+    for line in read_samples(path) if with_samples else ():
         # A score of another version is another quantity: it does not count. Scoring again appends: later lines win.
         scores = {name: score for name, score in line.scores.items() if versions.get(name) == score.version}
         key = (line.prompt_set, line.prompt_id, line.repeat)

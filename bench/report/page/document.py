@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -66,6 +66,7 @@ class Parts:
         lines: of ``plots.dynamics``, empty where nothing was trained.
         rates: how often groups of seeds of one method are told apart.
         samples: files of the sheets beside the page, by subset.
+        biased: gives what was found of exposure bias, and may have to wait for it.
     """
 
     sections: Sequence[Section]
@@ -76,7 +77,7 @@ class Parts:
     rates: Mapping[str, Rate]
     published: Comparison | None
     swept: SweptPart | None
-    biased: exposure.Exposure | None
+    biased: Callable[[], exposure.Exposure | None]
 
 
 def page(study: Study, parts: Parts, shown: Collection[Path]) -> dict[str, str | bytes]:
@@ -93,6 +94,7 @@ def page(study: Study, parts: Parts, shown: Collection[Path]) -> dict[str, str |
     headlines = [(section.subset, verdicts.headline(found)) for section, found in zip(sections, leads, strict=True)]
     curves = power_curves(study) if study.jobs else []
     data = payload.payload(study, sections, paired, parts.lines, curves, held.data) if study.tabled else {}
+    biased = parts.biased()
     document = html.render(
         TEMPLATE,
         title=tables.title(study),
@@ -104,7 +106,7 @@ def page(study: Study, parts: Parts, shown: Collection[Path]) -> dict[str, str |
         trained=bool(study.jobs),
         tabled=study.tabled,
         swept=parts.swept and _swept(study, parts.swept),
-        biased=parts.biased and _biased(parts.biased),
+        biased=biased and _biased(biased),
         based=study.base is not None,
         judged=any(c.judged and c.to_base for section in sections for row in section.rows for c in row.cells),
         row_headers=tables.row_headers(study),

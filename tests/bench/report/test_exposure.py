@@ -5,11 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+from fake_readings import PAIRS, of_base, trained, write
 from fake_run import FakeRun
 from matplotlib.axes import Axes
 from page_text import page_text
@@ -20,33 +19,6 @@ from bench.report.exposure import Exposure, Key, Line, Measure, exposure, exposu
 from bench.report.exposure_plots import against_level, over_budget
 from bench.report.study import read_study
 
-LEVELS = (0.5, 0.25)
-PAIRS = (0, 1, 2, 3)
-PROBES = [
-    {"name": "slowness", "label": "Slowness", "version": 1, "ideal": 0.0},
-    {"name": "one_step_gap", "label": "Gap", "version": 1, "ideal": 0.0, "weight": "sigma_squared"},
-    {"name": "velocity_norm", "label": "Length", "version": 1, "ideal": 1.0, "relative": True},
-]
-Value = Callable[[str, float, int], float]
-
-
-def of_base(probe: str, sigma: float, pair: int) -> float:
-    return 2.0 + pair + sigma
-
-
-def write(run: FakeRun, folder: str, value: Value, **about: Any) -> None:
-    head = {"v": 1, "pairs": {"count": 4, "identity": "a"}, "sigmas": [1, 0.5, 0.25, 0], "scales": [1.0, 4.5]}
-    run.write(f"{folder}/probes.json", head | {"probes": PROBES} | about)
-    run.lines(
-        f"{folder}/probes.jsonl",
-        [
-            {"probe": probe["name"], "version": 1, "part": "held_out", "guidance": scale, "pairs": [*PAIRS],
-             "start": 1.0, "sigma": sigma, "steps": 1,
-             "values": [value(str(probe["name"]), sigma, pair) for pair in PAIRS]}
-            for probe in PROBES for scale in (1.0, 4.5) for sigma in LEVELS
-        ],
-    )  # fmt: skip
-
 
 @pytest.fixture
 def run(tmp_path: Path) -> FakeRun:
@@ -54,14 +26,6 @@ def run(tmp_path: Path) -> FakeRun:
     made.base()
     write(made, "base/evaluations/0/probes/pretty", of_base)
     return made
-
-
-def trained(run: FakeRun, method: str, value: Value, seed: int = 0, probes: tuple[str, ...] = (), **about: Any) -> None:
-    name = run.job(method, 0.1, seed=seed)
-    path = run.folder / name / "job.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"trained_probes": list(probes)}))
-    for evaluation in sorted((run.folder / name / "evaluations").iterdir()):
-        write(run, f"{name}/evaluations/{evaluation.name}", value, **about)
 
 
 def read(run: FakeRun) -> Exposure:
