@@ -14,7 +14,7 @@ from bench.report.components import Scores, Variance, components, fit_prior, sum
 from bench.report.intervals import smallest
 from bench.report.seed_noise import MetricNoise, NoiseFile
 from bench.report.stats import scores_of
-from bench.report.study import Study
+from bench.report.study import Row, StudiedJob, Study
 
 SEEDS, REPEATS = range(1, 13), (1, 2, 4, 8)
 """Designs that are tried: trainings of a method, and pictures of a prompt with noise of their own."""
@@ -80,9 +80,10 @@ def _trainings(studies: Sequence[Study]) -> set[tuple[str, str, str, int]]:
     found: dict[tuple[str, str, str, int], set[int]] = {}
     for study in studies:
         repeats = study.experiment.suite.repeats
-        for row in (row for row in study.trainings if len(row.jobs) > 1):
-            for seed, job in zip(row.seeds, row.jobs, strict=True):
-                run = study.run_of(row.jobs[0])
+        for row in study.trainings:
+            jobs = _ended(study, row)
+            for job in jobs if len(jobs) > 1 else ():
+                run, seed = study.run_of(job), row.seeds[row.jobs.index(job)]
                 drawn = found.setdefault((run, row.method, row.subset, seed), set())
                 if repeats in drawn:
                     raise BenchError(
@@ -103,10 +104,16 @@ def _scores(studies: Sequence[Study], metric: MetricRecord) -> list[Scores]:
     for study in studies:
         columns = (m for m in study.metrics if (m.name, m.version) == (metric.name, metric.version))
         for column, row in product(columns, study.trainings):
-            scores = scores_of(row.jobs, study.trained_until, column) if len(row.jobs) > 1 else None
+            jobs = _ended(study, row)
+            scores = scores_of(jobs, study.trained_until, column) if len(jobs) > 1 else None
             if scores is not None:
                 found.setdefault(study.experiment.suite.repeats, []).append(scores)
     return found.get(1 if metric.per_prompt else max(found, default=1), [])
+
+
+def _ended(study: Study, row: Row) -> list[StudiedJob]:
+    """The jobs of a row that have come to their last evaluation: what a run that still goes on knows already."""
+    return [job for job in row.jobs if job.status == "finished" and job.at(study.trained_until)]
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,14 @@ def test_components_of_a_run_are_those_of_its_rows(ranked) -> None:
     assert ocr.groups == [6]
 
 
+def test_a_run_that_still_goes_on_is_measured_by_what_has_ended(ranked) -> None:
+    whole = power.measure([read_study([ranked.folder])])
+    methods = {name.partition("--")[0] for name in ranked.experiment["jobs"]}
+    for method in methods:
+        ranked.job(method, 0.1, seed=7, status="interrupted", fractions=[0.5])
+    assert power.measure([read_study([ranked.folder])]) == whole
+
+
 def test_one_seed_has_no_components(run) -> None:
     with pytest.raises(BenchError, match="no two rows of these runs have two finished seeds each"):
         power.measure([read_study([run.folder])])
