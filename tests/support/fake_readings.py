@@ -36,8 +36,16 @@ def write(run: FakeRun, folder: str, value: Value, **about: Any) -> None:
     )  # fmt: skip
 
 
-def trained(run: FakeRun, method: str, value: Value, seed: int = 0, probes: tuple[str, ...] = (), **about: Any) -> None:
-    name = run.job(method, 0.1, seed=seed)
+def trained(
+    run: FakeRun,
+    method: str,
+    value: Value,
+    seed: int = 0,
+    probes: tuple[str, ...] = (),
+    subset: str = "pretty",
+    **about: Any,
+) -> None:
+    name = run.job(method, 0.1, seed=seed, subset=subset)
     path = run.folder / name / "job.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"trained_probes": list(probes)}))
     for evaluation in sorted((run.folder / name / "evaluations").iterdir()):
