@@ -1,13 +1,14 @@
 """What a report's page costs: drawing it, its weight, opening it. ``python perf/report_page.py [RECORDS] [--json]``.
 
-Drawing is in CPU seconds of the process. Opening is timed in the system's Chromium until the scripts have run, and
-until every chart is drawn: on a clock, for which the machine must be idle, and in CPU seconds of the main thread of the
-page. With ``--cpu-time`` the clock is left out. ``--picture FILE`` saves what a reader sees first.
+Drawing is on a clock, and in CPU seconds of its processes. Opening is timed in the system's Chromium until the scripts
+have run, and until every chart is drawn: on a clock, for which the machine must be idle, and in CPU seconds of the main
+thread of the page. With ``--cpu-time`` the clocks are left out. ``--picture FILE`` saves what a reader sees first.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import tempfile
 import time
@@ -19,16 +20,20 @@ from common import Figure
 RECORDS = Path(__file__).parents[1] / "reports" / "reference" / "embedded" / "records.tar.xz"
 
 
-def drawing(records: Path, out: Path) -> list[Figure]:
-    """CPU seconds of the process for drawing a report, and the bytes of its page and of the pictures beside it."""
+def drawing(records: Path, out: Path, cpu_time: bool) -> list[Figure]:
+    """Seconds for drawing a report, and the bytes of its page and of the pictures beside it."""
     from bench.report import render_report
 
-    start = time.process_time()
+    def spent() -> float:
+        return sum(os.times()[:4])  # of this process and of those that it has waited for
+
+    start, clock = spent(), time.perf_counter()
     render_report([records], out)
-    seconds = time.process_time() - start
+    seconds, on_the_clock = spent() - start, time.perf_counter() - clock
     beside = sum(path.stat().st_size for path in (out / "pictures").glob("*"))
     return [
-        Figure("drawing the report", seconds, "s", "at most 20"),
+        *([] if cpu_time else [Figure("drawing the report, on a clock", on_the_clock, "s", "at most 20")]),
+        Figure("drawing the report, its processes", seconds, "CPU s"),
         Figure("index.html", (out / "index.html").stat().st_size / 1e6, "MB", "at most 8"),
         Figure("pictures beside it", beside / 1e6, "MB"),
     ]
@@ -78,9 +83,9 @@ def main() -> None:
     arguments: argparse.Namespace = parser.parse_args()
     device = common.start(arguments)
     with tempfile.TemporaryDirectory() as folder:
-        figures = drawing(arguments.records, Path(folder))
+        figures = drawing(arguments.records, Path(folder), arguments.cpu_time)
         figures += opening(Path(folder) / "index.html", arguments.picture, arguments.cpu_time)
-    common.tell("report_page", figures, ["drawing: CPU seconds of the process"], arguments, device)
+    common.tell("report_page", figures, ["drawing holds the unpacking of an archive"], arguments, device)
 
 
 if __name__ == "__main__":
