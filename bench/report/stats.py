@@ -358,7 +358,7 @@ def _seed_variance(scores: Scores, trainings: Trainings) -> SeedVariance:
             return SeedVariance(source="unknown")
         # Rows differ in their seed shift. The file holds its mean; a t has the centre of a scaled inverse chi-squared.
         shift = file.seed_shift * ((file.df - 2) / file.df if file.df > 3 else 1 / 3)
-        return SeedVariance(shift, shift + scores.size * file.seed_prompt, Variance(shift, file.df), source="file")
+        return SeedVariance(shift, shift + _seed_by_prompt(scores, file), Variance(shift, file.df), source="file")
     if scores.images <= 0:  # trainings that differ in no prompt more than in another: their mean alone tells
         return SeedVariance(scores.total, scores.total, Variance(scores.total, scores.seeds - 1), 0.0, "seeds")
     prior = trainings.prior or fit_prior([scores])
@@ -367,6 +367,19 @@ def _seed_variance(scores: Scores, trainings: Trainings) -> SeedVariance:
     shift = (ratio.value - 1) * scores.images
     own = shift + max(scores.images - scores.residual, 0.0)
     return SeedVariance(shift, own, Variance(shift, ratio.df), prior.shared(scores), "seeds")
+
+
+def _seed_by_prompt(scores: Scores, file: MetricNoise) -> float:
+    """What seed x prompt adds to the variance of a row with one training.
+
+    A file of runs with one picture a prompt holds what pictures do in it. A row with more pictures knows that part, and
+    counts it elsewhere.
+    """
+    whole = scores.size * file.seed_prompt
+    if file.repeats > 1:
+        return whole
+    of_pictures = noise([scores], np.eye(1))[0][0, 0] * scores.repeats.max()
+    return whole if np.isnan(of_pictures) else max(whole - float(of_pictures), 0.0)
 
 
 def _gather(jobs: Sequence[StudiedJob], fraction: float, metric: MetricRecord) -> _Gathered:

@@ -54,7 +54,9 @@ class World:
             spread = math.sqrt((noise.df - 2) / self.rng.chisquare(noise.df)) if noise.df > 3 else 1.0
             own = noise.mean + self.prompt + method + (gain if not made else 0.0)
             y = own[:, None] + shared + self.draw(noise.method_noise / 2, size, repeats)
-            y = y + spread * self.draw(noise.seed_shift, seeds, 1, 1) + self.draw(noise.seed_prompt, seeds, size, 1)
+            y = y + spread * self.draw(noise.seed_shift, seeds, 1, 1)
+            if noise.repeats > 1 or not noise.binary:  # or seed x prompt is what the draw below adds
+                y = y + self.draw(noise.seed_prompt, seeds, size, 1)
             if noise.binary:
                 y = (self.rng.uniform(size=y.shape) < y).astype(float)
             else:
@@ -62,8 +64,8 @@ class World:
             made.append(Scores(y, self.strata))
         return made
 
-    def compared(self, seeds: int, repeats: int = 2, gain: float = 0.0) -> Difference:
-        """The difference of the first two rows of a report."""
+    def compared(self, seeds: int, repeats: int = 1, gain: float = 0.0) -> Difference:
+        """The difference of the first two rows of a report. The suite draws one picture a prompt."""
         rows = self.rows(seeds, repeats, gain)
         known = Trainings(fit_prior(rows), self.noise if seeds == 1 else None)
         keys = tuple((str(group), f"{at:04}") for at, group in enumerate(self.strata.tolist()))
@@ -79,13 +81,14 @@ class World:
         return one.mean - other.mean
 
 
+@pytest.mark.parametrize("repeats", [1, 2])
 @pytest.mark.parametrize("seeds", [1, 3, 6])
 @pytest.mark.parametrize("metric", [BINARY, *CONTINUOUS])
-def test_this_prompt_list_is_covered_at_the_stated_rate(metric: str, seeds: int) -> None:
+def test_this_prompt_list_is_covered_at_the_stated_rate(metric: str, seeds: int, repeats: int) -> None:
     rng = np.random.default_rng(seeds)
     world = World(FILE.metrics[metric], rng)
     truth = world.truth()
-    found = [world.compared(seeds) for _ in range(REPETITIONS)]
+    found = [world.compared(seeds, repeats) for _ in range(REPETITIONS)]
     covered = np.mean([d.low <= truth <= d.high for d in found])
     assert LOW - ERROR < covered < HIGH + ERROR
 
@@ -104,7 +107,7 @@ def test_prompts_like_these_are_no_wider_where_methods_do_not_differ_by_prompt()
     """Both variances are then of one quantity, and so agree in the mean. The wider one was a seventh too large."""
     world = World(FILE.metrics[BINARY], np.random.default_rng(1))
     world.method[:] = 0.0
-    found = [world.compared(1) for _ in range(REPETITIONS)]
+    found = [world.compared(1, 2) for _ in range(REPETITIONS)]
     like, this = (np.mean([getattr(d, name).value for d in found]) for name in ("like_variance", "variance"))
     assert 0.92 < like / this < 1.06
 
@@ -117,5 +120,19 @@ def test_a_difference_that_power_promises_is_seen_about_as_often(seeds: int) -> 
     world.method[:] = 0.0
     design = Design(seeds, len(world.strata), 2)
     gain = smallest(variance(noise, design), 0.8)
-    seen = np.mean([world.compared(seeds, gain=gain).low > 0 for _ in range(REPETITIONS)])
+    seen = np.mean([world.compared(seeds, 2, gain=gain).low > 0 for _ in range(REPETITIONS)])
     assert 0.7 < seen < 0.9
+
+
+@pytest.mark.parametrize("seeds", [6, 12])
+def test_a_difference_of_0_03_in_geneval_is_seen_within_two_cpu_hours(seeds: int) -> None:
+    """Six trainings of two methods see it in about 80 % of cases, and the twelve that two CPU hours pay for in more."""
+    noise = FILE.metrics[BINARY]
+    world = World(noise, np.random.default_rng(seeds))
+    world.method[:] = 0.0
+    gain, weights = 0.03, Scores(np.zeros((1, len(world.strata), 1)), world.strata).weights
+    for _ in range(30):  # where a prompt is passed always or never, nothing is gained: others have to gain more
+        made = np.clip(noise.mean + world.prompt + gain, 0, 1) - np.clip(noise.mean + world.prompt, 0, 1)
+        gain *= 0.03 / float(made @ weights)
+    seen = np.mean([world.compared(seeds, gain=gain).low > 0 for _ in range(REPETITIONS)])
+    assert seen > {6: 0.7, 12: 0.9}[seeds]
