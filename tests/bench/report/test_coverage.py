@@ -51,7 +51,8 @@ class World:
         size, noise = len(self.strata), self.noise
         shared, made = self.draw(noise.prompt_noise, size, repeats), []
         for method in self.method:
-            spread = math.sqrt((noise.df - 2) / self.rng.chisquare(noise.df)) if noise.df > 3 else 1.0
+            centre = noise.df - 2 if noise.df > 3 else noise.df / 3  # as in reports
+            spread = math.sqrt(centre / self.rng.chisquare(noise.df))
             own = noise.mean + self.prompt + method + (gain if not made else 0.0)
             y = own[:, None] + shared + self.draw(noise.method_noise / 2, size, repeats)
             y = y + spread * self.draw(noise.seed_shift, seeds, 1, 1)
