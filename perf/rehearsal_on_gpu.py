@@ -79,10 +79,12 @@ def pipeline(architecture: Any, engine: Any) -> Any:
 
 def measured(config: Any, name: str, architecture: Any, engine: Any) -> dict[str, float]:
     """Two steps of a method: the second one's peak, and what is held before it, in bytes."""
+    from bench.experiment.prompt_file import suite_of
     from bench.experiment.recipe import recipe
-    from bench.experiment.session import Session
+    from bench.experiment.session import Session, follow
     from bench.machine.engine import Compute
     from bench.rehearsal.stand_ins import StatedReward, condition, training_data
+    from bench.training.average import BudgetAverage
 
     stage = recipe(config, name, architecture.scale).stages[0]
     compute = Compute(
@@ -105,16 +107,20 @@ def measured(config: Any, name: str, architecture: Any, engine: Any) -> dict[str
         with backbone.vae_loaded():
             pass  # it stays, as for a job with a reward
     method.setup(session.job)
+    half_life = config.half_life(suite_of(config))
+    average = BudgetAverage(session.job.parameters, half_life) if half_life else None
 
     def step() -> None:
         method.step(session.job)
+        follow(method, session.job, average, half_life)
         engine.settle()
         session.ledger.finish_step(0.0, 0)
 
     try:
         step()
         start = time.monotonic()
-        out = _on_gpu(step, engine) if engine.device.type == "cuda" else _on_cpu(step, session, backbone)
+        averages = average.values if average else []
+        out = _on_gpu(step, engine) if engine.device.type == "cuda" else _on_cpu(step, session, backbone, averages)
         out["seconds"] = time.monotonic() - start
     finally:
         session.close()
@@ -133,11 +139,11 @@ def _on_gpu(step: Any, engine: Any) -> dict[str, float]:
     return {"peak": peak, "before": before, "reserved": reserved, "outside": outside}
 
 
-def _on_cpu(step: Any, session: Any, backbone: Any) -> dict[str, float]:
+def _on_cpu(step: Any, session: Any, backbone: Any, averages: list[torch.Tensor]) -> dict[str, float]:
     """Live storages: what lies there before the step, and what the step makes."""
     transformer, policy = session.job.policy.transformer, session.job.policy
     states = [value for state in session.model.learner.optimizer.state.values() for value in state.values()]
-    held = [*transformer.parameters(), *transformer.buffers(), *states, *(session.model.learner.ema or [])]
+    held = [*transformer.parameters(), *transformer.buffers(), *states, *(session.model.learner.ema or []), *averages]
     held += [policy.null.prompt_embeds, policy.null.pooled_prompt_embeds]
     if backbone._decoder is not None:
         held += backbone._decoder.parameters()
