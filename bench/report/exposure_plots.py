@@ -26,7 +26,7 @@ Points = tuple[list[float], list[Interval]]
 
 
 def figures(study: Study, found: Exposure) -> dict[str, bytes]:
-    """Files of both figures, PNG alone: a hundred panels as SVG are megabytes, and take as long again to draw."""
+    """Files of both figures, PNG alone: so many panels as SVG are megabytes, and take as long again to draw."""
     files: dict[str, bytes] = {}
     if found.lines:
         files |= figure.rendered(lambda: against_level(study, found), "exposure", ["png"])
