@@ -51,7 +51,8 @@ def write_experiment(folder: Path, workbench: Workbench, jobs: list[str]) -> Non
         fixed["suite"] = with_added(fixed["suite"], old["suite"])
         if same_corpus(str(old.get("corpus")), fixed["corpus"]):
             fixed["corpus"] = old["corpus"]
-        _refuse_another(folder, old, fixed, {*fixed, "average_half_life"})  # a run without an average records none
+        left_out = old.keys() & ExperimentRecord.model_fields.keys()  # such as an average that this command has not
+        _refuse_another(folder, old, fixed, fixed.keys() | left_out)
         names = merged(earlier, names)
     records.write_json(path, fixed | {"jobs": names})
 
