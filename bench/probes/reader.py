@@ -130,8 +130,8 @@ def failures(folder: Path) -> Iterator[str]:
     """A line for each probe that has rows without a value."""
     found: dict[str, list[str]] = {}
     for row in records.read_lines(folder / "probes.jsonl"):
-        without = row["values"].count(None) if "values" in row else 1
-        found.setdefault(row["probe"], []).extend([row["error"]] * without if without else [])
+        if "error" in row:
+            without = row["values"].count(None) if "values" in row else 1
+            found.setdefault(row["probe"], []).extend([row["error"]] * without)
     for name, errors in found.items():
-        if errors:
-            yield f"the probe {name} has {len(errors)} readings without a value, the first: {errors[0]}"
+        yield f"the probe {name} has {len(errors)} readings without a value, the first: {errors[0]}"

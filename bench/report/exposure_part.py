@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bench.machine.environment import own_cores
 from bench.report import exposure, exposure_plots
 from bench.report.study import Study, read_study
 
@@ -43,7 +44,7 @@ def beside(runs: Sequence[Path]) -> Iterator[Callable[[Study], ExposurePart]]:
     Yields:
         ``exposure_part`` of the study of these folders, which waits for the other process, or works itself.
     """
-    if _cores() < 2 or not sys.executable or _readings(runs) < MUCH:
+    if own_cores() < 2 or not sys.executable or _readings(runs) < MUCH:
         yield exposure_part
         return
     command = [sys.executable, "-m", __name__, *map(str, runs)]
@@ -60,10 +61,6 @@ def beside(runs: Sequence[Path]) -> Iterator[Callable[[Study], ExposurePart]]:
             yield part
         finally:
             other.kill()
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _readings(runs: Sequence[Path]) -> int:

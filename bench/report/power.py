@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from statistics import fmean
 
@@ -14,7 +14,7 @@ from bench.report.components import Scores, Variance, components, fit_prior, sum
 from bench.report.intervals import smallest
 from bench.report.seed_noise import MetricNoise, NoiseFile
 from bench.report.stats import scores_of
-from bench.report.study import Row, StudiedJob, Study
+from bench.report.study import Row, Study
 
 SEEDS, REPEATS = range(1, 13), (1, 2, 4, 8)
 """Designs that are tried: trainings of a method, and pictures of a prompt with noise of their own."""
@@ -80,10 +80,9 @@ def _trainings(studies: Sequence[Study]) -> set[tuple[str, str, str, int]]:
     found: dict[tuple[str, str, str, int], set[int]] = {}
     for study in studies:
         repeats = study.experiment.suite.repeats
-        for row in study.trainings:
-            jobs = _ended(study, row)
-            for job in jobs if len(jobs) > 1 else ():
-                run, seed = study.run_of(job), row.seeds[row.jobs.index(job)]
+        for row in _ended(study):
+            for seed, job in zip(row.seeds, row.jobs, strict=True):
+                run = study.run_of(job)
                 drawn = found.setdefault((run, row.method, row.subset, seed), set())
                 if repeats in drawn:
                     raise BenchError(
@@ -103,17 +102,20 @@ def _scores(studies: Sequence[Study], metric: MetricRecord) -> list[Scores]:
     found: dict[int, list[Scores]] = {}
     for study in studies:
         columns = (m for m in study.metrics if (m.name, m.version) == (metric.name, metric.version))
-        for column, row in product(columns, study.trainings):
-            jobs = _ended(study, row)
-            scores = scores_of(jobs, study.trained_until, column) if len(jobs) > 1 else None
-            if scores is not None:
+        for column, row in product(columns, _ended(study)):
+            if (scores := scores_of(row.jobs, study.trained_until, column)) is not None:
                 found.setdefault(study.experiment.suite.repeats, []).append(scores)
     return found.get(1 if metric.per_prompt else max(found, default=1), [])
 
 
-def _ended(study: Study, row: Row) -> list[StudiedJob]:
-    """The jobs of a row that have come to their last evaluation: what a run that still goes on knows already."""
-    return [job for job in row.jobs if job.status == "finished" and job.at(study.trained_until)]
+def _ended(study: Study) -> list[Row]:
+    """Rows with several trainings that have ended, and these alone: what a run that still goes on knows already."""
+    until = study.trained_until
+    rows = [
+        replace(row, jobs=tuple(job for job in row.jobs if job.status == "finished" and job.at(until)))
+        for row in study.trainings
+    ]
+    return [row for row in rows if len(row.jobs) > 1]
 
 
 @dataclass(frozen=True)

@@ -110,8 +110,7 @@ def _evaluation(
     samples = [s for s in made.samples if last or s.image in shown]
     items = [(numbers[_key(s)], s) for s in samples]
     scores = {metric.name: column for metric in study.metrics if (column := _column(items, metric.name, into))}
-    kept = _kept(samples)
-    tiles = [(numbers[_key(s)], picture) for s in kept if (picture := _picture(s))]
+    tiles = [(numbers[_key(s)], picture) for s in _kept(samples) if (picture := _picture(s))]
     name = f"{job.name}-{100 * made.fraction:g}"
     return {"fraction": made.fraction, "scores": scores, **_sheets(name, tiles, into)}
 
@@ -137,16 +136,9 @@ def _column(samples: Sequence[tuple[int, Sample]], metric: str, into: Browser) -
 
 def _kept(samples: Sequence[Sample]) -> list[Sample]:
     """The samples whose picture or its copy is there: one look into each folder, not one for each picture."""
-    there: dict[Path, set[str]] = {}
-    kept = []
-    for sample in (sample for sample in samples if sample.image):
-        assert sample.image is not None
-        folder, name = sample.image.parent, sample.image.name
-        if folder not in there:
-            there[folder] = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-        if name in there[folder] or pictures.copy_of(sample.image).name in there[folder]:
-            kept.append(sample)
-    return kept
+    named = [(sample, sample.image) for sample in samples if sample.image]
+    there = {folder: {path.name for path in folder.glob("*")} for folder in {image.parent for _, image in named}}
+    return [s for s, image in named if there[image.parent] & {image.name, pictures.copy_of(image).name}]
 
 
 def _picture(sample: Sample) -> Image.Image | None:

@@ -28,7 +28,7 @@ def run(tmp_path: Path) -> FakeRun:
 def much(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if there were many readings, and two cores."""
     monkeypatch.setattr(exposure_part, "MUCH", 1)
-    monkeypatch.setattr(exposure_part, "_cores", lambda: 2)
+    monkeypatch.setattr(exposure_part, "own_cores", lambda: 2)
 
 
 def unasked(study: object) -> ExposurePart:
@@ -59,7 +59,7 @@ def test_little_and_one_core_need_no_second_process(run: FakeRun, monkeypatch: p
     with beside([run.folder]) as part:
         assert part is exposure_part.exposure_part
     monkeypatch.setattr(exposure_part, "MUCH", 1)
-    monkeypatch.setattr(exposure_part, "_cores", lambda: 1)
+    monkeypatch.setattr(exposure_part, "own_cores", lambda: 1)
     with beside([run.folder]) as part:
         assert part is exposure_part.exposure_part
 
