@@ -72,7 +72,9 @@ def _panels(
     keys = _shown(found)
     names = dict.fromkeys([*study.methods, *(line.method for line in found.last)])
     drawn_as = looks(names)
-    drawn, grid = figure.panels(found.subsets, [_heading(found, key) for key in keys], x_label)
+    drawn, grid = figure.panels(
+        found.subsets, [_heading(found, key) for key in keys], x_label, [line.method for line in lines], legend=True
+    )
     for subset, axes in zip(found.subsets, grid, strict=True):
         for axis, key in zip(axes, keys, strict=True):
             axis.axhline(0, color=BASE_LOOK.colour, linewidth=1.2, linestyle=BASE_LOOK.dashes, zorder=1)
@@ -97,7 +99,7 @@ def _shown(found: Exposure) -> list[Key]:
 
 def _heading(found: Exposure, key: Key) -> str:
     most = max(key.guidance for key in found.keys)
-    return found.label(key) + (f"   guidance {key.guidance:g}" if key.guidance < most else "")
+    return found.label(key) + (f", guidance {key.guidance:g}" if key.guidance < most else "")
 
 
 def _labelled(study: Study, found: Exposure, drawn: Figure, what: str) -> Figure:

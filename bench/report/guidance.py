@@ -400,7 +400,8 @@ def guidance_figures(study: Study, made: Sweep) -> dict[str, bytes]:
 def _draw(study: Study, made: Sweep) -> Figure:
     drawn_as = made.looks(study)
     crowded = max(len(made.of(subset)) for subset in made.subsets) > figure.CROWD
-    drawn, grid = figure.panels(made.subsets, [metric.heading for metric in made.metrics], made.axis.title)
+    headings, names = [metric.heading for metric in made.metrics], [model.name for model in made.models]
+    drawn, grid = figure.panels(made.subsets, headings, made.axis.title, names, legend=crowded)
     own = made.axis.own_place
     for subset, axes in zip(made.subsets, grid, strict=True):
         for axis, metric in zip(axes, made.metrics, strict=True):

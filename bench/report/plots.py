@@ -83,7 +83,8 @@ def dynamics_figures(study: Study, lines: Curves) -> dict[str, bytes]:
 def _draw_dynamics(study: Study, lines: Curves) -> Figure:
     subsets = study.subsets or [""]
     crowded = max((len(study.rows(subset)) for subset in subsets), default=0) > figure.CROWD
-    drawn, grid = figure.panels(subsets, [metric.heading for metric in study.metrics], figure.SPENT)
+    headings = [metric.heading for metric in study.metrics]
+    drawn, grid = figure.panels(subsets, headings, figure.SPENT, study.methods, legend=crowded)
     for subset, axes in zip(subsets, grid, strict=True):
         for axis, metric in zip(axes, study.metrics, strict=True):
             _draw_panel(axis, study, subset, metric, lines, crowded)
@@ -145,17 +146,12 @@ Part = tuple[list[Line], list[str], Sample]
 """A block of samples: its lines, the headings of its columns, and its prompt."""
 
 
-def samples_image(study: Study, subset: str) -> bytes | None:
-    """A block for each task. None while the study holds no picture at all.
+def samples_parts(study: Study, subset: str) -> list[Part]:
+    """The blocks of a sheet, one for each task; none while the study holds no picture at all.
 
     With jobs: same prompt and noise, a row per method (its first seed), a column per checkpoint. Where nothing was
     trained: a row per model, a column per repeat.
     """
-    return sheet(study, samples_parts(study, subset))
-
-
-def samples_parts(study: Study, subset: str) -> list[Part]:
-    """What ``samples_image`` shows."""
     jobs = [row.jobs[0] for row in study.rows(subset)]
     return parts_of(
         [*study.start, *jobs] if jobs else study.untrained,
@@ -227,10 +223,11 @@ def _choose_prompts(jobs: Sequence[StudiedJob]) -> list[Sample]:
     first: dict[tuple[str, str], Sample] = {}
     owner: dict[str, str] = {}
     for sample in (s for job in jobs for evaluation in job.evaluations for s in evaluation.samples if s.repeat == 0):
-        if not sample.image or not pictures.is_kept(sample.image):
-            continue
-        if owner.setdefault(sample.group, sample.prompt_set) == sample.prompt_set:
-            first.setdefault((sample.prompt_set, sample.group), sample)
+        key = sample.prompt_set, sample.group
+        if key in first or owner.get(sample.group, sample.prompt_set) != sample.prompt_set:
+            continue  # before the disk is asked: a report has a hundred thousand samples
+        if sample.image and pictures.is_kept(sample.image):
+            owner[sample.group], first[key] = sample.prompt_set, sample
     sets = {name: number for number, (name, _) in reversed([*enumerate(first)])}
     return sorted(first.values(), key=lambda sample: sets[sample.prompt_set])
 
