@@ -159,9 +159,9 @@ def _files(study: Study, published: bool | None, biased: Callable[[Study], Expos
         files["published.md"] = comparison_markdown(study, comparison)
         files |= {"published.csv": comparison_csv(comparison)} if comparison.pairs else {}
     files |= _answers(study, sections, lines, comparison) if differing else {}
-    subsets = study.subsets or [""]
-    samples = {subset: picture for subset in subsets if (picture := plots.samples_image(study, subset))}
-    kept = plots.images_of([part for subset in subsets for part in plots.samples_parts(study, subset)])
+    parts = {subset: plots.samples_parts(study, subset) for subset in study.subsets or [""]}
+    samples = {subset: picture for subset, of in parts.items() if (picture := plots.sheet(study, of))}
+    kept = plots.images_of([part for of in parts.values() for part in of])
     sheets = _numbered("samples", samples)
     names = dict(zip(samples, sheets, strict=True))
     bias = cache(lambda: biased(study))

@@ -35,6 +35,8 @@ from bench.report.intervals import Interval, around, blended, family_error, with
 from bench.report.seed_noise import MetricNoise, of_metric
 from bench.report.study import Evaluation, StudiedJob, Study, Tally
 
+DIFFERENT_PROMPTS = "two evaluations of this suite hold different prompts; evaluate them with the same suite"
+
 Source = Literal["seeds", "file", "unknown", "none"]
 """Where a row's seed variance comes from: its own trainings and the others', the suite's noise file, nowhere; or there
 is none, since nothing was trained."""
@@ -226,7 +228,7 @@ def against(control: Estimate, others: Sequence[Estimate]) -> list[Difference]:
     if not others:
         return []
     if any(row.prompts != control.prompts for row in others):
-        raise BenchError("two evaluations of this suite hold different prompts; evaluate them with the same suite")
+        raise BenchError(DIFFERENT_PROMPTS)
     rows = [*others, control]
     contrasts = np.hstack([np.eye(len(others)), -np.ones((len(others), 1))])
     share = next((row.file.difference_noise_share for row in rows if row.file), None)
@@ -413,7 +415,9 @@ def _gathered(jobs: Sequence[StudiedJob], evaluations: Sequence[Evaluation | Non
 
 def _scores(scored: Sequence[Mapping[tuple[str, str], Sequence[float]]]) -> tuple[Scores, tuple[tuple[str, str], ...]]:
     """Scores of each seed by (stratum, prompt), as an array, and those keys in its order."""
-    keys = tuple(sorted({key for seed in scored for key in seed}))
+    if any(seed.keys() != scored[0].keys() for seed in scored):
+        raise BenchError(DIFFERENT_PROMPTS)
+    keys = tuple(sorted(scored[0]))
     repeats = max(len(values) for seed in scored for values in seed.values())
     values = np.full((len(scored), len(keys), repeats), np.nan)
     for row, seed in zip(values, scored, strict=True):

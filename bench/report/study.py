@@ -33,16 +33,22 @@ from bench.training.meter import Meter
 
 @dataclass(frozen=True)
 class Sample:
-    """One image with its scores, of the suite's metric versions only."""
+    """One image with its scores, of the suite's metric versions only. ``file`` is below its evaluation's ``folder``."""
 
     prompt_set: str
     prompt_id: str
     prompt: str
     group: str
     repeat: int
-    image: Path | None
+    file: str | None
     scores: Mapping[str, ScoreRecord]
     sha256: str | None = None
+    folder: Path = Path()
+
+    @property
+    def image(self) -> Path | None:
+        """Where the picture lies, if one was kept. Most are never asked for, and a path takes time to make."""
+        return self.folder / self.file if self.file else None
 
 
 MISSING = "missing: "
@@ -561,9 +567,8 @@ def _read_evaluation(
         key = (line.prompt_set, line.prompt_id, line.repeat)
         if key in samples:
             scores = {**samples[key].scores, **scores}
-        image = path.parent / line.image if line.image else None
         about = line.prompt_set, line.prompt_id, line.prompt, line.group, line.repeat
-        samples[key] = Sample(*about, image, scores, line.sha256)
+        samples[key] = Sample(*about, line.image, scores, line.sha256, path.parent)
     spent = _meter(record.spent, clock.get(record.step))
     partial = record.every is not None
     return Evaluation(record.fraction, spent, list(samples.values()), record.configuration, path.parent, partial)

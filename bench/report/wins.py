@@ -7,17 +7,13 @@ from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bench.errors import BenchError
-from bench.records import BASE
 from bench.records.schema import MetricRecord
-from bench.report.study import StudiedJob, Study
-from bench.report.tables import Section, head
+from bench.report.stats import DIFFERENT_PROMPTS, Estimate
+from bench.report.study import Study
+from bench.report.tables import MainRow, Section, head
 from bench.report.text import Grid, markdown
-
-Key = tuple[str, str, int]
-"""An image of a prompt set: group (empty where the metric has none), prompt, repeat."""
 
 
 @dataclass(frozen=True)
@@ -51,30 +47,24 @@ def wins(study: Study, sections: Sequence[Section]) -> list[Record]:
     """The base and every method but the first of a subset, against the first: the reference row."""
     found = []
     for section in sections:
-        reference, *others = study.rows(section.subset)
-        final = study.fractions[-1]
-        rows = [(BASE, study.start, 0.0)] if study.start else []
-        rows += [(row.method, row.jobs, final) for row in others]
-        trained = {row.method: {c.metric.name for c in row.cells if c.trained_on} for row in section.rows}
-        for name, jobs, fraction in rows:
+        reference, *others = [row for row in section.rows if row.kind == "method"]
+        marked = _trained_on(reference)
+        for row in (*(row for row in section.rows if row.kind == "base"), *others):
             tallies = {
-                metric.name: tally(jobs, fraction, reference.jobs, final, metric)
-                for metric in study.metrics
-                if metric.ranked
+                one.metric.name: tally(one.cell.estimate, other.cell.estimate, one.metric)
+                for one, other in zip(row.cells, reference.cells, strict=True)
+                if one.metric.ranked
             }
-            marked = frozenset(trained.get(name, set()) | trained.get(reference.method, set()))
-            found.append(Record(section.subset, name, reference.method, tallies, marked))
+            found.append(Record(section.subset, row.method, reference.method, tallies, marked | _trained_on(row)))
     return found
 
 
-def tally(
-    jobs: Sequence[StudiedJob],
-    fraction: float,
-    reference: Sequence[StudiedJob],
-    reference_fraction: float,
-    metric: MetricRecord,
-) -> Tally | None:
-    """Compare the images of two rows, each at one planned share of its budget. None where a score is missing.
+def _trained_on(row: MainRow) -> frozenset[str]:
+    return frozenset(cell.metric.name for cell in row.cells if cell.trained_on)
+
+
+def tally(row: Estimate | None, reference: Estimate | None, metric: MetricRecord) -> Tally | None:
+    """Compare the images of two rows. None where a score is missing.
 
     A grouped metric's share is the mean of its groups' shares, as the metric itself is the mean of its groups' means.
     So for a metric of 0 and 1, wins minus losses are the difference of the two cells.
@@ -82,39 +72,18 @@ def tally(
     Raises:
         BenchError: the two rows hold different images.
     """
-    ours, theirs = _scores(jobs, fraction, metric), _scores(reference, reference_fraction, metric)
-    if ours is None or theirs is None:
+    if row is None or reference is None:
         return None
-    (keys, one), (other_keys, other) = ours, theirs
-    if keys != other_keys:
-        raise BenchError("two evaluations of this suite hold different prompts; evaluate them with the same suite")
+    ours, theirs = row.scores.values, reference.scores.values
+    alike = row.prompts == reference.prompts and ours.shape[1:] == theirs.shape[1:]
+    if not alike or (np.isnan(ours[0]) != np.isnan(theirs[0])).any():
+        raise BenchError(DIFFERENT_PROMPTS)
     sign = 1 if metric.higher_is_better else -1
-    gaps = sign * (one[:, None, :] - other[None, :, :])  # (seeds, seeds of the reference, images)
-    sizes = [len(list(group)) for _, group in groupby(keys, key=lambda key: key[0])]
-    starts = np.cumsum([0, *sizes[:-1]])
-    win, loss = (float((np.add.reduceat(each.mean((0, 1)), starts) / sizes).mean()) for each in (gaps > 0, gaps < 0))
-    return Tally(win, max(0.0, 1 - win - loss), loss, gaps.size)
-
-
-def _scores(
-    jobs: Sequence[StudiedJob], fraction: float, metric: MetricRecord
-) -> tuple[list[Key], NDArray[np.float64]] | None:
-    """The images in order, and their scores (seeds, images); None where one is missing."""
-    seeds = []
-    for job in jobs:
-        evaluation = job.at(fraction)
-        own: dict[Key, float] = {}
-        for sample, score in evaluation.scores(metric) if evaluation else ():
-            own[sample.group if metric.grouped else "", sample.prompt_id, sample.repeat] = score
-        if len(own) != metric.images:
-            return None
-        seeds.append(own)
-    keys = sorted(seeds[0]) if seeds else []
-    if not keys:
-        return None
-    if any(own.keys() != seeds[0].keys() for own in seeds):
-        raise BenchError("two evaluations of this suite hold different prompts; evaluate them with the same suite")
-    return keys, np.array([[own[key] for key in keys] for own in seeds], dtype=np.float64)
+    gaps = sign * (ours[:, None] - theirs[None])  # (seeds, seeds of the reference, prompts, repeats)
+    pairs = (~np.isnan(gaps)).sum((0, 1, 3))
+    outcomes = (gaps > 0, gaps == 0, gaps < 0)
+    win, tie, loss = (float(row.scores.weights @ (each.sum((0, 1, 3)) / pairs)) for each in outcomes)
+    return Tally(win, tie, loss, int(pairs.sum()))
 
 
 NOTES = (
@@ -150,7 +119,7 @@ def wins_csv(records: Sequence[Record]) -> str:
     lines = []
     for record in records:
         for metric, found in record.tallies.items():
-            numbers = [repr(found.win), repr(found.tie), repr(found.loss), str(found.pairs)] if found else [""] * 4
+            numbers = [*map(repr, (found.win, found.tie, found.loss)), str(found.pairs)] if found else [""] * 4
             trained = str(int(metric in record.trained_on))
             lines.append([record.subset, record.row, record.reference, metric, *numbers, trained])
     return Grid(["subset", "method", "reference", "metric", "win", "tie", "loss", "pairs", "trained_on"], lines).csv()

@@ -18,7 +18,7 @@ from PIL import Image
 
 from bench import records
 from bench.report import is_of_a_report, plots, render_report
-from bench.report.plots import TILE_GREY, dynamics, samples_image, samples_parts
+from bench.report.plots import TILE_GREY, dynamics, samples_parts, sheet
 from bench.report.stats import make_cell
 from bench.report.study import read_study
 
@@ -43,6 +43,11 @@ FILES = {
     "samples.png",
     "index.html",
 }
+
+
+def sheet_of(folder: Path) -> bytes | None:
+    study = read_study([folder])
+    return sheet(study, samples_parts(study, "pretty"))
 
 
 def test_rendering_twice_gives_identical_files(run: Any, tmp_path: Path) -> None:
@@ -202,9 +207,9 @@ def test_a_run_without_jobs_shows_what_it_has(make_run: Callable[..., Any], tmp_
 
 
 def test_a_lost_image_shows_as_a_grey_tile(run: Any) -> None:
-    whole = samples_image(read_study([run.folder]), "pretty")
+    whole = sheet_of(run.folder)
     (run.folder / "gamma--pretty--s0/evaluations/9/images/single-0-0.png").unlink()
-    lost = samples_image(read_study([run.folder]), "pretty")
+    lost = sheet_of(run.folder)
     assert whole and lost
 
     def grey(picture: bytes) -> int:
@@ -231,7 +236,7 @@ def test_a_damaged_image_costs_its_tile_and_nothing_else(run: Any, tmp_path: Pat
     name = "gamma--pretty--s0/evaluations/9/images/single-0-0.png"
     whole = {path.name: path.read_bytes() for path in render_report([run.folder], tmp_path / "whole")}
     (run.folder / name).unlink()
-    missing = samples_image(read_study([run.folder]), "pretty")
+    missing = sheet_of(run.folder)
     (run.folder / name).write_bytes(content)
     drawn = {path.name: path.read_bytes() for path in render_report([run.folder], tmp_path / "out")}
     assert {name for name in whole if whole[name] != drawn[name]} == {"samples.png", "index.html"}
@@ -270,15 +275,15 @@ def test_a_folder_in_the_place_of_an_image_costs_its_tile(run: Any, tmp_path: Pa
 
 def test_an_image_that_was_exchanged_is_not_shown(run: Any) -> None:
     folder = run.folder / "gamma--pretty--s0/evaluations/9"
-    whole = samples_image(read_study([run.folder]), "pretty")
+    whole = sheet_of(run.folder)
     rows = list(records.read_lines(folder / "samples.jsonl"))
     hashed = [row | {"sha256": hashlib.sha256((folder / row["image"]).read_bytes()).hexdigest()} for row in rows]
     records.write_lines(folder / "samples.jsonl", hashed)
-    assert samples_image(read_study([run.folder]), "pretty") == whole
+    assert sheet_of(run.folder) == whole
     shutil.copyfile(folder / "images/single-1-0.png", folder / "images/single-0-0.png")
-    exchanged = samples_image(read_study([run.folder]), "pretty")
+    exchanged = sheet_of(run.folder)
     assert exchanged != whole
     shutil.copyfile(folder / "images/two-1-0.png", folder / "images/single-0-0.png")
-    assert exchanged == samples_image(read_study([run.folder]), "pretty")
+    assert exchanged == sheet_of(run.folder)
     (folder / "images/single-0-0.png").write_bytes(b"no picture")
-    assert exchanged != samples_image(read_study([run.folder]), "pretty") != whole
+    assert exchanged != sheet_of(run.folder) != whole

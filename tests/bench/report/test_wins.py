@@ -11,6 +11,7 @@ import pytest
 from bench.errors import BenchError
 from bench.records.schema import MetricRecord, ScoreRecord
 from bench.report import wins
+from bench.report.stats import make_cell
 from bench.report.study import Evaluation, Sample, StudiedJob, read_study
 from bench.report.tables import main_sections
 from bench.training.meter import Meter
@@ -37,7 +38,8 @@ def images(*scores: float | None) -> Scores:
 
 
 def tally(ours: list[Scores], theirs: list[Scores], column: MetricRecord) -> wins.Tally | None:
-    return wins.tally([job(s) for s in ours], 1.0, [job(s) for s in theirs], 1.0, column)
+    row, reference = (make_cell([job(s) for s in of], 1.0, column).estimate for of in (ours, theirs))
+    return wins.tally(row, reference, column)
 
 
 def test_each_image_is_won_tied_or_lost() -> None:
