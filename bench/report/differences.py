@@ -13,7 +13,7 @@ from bench.report.same_method import Rate
 from bench.report.stats import Difference
 from bench.report.study import Study
 from bench.report.tables import MainCell, MainRow, Section, difference_text, head
-from bench.report.text import Grid, listed
+from bench.report.text import Grid, digits, listed
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def markdown(study: Study, made: Differences) -> str:
 
 
 def csv(study: Study, sections: Sequence[Section], paired: Sequence[Pairs]) -> str:
-    """Every pair of methods and every metric, in full precision; empty where a cell is incomplete.
+    """Every pair of methods and every metric, in seven digits; empty where a cell is incomplete.
 
     ``low`` and ``high`` hold together with the family of all methods minus ``minus``; ``pairwise`` is of the pair alone
     and ``like`` of the family for prompts like these.
@@ -114,8 +114,8 @@ def _numbers(found: Difference | None) -> list[str]:
     if found is None:
         return [""] * 9
     alone, like = found.pairwise, found.like
-    first = [*map(repr, (found.mean, found.low, found.high)), str(int(found.excludes_zero)), str(found.family)]
-    return [*first, *map(repr, (alone.low, alone.high, like.low, like.high))]
+    first = [*map(digits, (found.mean, found.low, found.high)), str(int(found.excludes_zero)), str(found.family)]
+    return [*first, *map(digits, (alone.low, alone.high, like.low, like.high))]
 
 
 def _placed(section: Section) -> list[tuple[int, MainRow]]:

@@ -22,7 +22,7 @@ from bench.report.intervals import LEVEL, Interval
 from bench.report.plots import share_of
 from bench.report.study import Evaluation, StudiedJob, Study
 from bench.report.tables import head
-from bench.report.text import Grid, listed, markdown
+from bench.report.text import Grid, digits, listed, markdown
 
 CAPTION = (
     "How far a model's own sampler leads it from the states that it was trained on, and what it does there. Numbers "
@@ -447,7 +447,7 @@ def exposure_markdown(study: Study, found: Exposure) -> str:
 
 
 def exposure_csv(found: Exposure) -> str:
-    """Full-precision numbers at every share of the budget, one line per measure and level; ``mean`` is over levels."""
+    """Numbers in seven digits at every share of the budget, one line per measure and level; ``mean`` is over levels."""
     return Grid(
         ["subset", "method", "seeds", "fraction", "probe", "of", "guidance", "sigma", "base", "pairs", "minus_base",
          "low", "high", "trained_on"],
@@ -461,6 +461,6 @@ def _csv_rows(found: Exposure) -> Iterator[list[str]]:
             first = [line.subset, line.method, str(line.seeds), repr(line.fraction)]
             first += [key.probe, key.of, repr(key.guidance)]
             for sigma, at in (("mean", measure.mean), *((repr(s), i) for s, i in measure.levels.items())):
-                base = repr(measure.base) if sigma == "mean" else ""
-                values = [repr(at.mean), repr(at.low), repr(at.high)]
+                base = digits(measure.base) if sigma == "mean" else ""
+                values = [digits(at.mean), digits(at.low), digits(at.high)]
                 yield [*first, sigma, base, str(measure.pairs), *values, str(int(key.probe in line.trained))]

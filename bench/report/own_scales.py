@@ -95,7 +95,7 @@ def _texts(made: Sweep, row: AtScale) -> list[str]:
 
 
 def own_scales_csv(made: Sweep, rows: list[AtScale]) -> str:
-    """Every method, scale and metric in full precision; empty where a scale was not drawn or not scored."""
+    """Every method, scale and metric in seven digits; empty where a scale was not drawn or not scored."""
     headers = ["subset", "method", "trials", "guidance_scale", "own", "of_the_suite", "metric", "mean", "low", "high"]
     lines = []
     for row in rows:

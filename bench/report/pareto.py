@@ -10,7 +10,7 @@ from bench.records.schema import MetricRecord
 from bench.report.intervals import Interval
 from bench.report.study import Study
 from bench.report.tables import MainRow, Section, head
-from bench.report.text import Grid, listed, markdown
+from bench.report.text import Grid, digits, listed, markdown
 
 
 @dataclass(frozen=True)
@@ -119,12 +119,20 @@ def _names(front: Front) -> str:
 
 
 def pareto_csv(made: Sequence[Front]) -> str:
-    """Every row of every front in full precision; several names in one cell have ``; `` between them."""
+    """Every row of every front in seven digits; several names in one cell have ``; `` between them."""
     headers = ["subset", "metric_x", "metric_y", "kind", "method", "x", "y", "competes", "on_front"]
     headers += ["beaten_by", "overlaps"]
     lines = [
         [
-            *(front.subset, front.x.name, front.y.name, place.kind, place.row, repr(place.x.mean), repr(place.y.mean)),
+            *(
+                front.subset,
+                front.x.name,
+                front.y.name,
+                place.kind,
+                place.row,
+                digits(place.x.mean),
+                digits(place.y.mean),
+            ),
             *(str(int(place.competes)), str(int(place.on_front))),
             *("; ".join(place.beaten_by), "; ".join(place.overlaps)),
         ]

@@ -20,7 +20,7 @@ from bench.report.looks import BASE_LOOK, looks
 from bench.report.stats import Cell, make_cell, trainings_of
 from bench.report.study import Evaluation, Row, Sample, StudiedJob, Study
 from bench.report.tables import title
-from bench.report.text import Grid, percent
+from bench.report.text import Grid, digits, percent
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,9 @@ def dynamics_csv(study: Study, lines: Curves) -> str:
     for (subset, method, metric), points in lines.items():
         for point in points:
             e = point.cell.estimate
-            numbers = [repr(e.mean), repr(e.low), repr(e.high)] if e else ["", "", ""]
+            numbers = [digits(e.mean), digits(e.low), digits(e.high)] if e else ["", "", ""]
             counts = [str(point.cell.n), str(point.cell.total)]
-            rows.append([subset, method, metric, repr(point.fraction), repr(point.share), *numbers, *counts])
+            rows.append([subset, method, metric, repr(point.fraction), digits(point.share), *numbers, *counts])
     headers = ["subset", "method", "metric", "fraction", "share_of_budget", "mean", "low", "high", "n", "N"]
     return Grid(headers, rows).csv()
 

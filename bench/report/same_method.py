@@ -12,7 +12,7 @@ from bench.report.intervals import LEVEL
 from bench.report.stats import Difference, Trainings, difference, estimate, scores_of
 from bench.report.study import Row, Study
 from bench.report.tables import difference_text, head
-from bench.report.text import Grid, percent
+from bench.report.text import Grid, digits, percent
 
 MOST = 40
 """Ways to part the seeds of a row that are tried, evenly among all of them: six against six have 462."""
@@ -104,7 +104,7 @@ def markdown(study: Study, found: Sequence[Parted]) -> str:
 
 
 def csv(found: Sequence[Parted]) -> str:
-    """The same in full precision. ``verdicts`` of ``comparisons`` ways to part the seeds exclude zero."""
+    """The same in seven digits. ``verdicts`` of ``comparisons`` ways to part the seeds exclude zero."""
     headers = ["subset", "method", "metric", "seeds_of_each", "difference", "low", "high", "excludes_zero"]
     rows = [
         [
@@ -112,7 +112,7 @@ def csv(found: Sequence[Parted]) -> str:
             each.row.method,
             each.metric.name,
             str(each.seeds),
-            *map(repr, (each.halves.mean, each.halves.low, each.halves.high)),
+            *map(digits, (each.halves.mean, each.halves.low, each.halves.high)),
             str(int(each.halves.excludes_zero)),
             str(each.rate.verdicts),
             str(each.rate.comparisons),

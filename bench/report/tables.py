@@ -16,7 +16,7 @@ from bench.report.detectable import detectable
 from bench.report.intervals import POWER, Interval
 from bench.report.stats import UNKNOWN, Cell, Difference, Trainings, clear_best, family, make_cell, trainings_of
 from bench.report.study import Row, StudiedJob, Study
-from bench.report.text import Grid, count, duration, listed, markdown, memory, percent, scientific, tex
+from bench.report.text import Grid, count, digits, duration, listed, markdown, memory, percent, scientific, tex
 
 FULL_SHARE = 0.99
 """A row that used less of its budget than this is flagged: it was not compared at equal compute."""
@@ -473,7 +473,7 @@ def main_csv(study: Study, sections: Sequence[Section]) -> str:
             own = row.kind in (CONTEXT, EVALUATED)  # such a row names its own model, in its settings
             line = ["" if own else study.experiment.backbone, study.experiment.corpus, section.subset]
             line += [row.kind, row.method, str(row.seeds)]
-            line.append("" if own else repr(0.0 if row.share is None else row.share))
+            line.append("" if own else digits(row.share or 0.0))
             for c in row.cells:
                 counts = [str(c.cell.n), str(c.cell.total)]
                 line += [
@@ -491,8 +491,8 @@ def main_csv(study: Study, sections: Sequence[Section]) -> str:
 
 
 def bounds(interval: Interval | None) -> list[str]:
-    """Mean, low and high in full precision, each empty where there is none."""
-    return ["", "", ""] if interval is None else [repr(interval.mean), repr(interval.low), repr(interval.high)]
+    """Mean, low and high in seven digits, each empty where there is none."""
+    return ["", "", ""] if interval is None else [digits(interval.mean), digits(interval.low), digits(interval.high)]
 
 
 def main_tex(study: Study, sections: Sequence[Section]) -> str:
@@ -565,7 +565,7 @@ def compute_csv(study: Study) -> str:
         identity = [job.name, job.method, job.subset, str(job.seed), job.status]
         counts = [str(getattr(job.spent, name)) for name in COUNTS]
         readings = [repr(job.spent.seconds), str(job.spent.peak_memory)]
-        rows.append([*identity, repr(job.spent.flops), repr(study.share(job.spent)), *counts, *readings])
+        rows.append([*identity, repr(job.spent.flops), digits(study.share(job.spent)), *counts, *readings])
     return Grid([*headers, "seconds", "peak_memory_bytes"], rows).csv()
 
 

@@ -15,7 +15,7 @@ from bench.report.plots import Curves
 from bench.report.published.compare import Comparison
 from bench.report.study import Study
 from bench.report.tables import head
-from bench.report.text import Grid, markdown, percent
+from bench.report.text import Grid, digits, markdown, percent
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def _text(reach: Reach) -> str:
 
 
 def targets_csv(study: Study, reaches: Sequence[Reach]) -> str:
-    """Every row, metric and target in full precision. ``reached`` is empty where an evaluation is not whole."""
+    """Every row, metric and target in seven digits. ``reached`` is empty where an evaluation is not whole."""
     headers = ["subset", "target", "metric", "value", "method", "seeds", "reached", "share_of_budget"]
     headers += [study.budget.currency, "after_share", "before_share"]
     lines = []
@@ -128,6 +128,6 @@ def targets_csv(study: Study, reaches: Sequence[Reach]) -> str:
         met = r.crossing
         reached = str(int(met is not None)) if r.complete else ""
         numbers = (met.share, met.share * study.budget.amount, met.after, met.before) if met else ()
-        texts = [*map(repr, numbers)] or [""] * 4
-        lines.append([r.subset, r.target, r.metric.name, repr(r.value), r.method, str(r.seeds), reached, *texts])
+        texts = [*map(digits, numbers)] or [""] * 4
+        lines.append([r.subset, r.target, r.metric.name, digits(r.value), r.method, str(r.seeds), reached, *texts])
     return Grid(headers, lines).csv()

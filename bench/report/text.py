@@ -44,6 +44,16 @@ def cell(value: object) -> str:
     return text
 
 
+DIGITS, NOTHING = 7, 1e-12
+"""Significant digits of a number that was worked out, and what is 0. The places beyond depend on the CPU: a library of
+matrix products adds in another order on another one. They are far below what any record can tell."""
+
+
+def digits(value: float) -> str:
+    """A number that was worked out, as a csv file holds it: the same on every machine. Counts are not shortened."""
+    return repr(float(f"{value:.{DIGITS}g}") if abs(value) >= NOTHING or value != value else 0.0)
+
+
 def listed(names: Sequence[str]) -> str:
     """``a, b and c``."""
     return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))

@@ -13,7 +13,7 @@ from bench.records.schema import MetricRecord
 from bench.report.stats import DIFFERENT_PROMPTS, Estimate
 from bench.report.study import Study
 from bench.report.tables import MainRow, Section, head
-from bench.report.text import Grid, markdown
+from bench.report.text import Grid, digits, markdown
 
 
 @dataclass(frozen=True)
@@ -115,11 +115,11 @@ def _text(record: Record, metric: MetricRecord) -> str:
 
 
 def wins_csv(records: Sequence[Record]) -> str:
-    """Every row and ranked metric, in full precision; empty where a cell is incomplete."""
+    """Every row and ranked metric, in seven digits; empty where a cell is incomplete."""
     lines = []
     for record in records:
         for metric, found in record.tallies.items():
-            numbers = [*map(repr, (found.win, found.tie, found.loss)), str(found.pairs)] if found else [""] * 4
+            numbers = [*map(digits, (found.win, found.tie, found.loss)), str(found.pairs)] if found else [""] * 4
             trained = str(int(metric in record.trained_on))
             lines.append([record.subset, record.row, record.reference, metric, *numbers, trained])
     return Grid(["subset", "method", "reference", "metric", "win", "tie", "loss", "pairs", "trained_on"], lines).csv()

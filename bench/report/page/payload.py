@@ -1,6 +1,6 @@
 """What the page's scripts draw from: numbers of every row, metric, pair and checkpoint, as one JSON document.
 
-Numbers are rounded to five significant digits; the csv files hold them in full.
+Numbers are rounded to five significant digits; the csv files hold seven.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from bench.report.published import data
 from bench.report.published.data import PublishedRow
 from bench.report.study import Study
 from bench.report.tables import TRAINED_ON, MainCell, MainRow, Section, cell_text, head
-from bench.report.text import Grid, count, listed, markdown
+from bench.report.text import Grid, count, digits, listed, markdown
 
 SUITES = ("paper", "drawbench")
 """Suites that follow the paper's protocol; no other suite's numbers are set beside the published ones."""
@@ -124,7 +124,7 @@ def comparison_markdown(study: Study, comparison: Comparison) -> str:
 
 
 def comparison_csv(comparison: Comparison) -> str:
-    """One line per measured row and metric that has a published number, at full precision."""
+    """One line per measured row and metric that has a published number, in seven digits."""
     headers = ["kind", "method", "subset", "metric", "version", "measured", "low", "high", "n", "N", "published"]
     headers += ["measured_minus_published", "apart", "source", "published_row", "published_iterations"]
     lines = []
@@ -133,7 +133,7 @@ def comparison_csv(comparison: Comparison) -> str:
         for value in (value for value in pair.values if value.published):
             metric, cell = value.measured.metric, value.measured.cell
             e, difference = cell.estimate, value.difference
-            numbers = [repr(e.mean), repr(e.low), repr(e.high)] if e else ["", "", ""]
+            numbers = [digits(e.mean), digits(e.low), digits(e.high)] if e else ["", "", ""]
             line = [row.kind, row.method, row.subset, metric.name, str(metric.version), *numbers]
             line += [str(cell.n), str(cell.total), value.published]
             line += ["", ""] if difference is None else [f"{difference:.9g}", str(int(value.apart))]

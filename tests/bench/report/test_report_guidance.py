@@ -68,11 +68,11 @@ def test_seeds_of_a_method_are_pooled(swept: FakeRun) -> None:
     for scale in SCALES:
         both = [values(swept, f"evaluated--alpha--pretty--s{seed}--cfg{scale:g}", "clip") for seed in (0, 1)]
         row = line(swept, "alpha", "clip", scale)
-        assert float(row["mean"]) == pytest.approx(np.mean(both), abs=1e-12)
+        assert float(row["mean"]) == pytest.approx(np.mean(both), abs=1e-7)
         assert float(row["low"]) < float(row["mean"]) < float(row["high"])
         assert (row["n"], row["N"], row["seeds"], row["of_the_suite"]) == ("96", "96", "2", str(int(scale == 3)))
         base = np.mean(values(swept, f"evaluated--base--cfg{scale:g}", "clip"))
-        assert float(row["minus_base"]) == pytest.approx(np.mean(both) - base, abs=1e-12)
+        assert float(row["minus_base"]) == pytest.approx(np.mean(both) - base, abs=1e-7)
 
 
 def test_scales_are_ranked_apart(swept: FakeRun) -> None:

@@ -9,7 +9,7 @@ import pytest
 from fake_run import FakeRun
 
 from bench.report import render_report
-from bench.report.text import Grid, cell
+from bench.report.text import Grid, cell, digits
 from bench.tune.objective import Scored
 from bench.tune.trials import Trial, trials_csv
 
@@ -35,6 +35,17 @@ from bench.tune.trials import Trial, trials_csv
 def test_no_cell_is_a_formula_and_numbers_stay_numbers(value, written):
     assert cell(value) == written
     assert next(csv.reader(io.StringIO(Grid([str(value)], []).csv()))) == [cell(str(value))] or value == ""
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        (2 / 3, "0.6666667"), (0.1 + 0.2, "0.3"), (-1234.56789, "-1234.568"), (4.03e12, "4030000000000.0"),
+        (5.6e-17, "0.0"), (-5.6e-17, "0.0"), (0.0, "0.0"), (-0.0, "0.0"), (3e-9, "3e-09"), (float("nan"), "nan"),
+    ],
+)  # fmt: skip
+def test_numbers_end_before_the_places_that_depend_on_the_cpu(value, written):
+    assert digits(value) == written == digits(value * (1 + 3e-16))
 
 
 def test_trials_hold_no_formula():

@@ -14,6 +14,7 @@ from bench.report.published.compare import Comparison, Pair, Value
 from bench.report.published.data import PublishedRow
 from bench.report.study import read_study
 from bench.report.tables import main_sections
+from bench.report.text import digits
 
 RISING = [(0.0, 0.2), (0.25, 0.4), (0.5, 0.3), (1.0, 0.8)]
 
@@ -45,7 +46,7 @@ def test_rows_are_held_against_the_final_score_of_the_reference_row(ranked: Any)
         (row["method"], row["metric"]): row for row in csv.DictReader(io.StringIO(targets.targets_csv(study, found)))
     }
     own = rows["alpha", "clip"]
-    assert float(own["value"]) == lines["pretty", "alpha", "clip"][-1].cell.estimate.mean
+    assert own["value"] == digits(lines["pretty", "alpha", "clip"][-1].cell.estimate.mean)
     assert (own["reached"], float(own["share_of_budget"])) == ("1", pytest.approx(0.998))
     beta = rows["beta_long", "clip"]
     assert 0 == float(beta["after_share"]) < float(beta["share_of_budget"]) < float(beta["before_share"]) < 0.4
