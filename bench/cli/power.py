@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from bench.report.seed_noise import MetricNoise, NoiseFile
 
 SHARE = types.Number(min=0.5, max=0.999)
+METHODS = click.option(
+    "--methods", callback=types.names, help="Measure the rows of these alone, with commas between; default all."
+)
 
 
 @click.command()
@@ -24,15 +27,18 @@ SHARE = types.Number(min=0.5, max=0.999)
     "--difference", type=types.Number(min=0, min_open=True), required=True, help="To be seen, in the metric's unit."
 )
 @click.option("--metric", help="Name or label; default the first one that is ranked and grouped, else ranked.")
+@METHODS
 @click.option("--power", type=SHARE, default=0.8, show_default=True, help="Chance to see it if it is there.")
-def power(runs: tuple[Path, ...], difference: float, metric: str | None, power: float) -> None:
+def power(
+    runs: tuple[Path, ...], difference: float, metric: str | None, methods: tuple[str, ...] | None, power: float
+) -> None:
     """Say which seeds, prompts and pictures see a difference of two methods, and what they cost on this machine.
 
     Variances and times come from RUNS: run folders, or archives of `bench archive`, with several seeds. A folder of
     `bench evaluate RUN --repeats 2` tells noise from prompts. The run beside it says what a training costs.
 
     \b
-        bench power runs/embedded --difference 0.03
+        bench power runs/embedded --difference 0.03 --methods sft,soar
         bench power reports/reference/embedded/records.tar.xz --difference 0.1 --metric aesthetic
         bench power runs/embedded runs/evaluate-embedded-repeats-2 --difference 0.03
     """
@@ -45,7 +51,7 @@ def power(runs: tuple[Path, ...], difference: float, metric: str | None, power: 
     study = studies[0]
     ranked = [column for column in study.metrics if column.ranked] or study.metrics
     column = needed.metric_of(study, metric) if metric else next((m for m in ranked if m.grouped), ranked[0])
-    file = needed.measure(studies)
+    file = needed.measure(studies, methods or ())
     noise = file.metrics.get(column.name)
     if noise is None:
         say(f"{column.label}: no two rows with two seeds are scored, so nothing is known of it")
@@ -95,8 +101,9 @@ def _lines(
 
 @click.command()
 @click.argument("runs", type=types.PATH, nargs=-1, required=True)
+@METHODS
 @click.option("--out", type=types.PATH, help="File to write; default beside the suite's own file.")
-def noise(runs: tuple[Path, ...], out: Path | None) -> None:
+def noise(runs: tuple[Path, ...], methods: tuple[str, ...] | None, out: Path | None) -> None:
     """Measure how much the scores of a suite vary, from reference RUNS with several seeds, into its noise file.
 
     Reports with one seed take their seed variance from that file, if suite, version and backbone are the same. A folder
@@ -117,7 +124,7 @@ def noise(runs: tuple[Path, ...], out: Path | None) -> None:
 
     with unpacked(list(runs)) as folders:
         studies = [read_study([folder]) for folder in folders]
-    file = measure(studies)
+    file = measure(studies, methods or ())
     target = out or beside(file.suite)
     if target is None:
         raise BenchError(f"the suite {file.suite} is not registered here; name a file with --out")

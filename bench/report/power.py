@@ -20,13 +20,20 @@ SEEDS, REPEATS = range(1, 13), (1, 2, 4, 8)
 """Designs that are tried: trainings of a method, and pictures of a prompt with noise of their own."""
 
 
-def measure(studies: Sequence[Study]) -> NoiseFile:
+def measure(studies: Sequence[Study], methods: Sequence[str] = ()) -> NoiseFile:
     """Components of every metric from studies of one suite and backbone: what a noise file holds.
+
+    Args:
+        methods: whose rows to measure; none: all. Methods that are alike differ less, by prompt, than all do.
 
     Raises:
         BenchError: no two rows have two trainings, or the studies are not of one suite and backbone, or one training is
-            in two of them that drew their prompts equally often.
+            in two of them that drew their prompts equally often; or no row has one of the methods.
     """
+    names = dict.fromkeys(row.method for study in studies for row in study.trainings)
+    for method in methods:
+        if method not in names:
+            raise unknown("method", method, [*names])
     suites = {(e.suite.name, e.suite.version) for s in studies for e in s.experiments}
     backbones = {backbone for s in studies for backbone in s.backbones}
     averages = {e.average_half_life or 0.0 for s in studies for e in s.experiments if e.jobs}
@@ -37,7 +44,7 @@ def measure(studies: Sequence[Study]) -> NoiseFile:
         )
     metrics = {}
     for metric in studies[0].metrics:
-        known = _scores(studies, metric)
+        known = _scores(studies, metric, methods)
         prior = fit_prior(known)
         if prior is None or not prior.df:  # of one row, nobody knows how rows differ
             continue
@@ -65,22 +72,22 @@ def measure(studies: Sequence[Study]) -> NoiseFile:
             "no two rows of these runs have two finished seeds each, so how much trainings and methods differ is "
             "unknown; run two methods or more with more seeds, e.g. --methods sft,soar --seeds 0,1,2"
         )
-    names = dict.fromkeys(e.name for s in studies for e in s.experiments)
-    seeds = _trainings(studies)
+    runs = dict.fromkeys(e.name for s in studies for e in s.experiments)
+    seeds = _trainings(studies, methods)
     ((suite, version),), (backbone,) = suites, backbones
     return NoiseFile(
         v=1, suite=suite, suite_version=version, backbone_hash=backbone,
-        average_half_life=next(iter(averages), None), runs=[*names],
+        average_half_life=next(iter(averages), None), runs=[*runs],
         rows=len({of_row[:-1] for of_row in seeds}), jobs=len(seeds), metrics=metrics,
     )  # fmt: skip
 
 
-def _trainings(studies: Sequence[Study]) -> set[tuple[str, str, str, int]]:
+def _trainings(studies: Sequence[Study], methods: Sequence[str]) -> set[tuple[str, str, str, int]]:
     """Run, method, subset and seed of what rows of several seeds hold: once where a run and an evaluation hold it."""
     found: dict[tuple[str, str, str, int], set[int]] = {}
     for study in studies:
         repeats = study.experiment.suite.repeats
-        for row in _ended(study):
+        for row in _ended(study, methods):
             for seed, job in zip(row.seeds, row.jobs, strict=True):
                 run = study.run_of(job)
                 drawn = found.setdefault((run, row.method, row.subset, seed), set())
@@ -93,7 +100,7 @@ def _trainings(studies: Sequence[Study]) -> set[tuple[str, str, str, int]]:
     return set(found)
 
 
-def _scores(studies: Sequence[Study], metric: MetricRecord) -> list[Scores]:
+def _scores(studies: Sequence[Study], metric: MetricRecord, methods: Sequence[str]) -> list[Scores]:
     """Of a metric, the rows with several trainings, from the studies that drew each prompt most often.
 
     What looks at all pictures of a prompt together (diversity) depends on how many there are. So it counts only where
@@ -102,18 +109,19 @@ def _scores(studies: Sequence[Study], metric: MetricRecord) -> list[Scores]:
     found: dict[int, list[Scores]] = {}
     for study in studies:
         columns = (m for m in study.metrics if (m.name, m.version) == (metric.name, metric.version))
-        for column, row in product(columns, _ended(study)):
+        for column, row in product(columns, _ended(study, methods)):
             if (scores := scores_of(row.jobs, study.trained_until, column)) is not None:
                 found.setdefault(study.experiment.suite.repeats, []).append(scores)
     return found.get(1 if metric.per_prompt else max(found, default=1), [])
 
 
-def _ended(study: Study) -> list[Row]:
-    """Rows with several trainings that have ended, and these alone: what a run that still goes on knows already."""
+def _ended(study: Study, methods: Sequence[str]) -> list[Row]:
+    """Rows of ``methods`` with several trainings that have ended: what a run that still goes on knows already."""
     until = study.trained_until
     rows = [
         replace(row, jobs=tuple(job for job in row.jobs if job.status == "finished" and job.at(until)))
         for row in study.trainings
+        if not methods or row.method in methods
     ]
     return [row for row in rows if len(row.jobs) > 1]
 

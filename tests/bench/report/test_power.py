@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,17 @@ def test_components_of_a_run_are_those_of_its_rows(ranked) -> None:
     assert geneval.method_noise == pytest.approx(0, abs=2e-4)  # all rows share prompts and noise, and shift alike
     assert geneval.residual + geneval.seed_prompt == pytest.approx(0.04**2 / 12, rel=0.6)
     assert ocr.groups == [6]
+
+
+def test_components_of_some_methods_are_those_of_their_rows_alone(ranked) -> None:
+    """Of all rows the third one counts too; a run that never had it measures the same as the two."""
+    study = read_study([ranked.folder])
+    two = replace(study, jobs=tuple(job for job in study.jobs if job.method in ("alpha", "beta_long")))
+    found = power.measure([study], ["alpha", "beta_long"])
+    assert found == power.measure([two]) and found != power.measure([study])
+    assert (found.rows, found.jobs) == (2, 4)
+    with pytest.raises(BenchError, match=r"alhpa.*alpha"):
+        power.measure([study], ["alhpa"])
 
 
 def test_a_run_that_still_goes_on_is_measured_by_what_has_ended(ranked) -> None:
