@@ -135,9 +135,13 @@ QUALITY = 85
 """WebP's quality of larger copies. Ours."""
 
 
+COPY = ".webp"
+"""Added to the name of a picture, that of its copy in an archive."""
+
+
 def copy_of(path: Path) -> Path:
     """Where an archive holds the copy of a picture."""
-    return path.with_name(f"{path.name}.webp")
+    return path.with_name(path.name + COPY)
 
 
 def is_kept(path: Path) -> bool:

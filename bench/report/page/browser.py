@@ -136,9 +136,10 @@ def _column(samples: Sequence[tuple[int, Sample]], metric: str, into: Browser) -
 
 def _kept(samples: Sequence[Sample]) -> list[Sample]:
     """The samples whose picture or its copy is there: one look into each folder, not one for each picture."""
-    named = [(sample, sample.image) for sample in samples if sample.image]
-    there = {folder: {path.name for path in folder.glob("*")} for folder in {image.parent for _, image in named}}
-    return [s for s, image in named if there[image.parent] & {image.name, pictures.copy_of(image).name}]
+    named = [(sample, *sample.file.rpartition("/")[::2]) for sample in samples if sample.file]
+    folders = {(sample.folder, below) for sample, below, _ in named}
+    there = {key: {path.name for path in key[0].joinpath(key[1]).glob("*")} for key in folders}
+    return [s for s, below, name in named if there[s.folder, below] & {name, name + pictures.COPY}]
 
 
 def _picture(sample: Sample) -> Image.Image | None:
