@@ -12,8 +12,8 @@ from bench.report.pairs import Pairs
 from bench.report.same_method import Rate
 from bench.report.stats import Difference
 from bench.report.study import Study
-from bench.report.tables import MainCell, MainRow, Section, difference_text, head
-from bench.report.text import Grid, digits, listed
+from bench.report.tables import MainCell, MainRow, Section, bounds, difference_text, head
+from bench.report.text import Grid, listed
 
 
 @dataclass(frozen=True)
@@ -114,8 +114,8 @@ def _numbers(found: Difference | None) -> list[str]:
     if found is None:
         return [""] * 9
     alone, like = found.pairwise, found.like
-    first = [*map(digits, (found.mean, found.low, found.high)), str(int(found.excludes_zero)), str(found.family)]
-    return [*first, *map(digits, (alone.low, alone.high, like.low, like.high))]
+    first = [*bounds(found), str(int(found.excludes_zero)), str(found.family)]
+    return [*first, *bounds(alone)[1:], *bounds(like)[1:]]
 
 
 def _placed(section: Section) -> list[tuple[int, MainRow]]:

@@ -21,7 +21,7 @@ from bench.records.schema import ProbeLine, ProbingRecord
 from bench.report.intervals import LEVEL, Interval
 from bench.report.plots import share_of
 from bench.report.study import Evaluation, StudiedJob, Study
-from bench.report.tables import head
+from bench.report.tables import bounds, head
 from bench.report.text import Grid, digits, listed, markdown
 
 CAPTION = (
@@ -462,5 +462,4 @@ def _csv_rows(found: Exposure) -> Iterator[list[str]]:
             first += [key.probe, key.of, repr(key.guidance)]
             for sigma, at in (("mean", measure.mean), *((repr(s), i) for s, i in measure.levels.items())):
                 base = digits(measure.base) if sigma == "mean" else ""
-                values = [digits(at.mean), digits(at.low), digits(at.high)]
-                yield [*first, sigma, base, str(measure.pairs), *values, str(int(key.probe in line.trained))]
+                yield [*first, sigma, base, str(measure.pairs), *bounds(at), str(int(key.probe in line.trained))]

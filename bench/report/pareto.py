@@ -124,15 +124,8 @@ def pareto_csv(made: Sequence[Front]) -> str:
     headers += ["beaten_by", "overlaps"]
     lines = [
         [
-            *(
-                front.subset,
-                front.x.name,
-                front.y.name,
-                place.kind,
-                place.row,
-                digits(place.x.mean),
-                digits(place.y.mean),
-            ),
+            *(front.subset, front.x.name, front.y.name, place.kind, place.row),
+            *(digits(place.x.mean), digits(place.y.mean)),
             *(str(int(place.competes)), str(int(place.on_front))),
             *("; ".join(place.beaten_by), "; ".join(place.overlaps)),
         ]

@@ -19,7 +19,7 @@ from bench.report import figure
 from bench.report.looks import BASE_LOOK, looks
 from bench.report.stats import Cell, make_cell, trainings_of
 from bench.report.study import Evaluation, Row, Sample, StudiedJob, Study
-from bench.report.tables import title
+from bench.report.tables import bounds, title
 from bench.report.text import Grid, digits, percent
 
 
@@ -67,10 +67,18 @@ def dynamics_csv(study: Study, lines: Curves) -> str:
     rows = []
     for (subset, method, metric), points in lines.items():
         for point in points:
-            e = point.cell.estimate
-            numbers = [digits(e.mean), digits(e.low), digits(e.high)] if e else ["", "", ""]
             counts = [str(point.cell.n), str(point.cell.total)]
-            rows.append([subset, method, metric, repr(point.fraction), digits(point.share), *numbers, *counts])
+            rows.append(
+                [
+                    subset,
+                    method,
+                    metric,
+                    repr(point.fraction),
+                    digits(point.share),
+                    *bounds(point.cell.estimate),
+                    *counts,
+                ]
+            )
     headers = ["subset", "method", "metric", "fraction", "share_of_budget", "mean", "low", "high", "n", "N"]
     return Grid(headers, rows).csv()
 

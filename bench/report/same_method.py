@@ -11,8 +11,8 @@ from bench.report.components import fit_prior
 from bench.report.intervals import LEVEL
 from bench.report.stats import Difference, Trainings, difference, estimate, scores_of
 from bench.report.study import Row, Study
-from bench.report.tables import difference_text, head
-from bench.report.text import Grid, digits, percent
+from bench.report.tables import bounds, difference_text, head
+from bench.report.text import Grid, percent
 
 MOST = 40
 """Ways to part the seeds of a row that are tried, evenly among all of them: six against six have 462."""
@@ -112,7 +112,7 @@ def csv(found: Sequence[Parted]) -> str:
             each.row.method,
             each.metric.name,
             str(each.seeds),
-            *map(digits, (each.halves.mean, each.halves.low, each.halves.high)),
+            *bounds(each.halves),
             str(int(each.halves.excludes_zero)),
             str(each.rate.verdicts),
             str(each.rate.comparisons),

@@ -11,8 +11,8 @@ from bench.report import conditions
 from bench.report.published import data
 from bench.report.published.data import PublishedRow
 from bench.report.study import Study
-from bench.report.tables import TRAINED_ON, MainCell, MainRow, Section, cell_text, head
-from bench.report.text import Grid, count, digits, listed, markdown
+from bench.report.tables import TRAINED_ON, MainCell, MainRow, Section, bounds, cell_text, head
+from bench.report.text import Grid, count, listed, markdown
 
 SUITES = ("paper", "drawbench")
 """Suites that follow the paper's protocol; no other suite's numbers are set beside the published ones."""
@@ -124,7 +124,7 @@ def comparison_markdown(study: Study, comparison: Comparison) -> str:
 
 
 def comparison_csv(comparison: Comparison) -> str:
-    """One line per measured row and metric that has a published number, in seven digits."""
+    """One line per measured row and metric that has a published number. What was measured has seven digits."""
     headers = ["kind", "method", "subset", "metric", "version", "measured", "low", "high", "n", "N", "published"]
     headers += ["measured_minus_published", "apart", "source", "published_row", "published_iterations"]
     lines = []
@@ -132,9 +132,8 @@ def comparison_csv(comparison: Comparison) -> str:
         row, published = pair.measured, pair.published
         for value in (value for value in pair.values if value.published):
             metric, cell = value.measured.metric, value.measured.cell
-            e, difference = cell.estimate, value.difference
-            numbers = [digits(e.mean), digits(e.low), digits(e.high)] if e else ["", "", ""]
-            line = [row.kind, row.method, row.subset, metric.name, str(metric.version), *numbers]
+            difference = value.difference
+            line = [row.kind, row.method, row.subset, metric.name, str(metric.version), *bounds(cell.estimate)]
             line += [str(cell.n), str(cell.total), value.published]
             line += ["", ""] if difference is None else [f"{difference:.9g}", str(int(value.apart))]
             iterations = "" if published.iterations is None else str(published.iterations)
