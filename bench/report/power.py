@@ -42,9 +42,10 @@ def measure(studies: Sequence[Study], methods: Sequence[str] = ()) -> NoiseFile:
             "these runs are not of one suite, version, backbone and half-life of averaged weights; a noise file is "
             "of one"
         )
+    ended = [(study, _ended(study, methods)) for study in studies]
     metrics = {}
     for metric in studies[0].metrics:
-        known = _scores(studies, metric, methods)
+        known = _scores(ended, metric)
         prior = fit_prior(known)
         if prior is None or not prior.df:  # of one row, nobody knows how rows differ
             continue
@@ -73,7 +74,7 @@ def measure(studies: Sequence[Study], methods: Sequence[str] = ()) -> NoiseFile:
             "unknown; run two methods or more with more seeds, e.g. --methods sft,soar --seeds 0,1,2"
         )
     runs = dict.fromkeys(e.name for s in studies for e in s.experiments)
-    seeds = _trainings(studies, methods)
+    seeds = _trainings(ended)
     ((suite, version),), (backbone,) = suites, backbones
     return NoiseFile(
         v=1, suite=suite, suite_version=version, backbone_hash=backbone,
@@ -82,12 +83,12 @@ def measure(studies: Sequence[Study], methods: Sequence[str] = ()) -> NoiseFile:
     )  # fmt: skip
 
 
-def _trainings(studies: Sequence[Study], methods: Sequence[str]) -> set[tuple[str, str, str, int]]:
+def _trainings(ended: Sequence[tuple[Study, Sequence[Row]]]) -> set[tuple[str, str, str, int]]:
     """Run, method, subset and seed of what rows of several seeds hold: once where a run and an evaluation hold it."""
     found: dict[tuple[str, str, str, int], set[int]] = {}
-    for study in studies:
+    for study, rows in ended:
         repeats = study.experiment.suite.repeats
-        for row in _ended(study, methods):
+        for row in rows:
             for seed, job in zip(row.seeds, row.jobs, strict=True):
                 run = study.run_of(job)
                 drawn = found.setdefault((run, row.method, row.subset, seed), set())
@@ -100,16 +101,16 @@ def _trainings(studies: Sequence[Study], methods: Sequence[str]) -> set[tuple[st
     return set(found)
 
 
-def _scores(studies: Sequence[Study], metric: MetricRecord, methods: Sequence[str]) -> list[Scores]:
+def _scores(ended: Sequence[tuple[Study, Sequence[Row]]], metric: MetricRecord) -> list[Scores]:
     """Of a metric, the rows with several trainings, from the studies that drew each prompt most often.
 
     What looks at all pictures of a prompt together (diversity) depends on how many there are. So it counts only where
     there are as many as the suite has.
     """
     found: dict[int, list[Scores]] = {}
-    for study in studies:
+    for study, rows in ended:
         columns = (m for m in study.metrics if (m.name, m.version) == (metric.name, metric.version))
-        for column, row in product(columns, _ended(study, methods)):
+        for column, row in product(columns, rows):
             if (scores := scores_of(row.jobs, study.trained_until, column)) is not None:
                 found.setdefault(study.experiment.suite.repeats, []).append(scores)
     return found.get(1 if metric.per_prompt else max(found, default=1), [])
