@@ -73,7 +73,7 @@ def _panels(
     names = dict.fromkeys([*study.methods, *(line.method for line in found.last)])
     drawn_as = looks(names)
     drawn, grid = figure.panels(
-        found.subsets, [_heading(found, key) for key in keys], x_label, [line.method for line in lines], legend=True
+        found.subsets, [_heading(found, key) for key in keys], x_label, {line.method for line in lines}, legend=True
     )
     for subset, axes in zip(found.subsets, grid, strict=True):
         for axis, key in zip(axes, keys, strict=True):

@@ -95,13 +95,13 @@ def panels(
     headings = [textwrap.fill(heading, HEADING) for heading in headings]
     above = ABOVE + LINE * (max(heading.count("\n") for heading in headings) + (len(subsets) > 1))
     room = max((_width(f"{name} †", 10) for name in names), default=0.0) + (HANDLE if legend else 0.15)
-    right = RIGHT if legend else RIGHT + room
-    width = columns * (LEFT + PANEL[0] + right) + (room if legend else 0)
+    right, beside = (RIGHT, room) if legend else (RIGHT + room, 0.0)
+    width = columns * (LEFT + PANEL[0] + right) + beside
     height = TOP + each * len(subsets) * (above + PANEL[1] + BELOW) + FOOT
     figure = Figure(figsize=(width, height))
     places = {
         "left": LEFT / width,
-        "right": 1 - (right + (room if legend else 0)) / width,
+        "right": 1 - (right + beside) / width,
         "top": 1 - (TOP + above) / height,
         "bottom": (FOOT + BELOW) / height,
         "wspace": (LEFT + right) / PANEL[0],

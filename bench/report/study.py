@@ -45,7 +45,7 @@ class Sample:
     sha256: str | None = None
     folder: Path = Path()
 
-    @property
+    @cached_property
     def image(self) -> Path | None:
         """Where the picture lies, if one was kept. Most are never asked for, and a path takes time to make."""
         return self.folder / self.file if self.file else None
