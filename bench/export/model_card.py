@@ -20,7 +20,7 @@ from bench.records.schema import JobRecord
 from bench.report import tables
 from bench.report.study import StudiedJob, Study, read_job
 from bench.report.tables import MainCell, MainRow, Section
-from bench.report.text import count, scientific
+from bench.report.text import count, scientific, shortened
 from bench.sampling.levels import SHIFTED
 
 if TYPE_CHECKING:
@@ -188,7 +188,7 @@ def _front(study: Study, job: StudiedJob, row: MainRow, source: Source, form: Fo
             dataset_name=f"{c.metric.prompt_set} of {suite.name} v{suite.version}",
             metric_type=c.metric.name,
             metric_name=f"{c.metric.label}, the training reward" if c.trained_on else c.metric.label,
-            metric_value=c.cell.estimate.mean,
+            metric_value=shortened(c.cell.estimate.mean),
         )
         for c in row.cells
         if c.cell.estimate

@@ -49,9 +49,14 @@ DIGITS, NOTHING = 7, 1e-12
 matrix products adds in another order on another one. They are far below what any record can tell."""
 
 
+def shortened(value: float) -> float:
+    """A number that was worked out, with the digits that are the same on every machine. Counts are not shortened."""
+    return float(f"{value:.{DIGITS}g}") if abs(value) >= NOTHING or value != value else 0.0
+
+
 def digits(value: float) -> str:
-    """A number that was worked out, as a csv file holds it: the same on every machine. Counts are not shortened."""
-    return repr(float(f"{value:.{DIGITS}g}") if abs(value) >= NOTHING or value != value else 0.0)
+    """A number that was worked out, as a csv file holds it."""
+    return repr(shortened(value))
 
 
 def listed(names: Sequence[str]) -> str:
