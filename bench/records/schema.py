@@ -116,8 +116,11 @@ class MetricRecord(_Part):
         return self.model_copy(update={"added": other.added}) == other
 
     def text(self, value: float, sign: str = "") -> str:
-        """``value`` with the metric's precision; ``sign="+"`` always shows the sign."""
-        return format(value, sign + self.format)
+        """``value`` with the metric's precision; ``sign="+"`` always shows the sign.
+
+        Nine places decide how it is rounded: what is beyond them in an exact half differs by CPU.
+        """
+        return format(round(value, 9), sign + self.format)
 
 
 class SamplerRecord(_Part):

@@ -76,7 +76,12 @@ def by_subset(values: Iterable[tuple[str | None, str]]) -> str:
 
 def percent(share: float) -> str:
     """A share as ``99.7 %``."""
-    return f"{100 * share:.1f} %"
+    return f"{100 * shortened(share):.1f} %"
+
+
+def whole_percent(share: float) -> str:
+    """A share as ``99``, for a column in per cent."""
+    return f"{100 * shortened(share):.0f}"
 
 
 def scientific(value: float) -> str:

@@ -13,7 +13,7 @@ from bench.records.schema import MetricRecord
 from bench.report.stats import DIFFERENT_PROMPTS, Estimate
 from bench.report.study import Study
 from bench.report.tables import MainRow, Section, head
-from bench.report.text import Grid, digits, markdown
+from bench.report.text import Grid, digits, markdown, whole_percent
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,8 @@ def wins_markdown(study: Study, records: Sequence[Record]) -> str:
 def _text(record: Record, metric: MetricRecord) -> str:
     found = record.tallies[metric.name]
     mark = " †" if metric.name in record.trained_on else ""
-    return f"{100 * found.win:.0f} / {100 * found.tie:.0f} / {100 * found.loss:.0f}{mark}" if found else f"–{mark}"
+    shares = map(whole_percent, (found.win, found.tie, found.loss)) if found else ("–",)
+    return " / ".join(shares) + mark
 
 
 def wins_csv(records: Sequence[Record]) -> str:

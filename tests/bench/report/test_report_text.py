@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+from typing import Any
 
 import pytest
 from fake_run import FakeRun
 
+from bench.records.schema import MetricRecord
 from bench.report import render_report
-from bench.report.text import Grid, cell, digits
+from bench.report.text import Grid, cell, digits, percent, whole_percent
 from bench.tune.objective import Scored
 from bench.tune.trials import Trial, trials_csv
 
@@ -63,3 +65,11 @@ def test_a_report_shows_escape_sequences_and_obeys_none(tmp_path):
     assert not [name for name, text in texts.items() if any(mark in text for mark in ("\x1b", "\x07", "\u202e"))]
     assert r"\x1b[31mMine\x07\u202e" in texts["main_results.md"]
     assert r"'=\x1b[31mMine" in texts["main_results.csv"]
+
+
+def test_a_half_is_rounded_alike_on_every_cpu() -> None:
+    """A library of matrix products leaves a share of 10 in 80 a hair beside 0.125, above it here and below it there."""
+    about: dict[str, Any] = dict(name="m", label="M", version=1, low=0, high=1, format=".2f", prompt_set="p")
+    column = MetricRecord(**about, images=1, grouped=False, higher_is_better=True)
+    for beside in (0.125 - 3e-17, 0.125, 0.125 + 3e-17):
+        assert (whole_percent(beside), percent(beside / 100), column.text(beside)) == ("12", "0.1 %", "0.12")
