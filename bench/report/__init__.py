@@ -62,15 +62,10 @@ def render_report(runs: list[Path], out: Path, published: bool | None = None, no
             follows the paper's protocol. Under another suite the section says that nothing compares.
     """
     from bench.records.archive import unpacked
-    from bench.report.exposure_part import beside
-    from bench.report.seed_noise import given
-    from bench.report.study import read_study  # here: a training process never plots
+    from bench.report.exposure_part import beside  # here: a training process never plots
 
     with _no_collections(), unpacked(runs) as folders, beside(folders) as biased:
-        study = read_study(folders)
-        if noise is not None:
-            study = replace(study, given=given(noise, study.experiment))
-        written = _write(_files(study, published, biased), out)
+        written = _write(_drawn(folders, noise, published, biased), out)
     for path in [*out.iterdir(), *out.glob("*/*")]:
         if path not in written and path.is_file() and is_of_a_report(path.relative_to(out).as_posix()):
             path.unlink()
@@ -90,6 +85,19 @@ def _no_collections() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
+
+
+def _drawn(
+    runs: list[Path], noise: Path | None, published: bool | None, biased: Callable[[Study], ExposurePart]
+) -> dict[str, str | bytes]:
+    """The files of run folders. All that was read is let go of at its end, before anything looks for garbage."""
+    from bench.report.seed_noise import given
+    from bench.report.study import read_study
+
+    study = read_study(runs)
+    if noise is not None:
+        study = replace(study, given=given(noise, study.experiment))
+    return _files(study, published, biased)
 
 
 def _files(study: Study, published: bool | None, biased: Callable[[Study], ExposurePart]) -> dict[str, str | bytes]:

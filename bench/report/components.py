@@ -83,6 +83,26 @@ class Scores:
         return means
 
     @cached_property
+    def groups(self) -> tuple[Floats, NDArray[np.intp]]:
+        """(prompts, groups) of ones where a prompt is in a group, and (groups,) sizes. Lone prompts are one group."""
+        sizes = np.bincount(self.strata)
+        if sizes.max() < 2:  # the spread of all prompts is what there is
+            return np.ones((len(self.strata), 1)), np.array([len(self.strata)])
+        return np.eye(len(sizes))[self.strata], sizes
+
+    @cached_property
+    def deviations(self) -> Floats:
+        """(prompts,) of prompts from their group. Their squares add up to the variance of the statistic."""
+        of_group, sizes = self.groups
+        means = self.prompt_means.mean(0)
+        away = means - of_group @ (means @ of_group / sizes)
+        several = of_group @ (sizes > 1) > 0
+        factor = np.where(several, of_group @ (sizes / np.maximum(sizes - 1, 1)), 0.0)
+        squares = self.weights**2
+        deviations: Floats = away * np.sqrt(squares * factor * squares.sum() / squares[several].sum())
+        return deviations
+
+    @cached_property
     def means(self) -> Floats:
         """(seeds,) the statistic of each training."""
         images = np.bincount(self.strata, (~np.isnan(self.values[0])).sum(1))
@@ -169,24 +189,13 @@ def prompts(rows: Sequence[Scores], contrasts: Floats) -> tuple[Floats, Floats]:
     It holds everything but the seed shift, as the spread of prompts around the mean of their group. A group of one
     prompt is given the mean variance of the others' prompts.
     """
-    first = rows[0]
-    d = contrasts @ np.stack([row.prompt_means.mean(0) for row in rows])
-    w, strata = first.weights, first.strata
-    sizes = np.bincount(strata)
-    if sizes.max() < 2:  # one prompt a group: the spread of all prompts is what there is
-        strata, sizes = np.zeros_like(strata), np.array([len(strata)])
+    of_group, sizes = rows[0].groups
     if sizes.max() < 2:
         unknown = np.full((len(contrasts), len(contrasts)), np.nan)
         return unknown, np.full(len(contrasts), np.nan)
-    centre = np.stack([np.bincount(strata, line) for line in d]) / sizes
-    away = d - centre[:, strata]
-    several = (sizes > 1)[strata]
-    factor = np.where(several, (sizes / np.maximum(sizes - 1, 1))[strata], 0.0)
-    scale = (w**2).sum() / (w**2)[several].sum()
-    covariance = scale * ((away * (w**2 * factor)) @ away.T)
-    by_group = scale * np.stack([np.bincount(strata, w**2 * factor * line**2) for line in away])
+    parts = contrasts @ np.stack([row.deviations for row in rows])
     known = sizes > 1
-    return covariance, _satterthwaite(by_group[:, known], (sizes[known] - 1).astype(np.float64))
+    return parts @ parts.T, _satterthwaite((parts**2 @ of_group)[:, known], (sizes[known] - 1).astype(np.float64))
 
 
 def _satterthwaite(parts: Floats, df: Floats) -> Floats:

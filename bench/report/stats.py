@@ -14,7 +14,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, lru_cache
 from typing import Literal
 
 import numpy as np
@@ -333,14 +333,16 @@ def _variances(
 
     What a noise file gave is blended in: ``from_file`` of the variance, with ``file_df``.
     """
-    made = []
-    for number in range(len(total)):
-        value, given = max(float(total[number, number]), 0.0), float(from_file[number, number])
-        rest = max(value - given, 0.0)
-        square = float(np.nan_to_num(part[number, number] ** 2 / part_df[number]) + of_seeds[number])
-        measured = Variance(rest, max(rest**2 / square, 1.0) if square > 0 else math.inf)
-        made.append(blended([measured, Variance(given, file_df)]) if given > 0 else measured)
-    return made
+    given = np.diag(from_file)
+    rest = np.maximum(np.maximum(np.diag(total), 0.0) - given, 0.0)
+    square = np.nan_to_num(np.diag(part) ** 2 / part_df) + of_seeds
+    known = square > 0
+    df = np.where(known, np.maximum(rest**2 / np.where(known, square, 1.0), 1.0), math.inf)
+    measured = map(Variance, rest.tolist(), df.tolist())
+    return [
+        blended([own, Variance(file, file_df)]) if file > 0 else own
+        for own, file in zip(measured, given.tolist(), strict=True)
+    ]
 
 
 def _correlation(covariance: Floats) -> Floats:
@@ -392,7 +394,8 @@ def _gather(jobs: Sequence[StudiedJob], fraction: float, metric: MetricRecord) -
         return _gathered(jobs, found, metric)
     key = (metric.name, *map(id, found), *(job.status for job in jobs))
     if key not in first.rows:
-        first.rows[key] = _gathered(jobs, found, metric), found  # which are kept, so that no other takes their place
+        # The others are kept, so that nothing else takes their place. It would be a circle to keep the first.
+        first.rows[key] = _gathered(jobs, found, metric), found[1:]
     gathered: _Gathered = first.rows[key][0]
     return gathered
 
@@ -417,7 +420,7 @@ def _scores(scored: Sequence[Mapping[tuple[str, str], Sequence[float]]]) -> tupl
     """Scores of each seed by (stratum, prompt), as an array, and those keys in its order."""
     if any(seed.keys() != scored[0].keys() for seed in scored):
         raise BenchError(DIFFERENT_PROMPTS)
-    keys = tuple(sorted(scored[0]))
+    keys = _one(tuple(sorted(scored[0])))
     repeats = max(len(values) for seed in scored for values in seed.values())
     values = np.full((len(scored), len(keys), repeats), np.nan)
     for row, seed in zip(values, scored, strict=True):
@@ -425,3 +428,9 @@ def _scores(scored: Sequence[Mapping[tuple[str, str], Sequence[float]]]) -> tupl
             line[: len(seed[key])] = seed[key]
     strata = {stratum: number for number, stratum in enumerate(sorted({stratum for stratum, _ in keys}))}
     return Scores(values, np.array([strata[stratum] for stratum, _ in keys])), keys
+
+
+@lru_cache(maxsize=256)
+def _one(keys: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+    """The same object for equal prompts, so that rows are soon seen to have the same."""
+    return keys

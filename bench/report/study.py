@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,14 @@ class Evaluation:
         return {}
 
     @cached_property
+    def _by_set(self) -> dict[str, list[Sample]]:
+        """Samples by their prompt set, in the order of repeats: rows are paired noise by noise."""
+        found: dict[str, list[Sample]] = {}
+        for sample in sorted(self.samples, key=attrgetter("repeat")):
+            found.setdefault(sample.prompt_set, []).append(sample)
+        return found
+
+    @cached_property
     def rows(self) -> dict[tuple[Any, ...], Any]:
         """What others have worked out of rows that this evaluation is the first of."""
         return {}
@@ -100,23 +109,22 @@ class Evaluation:
         return self._tallies[metric.name]
 
     def _tally(self, metric: MetricRecord) -> Tally:
-        by_prompt: dict[tuple[str, str], list[tuple[int, float]]] = {}
+        scores: dict[tuple[str, str], list[float]] = {}
         remedy, unscored, errors = "", 0, Counter[str]()
-        for sample in self.samples:
-            if sample.prompt_set != metric.prompt_set:
-                continue
+        for sample in self._by_set.get(metric.prompt_set, ()):
             score = sample.scores.get(metric.name)
             if score is None:
                 unscored += 1
             elif score.score is not None:
-                stratum = sample.group if metric.grouped else ""
-                by_prompt.setdefault((stratum, sample.prompt_id), []).append((sample.repeat, score.score))
+                key = sample.group if metric.grouped else "", sample.prompt_id
+                if key in scores:
+                    scores[key].append(score.score)
+                else:
+                    scores[key] = [score.score]
             elif (score.error or "").startswith(MISSING):
                 remedy = remedy or (score.error or "").removeprefix(MISSING)
             else:
                 errors[score.error or "no score"] += 1
-        # Rows are paired noise by noise, so repeats stand in their order.
-        scores = {key: [score for _, score in sorted(of_prompt)] for key, of_prompt in by_prompt.items()}
         return Tally(scores, remedy, unscored, errors)
 
     def of(self, prompts: Set[tuple[str, str]]) -> Evaluation:

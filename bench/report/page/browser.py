@@ -60,9 +60,8 @@ def browser(study: Study, sections: Sequence[Section], shown: Collection[Path]) 
     """
     items = _items(study)
     numbers = {key: number for number, key in enumerate(items)}
-    names = {key[:2]: None for key in items}
+    names = {key[:2]: sample for key, sample in items.items()}
     prompts = {key: number for number, key in enumerate(names)}
-    about = {(s.prompt_set, s.prompt_id): s for job in _all(study) for e in job.evaluations for s in e.samples}
     made = Browser()
     seen: dict[str, list[dict[str, Any]]] = {}
     rows = []
@@ -74,7 +73,7 @@ def browser(study: Study, sections: Sequence[Section], shown: Collection[Path]) 
                     seen[job.name] = [_evaluation(study, job, e, numbers, shown, made) for e in job.evaluations]
             rows.append({"subset": section.subset, "name": row.method, "jobs": [job.name for job in jobs]})
     made.data = {
-        "prompts": [[*key, about[key].prompt, about[key].group] for key in names],
+        "prompts": [[*key, sample.prompt, sample.group] for key, sample in names.items()],
         "items": [[prompts[key[:2]], key[2]] for key in items],
         "rows": rows,
         "columns": [*made.columns],
@@ -91,11 +90,11 @@ def _all(study: Study) -> Iterator[StudiedJob]:
     yield from (*study.untrained, *study.jobs)
 
 
-def _items(study: Study) -> list[Key]:
-    """Every prompt with every noise, by prompt set."""
-    keys = {_key(s): None for job in _all(study) for evaluation in job.evaluations for s in evaluation.samples}
-    sets = {key[0]: number for number, key in reversed([*enumerate(keys)])}
-    return sorted(keys, key=lambda key: (sets[key[0]], key[1], key[2]))
+def _items(study: Study) -> dict[Key, Sample]:
+    """Every prompt with every noise, by prompt set, and a sample of it."""
+    found = {_key(s): s for job in _all(study) for evaluation in job.evaluations for s in evaluation.samples}
+    sets = {key[0]: number for number, key in reversed([*enumerate(found)])}
+    return {key: found[key] for key in sorted(found, key=lambda key: (sets[key[0]], key[1], key[2]))}
 
 
 def _key(sample: Sample) -> Key:

@@ -131,12 +131,12 @@ def _interval(interval: Interval | None) -> list[float | None] | None:
 
 
 def _by_task(jobs: Sequence[StudiedJob], fraction: float, metric: MetricRecord) -> dict[str, list[float]]:
-    """Scores of a metric by task."""
+    """Scores of a metric by task; all together of one without tasks."""
     found: dict[str, list[float]] = {}
     for job in jobs:
         evaluation = job.at(fraction)
-        for sample, score in evaluation.scores(metric) if evaluation else ():
-            found.setdefault(sample.group, []).append(score)
+        for (task, _), scores in evaluation.tally(metric).scores.items() if evaluation else ():
+            found.setdefault(task, []).extend(scores)
     return found
 
 
@@ -144,8 +144,7 @@ def _seeds(jobs: Sequence[StudiedJob], fraction: float, metric: MetricRecord) ->
     """The metric of each seed alone: the mean of the tasks' means where it has tasks."""
     means = []
     for job in jobs:
-        tasks = _by_task([job], fraction, metric)
-        groups = [*tasks.values()] if metric.grouped else [[score for scores in tasks.values() for score in scores]]
+        groups = [*_by_task([job], fraction, metric).values()]
         means.append(rounded(sum(sum(scores) / len(scores) for scores in groups) / len(groups)))
     return means
 
