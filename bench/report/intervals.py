@@ -118,7 +118,8 @@ def family_error(correlation: Floats, df: float) -> float:
     if number == 1:
         return 1 - LEVEL
     values, vectors = np.linalg.eigh(correlation)
-    root = vectors * np.sqrt(np.maximum(values, 0.0))
+    # The symmetric root: there is one alone, where eigenvectors of equal values are as a CPU finds them.
+    root = vectors * np.sqrt(np.maximum(values, 0.0)) @ vectors.T
     # In float32, which is far finer than what so many draws can tell.
     largest = np.sort(np.abs(root.astype(np.float32) @ _draws(number)).max(0))
     # Draws of the normal part; the scale that t divides by is integrated over.
