@@ -339,6 +339,32 @@ def components(rows: Sequence[Scores], prior: Prior) -> Components:
     return Components(prompt, prompt_noise, residual, seed_prompt, seed_shift, *method, df, int(np.median(repeats)))
 
 
+def divided(whole: Components, by: Components) -> Components:
+    """Components of many rows with one picture a prompt, divided into prompts and noise as those of rows with several.
+
+    What ``by`` cannot divide, as what methods differ by where it has one row, counts as noise: the safe side.
+    """
+
+    def parts(both: float, of_prompts: float, of_noise: float) -> tuple[float, float]:
+        known = of_prompts + of_noise
+        return (both * of_prompts / known, both * of_noise / known) if known > 0 else (0.0, both)
+
+    prompt, prompt_noise = parts(whole.prompt, by.prompt, by.prompt_noise)
+    seed_prompt, residual = parts(whole.seed_prompt, by.seed_prompt, by.residual)
+    method_prompt, method_noise = parts(whole.method_prompt, by.method_prompt, by.method_noise)
+    return Components(
+        prompt=prompt,
+        prompt_noise=prompt_noise,
+        residual=residual,
+        seed_prompt=seed_prompt,
+        seed_shift=whole.seed_shift,
+        method_prompt=method_prompt,
+        method_noise=method_noise,
+        seed_df=whole.seed_df,
+        repeats=by.repeats,
+    )
+
+
 def _prompt_parts(
     rows: Sequence[Scores], contrasts: Floats, residual: float, seed_prompt: float
 ) -> tuple[float, float]:

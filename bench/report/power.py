@@ -10,7 +10,7 @@ from statistics import fmean
 
 from bench.errors import BenchError, unknown
 from bench.records.schema import MetricRecord
-from bench.report.components import Scores, Variance, components, fit_prior, summed
+from bench.report.components import Scores, Variance, components, divided, fit_prior, summed
 from bench.report.intervals import smallest
 from bench.report.seed_noise import MetricNoise, NoiseFile
 from bench.report.stats import scores_of
@@ -45,11 +45,13 @@ def measure(studies: Sequence[Study], methods: Sequence[str] = ()) -> NoiseFile:
     ended = [(study, _ended(study, methods)) for study in studies]
     metrics = {}
     for metric in studies[0].metrics:
-        known = _scores(ended, metric)
+        known, more = _scores(ended, metric)
         prior = fit_prior(known)
         if prior is None or not prior.df:  # of one row, nobody knows how rows differ
             continue
         parts, scores = components(known, prior), known[0]
+        if more and parts.repeats == 1:
+            parts = divided(parts, components(more, prior))
         values = {float(v) for each in known for v in each.values.ravel() if v == v}
         metrics[metric.name] = MetricNoise(
             version=metric.version,
@@ -101,11 +103,12 @@ def _trainings(ended: Sequence[tuple[Study, Sequence[Row]]]) -> set[tuple[str, s
     return set(found)
 
 
-def _scores(ended: Sequence[tuple[Study, Sequence[Row]]], metric: MetricRecord) -> list[Scores]:
-    """Of a metric, the rows with several trainings, from the studies that drew each prompt most often.
+def _scores(ended: Sequence[tuple[Study, Sequence[Row]]], metric: MetricRecord) -> tuple[list[Scores], list[Scores]]:
+    """Of a metric, the rows with several trainings: those drawn as often as the suite, and those drawn most often.
 
-    What looks at all pictures of a prompt together (diversity) depends on how many there are. So it counts only where
-    there are as many as the suite has.
+    The first say how much trainings and methods differ, the second which part of that is noise. Where no row was drawn
+    as often as the suite, the second say both. What looks at all pictures of a prompt together (diversity) depends on
+    how many there are. So it counts only where there are as many as the suite has.
     """
     found: dict[int, list[Scores]] = {}
     for study, rows in ended:
@@ -113,7 +116,10 @@ def _scores(ended: Sequence[tuple[Study, Sequence[Row]]], metric: MetricRecord) 
         for column, row in product(columns, rows):
             if (scores := scores_of(row.jobs, study.trained_until, column)) is not None:
                 found.setdefault(study.experiment.suite.repeats, []).append(scores)
-    return found.get(1 if metric.per_prompt else max(found, default=1), [])
+    if metric.per_prompt:
+        return found.get(1, []), []
+    most = max(found, default=1)
+    return found.get(1, found.get(most, [])), found[most] if most > 1 else []
 
 
 def _ended(study: Study, methods: Sequence[str]) -> list[Row]:

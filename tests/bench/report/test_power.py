@@ -14,6 +14,7 @@ from bench.cli import main
 from bench.errors import BenchError
 from bench.records.schema import ExperimentRecord
 from bench.report import power
+from bench.report.components import Components, divided
 from bench.report.intervals import smallest
 from bench.report.power import Costs, Design
 from bench.report.seed_noise import MetricNoise, given, mismatch, of_metric
@@ -187,8 +188,34 @@ def test_what_looks_at_whole_prompts_is_measured_on_the_suites_own_number_of_pic
     once, twice = (read_study([run.folder]) for run in drawn_twice)
     alone, both = power.measure([once]), power.measure([once, twice])
     assert both.metrics["style"] == alone.metrics["style"]
-    assert both.metrics["geneval"] == power.measure([twice]).metrics["geneval"]
     assert (both.runs, both.rows, both.jobs) == (["demo", "twice"], 2, 4)  # each training once
+
+
+def test_a_run_says_how_much_there_is_and_more_pictures_say_of_what(drawn_twice) -> None:
+    """A few trainings that are drawn again do not take the place of all that the run holds."""
+    run, _ = drawn_twice
+    for method, gain in (("gamma", 0.3), ("delta", -0.1)):
+        for seed in (0, 1, 2):
+            run.job(method, gain, seed=seed)
+    once, twice = (read_study([each.folder]) for each in drawn_twice)
+    files = [power.measure(of) for of in ([once], [twice], [once, twice])]
+    alone, more, both = (file.metrics["geneval"] for file in files)
+    assert (files[2].rows, files[2].jobs) == (4, 10)
+    assert (both.seed_shift, both.df, both.mean) == (alone.seed_shift, alone.df, alone.mean)
+    assert both.repeats == 2
+    for rest, noise in (("prompt", "prompt_noise"), ("seed_prompt", "residual"), ("method_prompt", "method_noise")):
+        whole, of_noise = getattr(both, rest) + getattr(both, noise), getattr(both, noise)
+        assert whole == pytest.approx(getattr(alone, rest))
+        assert of_noise / whole == pytest.approx(getattr(more, noise) / (getattr(more, rest) + getattr(more, noise)))
+
+
+def test_what_more_pictures_cannot_divide_counts_as_noise() -> None:
+    once = Components(0.2, 0.0, 0.0, 0.1, 0.01, 0.05, 0.0, 4, 1)
+    found = divided(once, Components(0.3, 0.1, 0.06, 0.02, 0.0, 0.0, 0.0, 1, 2))
+    assert (found.prompt, found.prompt_noise) == pytest.approx((0.15, 0.05))
+    assert (found.seed_prompt, found.residual) == pytest.approx((0.025, 0.075))
+    assert (found.method_prompt, found.method_noise) == (0.0, 0.05)  # it had one row
+    assert (found.seed_shift, found.seed_df, found.repeats) == (0.01, 4, 2)
 
 
 def test_a_training_that_is_evaluated_under_two_names_is_refused(drawn_twice) -> None:
