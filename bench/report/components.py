@@ -339,10 +339,18 @@ def components(rows: Sequence[Scores], prior: Prior) -> Components:
     return Components(prompt, prompt_noise, residual, seed_prompt, seed_shift, *method, df, int(np.median(repeats)))
 
 
-def divided(whole: Components, by: Components) -> Components:
+ROWS = 3
+"""From so many rows on, what methods differ by is divided. Two that are alike differ by little but chance: of SFT and
+SOAR one part or the other came out as nothing. Ours."""
+
+
+def divided(whole: Components, by: Components, rows: int) -> Components:
     """Components of many rows with one picture a prompt, divided into prompts and noise as those of rows with several.
 
-    What ``by`` cannot divide, as what methods differ by where it has one row, counts as noise: the safe side.
+    What ``by`` cannot divide counts as noise: the safe side.
+
+    Args:
+        rows: how many ``by`` is of.
     """
 
     def parts(both: float, of_prompts: float, of_noise: float) -> tuple[float, float]:
@@ -351,7 +359,8 @@ def divided(whole: Components, by: Components) -> Components:
 
     prompt, prompt_noise = parts(whole.prompt, by.prompt, by.prompt_noise)
     seed_prompt, residual = parts(whole.seed_prompt, by.seed_prompt, by.residual)
-    method_prompt, method_noise = parts(whole.method_prompt, by.method_prompt, by.method_noise)
+    known = (by.method_prompt, by.method_noise) if rows >= ROWS else (0.0, 0.0)
+    method_prompt, method_noise = parts(whole.method_prompt, *known)
     return Components(
         prompt=prompt,
         prompt_noise=prompt_noise,

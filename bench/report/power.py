@@ -51,7 +51,7 @@ def measure(studies: Sequence[Study], methods: Sequence[str] = ()) -> NoiseFile:
             continue
         parts, scores = components(known, prior), known[0]
         if more and parts.repeats == 1:
-            parts = divided(parts, components(more, prior))
+            parts = divided(parts, components(more, prior), len(more))
         values = {float(v) for each in known for v in each.values.ravel() if v == v}
         metrics[metric.name] = MetricNoise(
             version=metric.version,

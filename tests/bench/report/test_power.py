@@ -193,12 +193,16 @@ def test_what_looks_at_whole_prompts_is_measured_on_the_suites_own_number_of_pic
 
 def test_a_run_says_how_much_there_is_and_more_pictures_say_of_what(drawn_twice) -> None:
     """A few trainings that are drawn again do not take the place of all that the run holds."""
-    run, _ = drawn_twice
+    run, twice = drawn_twice
     for method, gain in (("gamma", 0.3), ("delta", -0.1)):
         for seed in (0, 1, 2):
             run.job(method, gain, seed=seed)
-    once, twice = (read_study([each.folder]) for each in drawn_twice)
-    files = [power.measure(of) for of in ([once], [twice], [once, twice])]
+    for seed in (0, 1):
+        job = {"run": "demo", "method": "gamma", "subset": "pretty", "seed": seed}
+        name = f"gamma--pretty--s{seed}"
+        twice.evaluated(f"demo-{name}", name, 0.3, job, kind="transformer", backbone_hash="0123456789abcdef")
+    studies = [read_study([each.folder]) for each in drawn_twice]
+    files = [power.measure(of) for of in (studies[:1], studies[1:], studies)]
     alone, more, both = (file.metrics["geneval"] for file in files)
     assert (files[2].rows, files[2].jobs) == (4, 10)
     assert (both.seed_shift, both.df, both.mean) == (alone.seed_shift, alone.df, alone.mean)
@@ -211,10 +215,12 @@ def test_a_run_says_how_much_there_is_and_more_pictures_say_of_what(drawn_twice)
 
 def test_what_more_pictures_cannot_divide_counts_as_noise() -> None:
     once = Components(0.2, 0.0, 0.0, 0.1, 0.01, 0.05, 0.0, 4, 1)
-    found = divided(once, Components(0.3, 0.1, 0.06, 0.02, 0.0, 0.0, 0.0, 1, 2))
+    more = Components(0.3, 0.1, 0.06, 0.02, 0.0, 0.03, 0.0, 1, 2)
+    found = divided(once, more, 2)
     assert (found.prompt, found.prompt_noise) == pytest.approx((0.15, 0.05))
     assert (found.seed_prompt, found.residual) == pytest.approx((0.025, 0.075))
-    assert (found.method_prompt, found.method_noise) == (0.0, 0.05)  # it had one row
+    assert (found.method_prompt, found.method_noise) == (0.0, 0.05)  # of two rows, chance would decide
+    assert divided(once, more, 3).method_prompt == pytest.approx(0.05)
     assert (found.seed_shift, found.seed_df, found.repeats) == (0.01, 4, 2)
 
 
