@@ -69,4 +69,6 @@ def _readings(runs: Sequence[Path]) -> int:
 
 if __name__ == "__main__":
     made = exposure_part(read_study([Path(run) for run in sys.argv[1:]], samples=False))
-    sys.stdout.buffer.write(pickle.dumps((made.found, made.files)))
+    with sys.stdout.buffer as out:
+        out.write(pickle.dumps((made.found, made.files)))
+    os._exit(0)  # the report waits for the end, and taking all this down takes half a second
