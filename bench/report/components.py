@@ -320,9 +320,14 @@ class Components:
     repeats: int
 
 
-def components(rows: Sequence[Scores], prior: Prior) -> Components:
-    """Components of a metric from rows of the same prompts, of which at least one has several trainings."""
-    varied = [row for row in rows if row.seeds > 1]
+def components(rows: Sequence[Scores], prior: Prior, subsets: Sequence[str]) -> Components:
+    """Components of a metric from rows of the same prompts, of which at least one has several trainings.
+
+    Args:
+        subsets: on which each row was trained. Methods are compared on one subset: two subsets differ by more.
+    """
+    of = [(row, subset) for row, subset in zip(rows, subsets, strict=True) if row.seeds > 1]
+    varied = [row for row, _ in of]
     size, repeats = rows[0].size, rows[0].repeats
     per_image = _spread(rows[0].weights, repeats)
     residual = float(np.mean([row.residual for row in varied])) / per_image
@@ -331,7 +336,7 @@ def components(rows: Sequence[Scores], prior: Prior) -> Components:
     trained = sum(row.seeds - 1 for row in varied)
     seed_shift = max(sum((row.seeds - 1) * (row.total - row.images) for row in varied) / trained, 0.0)
     prompt, prompt_noise = _prompt_parts(varied, np.eye(len(varied)), residual, seed_prompt)
-    pairs = [_contrast(len(varied), a, b) for a, b in combinations(range(len(varied)), 2)]
+    pairs = [_contrast(len(of), a, b) for a, b in combinations(range(len(of)), 2) if of[a][1] == of[b][1]]
     method = (0.0, 0.0)
     if pairs:
         method = _prompt_parts(varied, np.stack(pairs), residual, seed_prompt)
@@ -350,7 +355,7 @@ def divided(whole: Components, by: Components, rows: int) -> Components:
     What ``by`` cannot divide counts as noise: the safe side.
 
     Args:
-        rows: how many ``by`` is of.
+        rows: how many rows of one subset ``by`` is of.
     """
 
     def parts(both: float, of_prompts: float, of_noise: float) -> tuple[float, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -18,6 +19,10 @@ from bench.report.study import Row, Study
 
 SEEDS, REPEATS = range(1, 13), (1, 2, 4, 8)
 """Designs that are tried: trainings of a method, and pictures of a prompt with noise of their own."""
+
+
+OnSubset = tuple[Scores, str]
+"""Scores of a row, and the subset that it was trained on."""
 
 
 def measure(studies: Sequence[Study], methods: Sequence[str] = ()) -> NoiseFile:
@@ -45,13 +50,15 @@ def measure(studies: Sequence[Study], methods: Sequence[str] = ()) -> NoiseFile:
     ended = [(study, _ended(study, methods)) for study in studies]
     metrics = {}
     for metric in studies[0].metrics:
-        known, more = _scores(ended, metric)
+        found, again = _scores(ended, metric)
+        known, subsets = [scores for scores, _ in found], [subset for _, subset in found]
         prior = fit_prior(known)
         if prior is None or not prior.df:  # of one row, nobody knows how rows differ
             continue
-        parts, scores = components(known, prior), known[0]
-        if more and parts.repeats == 1:
-            parts = divided(parts, components(more, prior), len(more))
+        parts, scores = components(known, prior, subsets), known[0]
+        if again and parts.repeats == 1:
+            by = components([more for more, _ in again], prior, [subset for _, subset in again])
+            parts = divided(parts, by, max(Counter(subset for _, subset in again).values()))
         values = {float(v) for each in known for v in each.values.ravel() if v == v}
         metrics[metric.name] = MetricNoise(
             version=metric.version,
@@ -103,19 +110,21 @@ def _trainings(ended: Sequence[tuple[Study, Sequence[Row]]]) -> set[tuple[str, s
     return set(found)
 
 
-def _scores(ended: Sequence[tuple[Study, Sequence[Row]]], metric: MetricRecord) -> tuple[list[Scores], list[Scores]]:
-    """Of a metric, the rows with several trainings: those drawn as often as the suite, and those drawn most often.
+def _scores(
+    ended: Sequence[tuple[Study, Sequence[Row]]], metric: MetricRecord
+) -> tuple[list[OnSubset], list[OnSubset]]:
+    """Rows with several trainings, of a metric: those drawn as often as the suite has it, and those drawn most often.
 
     The first say how much trainings and methods differ, the second which part of that is noise. Where no row was drawn
     as often as the suite, the second say both. What looks at all pictures of a prompt together (diversity) depends on
     how many there are. So it counts only where there are as many as the suite has.
     """
-    found: dict[int, list[Scores]] = {}
+    found: dict[int, list[OnSubset]] = {}
     for study, rows in ended:
         columns = (m for m in study.metrics if (m.name, m.version) == (metric.name, metric.version))
         for column, row in product(columns, rows):
             if (scores := scores_of(row.jobs, study.trained_until, column)) is not None:
-                found.setdefault(study.experiment.suite.repeats, []).append(scores)
+                found.setdefault(study.experiment.suite.repeats, []).append((scores, row.subset))
     if metric.per_prompt:
         return found.get(1, []), []
     most = max(found, default=1)

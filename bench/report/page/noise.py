@@ -78,15 +78,16 @@ def _components(study: Study) -> list[list[str]]:
     rows = [row for subset in study.subsets for row in study.rows(subset) if len(row.jobs) > 1]
     made = []
     for metric in study.metrics:
-        known = [s for row in rows if (s := scores_of(row.jobs, study.fractions[-1], metric)) is not None]
+        scored = [(s, row) for row in rows if (s := scores_of(row.jobs, study.fractions[-1], metric)) is not None]
+        known, subsets = [scores for scores, _ in scored], [row.subset for _, row in scored]
         prior = fit_prior(known)
         if prior is None:
             continue
-        found = components(known, prior)
+        found = components(known, prior, subsets)
         once = found.repeats == 1
         values = [found.prompt, None if once else found.prompt_noise, None if once else found.residual]
         values += [found.seed_prompt, found.seed_shift, found.method_prompt, None if once else found.method_noise]
-        if len(known) == 1:
+        if len(subsets) == len({*subsets}):  # no two methods on one subset
             values[-2:] = None, None
         made.append([metric.label, *("–" if value is None else metric.text(math.sqrt(value)) for value in values)])
     return made

@@ -76,7 +76,7 @@ def test_components_are_found_again() -> None:
         rows.append(Scores(y + rng.normal(0, 0.3, (6, size, 1)) + rng.normal(0, 0.6, (6, size, 2)), np.array(strata)))
     prior = fit_prior(rows)
     assert prior is not None
-    found = components(rows, prior)
+    found = components(rows, prior, ["pretty"] * len(rows))
     assert found.residual == pytest.approx(0.36, rel=0.1)
     assert found.seed_prompt == pytest.approx(0.09, rel=0.25)
     assert found.seed_shift == pytest.approx(0.04, rel=0.7)
@@ -114,3 +114,20 @@ def test_rows_that_agree_share_more_than_rows_that_do_not() -> None:
     assert fit_prior([]) is None
     alone = fit_prior(rows([0.5])[:1])
     assert alone and alone.df == 0
+
+
+def test_methods_are_compared_on_one_subset() -> None:
+    """What a subset teaches differs by prompt, and no method is to blame for it."""
+    rng = np.random.default_rng(0)
+    pair = [scores(rng.standard_normal((3, 40, 2)).tolist()) for _ in range(2)]
+    offset = 9 * rng.standard_normal((1, 40, 1))
+    elsewhere = [scores((row.values + offset).tolist()) for row in pair]
+    rows = [*pair, *elsewhere]
+    prior = fit_prior(rows)
+    assert prior is not None
+    alone = components(pair, prior, ["one", "one"])
+    both = components(rows, prior, ["one", "one", "two", "two"])
+    assert (both.method_prompt, both.method_noise) == pytest.approx((alone.method_prompt, alone.method_noise))
+    mixed = components(rows, prior, ["one"] * 4)
+    assert mixed.method_prompt > 10 * alone.method_noise
+    assert components([pair[0], elsewhere[1]], prior, ["one", "two"]).method_prompt == 0.0  # no two methods
