@@ -57,8 +57,8 @@ def measure(studies: Sequence[Study], methods: Sequence[str] = ()) -> NoiseFile:
             continue
         parts, scores = components(known, prior, subsets), known[0]
         if again and parts.repeats == 1:
-            by = components([more for more, _ in again], prior, [subset for _, subset in again])
-            parts = divided(parts, by, max(Counter(subset for _, subset in again).values()))
+            more, of_more = [scores for scores, _ in again], [subset for _, subset in again]
+            parts = divided(parts, components(more, prior, of_more), max(Counter(of_more).values()))
         values = {float(v) for each in known for v in each.values.ravel() if v == v}
         metrics[metric.name] = MetricNoise(
             version=metric.version,
