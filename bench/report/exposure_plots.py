@@ -70,7 +70,7 @@ def _panels(
 ) -> tuple[Figure, list[Axes]]:
     """A figure with a panel for each subset and measure, and the panels."""
     keys = _shown(found)
-    names = dict.fromkeys([*study.methods, *(line.method for line in found.last)])
+    names, crowded = dict.fromkeys([*study.methods, *(line.method for line in found.last)]), _crowded(found)
     drawn_as = looks(names)
     drawn, grid = figure.panels(
         found.subsets, [_heading(found, key) for key in keys], x_label, {line.method for line in lines}, legend=True
@@ -82,7 +82,7 @@ def _panels(
                 "ratio to the base, less 1" if found.probes[key.probe].get("relative") else "difference to the base"
             )
             own = [line for line in lines if line.subset == subset and key in line.measures]
-            for line, dodge in zip(own, figure.dodges(len(own)), strict=True):
+            for line, dodge in zip(own, figure.dodges(len(own), crowded), strict=True):
                 x, intervals = points(line, key)
                 if x:  # few steps may lead to levels alone that are too low to be shown
                     figure.line(axis, x, intervals, drawn_as[line.method])
@@ -102,9 +102,12 @@ def _heading(found: Exposure, key: Key) -> str:
     return found.label(key) + (f", guidance {key.guidance:g}" if key.guidance < most else "")
 
 
+def _crowded(found: Exposure) -> bool:
+    return any(sum(line.subset == subset for line in found.last) > figure.CROWD for subset in found.subsets)
+
+
 def _labelled(study: Study, found: Exposure, drawn: Figure, what: str) -> Figure:
-    crowded = any(sum(line.subset == subset for line in found.last) > figure.CROWD for subset in found.subsets)
     scale = max(key.guidance for key in found.keys)
-    key = f"difference to the base at guidance {scale:g} · {figure.key(crowded)} over pairs · dashed: the base"
+    key = f"difference to the base at guidance {scale:g} · {figure.key(_crowded(found))} over pairs · dashed: the base"
     figure.label(drawn, f"{title(study)}: exposure bias {what}", key, study.experiment.notice)
     return drawn

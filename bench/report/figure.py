@@ -191,9 +191,9 @@ def _bounds(estimates: Sequence[Interval | None]) -> np.ndarray:
     return np.array([(e.mean, e.low, e.high) if e else (np.nan, np.nan, np.nan) for e in estimates]).T
 
 
-def dodges(number: int) -> list[float] | list[None]:
-    """``dodge`` of each of so many lines of a panel."""
-    return [1.7 * (i - (number - 1) / 2) for i in range(number)] if number > CROWD else [None] * number
+def dodges(number: int, crowded: bool) -> list[float] | list[None]:
+    """``dodge`` of each of so many lines of a panel; ``crowded`` is that of the figure's key."""
+    return [1.7 * (i - (number - 1) / 2) for i in range(number)] if crowded else [None] * number
 
 
 def key(crowded: bool) -> str:

@@ -409,7 +409,7 @@ def _draw(study: Study, made: Sweep) -> Figure:
                 axis.axvline(own, color=figure.FAINT, linewidth=1.5, linestyle=(0, (1, 1.5)), zorder=1)
             ends = []
             models = made.of(subset)
-            for model, dodge in zip(models, figure.dodges(len(models)), strict=True):
+            for model, dodge in zip(models, figure.dodges(len(models), crowded), strict=True):
                 estimates = [model.cells[metric.name, scale].cell.estimate for scale in made.scales]
                 x, y = figure.line(axis, made.scales, estimates, drawn_as[model.name])
                 figure.intervals(axis, made.scales, estimates, drawn_as[model.name].colour, dodge)

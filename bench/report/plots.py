@@ -117,7 +117,7 @@ def _draw_panel(
         axis.axhline(base.mean, color=figure.FAINT, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
     ends = []
     rows, drawn_as = study.rows(subset), looks(study.methods)
-    for row, dodge in zip(rows, figure.dodges(len(rows)), strict=True):
+    for row, dodge in zip(rows, figure.dodges(len(rows), crowded), strict=True):
         how, points = drawn_as[row.method], lines[subset, row.method, metric.name]
         x, y = figure.line(axis, [p.share for p in points], [p.cell.estimate for p in points], how)
         own = points if dodge is None else points[1:]  # a band begins at the base, whose whisker is drawn once

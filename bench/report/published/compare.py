@@ -12,7 +12,7 @@ from bench.report.published import data
 from bench.report.published.data import PublishedRow
 from bench.report.study import Study
 from bench.report.tables import TRAINED_ON, MainCell, MainRow, Section, bounds, cell_text, head
-from bench.report.text import Grid, count, listed, markdown
+from bench.report.text import Grid, count, digits, listed, markdown
 
 SUITES = ("paper", "drawbench")
 """Suites that follow the paper's protocol; no other suite's numbers are set beside the published ones."""
@@ -135,7 +135,7 @@ def comparison_csv(comparison: Comparison) -> str:
             difference = value.difference
             line = [row.kind, row.method, row.subset, metric.name, str(metric.version), *bounds(cell.estimate)]
             line += [str(cell.n), str(cell.total), value.published]
-            line += ["", ""] if difference is None else [f"{difference:.9g}", str(int(value.apart))]
+            line += ["", ""] if difference is None else [digits(difference), str(int(value.apart))]
             iterations = "" if published.iterations is None else str(published.iterations)
             lines.append([*line, published.source, published.name, iterations])
     return Grid(headers, lines).csv()

@@ -193,3 +193,18 @@ def test_a_crowd_is_named_once_beside_the_panels(swept: FakeRun) -> None:
             swept.swept(f"{name}--pretty--s0", scale, 0.1, method=name)
     many = texts()
     assert many.count("beta") == 1 and "beta †" not in many and many.count("†") == 1
+
+
+def test_a_key_that_says_whiskers_says_it_of_every_panel(swept: FakeRun) -> None:
+    def drawn() -> str:
+        study = read_study([swept.folder])
+        return guidance.guidance_figures(study, guidance.sweep(study))["guidance.svg"].decode()
+
+    few = drawn()
+    assert "bands: 95" in few and "FillBetween" in few
+    more = [(name, "pretty") for name in ("delta", "epsilon", "zeta", "eta", "theta")] + [("delta", "plain")]
+    for method, subset in more:
+        for scale in SCALES:
+            swept.swept(f"{method}--{subset}--s0", scale, 0.1, method=method, subset=subset)
+    many = drawn()
+    assert "whiskers: 95" in many and "LineCollection" in many and "FillBetween" not in many
