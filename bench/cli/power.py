@@ -56,7 +56,7 @@ def power(
     if noise is None:
         say(f"{column.label}: no two rows with two seeds are scored, so nothing is known of it")
         return
-    for line in _lines(column, file, noise, needed.costs(studies), difference, power):
+    for line in _lines(column, file, noise, needed.costs(studies, methods or ()), difference, power):
         say(line)
 
 

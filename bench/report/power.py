@@ -199,26 +199,31 @@ class Costs:
         return 2 * design.seeds * (self.training + design.prompts * design.repeats * self.picture)
 
 
-def costs(studies: Sequence[Study]) -> Costs | None:
-    """Measured on jobs: their mean training time, and a picture by its FLOPs at the fastest job's speed.
+def costs(studies: Sequence[Study], methods: Sequence[str] = ()) -> Costs | None:
+    """Measured on jobs: the mean training time of ``methods``, and a picture by its FLOPs at the fastest job's speed.
 
-    None where no job holds a clock reading, as in an evaluation without the run that trained. Records hold no time of
-    evaluations. A picture is two forwards a step with guidance and one without; the FLOPs of a forward are those of the
-    job that spent least on anything else. Scoring is not in it.
+    None where no job of them holds a clock reading, as in an evaluation without the run that trained. Records hold no
+    time of evaluations. A picture is two forwards a step with guidance and one without; the FLOPs of a forward are
+    those of the job that spent least on anything else. Scoring is not in it.
+
+    Args:
+        methods: whose trainings are paid for; none: the mean of all.
     """
-    spent = [
-        job.spent
+    timed = [
+        job
         for study in studies
         for job in study.jobs
         if job.spent.seconds and job.spent.flops and job.spent.forwards
     ]
-    if not spent:
+    spent = [job.spent for job in timed]
+    trained = [job.spent.seconds for job in timed if not methods or job.method in methods]
+    if not trained:
         return None
     forward = min(s.flops / (s.forwards + 2 * s.backwards) for s in spent)
     sampler = studies[0].experiment.suite.sampler
     forwards = sampler.steps * (2 if sampler.guidance_scale != 1 else 1)
     speed = min(s.seconds / s.flops for s in spent)
-    return Costs(fmean(s.seconds for s in spent), forwards * forward * speed)
+    return Costs(fmean(trained), forwards * forward * speed)
 
 
 def metric_of(study: Study, name: str) -> MetricRecord:

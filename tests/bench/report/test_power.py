@@ -64,6 +64,20 @@ def test_two_methods_cost_their_trainings_and_their_pictures() -> None:
     assert Costs(training=100, picture=0.5).of(Design(3, 50, 2)) == 2 * 3 * (100 + 50)
 
 
+def test_only_the_trainings_of_the_methods_that_are_asked_for_are_paid(ranked) -> None:
+    slow = ranked.job("slow", 0.1)
+    clock = [{"step": step, "seconds": 400.0 * step, "peak_memory": 1} for step in range(1, 10)]
+    ranked.lines(f"{slow}/clock.jsonl", clock)
+    study = read_study([ranked.folder])
+    every, two = power.costs([study]), power.costs([study], ["alpha", "beta_long"])
+    seconds = {job.name: job.spent.seconds for job in study.jobs}
+    assert every and two and every.picture == two.picture
+    assert every.training == pytest.approx(sum(seconds.values()) / len(seconds))
+    of_two = [value for name, value in seconds.items() if name.startswith(("alpha--", "beta_long--"))]
+    assert two.training == pytest.approx(sum(of_two) / len(of_two)) and two.training < every.training
+    assert power.costs([study], ["nobody"]) is None
+
+
 def test_components_of_a_run_are_those_of_its_rows(ranked) -> None:
     file = power.measure([read_study([ranked.folder])])
     assert (file.suite, file.suite_version, file.backbone_hash) == ("embedded", 1, "0123456789abcdef")
