@@ -119,11 +119,11 @@ def noise(runs: tuple[Path, ...], methods: tuple[str, ...] | None, out: Path | N
     from bench.records.archive import unpacked
     from bench.report.power import measure
     from bench.report.seed_noise import beside
-    from bench.report.study import read_study
+    from bench.report.study import read_studies
     from bench.report.text import listed
 
     with unpacked(list(runs)) as folders:
-        studies = [read_study([folder]) for folder in folders]
+        studies = read_studies(folders)
     file = measure(studies, methods or ())
     target = out or beside(file.suite)
     if target is None:

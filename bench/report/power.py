@@ -210,10 +210,7 @@ def costs(studies: Sequence[Study], methods: Sequence[str] = ()) -> Costs | None
         methods: whose trainings are paid for; none: the mean of all.
     """
     timed = [
-        job
-        for study in studies
-        for job in study.jobs
-        if job.spent.seconds and job.spent.flops and job.spent.forwards
+        job for study in studies for job in study.jobs if job.spent.seconds and job.spent.flops and job.spent.forwards
     ]
     spent = [job.spent for job in timed]
     trained = [job.spent.seconds for job in timed if not methods or job.method in methods]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,13 +13,14 @@ from fake_run import FakeRun
 from bench import records
 from bench.cli import main
 from bench.errors import BenchError
+from bench.records.archive import unpacked
 from bench.records.schema import ExperimentRecord
 from bench.report import power
 from bench.report.components import Components, divided
 from bench.report.intervals import smallest
 from bench.report.power import Costs, Design
-from bench.report.seed_noise import MetricNoise, given, mismatch, of_metric
-from bench.report.study import read_study
+from bench.report.seed_noise import MetricNoise, beside, given, mismatch, of_metric, read
+from bench.report.study import read_studies, read_study
 
 NOISE = MetricNoise(
     version=1, mean=0.5, low=0.0, high=1.0, binary=False, groups=[10, 40], repeats=2, prompt=1.0, prompt_noise=0.1,
@@ -106,6 +108,20 @@ def test_a_run_that_still_goes_on_is_measured_by_what_has_ended(ranked) -> None:
     for method in methods:
         ranked.job(method, 0.1, seed=7, status="interrupted", fractions=[0.5])
     assert power.measure([read_study([ranked.folder])]) == whole
+
+
+def test_the_shipped_file_is_what_the_committed_records_give() -> None:
+    reference = Path(__file__).parents[3] / "reports" / "reference"
+    with unpacked([reference / name / "records.tar.xz" for name in ("embedded", "repeats")]) as folders:
+        made = power.measure(read_studies(folders))
+    shipped = read(beside("embedded") or Path())
+    assert made.metrics.keys() == shipped.metrics.keys()
+    for name, metric in made.metrics.items():
+        numbers = [each.model_dump(exclude={"groups"}) for each in (metric, shipped.metrics[name])]
+        assert numbers[0] == pytest.approx(numbers[1], rel=1e-9)
+        assert metric.groups == shipped.metrics[name].groups
+    rest = {"metrics": {}}
+    assert made.model_copy(update=rest) == shipped.model_copy(update=rest)
 
 
 def test_one_seed_has_no_components(run) -> None:
@@ -250,6 +266,24 @@ def test_a_training_in_two_folders_with_the_same_repeats_is_refused(drawn_twice)
     studies = [read_study([run.folder]) for run in drawn_twice]
     with pytest.raises(BenchError, match=r"two of these folders hold pictures of .*alpha--pretty--s0, seed 0 of alpha"):
         power.measure([*studies, studies[1]])
+
+
+def test_seeds_that_are_evaluated_under_two_names_are_seeds_of_one_row(drawn_twice, tmp_path: Path) -> None:
+    """Seed 0 in one folder and seed 1 in another: two machines drew them."""
+    once, twice = (run.folder for run in drawn_twice)
+    files = []
+    for folders in ([once, twice], [once, twice, tmp_path / "more"]):
+        if folders[-1].name == "more":
+            folders[-1].mkdir()
+            shutil.copy(twice / "experiment.json", folders[-1])
+            for row in twice.glob("evaluated--*--s1"):
+                row.rename(folders[-1] / row.name)
+        target = tmp_path / f"{len(folders)}.json"
+        done = CliRunner().invoke(main, ["noise", *map(str, folders), "--out", str(target)])
+        assert done.exit_code == 0, done.output
+        files.append(records.read_json(target)["metrics"])
+    assert files[0]["geneval"]["repeats"] == 2
+    assert files[0] == files[1]
 
 
 def test_the_commands_take_an_evaluation_of_trainings(drawn_twice, tmp_path: Path) -> None:
