@@ -41,7 +41,8 @@ def dynamics(study: Study) -> Curves:
     lines = {}
     known = {fraction: trainings_of(study, fraction) for fraction in study.fractions}
     for metric in study.metrics:
-        start = Point(0.0, 0.0, make_cell(study.start, 0.0, metric, listed=study.listed(metric)))
+        of_start = known[study.fractions[-1]][metric.name]
+        start = Point(0.0, 0.0, make_cell(study.start, 0.0, metric, of_start, listed=study.listed(metric)))
         for subset in study.subsets:
             for row in study.rows(subset):
                 points = [
@@ -112,7 +113,7 @@ def _draw_panel(
     lines: Curves,
     crowded: bool,
 ) -> None:
-    base = make_cell(study.start, 0.0, metric, listed=study.listed(metric)).estimate
+    base = next((points[0].cell.estimate for (*_, name), points in lines.items() if name == metric.name), None)
     if base:
         axis.axhline(base.mean, color=figure.FAINT, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
     ends = []

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from bench.records.schema import MetricRecord
-from bench.report.components import fit_prior
 from bench.report.intervals import LEVEL
-from bench.report.stats import Difference, Trainings, difference, estimate, scores_of
+from bench.report.stats import Difference, difference, estimate, scores_of, trainings_of
 from bench.report.study import Row, Study
 from bench.report.tables import bounds, difference_text, head
 from bench.report.text import Grid, percent
@@ -51,17 +50,18 @@ def parted(study: Study) -> list[Parted]:
     row's own seeds and of all other rows', as in every table.
     """
     made = []
-    rows = [row for subset in study.subsets for row in study.rows(subset)]
+    rows = [row for subset in study.subsets for row in study.rows(subset) if len(row.jobs) >= 4]
+    known = trainings_of(study, study.fractions[-1])
     for metric in study.metrics:
-        scores = [scores_of(row.jobs, study.fractions[-1], metric) for row in rows]
-        prior = fit_prior([of_row for of_row in scores if of_row is not None])
-        for row, of_row in zip(rows, scores, strict=True):
-            if of_row is None or len(row.jobs) < 4 or prior is None:
+        of_metric = known[metric.name]
+        for row in rows:
+            of_row = scores_of(row.jobs, study.fractions[-1], metric)
+            if of_row is None or of_metric.prior is None:
                 continue
             keys = tuple(("", str(number)) for number in range(len(of_row.strata)))
             found = []
             for groups in _halves(row):
-                one, other = (estimate(of_row.of_seeds(group), keys, trainings=Trainings(prior)) for group in groups)
+                one, other = (estimate(of_row.of_seeds(group), keys, trainings=of_metric) for group in groups)
                 found.append(difference(one, other))
             rate = Rate(sum(each.excludes_zero for each in found), len(found))
             made.append(Parted(row, metric, len(row.jobs) // 2, found[0], rate))

@@ -189,9 +189,9 @@ def estimate(
     listed: float = 1.0,
 ) -> Estimate:
     """The mean of scores with its intervals, never beyond the bounds of the metric. ``make_cell`` says the rest."""
-    seeds = _seed_variance(scores, trainings) if trained else SeedVariance()
     file = trainings.shipped
-    parts = _parts([scores], [seeds], np.eye(1), file.row_noise_share if file else None, listed)
+    seeds = _seed_variance(scores, trainings) if trained else SeedVariance()
+    parts = _parts([scores], [seeds], np.eye(1), file, file.row_noise_share if file else None, listed)
     this, like = (within(scores.mean, found[0], *bounds, 1 / scores.size) for found in (parts.this, parts.like))
     return Estimate(this.mean, this.low, this.high, like, prompts, scores, seeds, file, listed)
 
@@ -231,9 +231,10 @@ def against(control: Estimate, others: Sequence[Estimate]) -> list[Difference]:
         raise BenchError(DIFFERENT_PROMPTS)
     rows = [*others, control]
     contrasts = np.hstack([np.eye(len(others)), -np.ones((len(others), 1))])
-    share = next((row.file.difference_noise_share for row in rows if row.file), None)
+    file = control.file if all(row.file for row in rows) else None
+    share = file.difference_noise_share if file else None
     listed = min(row.listed for row in rows)
-    parts = _parts([row.scores for row in rows], [row.seeds for row in rows], contrasts, share, listed)
+    parts = _parts([row.scores for row in rows], [row.seeds for row in rows], contrasts, file, share, listed)
     error = family_error(parts.this_correlation, min(variance.df for variance in parts.this))
     like_error = cache(lambda: family_error(parts.like_correlation, min(variance.df for variance in parts.like)))
     made = []
@@ -276,6 +277,7 @@ def _parts(
     rows: Sequence[Scores],
     seeds: Sequence[SeedVariance],
     contrasts: Floats,
+    file: MetricNoise | None,
     noise_share: float | None,
     listed: float,
 ) -> _Parts:
@@ -283,8 +285,9 @@ def _parts(
 
     Args:
         contrasts: (contrasts, rows).
-        noise_share: of what prompts and noise add together, the part of noise; asked for where each prompt has one
-            picture. None: unknown, so that all of it counts.
+        file: what the noise file says of the metric.
+        noise_share: of what prompts and noise add together, the part of noise, as the file says; asked for where each
+            prompt has one picture. None: unknown, so that all of it counts.
         listed: share of the prompt list that was evaluated; the rest is a finite-population correction (Cochran 1977,
             "Sampling Techniques", ch. 2).
     """
@@ -297,20 +300,25 @@ def _parts(
     like = between + of_rows([seed.shift for seed in seeds])
     if np.isnan(within_prompts).any():  # one picture a prompt
         share = 1.0 if noise_share is None else noise_share
-        of_prompts = (1 - share) * (between - of_rows([row.images for row in rows]))
-        this, found, df = like - np.where(np.diag(of_prompts) > 0, of_prompts, 0.0), between, between_df
+        of_prompts = (1 - share) * (between - of_rows([_images(row, file) for row in rows]))
+        this, found, df = like - _positive(of_prompts), between, between_df
     else:
         this, found, df = within_prompts + of_rows([seed.own for seed in seeds]), within_prompts, noise_df
     like = np.where(np.isnan(like), this, like)  # one prompt in all
-    rest = like - this  # what other prompts add, and never less than nothing
-    adds = np.diag(rest) > 0
-    this = this + (1 - listed) * np.where(np.outer(adds, adds), rest, 0.0)
+    this = this + (1 - listed) * _positive(like - this)  # what other prompts add
     of_seeds = _uncertainty(rows, seeds, contrasts)
     from_file = of_rows([seed.shift if seed.source == "file" else 0.0 for seed in seeds])
     file_df = min((seed.estimate.df for seed in seeds if seed.source == "file"), default=math.inf)
     variances = _variances(this, found, df, of_seeds, from_file, file_df)
     likes = _variances(like, between, between_df, of_seeds, from_file, file_df)
     return _Parts(variances, likes, _correlation(this), _correlation(like))
+
+
+def _positive(covariance: Floats) -> Floats:
+    """Without the contrasts whose variance came out below nothing."""
+    adds = np.diag(covariance) > 0
+    kept: Floats = np.where(np.outer(adds, adds), covariance, 0.0)
+    return kept
 
 
 def _uncertainty(rows: Sequence[Scores], seeds: Sequence[SeedVariance], contrasts: Floats) -> Floats:
@@ -384,6 +392,16 @@ def _seed_by_prompt(scores: Scores, file: MetricNoise) -> float:
         return whole
     of_pictures = noise([scores], np.eye(1))[0][0, 0] * scores.repeats.max()
     return whole if np.isnan(of_pictures) else max(whole - float(of_pictures), 0.0)
+
+
+def _images(scores: Scores, file: MetricNoise | None) -> float:
+    """What seed x prompt and residual add to the spread of prompts: of one training, as the noise file says.
+
+    Of weights that were not trained the first is fixed, and counts all the same: the safe side.
+    """
+    if scores.seeds > 1:
+        return scores.images
+    return scores.size * (file.seed_prompt + file.residual) if file else 0.0
 
 
 def _gather(jobs: Sequence[StudiedJob], fraction: float, metric: MetricRecord) -> _Gathered:

@@ -108,7 +108,8 @@ def main_sections(study: Study) -> list[Section]:
     Where nothing was trained, evaluated rows are ranked with the base instead, if they were sampled as the suite says,
     and among themselves where they read other numbers of T5 tokens.
     """
-    base = [_untrained_row(study, job, BASE) for job in study.start]
+    known = trainings_of(study, study.fractions[-1] if study.jobs else 0.0)
+    base = [_untrained_row(study, job, BASE, known) for job in study.start]
     context = [_untrained_row(study, job, CONTEXT) for job in study.context]
     evaluated = _compared(base, [_untrained_row(study, job, EVALUATED) for job in study.evaluated])
     if not study.jobs:
@@ -116,7 +117,7 @@ def main_sections(study: Study) -> list[Section]:
         competing = [_mark_best([rows[i] for i in group]) for group in groups]
         other = [row for i, row in enumerate(rows) if not any(i in group for group in groups)]
         return [Section("", "", [block for block in (*competing, other, context) if block])]
-    sections, known = [], trainings_of(study, study.fractions[-1])
+    sections: list[Section] = []
     for subset in study.subsets:
         methods = [_method_row(study, row, known) for row in study.rows(subset)]
         ranked = _mark_best([*base, *_compared(base, methods)])
@@ -126,11 +127,16 @@ def main_sections(study: Study) -> list[Section]:
     return sections
 
 
-def _untrained_row(study: Study, job: StudiedJob, kind: Literal["base", "context", "evaluated"]) -> MainRow:
+def _untrained_row(
+    study: Study,
+    job: StudiedJob,
+    kind: Literal["base", "context", "evaluated"],
+    known: Mapping[str, Trainings] | None = None,
+) -> MainRow:
     """A row that spent nothing."""
     row = Row(BASE if kind == BASE else job.label, "", (job,))
     recorded = (job.record.context or job.record.evaluated if job.record else None) or {}
-    return MainRow(row.method, "", 1, None, _cells(study, row, 0.0), kind, settings_text(recorded))
+    return MainRow(row.method, "", 1, None, _cells(study, row, 0.0, known), kind, settings_text(recorded))
 
 
 def _compared(base: Sequence[MainRow], rows: Sequence[MainRow]) -> list[MainRow]:

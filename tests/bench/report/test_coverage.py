@@ -1,8 +1,8 @@
 """How often intervals cover the truth, simulated with the shipped noise file on the suite's real groups.
 
 A training adds a shift of its own to all prompts and something to each prompt; noise belongs to its prompt and is
-shared by all rows; pictures have a rest of their own, and binary scores are drawn from what these make likely. Rows
-differ in how much their trainings differ, as the file's degrees of freedom say.
+shared by all rows; pictures have a rest of their own, and binary scores say whether the sum is above zero. Rows differ
+in how much their trainings differ, as the file's degrees of freedom say.
 """
 
 from __future__ import annotations
@@ -13,9 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.optimize import brentq
+from scipy.special import owens_t
+from scipy.stats import norm
 
 from bench.records.archive import unpacked
-from bench.report.components import Scores, fit_prior
+from bench.report.components import Prior, Scores, components, fit_prior
 from bench.report.intervals import smallest
 from bench.report.power import Design, measure, variance
 from bench.report.seed_noise import MetricNoise, read
@@ -35,6 +38,58 @@ ERROR = 2.5 * math.sqrt(0.95 * 0.05 / REPETITIONS)
 """Of a rate that REPETITIONS draws estimate; 2.5 standard errors."""
 
 
+@dataclass(frozen=True)
+class Parts:
+    """Variances of what a score adds up from: of prompts, rows, noise, trainings, and the rest of a picture.
+
+    Binary scores are one where a normal variable of variance 1 is above zero: the threshold model of Dempster & Lerner
+    (1950). Its parts are found so that the scores have the covariances of the noise file.
+    """
+
+    mean: float
+    prompt: float
+    method: float
+    noise: float
+    method_noise: float
+    seed_shift: float
+    seed_prompt: float
+    residual: float
+
+    @classmethod
+    def of(cls, noise: MetricNoise) -> Parts:
+        """A row's own share of its prompts is half of what two rows differ by, and so it is with noise."""
+        row, own = noise.prompt, (noise.method_prompt / 2, noise.method_noise / 2)
+        shared = max(row - own[0], 0.0), max(noise.prompt_noise - own[1], 0.0)
+        if not noise.binary:
+            return cls(
+                noise.mean, shared[0], own[0], shared[1], own[1], noise.seed_shift, noise.seed_prompt, noise.residual
+            )
+        # Scores of one group vary less than those of all. This is the mean of a group that varies so much.
+        mean = 0.5 + math.sqrt(max(0.25 - row - noise.prompt_noise - noise.seed_prompt - noise.residual, 0.0))
+        centre = float(norm.ppf(mean))
+        rows, prompts, pictures, seeds, trainings = (
+            _correlation(mean, covariance)
+            for covariance in (
+                shared[0], row, shared[0] + shared[1], row + noise.prompt_noise, row + noise.seed_prompt,
+            )
+        )  # fmt: skip
+        parts = [rows, prompts - rows, pictures - rows, seeds - prompts - (pictures - rows)]
+        parts += [noise.seed_shift / norm.pdf(centre) ** 2, trainings - prompts]
+        parts = [max(part, 0.0) for part in parts]
+        return cls(centre, *parts, max(1 - sum(parts), 0.0))
+
+
+def _correlation(mean: float, covariance: float) -> float:
+    """Of two normal variables, whose being above zero has this mean and covariance. Owen's (1956) T."""
+    centre = norm.ppf(mean)
+
+    def excess(correlation: float) -> float:
+        both = mean - 2 * owens_t(centre, math.sqrt((1 - correlation) / (1 + correlation)))
+        return float(both - mean**2 - covariance)
+
+    return float(brentq(excess, 0.0, 1.0)) if excess(1.0) > 0 else 1.0
+
+
 @dataclass
 class World:
     """Prompts of the suite's groups, with what is fixed of them for every row."""
@@ -43,47 +98,67 @@ class World:
     rng: np.random.Generator
 
     def __post_init__(self) -> None:
+        self.parts = Parts.of(self.noise)
         self.strata = np.repeat(np.arange(len(self.noise.groups)), self.noise.groups)
-        self.prompt = self.draw(self.noise.prompt, len(self.strata))
-        self.method = self.draw(self.noise.method_prompt / 2, ROWS, len(self.strata))
+        self.prompt = self.draw(self.parts.prompt, len(self.strata))
+        self.method = self.draw(self.parts.method, ROWS, len(self.strata))
+        self.given = self.draw(self.parts.seed_prompt, 1, len(self.strata), 1)  # of weights that are not trained anew
 
     def draw(self, variance: float, *shape: int) -> np.ndarray:
         return self.rng.normal(0, math.sqrt(variance), shape)
 
-    def rows(self, seeds: int, repeats: int, gain: float = 0.0) -> list[Scores]:
-        """Scores of every row; ``gain`` is what the first has more than the others."""
-        size, noise = len(self.strata), self.noise
-        shared, made = self.draw(noise.prompt_noise, size, repeats), []
-        for method in self.method:
-            centre = noise.df - 2 if noise.df > 3 else noise.df / 3  # as in reports
-            spread = math.sqrt(centre / self.rng.chisquare(noise.df))
-            own = noise.mean + self.prompt + method + (gain if not made else 0.0)
-            y = own[:, None] + shared + self.draw(noise.method_noise / 2, size, repeats)
-            y = y + spread * self.draw(noise.seed_shift, seeds, 1, 1)
-            if noise.repeats > 1 or not noise.binary:  # or seed x prompt is what the draw below adds
-                y = y + self.draw(noise.seed_prompt, seeds, size, 1)
-            if noise.binary:
-                y = (self.rng.uniform(size=y.shape) < y).astype(float)
+    def rows(self, seeds: int, repeats: int, gain: float = 0.0, given: bool = False) -> list[Scores]:
+        """Scores of every row; ``gain`` is what the first has more. ``given``: the second row is not trained."""
+        size, parts, df = len(self.strata), self.parts, self.noise.df
+        shared, made = self.draw(parts.noise, size, repeats), []
+        for number, method in enumerate(self.method):
+            centre = df - 2 if df > 3 else df / 3  # as in reports
+            spread = math.sqrt(centre / self.rng.chisquare(df))
+            mean = parts.mean if made else self.shifted(gain)
+            y = mean + (self.prompt + method)[:, None] + shared + self.draw(parts.method_noise, size, repeats)
+            if given and number == 1:
+                y = y + self.given
             else:
-                y = y + self.draw(noise.residual, *y.shape)
-            made.append(Scores(y, self.strata))
+                y = y + spread * self.draw(parts.seed_shift, seeds, 1, 1) + self.draw(parts.seed_prompt, seeds, size, 1)
+            y = y + self.draw(parts.residual, *y.shape)
+            made.append(Scores((y > 0).astype(float) if self.noise.binary else y, self.strata))
         return made
 
-    def compared(self, seeds: int, repeats: int = 1, gain: float = 0.0) -> Difference:
+    def shifted(self, gain: float) -> float:
+        """Where a row lies whose mean is ``gain`` above the others'."""
+        mean = self.parts.mean
+        return float(norm.ppf(norm.cdf(mean) + gain)) if self.noise.binary else mean + gain
+
+    def compared(self, seeds: int, repeats: int = 1, gain: float = 0.0, given: bool = False) -> Difference:
         """The difference of the first two rows of a report. The suite draws one picture a prompt."""
-        rows = self.rows(seeds, repeats, gain)
-        known = Trainings(fit_prior(rows), self.noise if seeds == 1 else None)
+        rows = self.rows(seeds, repeats, gain, given)
+        known = Trainings(fit_prior(rows), self.noise)
         keys = tuple((str(group), f"{at:04}") for at, group in enumerate(self.strata.tolist()))
-        one, other = (estimate(row, keys, trainings=known) for row in rows[:2])
+        one = estimate(rows[0], keys, trainings=known)
+        other = estimate(rows[1], keys, trainings=known, trained=not given)
         return difference(one, other)
 
-    def truth(self) -> float:
+    def truth(self, given: bool = False) -> float:
         """The difference of the first two rows on these prompts, over noise and trainings."""
-        if not self.noise.binary:
-            weights = Scores(np.zeros((1, len(self.strata), 1)), self.strata).weights
-            return float((self.method[0] - self.method[1]) @ weights)
-        one, other = self.rows(20, 800)[:2]
-        return one.mean - other.mean
+        weights = Scores(np.zeros((1, len(self.strata), 1)), self.strata).weights
+        one, other = self.parts.mean + self.prompt + self.method[:2]
+        fixed = self.parts.prompt + self.parts.method
+        of_other = fixed + self.parts.seed_prompt if given else fixed
+        other = other + self.given[0, :, 0] if given else other
+        if self.noise.binary:
+            one, other = norm.cdf(one / math.sqrt(1 - fixed)), norm.cdf(other / math.sqrt(1 - of_other))
+        return float((one - other) @ weights)
+
+
+@pytest.mark.parametrize("metric", [BINARY, *CONTINUOUS])
+def test_the_simulated_scores_have_the_components_of_the_file(metric: str) -> None:
+    """Of many prompts, trainings and pictures. Trainings of rows differ alike here, as they do in the mean."""
+    noise = FILE.metrics[metric].model_copy(update={"groups": [1500], "df": 1e9, "seed_shift": 0.0})
+    rows = World(noise, np.random.default_rng(0)).rows(6, 8)
+    found = components(rows, Prior(1.0, 4.0, 30.0), ["one"] * len(rows))
+    whole = sum(getattr(found, part) for part in ("prompt", "prompt_noise", "seed_prompt", "residual"))
+    for part in ("prompt", "prompt_noise", "seed_prompt", "residual", "method_prompt", "method_noise"):
+        assert getattr(found, part) == pytest.approx(getattr(noise, part), rel=0.1, abs=0.02 * whole), part
 
 
 @pytest.mark.parametrize("repeats", [1, 2])
@@ -99,6 +174,17 @@ def test_this_prompt_list_is_covered_at_the_stated_rate(metric: str, seeds: int,
 
 
 @pytest.mark.parametrize("seeds", [1, 3, 6])
+@pytest.mark.parametrize("metric", [BINARY, *CONTINUOUS])
+def test_a_difference_to_the_base_is_covered_at_the_stated_rate(metric: str, seeds: int) -> None:
+    """Nothing trains the base anew, and its pictures vary with the noise as a training's do."""
+    world = World(FILE.metrics[metric], np.random.default_rng(seeds))
+    truth = world.truth(given=True)
+    found = [world.compared(seeds, given=True) for _ in range(REPETITIONS)]
+    covered = np.mean([d.low <= truth <= d.high for d in found])
+    assert LOW - ERROR < covered < HIGH + ERROR
+
+
+@pytest.mark.parametrize("seeds", [1, 3, 6])
 @pytest.mark.parametrize("metric", [BINARY, CONTINUOUS[1]])
 def test_prompts_like_these_are_covered_at_the_stated_rate(metric: str, seeds: int) -> None:
     """Prompts are drawn anew each time, and all rows are alike over all prompts there could be."""
@@ -108,10 +194,14 @@ def test_prompts_like_these_are_covered_at_the_stated_rate(metric: str, seeds: i
     assert LOW - ERROR < covered < HIGH + ERROR
 
 
+def alike(noise: MetricNoise) -> MetricNoise:
+    """Of methods that do not differ by prompt."""
+    return noise.model_copy(update={"method_prompt": 0.0})
+
+
 def test_prompts_like_these_are_no_wider_where_methods_do_not_differ_by_prompt() -> None:
     """Both variances are then of one quantity, and so agree in the mean. The wider one was a seventh too large."""
-    world = World(FILE.metrics[BINARY], np.random.default_rng(1))
-    world.method[:] = 0.0
+    world = World(alike(FILE.metrics[BINARY]), np.random.default_rng(1))
     found = [world.compared(1, 2) for _ in range(REPETITIONS)]
     like, this = (np.mean([getattr(d, name).value for d in found]) for name in ("like_variance", "variance"))
     assert 0.92 < like / this < 1.06
@@ -121,8 +211,7 @@ def test_prompts_like_these_are_no_wider_where_methods_do_not_differ_by_prompt()
 def test_a_difference_that_power_promises_is_seen_about_as_often(seeds: int) -> None:
     """The promise is for two methods that do not differ by prompt; six rows moderate as many would."""
     noise = FILE.metrics[CONTINUOUS[1]]
-    world = World(noise, np.random.default_rng(5))
-    world.method[:] = 0.0
+    world = World(alike(noise), np.random.default_rng(5))
     design = Design(seeds, len(world.strata), 2)
     gain = smallest(variance(noise, design), 0.8)
     seen = np.mean([world.compared(seeds, 2, gain=gain).low > 0 for _ in range(REPETITIONS)])
@@ -134,11 +223,6 @@ def test_a_difference_of_0_03_in_geneval_is_seen_within_two_cpu_hours(seeds: int
     """Six trainings of SFT and SOAR see it in about 80 % of cases, and twelve, which take two CPU hours, in more."""
     with unpacked([RECORDS]) as folders:
         noise = measure([read_study(folders)], ["sft", "soar"]).metrics[BINARY]
-    world = World(noise, np.random.default_rng(seeds))
-    world.method[:] = 0.0
-    gain, weights = 0.03, Scores(np.zeros((1, len(world.strata), 1)), world.strata).weights
-    for _ in range(30):  # where a prompt is passed always or never, nothing is gained: others have to gain more
-        made = np.clip(noise.mean + world.prompt + gain, 0, 1) - np.clip(noise.mean + world.prompt, 0, 1)
-        gain *= 0.03 / float(made @ weights)
-    seen = np.mean([world.compared(seeds, gain=gain).low > 0 for _ in range(REPETITIONS)])
+    world = World(alike(noise), np.random.default_rng(seeds))
+    seen = np.mean([world.compared(seeds, gain=0.03).low > 0 for _ in range(REPETITIONS)])
     assert seen > {6: 0.7, 12: 0.9}[seeds]
