@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -57,3 +60,24 @@ def test_the_last_places_of_a_correlation_do_not_matter() -> None:
     for seed in range(5):
         beside = 1e-15 * np.random.default_rng(seed).standard_normal((12, 12))
         assert family_error(alike + beside + beside.T, 9) == pytest.approx(known, rel=1e-5)
+
+
+def test_the_number_of_threads_moves_no_interval() -> None:
+    """A product splits its sums by threads and CPUs. In float32 the last digits of a committed report differed."""
+    code = """
+import numpy as np
+from bench.report.intervals import family_error
+rng = np.random.default_rng(0)
+for number in (3, 12, 12, 12, 13) * 4:
+    parts = rng.normal(size=(number, number + 3))
+    covariance = parts @ parts.T
+    deviations = np.sqrt(np.diag(covariance))
+    print(family_error(covariance / np.outer(deviations, deviations), float(rng.uniform(3, 200))))
+"""
+    found = set()
+    for threads in ("1", "2"):
+        env = os.environ | {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads}
+        found.add(
+            subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True).stdout
+        )
+    assert len(found) == 1
