@@ -108,7 +108,7 @@ def main_sections(study: Study) -> list[Section]:
     Where nothing was trained, evaluated rows are ranked with the base instead, if they were sampled as the suite says,
     and among themselves where they read other numbers of T5 tokens.
     """
-    known = trainings_of(study, study.fractions[-1] if study.jobs else 0.0)
+    known = trainings_of(study, study.trained_until)
     base = [_untrained_row(study, job, BASE, known) for job in study.start]
     context = [_untrained_row(study, job, CONTEXT) for job in study.context]
     evaluated = _compared(base, [_untrained_row(study, job, EVALUATED) for job in study.evaluated])
