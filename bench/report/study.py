@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from operator import attrgetter
@@ -420,6 +420,9 @@ EVALUATIONS_AGREE = ("suite", "notice")
 BASES_AGREE = (*EVALUATIONS_AGREE, "backbone", "backbone_hash", "max_sequence_length")
 """The same where it evaluated the base, since one base stands for all."""
 
+SEEDS_AGREE = ("config", "variant_of", "stages", "reward", "preferences", "subset_hash", "subset_count")
+"""Fields in which seeds of one method on one subset must be equal: a row is one training, done again."""
+
 
 def read_study(runs: list[Path], *, samples: bool = True) -> Study:
     """Read run folders and merge them. Raises BenchError where a record is damaged or two runs are not comparable.
@@ -437,6 +440,7 @@ def read_study(runs: list[Path], *, samples: bool = True) -> Study:
             if name in jobs:
                 raise BenchError(f"job {name} is in more than one of the given runs; name each run once")
             jobs[name] = _read_job(run / name, experiment.suite, samples)
+    _check_seeds(jobs.values())
     suite = experiments[0].suite
     # A run that trains owes its base even before the base is begun.
     base_runs = [r for r, experiment in zip(runs, experiments, strict=True) if experiment.jobs or (r / BASE).is_dir()]
@@ -476,6 +480,28 @@ def _check_agreement(runs: list[Path], experiments: tuple[ExperimentRecord, ...]
                     f"{runs[first]} and {run} differ in {key} and cannot share a report; render them apart"
                 )
         _check_added(runs[first], experiments[first].suite, run, experiment.suite)
+
+
+def _check_seeds(jobs: Iterable[StudiedJob]) -> None:
+    """BenchError if two seeds of a row are not the same training."""
+    first: dict[tuple[str, str], StudiedJob] = {}
+    for job in jobs:
+        if job.record is None:
+            continue
+        earlier = first.setdefault((job.method, job.subset), job)
+        assert earlier.record is not None
+        one, other = (_flat(record) for record in (earlier.record, job.record))
+        if unlike := [key for key in one | other if one.get(key) != other.get(key)]:
+            raise BenchError(
+                f"{earlier.name} and {job.name} differ in {some(unlike)}, so they are no two seeds of one row; "
+                "render them apart, or run one of them as a variant with a name of its own"
+            )
+
+
+def _flat(record: JobRecord) -> dict[str, Any]:
+    """What seeds agree in, each setting of the configuration by itself."""
+    held = record.model_dump(include=set(SEEDS_AGREE))
+    return {f"config.{key}": value for key, value in held.pop("config").items()} | held
 
 
 def _check_added(first: Path, one: SuiteRecord, run: Path, other: SuiteRecord) -> None:

@@ -150,3 +150,32 @@ def test_a_metric_that_is_there_twice(run: Any) -> None:
     run.save()
     with pytest.raises(BenchError, match="there twice"):
         read_study([run.folder])
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"config": {"lr": 0.5}}, r"config\.lr"),
+        ({"config": {}}, r"config\.lr"),
+        ({"subset_hash": "cd" * 32}, "subset_hash"),
+        ({"reward": "clip"}, "reward"),
+        ({"variant_of": "sft"}, "variant_of"),
+        ({"preferences": {"corpus": "liked", "pairs": 7}}, "preferences"),
+    ],
+)
+def test_seeds_of_one_row_are_the_same_training(
+    make_run: Callable[..., Any], changes: dict[str, Any], said: str
+) -> None:
+    """Seeds of two runs count together; with other settings they were pooled in silence."""
+    runs = [make_run(name) for name in ("one", "two")]
+    for seed, run in enumerate(runs):
+        run.job("alpha", 0.1, seed=seed, config={"lr": 0.1})
+    folders = [run.folder for run in runs]
+    assert [len(row.jobs) for row in read_study(folders).rows("pretty")] == [2]
+    path = folders[1] / "alpha--pretty--s1/job.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    with pytest.raises(
+        BenchError, match=f"alpha--pretty--s0 and alpha--pretty--s1 differ in {said}, so they are no two"
+    ):
+        read_study(folders)
+    assert read_study(folders[1:])  # apart they can be drawn
