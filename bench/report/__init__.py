@@ -166,7 +166,7 @@ def _files(study: Study, published: bool | None, biased: Callable[[Study], Expos
         comparison = compare(study, sections)
         files["published.md"] = comparison_markdown(study, comparison)
         files |= {"published.csv": comparison_csv(comparison)} if comparison.pairs else {}
-    files |= _answers(study, sections, lines, comparison) if differing else {}
+    files |= _answers(study, curves, sections, lines, comparison) if differing else {}
     parts = {subset: plots.samples_parts(study, subset) for subset in study.subsets or [""]}
     samples = {subset: picture for subset, of in parts.items() if (picture := plots.sheet(study, of))}
     kept = plots.images_of([part for of in parts.values() for part in of])
@@ -179,17 +179,17 @@ def _files(study: Study, published: bool | None, biased: Callable[[Study], Expos
 
 
 def _answers(
-    study: Study, sections: Sequence[Section], lines: Curves, comparison: Comparison | None
+    study: Study, curves: Study, sections: Sequence[Section], lines: Curves, comparison: Comparison | None
 ) -> dict[str, str | bytes]:
     """What the records say beyond means: of two methods or more."""
     from bench.report import pareto, targets, wins
 
-    tallies, reaches = wins.wins(study, sections), targets.targets(study, lines, comparison)
+    tallies, reaches = wins.wins(study, sections), targets.targets(curves, lines, comparison)
     found = pareto.fronts(study, sections)
     return {
         "wins.md": wins.wins_markdown(study, tallies),
         "wins.csv": wins.wins_csv(tallies),
-        "targets.md": targets.targets_markdown(study, reaches),
+        "targets.md": targets.targets_markdown(curves, reaches),
         "targets.csv": targets.targets_csv(study, reaches),
         "pareto.md": pareto.pareto_markdown(study, found),
         "pareto.csv": pareto.pareto_csv(found),

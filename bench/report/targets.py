@@ -1,7 +1,8 @@
 """Budget to target: how much of its budget each row spends until it scores as well as a target.
 
 Targets are data: the reference row's final score, and published scores where the suite has any. Curves are those of the
-training dynamics, so every point of a curve and its target are of the same images.
+training dynamics, so every point of a curve and its target are of the same prompts: those that every evaluation drew. A
+published score is of all prompts, so it is a target where curves are.
 """
 
 from __future__ import annotations
@@ -45,15 +46,20 @@ class Reach:
 
 
 def targets(study: Study, curves: Curves, comparison: Comparison | None) -> list[Reach]:
-    """Every row of each subset against every target of that subset, by ranked metric."""
+    """Every row of each subset against every target of that subset, by ranked metric.
+
+    Args:
+        study: that the curves are of: narrowed to the prompts of every evaluation.
+    """
     found = []
+    part = f" on the {study.part} prompts of every evaluation" if study.part else ""
     for subset in study.subsets:
         rows = study.rows(subset)
         for metric in (metric for metric in study.metrics if metric.ranked):
-            wanted = _published(comparison, subset, metric)
+            wanted = {} if study.part else _published(comparison, subset, metric)
             final = curves[subset, rows[0].method, metric.name][-1].cell.estimate
             if final is not None:
-                wanted = {f"final score of {rows[0].method}": final.mean} | wanted
+                wanted = {f"final score of {rows[0].method}{part}": final.mean} | wanted
             for name, value in wanted.items():
                 for row in rows:
                     points = curves[subset, row.method, metric.name]
@@ -95,6 +101,11 @@ NOTES = (
     "– means that an evaluation of the row is not whole.",
 )
 
+PART = (
+    "Curves and targets are of the prompts that every evaluation drew, a part of the suite. So a target is not the "
+    "score of the main table, and means of so few prompts waver more."
+)
+
 
 def targets_markdown(study: Study, reaches: Sequence[Reach]) -> str:
     """A table for each subset and target: a row for each row, a column for each metric that has the target."""
@@ -110,7 +121,8 @@ def targets_markdown(study: Study, reaches: Sequence[Reach]) -> str:
         lines = [[method, *(_text(cells[method, metric.name]) for metric in metrics)] for method in methods]
         title = f"## Subset: {markdown(subset)}, target: {markdown(target)}\n\n"
         parts.append(f"{title}{Grid(['Method', *headers], lines).markdown()}\n")
-    return "".join([head(study, "Budget to target"), *parts, *(f"- {note}\n" for note in NOTES)])
+    notes = [*NOTES, *([PART] if study.part else [])]
+    return "".join([head(study, "Budget to target"), *parts, *(f"- {note}\n" for note in notes)])
 
 
 def _text(reach: Reach) -> str:

@@ -67,3 +67,23 @@ def test_a_published_score_is_a_target_of_the_rows_of_its_subset(run: Any) -> No
     found = [r for r in targets.targets(study, dynamics(study), comparison) if r.target == "SFT, Table 2"]
     assert {(r.metric.name, r.value, r.subset) for r in found} == {("clip", 0.99, "pretty")}
     assert [r.method for r in found] == study.methods
+
+
+def test_of_a_part_of_the_prompts_a_target_says_of_how_many_it_is(make_run: Any) -> None:
+    """Curves of a tenth of the prompts were held against what looked like the score of the main table."""
+    run = make_run()
+    run.draw_a_part(2)
+    for method, gain in (("alpha", 0.05), ("beta", 0.15)):
+        run.job(method, gain)
+    study = read_study([run.folder])
+    curves = study.of_every_evaluation()
+    [section] = main_sections(study)
+    [cell] = [c for c in section.rows[1].cells if c.metric.name == "clip"]
+    published = PublishedRow("Table 2", "SFT", "alpha", "pretty", None, None, {"clip": "0.99"})
+    comparison = Comparison("", [Pair(section.rows[1], published, [Value(cell, "0.99")], ())], [])
+    found = targets.targets(curves, dynamics(curves), comparison)
+    assert {r.target for r in found} == {"final score of alpha on the 15 prompts of every evaluation"}
+    assert {r.value for r in found if r.metric.name == "clip"} != {cell.cell.estimate.mean}
+    assert targets.PART in targets.targets_markdown(curves, found)
+    whole = targets.targets(study, dynamics(study), comparison)
+    assert targets.PART not in targets.targets_markdown(study, whole)
