@@ -32,9 +32,9 @@ class Differences:
 def differences(
     study: Study, sections: Sequence[Section], paired: Sequence[Pairs], rates: Mapping[str, Rate]
 ) -> Differences | None:
-    """None with fewer than two methods. ▲ better, ▼ worse where the interval excludes zero; † as in the main table.
+    """None with fewer than two methods. ▲ better, ▼ worse where the interval excludes zero; † and ‡ as in the tables.
 
-    A difference to a row of one seed gets neither.
+    A difference that one of these marks is neither better nor worse, nor is one to a row of one seed.
 
     Args:
         paired: the ``pairs`` of each section.
@@ -52,17 +52,22 @@ def differences(
 
 def _grid(study: Study, section: Section, paired: Pairs) -> Grid:
     (j, first), *others = _placed(section)
-    headers = [f"Minus {first.method}", *(metric.heading for metric in study.metrics)]
+    headers = [f"Minus {_name(first)}", *(metric.heading for metric in study.metrics)]
     rows = [
-        [row.method, *(_text(*of_metric) for of_metric in zip(row.cells, first.cells, paired[i, j], strict=True))]
+        [_name(row), *(_text(row, first, *of) for of in zip(row.cells, first.cells, paired[i, j], strict=True))]
         for i, row in others
     ]
     return Grid(headers, rows)
 
 
+def _name(row: MainRow) -> str:
+    return f"{row.method} ‡" if row.short else row.method
+
+
 def _notes(study: Study, sections: Sequence[Section], rates: Mapping[str, Rate]) -> list[str]:
     methods = [row for section in sections for row in _methods(section)]
     pairs = sum(len(list(combinations(_methods(section), 2))) for section in sections)
+    marked = any(row.short or any(c.trained_on for c in row.cells) for row in methods)
     unknown = dict.fromkeys(row.name for row in methods if row.unknown)
     judged = any(sum(c.judged for c in column) > 1 for section in sections for column in _columns(section))
     return [
@@ -74,6 +79,8 @@ def _notes(study: Study, sections: Sequence[Section], rates: Mapping[str, Rate])
            "worse."] if unknown else []),
         f"differences.csv has {'the one pair' if pairs == 1 else f'all {pairs} pairs'} of methods, each in the family "
         "of its `minus`, and alone.",
+        *(["A difference that † or ‡ marks is not called better or worse: a method was trained on the metric, or used "
+           "less of the budget."] if marked else []),
         *_luck(rates),
     ]  # fmt: skip
 
@@ -131,12 +138,12 @@ def _columns(section: Section) -> list[tuple[MainCell, ...]]:
     return list(zip(*(row.cells for row in _methods(section)), strict=True))
 
 
-def _text(one: MainCell, other: MainCell, found: Difference | None) -> str:
+def _text(row: MainRow, first: MainRow, one: MainCell, other: MainCell, found: Difference | None) -> str:
     mark = " †" if one.trained_on or other.trained_on else ""
     if found is None:
         return "–" + mark
-    verdict = _verdict(one.metric, found) if one.judged and other.judged else ""
-    return f"{difference_text(one.metric, found)}{mark or verdict}"
+    judged = one.judged and other.judged and not (mark or row.short or first.short)
+    return f"{difference_text(one.metric, found)}{mark}{_verdict(one.metric, found) if judged else ''}"
 
 
 def _verdict(metric: MetricRecord, interval: Interval) -> str:
