@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -12,9 +13,13 @@ from bench.report.stats import Difference, difference, estimate, scores_of, trai
 from bench.report.study import Row, Study
 from bench.report.tables import bounds, difference_text, head
 from bench.report.text import Grid, percent
+from bench.rng import numpy_generator
 
 MOST = 40
 """Ways to part the seeds of a row that are tried, evenly among all of them: six against six have 462."""
+
+COUNTED = 10_000
+"""So many ways to part seeds are listed; of more, ``MOST`` are drawn."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,7 @@ def parted(study: Study) -> list[Parted]:
     made = []
     rows = [row for subset in study.subsets for row in study.rows(subset) if len(row.jobs) >= 4]
     known = trainings_of(study, study.fractions[-1])
+    ways = {number: halves(number) for number in {len(row.jobs) for row in rows}}
     for metric in study.metrics:
         of_metric = known[metric.name]
         for row in rows:
@@ -60,7 +66,7 @@ def parted(study: Study) -> list[Parted]:
                 continue
             keys = tuple(("", str(number)) for number in range(len(of_row.strata)))
             found = []
-            for groups in _halves(row):
+            for groups in ways[len(row.jobs)]:
                 one, other = (estimate(of_row.of_seeds(group), keys, trainings=of_metric) for group in groups)
                 found.append(difference(one, other))
             rate = Rate(sum(each.excludes_zero for each in found), len(found))
@@ -130,16 +136,30 @@ def _said(found: Mapping[str, Rate]) -> str:
     return ", ".join(f"{label} {r.verdicts} of {r.comparisons}" for label, r in found.items() if r.comparisons)
 
 
-def _halves(row: Row) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """Two groups of half of the seeds each, every pair of groups once; one seed is left out of an odd number.
+Halves = tuple[tuple[int, ...], tuple[int, ...]]
 
-    The first pair is the first half of the seeds and those that follow.
+
+def halves(number: int) -> list[Halves]:
+    """Two groups of half of so many seeds each, no pair of groups twice; one seed is left out of an odd number.
+
+    The first pair is the first half of the seeds and those that follow. Of few ways every n-th is taken, of many some
+    are drawn, always the same.
     """
-    seeds, half = range(len(row.jobs)), len(row.jobs) // 2
+    half = number // 2
+    ways = math.comb(number, half) * math.comb(number - half, half) // 2
+    if ways > COUNTED:
+        found = {(tuple(range(half)), tuple(range(half, 2 * half))): None}
+        generator = numpy_generator("same-method", number)
+        while len(found) < MOST:
+            order = generator.permutation(number).tolist()
+            one, other = sorted([tuple(sorted(order[:half])), tuple(sorted(order[half : 2 * half]))])
+            found[one, other] = None
+        return [*found]
+    seeds = range(number)
     pairs = [
         (one, other)
         for one in combinations(seeds, half)
         for other in combinations([seed for seed in seeds if seed not in one], half)
         if one < other
     ]
-    yield from pairs[:: -(-len(pairs) // MOST)]
+    return pairs[:: -(-ways // MOST)]

@@ -10,7 +10,7 @@ from page_text import page_text
 
 from bench.report import differences, render_report
 from bench.report.pairs import pairs as pairs_of
-from bench.report.same_method import Rate, parted, rates
+from bench.report.same_method import Rate, halves, parted, rates
 from bench.report.stats import against, difference
 from bench.report.study import read_study
 from bench.report.tables import main_sections
@@ -149,3 +149,29 @@ def test_one_seed_of_each_method_says_nothing_of_luck(sections):
     assert not any(
         "luck" in note for note in differences.differences(study, found, [*map(pairs_of, found)], rates_of(study)).notes
     )
+
+
+def test_a_row_at_less_compute_is_marked_and_neither_better_nor_worse(make_run):
+    run = make_run()
+    for seed in (0, 1):
+        run.job("alpha", 0.05, seed=seed)
+        run.job("beta", 0.15, seed=seed, share=0.5)
+        run.job("gamma", 0.15, seed=seed)
+    ((_, grid),) = differences_of(read_study([run.folder])).grids
+    (short, *of_short), (equal, *of_equal) = grid.rows
+    assert (short, equal) == ("beta ‡", "gamma")
+    assert not any("▲" in text for text in of_short) and all("▲" in text for text in of_equal)
+    said = "A difference that † or ‡ marks is not called better or worse"
+    assert any(said in note for note in differences_of(read_study([run.folder])).notes)
+
+
+@pytest.mark.parametrize(("seeds", "ways"), [(4, 3), (5, 15), (12, 39), (13, 40), (30, 40), (31, 40)])
+def test_ways_to_part_many_seeds_are_drawn_and_not_listed(seeds, ways):
+    """Thirty seeds have 78 million ways, which took all memory."""
+    found = halves(seeds)
+    half = seeds // 2
+    assert len(found) == len(set(found)) == ways == len({frozenset(pair) for pair in found})
+    assert found[0] == (tuple(range(half)), tuple(range(half, 2 * half)))
+    for one, other in found:
+        assert len(set(one)) == len(set(other)) == half and set(one).isdisjoint(other) and one < other
+    assert found == halves(seeds)
