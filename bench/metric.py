@@ -23,7 +23,7 @@ class Metric(ABC):
     Attributes:
         label: column heading.
         version: of the computation.
-        low, high: the range of a score (None: unbounded).
+        low, high: the range of a score (None: unbounded). A score outside of it is an error.
         digits: decimals in tables.
         grouped: average within ``Prompt.group`` first, then over groups (GenEval).
         ranked: False for a quantity that is neither good nor bad (brightness): shown, never ranked.

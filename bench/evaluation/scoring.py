@@ -217,5 +217,10 @@ def _reason(error: Exception) -> str:
 def _cell(metric: Metric, value: float, seen: str | None = None) -> Cell:
     if not math.isfinite(value):
         return error_cell(metric, "not a finite number")
-    score = ScoreRecord(version=metric.version, score=round(float(value), 6))
+    rounded = round(float(value), 6)
+    if metric.low is not None and rounded < metric.low:
+        return error_cell(metric, f"{rounded:g} is below the metric's lowest score, {metric.low:g}")
+    if metric.high is not None and rounded > metric.high:
+        return error_cell(metric, f"{rounded:g} is above the metric's highest score, {metric.high:g}")
+    score = ScoreRecord(version=metric.version, score=rounded)
     return records.document(score if seen is None else score.model_copy(update={"seen": seen}))

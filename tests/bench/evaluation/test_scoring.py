@@ -497,3 +497,26 @@ def test_conditions_are_those_of_the_backbone(world: fakes.World, monkeypatch: p
     assert found.prompt_embeds.dtype == torch.float32
     torch.testing.assert_close(found.prompt_embeds, wanted.prompt_embeds, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(found.pooled_prompt_embeds, wanted.pooled_prompt_embeds, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("per_prompt", [False, True])
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [
+        (5.5, "5.5 is above the metric's highest score, 1"),
+        (-0.001, "-0.001 is below the metric's lowest score, 0"),
+        (1.0000001, None),  # a rounding error of a float32
+        (0.0, None),
+    ],
+)
+def test_a_score_outside_of_its_range_is_an_error_of_its_cell(
+    monkeypatch: pytest.MonkeyPatch, value: float, error: str | None, per_prompt: bool
+) -> None:
+    """A metric of 0 to 1 that gave 5.5 stood in bold, with an interval above 1."""
+    monkeypatch.setattr(Contrast, "low", 0.0)
+    monkeypatch.setattr(Contrast, "high", 1.0)
+    monkeypatch.setattr(Contrast, "score", lambda self, images, prompts: [value] * len(images))
+    score = score_prompt if per_prompt else score_each
+    cells = score(Contrast(), [np.zeros((4, 4, 3), np.uint8)] * 2, [Prompt("0", "x")] * 2)
+    expected = {"version": 1, "score": round(value, 6)} if error is None else {"version": 1, "error": error}
+    assert cells == [expected] * 2
