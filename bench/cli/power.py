@@ -42,6 +42,7 @@ def power(
         bench power reports/reference/embedded/records.tar.xz --difference 0.1 --metric aesthetic
         bench power runs/embedded runs/evaluate-embedded-repeats-2 --difference 0.03
     """
+    from bench.errors import BenchError
     from bench.records.archive import unpacked
     from bench.report import power as needed
     from bench.report.study import read_studies
@@ -54,8 +55,12 @@ def power(
     file = needed.measure(studies, methods or ())
     noise = file.metrics.get(column.name)
     if noise is None:
-        say(f"{column.label}: no two rows with two seeds are scored, so nothing is known of it")
-        return
+        raise BenchError(f"nothing is known of {column.label}: {needed.lacking(studies, methods or ())[column.name]}")
+    if noise.low is not None and noise.high is not None and difference >= noise.high - noise.low:
+        raise BenchError(
+            f"a difference of {difference:g} is none of {column.label}, whose scores lie between {noise.low:g} and "
+            f"{noise.high:g}; name a smaller --difference"
+        )
     for line in _lines(column, file, noise, needed.costs(studies, methods or ()), difference, power):
         say(line)
 
@@ -72,6 +77,7 @@ def _lines(
         return f"{pictures}: {duration(costs.of(design))}" if costs else pictures
 
     size, wanted = sum(noise.groups), column.text(difference)
+    choices = needed.pictures_of(column, noise)
     lines = [
         f"{column.label}: a difference of {wanted} of two methods, {power:.0%} power, measured on {file.about}",
         f"  a training takes {duration(costs.training)}, a picture {costs.picture:.2f} s without its scores"
@@ -79,12 +85,12 @@ def _lines(
         else "  no job holds a clock reading, so costs are unknown; name the run that trained too",
         f"  this prompt list ({size} prompts in {len(noise.groups)} groups):",
     ]
-    designs = list(needed.designs(noise, difference, power))
+    designs = list(needed.designs(noise, difference, power, choices))
     if costs:
         designs.sort(key=costs.of)
     cheapest = " (cheapest)" if costs else ""
     lines += [f"    {described(design)}{'' if n else cheapest}" for n, design in enumerate(designs[:5])]
-    most = needed.Design(needed.SEEDS[-1], size, needed.REPEATS[-1])
+    most = needed.Design(needed.SEEDS[-1], size, choices[-1])
     if not designs:
         least = smallest(needed.variance(noise, most), power)
         lines.append(f"    no design does; {described(most)} see {column.text(least)}")
@@ -94,7 +100,7 @@ def _lines(
         lines.append(f"  prompts like these: with {seeds} seeds no number of prompts does; more seeds may")
     else:
         lines.append(f"  prompts like these: {count(prompts)} prompts, with {seeds} seeds x {repeats} pictures")
-    if noise.repeats == 1:
+    if noise.repeats == 1 and not column.per_prompt:
         lines.append("  these runs drew one picture a prompt, so noise counts as a part of the prompt")
     return lines
 
@@ -117,7 +123,7 @@ def noise(runs: tuple[Path, ...], methods: tuple[str, ...] | None, out: Path | N
     from bench.errors import BenchError
     from bench.records import write_record
     from bench.records.archive import unpacked
-    from bench.report.power import measure
+    from bench.report.power import lacking, measure
     from bench.report.seed_noise import beside
     from bench.report.study import read_studies
     from bench.report.text import listed
@@ -125,6 +131,7 @@ def noise(runs: tuple[Path, ...], methods: tuple[str, ...] | None, out: Path | N
     with unpacked(list(runs)) as folders:
         studies = read_studies(folders)
     file = measure(studies, methods or ())
+    reasons = lacking(studies, methods or ())
     target = out or beside(file.suite)
     if target is None:
         raise BenchError(f"the suite {file.suite} is not registered here; name a file with --out")
@@ -138,10 +145,5 @@ def noise(runs: tuple[Path, ...], methods: tuple[str, ...] | None, out: Path | N
             f"{listed(once)}: one picture a prompt, so noise cannot be told from prompts. It counts as a part of them, "
             "and intervals are on the safe side. `bench evaluate RUN --repeats 2` draws two; name its folder too"
         )
-    if all(study.experiment.suite.repeats > 1 for study in studies) and (
-        whole := [column.label for column in columns if column.per_prompt]
-    ):
-        say(
-            f"{listed(whole)}: not in the file, since a score of all pictures of a prompt depends on how many there "
-            "are; name the run that trained too"
-        )
+    for name, reason in reasons.items():
+        say(f"{next(column.label for column in columns if column.name == name)}: not in the file, since {reason}")

@@ -151,6 +151,11 @@ class Scores:
         return float((self.weights**2).sum())
 
 
+def _most_told(rows: Sequence[Scores]) -> Scores:
+    """The row whose repeats tell most: another may score alike on all pictures of every prompt by chance."""
+    return max(rows, key=lambda row: int(row.repeats.max()))
+
+
 def _spread(weights: Floats, repeats: NDArray[np.intp]) -> float:
     return float((weights**2 / repeats).sum())
 
@@ -168,7 +173,7 @@ def noise(rows: Sequence[Scores], contrasts: Floats) -> tuple[Floats, Floats]:
     Returns:
         (contrasts, contrasts) and (contrasts,). No prompt has two repeats: NaN, since it is not known.
     """
-    first = max(rows, key=lambda row: int(row.repeats.max()))  # a row may score alike on all pictures by chance
+    first = _most_told(rows)
     several = first.repeats > 1
     if not several.any():
         unknown = np.full((len(contrasts), len(contrasts)), np.nan)
@@ -307,6 +312,7 @@ class Components:
         seed_df: degrees of freedom of ``seed_shift``.
         repeats: pictures of a prompt that told noise from prompts apart; with 1, ``prompt`` holds prompt x noise,
             ``seed_prompt`` the residual, and ``method_prompt`` method x noise.
+        divided: False where ``method_noise`` holds method x prompt, since the two could not be told apart.
     """
 
     prompt: float
@@ -318,6 +324,7 @@ class Components:
     method_noise: float
     seed_df: float
     repeats: int
+    divided: bool = True
 
 
 def components(rows: Sequence[Scores], prior: Prior, subsets: Sequence[str]) -> Components:
@@ -325,11 +332,13 @@ def components(rows: Sequence[Scores], prior: Prior, subsets: Sequence[str]) -> 
 
     Args:
         subsets: on which each row was trained. Methods are compared on one subset: two subsets differ by more.
+            Without two rows on one, what methods differ by is 0: it is not known.
     """
     of = [(row, subset) for row, subset in zip(rows, subsets, strict=True) if row.seeds > 1]
     varied = [row for row, _ in of]
-    size, repeats = rows[0].size, rows[0].repeats
-    per_image = _spread(rows[0].weights, repeats)
+    first = _most_told(rows)
+    size, repeats = first.size, first.repeats
+    per_image = _spread(first.weights, repeats)
     residual = float(np.mean([row.residual for row in varied])) / per_image
     images = float(np.mean([row.images for row in varied]))
     seed_prompt = max(images - residual * per_image, 0.0) / size
@@ -337,9 +346,7 @@ def components(rows: Sequence[Scores], prior: Prior, subsets: Sequence[str]) -> 
     seed_shift = max(sum((row.seeds - 1) * (row.total - row.images) for row in varied) / trained, 0.0)
     prompt, prompt_noise = _prompt_parts(varied, np.eye(len(varied)), residual, seed_prompt)
     pairs = [_contrast(len(of), a, b) for a, b in combinations(range(len(of)), 2) if of[a][1] == of[b][1]]
-    method = (0.0, 0.0)
-    if pairs:
-        method = _prompt_parts(varied, np.stack(pairs), residual, seed_prompt)
+    method = _prompt_parts(varied, np.stack(pairs), residual, seed_prompt) if pairs else (0.0, 0.0)
     df = min(prior.df, prior.pooled)
     return Components(prompt, prompt_noise, residual, seed_prompt, seed_shift, *method, df, int(np.median(repeats)))
 
@@ -376,6 +383,7 @@ def divided(whole: Components, by: Components, rows: int) -> Components:
         method_noise=method_noise,
         seed_df=whole.seed_df,
         repeats=by.repeats,
+        divided=sum(known) > 0,
     )
 
 
@@ -383,7 +391,8 @@ def _prompt_parts(
     rows: Sequence[Scores], contrasts: Floats, residual: float, seed_prompt: float
 ) -> tuple[float, float]:
     """Mean over contrasts of what prompts and their noise add, without what seeds do."""
-    size, per_image = rows[0].size, _spread(rows[0].weights, rows[0].repeats)
+    first = _most_told(rows)
+    size, per_image = first.size, _spread(first.weights, first.repeats)
     per_seed = np.array([1 / row.seeds for row in rows])
     trainings = (contrasts**2) @ per_seed
     between = np.diag(prompts(rows, contrasts)[0])

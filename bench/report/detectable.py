@@ -12,9 +12,11 @@ from bench.report.stats import Estimate, against
 def detectable(rows: Sequence[Estimate | None], power: float = POWER) -> float | None:
     """In the metric's unit, the median over the family of all rows minus the first.
 
-    Rows whose seed variance is unknown do not count; without two others there is nothing to tell: None.
+    Rows whose seed variance is unknown do not count, and no difference in which nothing varies. Without any there is
+    nothing to tell: None.
     """
     known = [row for row in rows if row is not None and row.judged]
     if len(known) < 2:
         return None
-    return median(smallest(found.variance, power, found.error) for found in against(known[0], known[1:]))
+    found = [each for each in against(known[0], known[1:]) if each.variance.value > 0]
+    return median(smallest(each.variance, power, each.error) for each in found) if found else None

@@ -53,8 +53,9 @@ def measure(studies: Sequence[Study], methods: Sequence[str] = ()) -> NoiseFile:
         found, again = _scores(ended, metric)
         known, subsets = [scores for scores, _ in found], [subset for _, subset in found]
         prior = fit_prior(known)
-        if prior is None or not prior.df:  # of one row, nobody knows how rows differ
+        if _lack(found, metric):
             continue
+        assert prior is not None
         parts, scores = components(known, prior, subsets), known[0]
         if again and parts.repeats == 1:
             more, of_more = [scores for scores, _ in again], [subset for _, subset in again]
@@ -76,11 +77,12 @@ def measure(studies: Sequence[Study], methods: Sequence[str] = ()) -> NoiseFile:
             method_prompt=parts.method_prompt,
             method_noise=parts.method_noise,
             df=parts.seed_df,
+            divided=parts.divided,
         )
     if not metrics:
         raise BenchError(
-            "no two rows of these runs have two finished seeds each, so how much trainings and methods differ is "
-            "unknown; run two methods or more with more seeds, e.g. --methods sft,soar --seeds 0,1,2"
+            "no two rows of one subset of these runs have two finished seeds each, so how much trainings and methods "
+            "differ is unknown; run two methods or more with more seeds, e.g. --methods sft,soar --seeds 0,1,2"
         )
     runs = dict.fromkeys(e.name for s in studies for e in s.experiments)
     seeds = _trainings(ended)
@@ -90,6 +92,25 @@ def measure(studies: Sequence[Study], methods: Sequence[str] = ()) -> NoiseFile:
         average_half_life=next(iter(averages), None), runs=[*runs],
         rows=len({of_row[:-1] for of_row in seeds}), jobs=len(seeds), metrics=metrics,
     )  # fmt: skip
+
+
+def lacking(studies: Sequence[Study], methods: Sequence[str] = ()) -> dict[str, str]:
+    """Why ``measure`` knows nothing of a metric, by the name of each such metric."""
+    ended = [(study, _ended(study, methods)) for study in studies]
+    reasons = {metric.name: _lack(_scores(ended, metric)[0], metric) for metric in studies[0].metrics}
+    return {name: reason for name, reason in reasons.items() if reason}
+
+
+def _lack(found: Sequence[OnSubset], metric: MetricRecord) -> str:
+    """Why components cannot be estimated from rows; empty where they can."""
+    if not found:
+        many = " and as many for a prompt as the suite draws" if metric.per_prompt else ""
+        return f"no row has two finished seeds whose pictures are all scored{many}"
+    if max(Counter(subset for _, subset in found).values()) < 2:
+        return "no two rows of one subset have two finished seeds each"
+    if sum(scores.images > 0 for scores, _ in found) < 2:  # nobody knows how rows differ in it
+        return "the trainings of all rows, or of all but one, score alike on every prompt"
+    return ""
 
 
 def _trainings(ended: Sequence[tuple[Study, Sequence[Row]]]) -> set[tuple[str, str, str, int]]:
@@ -155,24 +176,30 @@ def variance(noise: MetricNoise, design: Design, like: bool = False) -> Variance
     """Of the difference of two methods. Groups of prompts keep their proportions.
 
     Without repeats in the reference runs, noise cannot be told from prompts: what both add then counts in full, and is
-    not made smaller by repeats.
+    not made smaller by repeats. Of prompts like these that holds for what methods differ by, where it was not divided.
     """
     groups, seeds, repeats = noise.groups, design.seeds, design.repeats
     size = sum(1 / n for n in groups) / len(groups) ** 2 * sum(groups) / design.prompts
-    pictures = 2 * noise.seed_prompt / seeds + (noise.method_noise + 2 * noise.residual / seeds) / repeats
+    of_method = noise.method_noise / (repeats if noise.divided or not like else 1)
+    pictures = 2 * noise.seed_prompt / seeds + of_method + 2 * noise.residual / seeds / repeats
     if like or noise.repeats == 1:
         pictures += noise.method_prompt
     return summed([Variance(2 * noise.seed_shift / seeds, noise.df + seeds - 1), Variance(size * pictures, math.inf)])
 
 
-def designs(noise: MetricNoise, difference: float, power: float) -> Iterator[Design]:
-    """On the suite's own prompts, the designs that see a difference: of each number of seeds the fewest pictures."""
+def designs(noise: MetricNoise, difference: float, power: float, pictures: Sequence[int] = REPEATS) -> Iterator[Design]:
+    """Designs that see a difference on the suite's own prompts: with each number of seeds the fewest ``pictures``."""
     for seeds in SEEDS:
-        for repeats in REPEATS:
+        for repeats in pictures:
             design = Design(seeds, sum(noise.groups), repeats)
             if smallest(variance(noise, design), power) <= difference:
                 yield design
                 break
+
+
+def pictures_of(metric: MetricRecord, noise: MetricNoise) -> Sequence[int]:
+    """Pictures of a prompt that designs may have. What looks at all of them together has the suite's number alone."""
+    return (metric.images // sum(noise.groups),) if metric.per_prompt else REPEATS
 
 
 def prompts_needed(noise: MetricNoise, difference: float, power: float, seeds: int, repeats: int) -> int | None:
@@ -200,11 +227,11 @@ class Costs:
 
 
 def costs(studies: Sequence[Study], methods: Sequence[str] = ()) -> Costs | None:
-    """Measured on jobs: the mean training time of ``methods``, and a picture by its FLOPs at the fastest job's speed.
+    """Measured on jobs: the mean time of finished trainings, and a picture by its FLOPs at the fastest job's speed.
 
-    None where no job of them holds a clock reading, as in an evaluation without the run that trained. Records hold no
-    time of evaluations. A picture is two forwards a step with guidance and one without; the FLOPs of a forward are
-    those of the job that spent least on anything else. Scoring is not in it.
+    None where no such job of ``methods`` holds a clock reading, as in an evaluation without the run that trained.
+    Records hold no time of evaluations. A picture is two forwards a step with guidance and one without; the FLOPs of a
+    forward are those of the job that spent least on anything else. Scoring is not in it.
 
     Args:
         methods: whose trainings are paid for; none: the mean of all.
@@ -213,7 +240,9 @@ def costs(studies: Sequence[Study], methods: Sequence[str] = ()) -> Costs | None
         job for study in studies for job in study.jobs if job.spent.seconds and job.spent.flops and job.spent.forwards
     ]
     spent = [job.spent for job in timed]
-    trained = [job.spent.seconds for job in timed if not methods or job.method in methods]
+    trained = [
+        job.spent.seconds for job in timed if job.status == "finished" and (not methods or job.method in methods)
+    ]
     if not trained:
         return None
     forward = min(s.flops / (s.forwards + 2 * s.backwards) for s in spent)

@@ -24,9 +24,10 @@ class MetricNoise(BaseModel):
         df: degrees of freedom of what trainings add.
         groups: prompts of each group.
         low, high: bounds of a score.
+        divided: whether what methods differ by was told apart into prompts and noise; if not, all of it is noise.
     """
 
-    model_config = ConfigDict(frozen=True, allow_inf_nan=False, extra="forbid")
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False, extra="forbid", strict=True)
 
     version: int
     mean: float
@@ -42,7 +43,8 @@ class MetricNoise(BaseModel):
     seed_shift: float = Field(ge=0)
     method_prompt: float = Field(ge=0)
     method_noise: float = Field(ge=0)
-    df: float = Field(gt=0)
+    df: float = Field(ge=1)
+    divided: bool = True
 
     @property
     def row_noise_share(self) -> float | None:
@@ -68,7 +70,7 @@ class NoiseFile(BaseModel):
         runs: the experiments it was measured on, with their ``rows`` and trainings (``jobs``).
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     v: Literal[1] = 1
     suite: str

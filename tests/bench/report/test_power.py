@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from bench.report.components import Components, divided
 from bench.report.intervals import smallest
 from bench.report.power import Costs, Design
 from bench.report.seed_noise import MetricNoise, beside, given, mismatch, of_metric, read
-from bench.report.study import read_studies, read_study
+from bench.report.study import Evaluation, StudiedJob, Study, read_studies, read_study
 
 NOISE = MetricNoise(
     version=1, mean=0.5, low=0.0, high=1.0, binary=False, groups=[10, 40], repeats=2, prompt=1.0, prompt_noise=0.1,
@@ -106,7 +107,8 @@ def test_a_run_that_still_goes_on_is_measured_by_what_has_ended(ranked) -> None:
     whole = power.measure([read_study([ranked.folder])])
     methods = {name.partition("--")[0] for name in ranked.experiment["jobs"]}
     for method in methods:
-        ranked.job(method, 0.1, seed=7, status="interrupted", fractions=[0.5])
+        reward = "style" if method == "gamma" else None
+        ranked.job(method, 0.1, seed=7, status="interrupted", fractions=[0.5], reward=reward)
     assert power.measure([read_study([ranked.folder])]) == whole
 
 
@@ -126,7 +128,7 @@ def test_the_shipped_file_is_what_the_committed_records_give() -> None:
 
 
 def test_one_seed_has_no_components(run) -> None:
-    with pytest.raises(BenchError, match="no two rows of these runs have two finished seeds each"):
+    with pytest.raises(BenchError, match="no two rows of one subset of these runs have two finished seeds each"):
         power.measure([read_study([run.folder])])
 
 
@@ -321,3 +323,112 @@ def test_a_report_of_one_seed_takes_a_noise_file_of_the_user_s(run, ranked, tmp_
     assert done.exit_code == 1 and "mine.json is of the suite other, not embedded; make one with" in done.output
     done = CliRunner().invoke(main, ["report", "--published", "--noise", str(mine)])
     assert done.exit_code == 1 and "name a run folder" in done.output
+
+
+def test_a_row_that_scores_alike_on_all_pictures_changes_nothing_by_its_place(ranked) -> None:
+    """The first row's repeats stood for all: a saturated one halved what noise adds, and ended all division."""
+    study = read_study([ranked.folder])
+
+    def saturated(method: str) -> Study:
+        jobs = [_with_all_at(job, 1.0) if job.method == method else job for job in study.jobs]
+        return replace(study, jobs=tuple(jobs))
+
+    files = [power.measure([saturated(method)]) for method in ("alpha", "gamma")]
+    first, last = (file.metrics["geneval"] for file in files)
+    assert first.repeats == last.repeats == 2
+    assert first.residual == pytest.approx(last.residual, rel=0.4)
+    assert first.prompt_noise == pytest.approx(last.prompt_noise, rel=0.4)
+
+
+def _with_all_at(job: StudiedJob, value: float) -> StudiedJob:
+    def evaluation(one: Evaluation) -> Evaluation:
+        samples = [
+            replace(s, scores={name: score.model_copy(update={"score": value}) for name, score in s.scores.items()})
+            for s in one.samples
+        ]
+        return replace(one, samples=samples)
+
+    return replace(job, evaluations=[evaluation(one) for one in job.evaluations])
+
+
+def test_rows_on_subsets_of_their_own_do_not_say_how_methods_differ(make_run, tmp_path: Path) -> None:
+    """Nothing that methods differ by was taken for known, and two seeds for enough."""
+    run = make_run("apart")
+    for subset in ("pretty", "plain"):
+        for seed in (0, 1):
+            run.job("alpha", 0.1, subset=subset, seed=seed)
+    for command in (
+        ["power", str(run.folder), "--difference", "0.05"],
+        ["noise", str(run.folder), "--out", str(tmp_path / "noise.json")],
+    ):
+        done = CliRunner().invoke(main, command)
+        assert done.exit_code == 1 and "no two rows of one subset of these runs have two finished seeds" in done.output
+
+
+def test_what_is_not_in_the_file_is_said_with_its_reason(ranked, tmp_path: Path) -> None:
+    for path in ranked.folder.glob("*--*/evaluations/*/samples.jsonl"):
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        for row in rows:
+            row["scores"] = {
+                name: score | ({"score": 0.0} if name == "ocr" else {}) for name, score in row["scores"].items()
+            }
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = CliRunner().invoke(main, ["noise", str(ranked.folder), "--out", str(tmp_path / "noise.json")])
+    reason = "the trainings of all rows, or of all but one, score alike on every prompt"
+    assert done.exit_code == 0 and f"OCR: not in the file, since {reason}" in done.output
+    done = CliRunner().invoke(main, ["power", str(ranked.folder), "--difference", "0.05", "--metric", "ocr"])
+    assert done.exit_code == 1 and f"nothing is known of OCR: {reason}" in done.output
+
+
+@pytest.mark.parametrize("difference", ["1", "5"])
+def test_a_difference_that_no_two_scores_have_is_refused(ranked, difference: str) -> None:
+    done = CliRunner().invoke(main, ["power", str(ranked.folder), "--difference", difference, "--metric", "geneval"])
+    assert done.exit_code == 1 and "whose scores lie between 0 and 1; name a smaller --difference" in done.output
+
+
+def test_what_looks_at_whole_prompts_is_planned_with_the_suites_number_of_pictures(ranked) -> None:
+    """A diversity of one picture is none: designs had one, and one was paid."""
+    for column in ranked.experiment["suite"]["metrics"]:
+        column["per_prompt"] = column["name"] == "clip"
+    ranked.save()
+    for path in ranked.folder.glob("*/evaluations/*/samples.jsonl"):
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        of_prompt = {row["prompt_id"]: row["scores"].get("clip") for row in rows}
+        for row in rows:
+            row["scores"] |= {"clip": of_prompt[row["prompt_id"]]} if "clip" in row["scores"] else {}
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = CliRunner().invoke(main, ["power", str(ranked.folder), "--difference", "0.05", "--metric", "clip"])
+    assert done.exit_code == 0, done.output
+    assert "x 24 prompts x 2 pictures" in done.output and "x 1 pictures" not in done.output
+    assert "one picture a prompt" not in done.output
+
+
+def test_what_was_not_divided_is_not_made_smaller_by_pictures_of_the_same_prompts() -> None:
+    """Of prompts like these: what methods differ by may be all prompts, which only other prompts average."""
+    undivided = NOISE.model_copy(update={"method_prompt": 0.0, "method_noise": 0.34, "divided": False})
+    prompts = NOISE.model_copy(update={"method_prompt": 0.34, "method_noise": 0.0})
+    for repeats in (1, 2, 8):
+        design = Design(3, 50, repeats)
+        found, expected = (power.variance(each, design, like=True).value for each in (undivided, prompts))
+        assert found == pytest.approx(expected)
+    of_list = [power.variance(undivided, Design(3, 50, repeats)).value for repeats in (1, 8)]
+    assert of_list[1] < of_list[0]
+
+
+def test_trainings_that_are_not_finished_are_not_paid(ranked) -> None:
+    whole = power.costs([read_study([ranked.folder])])
+    cut = ranked.job("alpha", 0.1, seed=7, status="interrupted", fractions=[0.333])
+    ranked.lines(f"{cut}/clock.jsonl", [{"step": 1, "seconds": 1.0, "peak_memory": 1}])
+    found = power.costs([read_study([ranked.folder])])
+    assert whole and found and found.training == whole.training
+
+
+@pytest.mark.parametrize("edit", [{"seed_shift": "0.001"}, {"seed_shift": True}, {"df": 0.05}, {"repeats": 1.5}])
+def test_a_noise_file_with_other_types_or_no_degree_of_freedom_is_refused(ranked, tmp_path: Path, edit) -> None:
+    study, path = read_study([ranked.folder]), tmp_path / "mine.json"
+    records.write_record(path, power.measure([study]))
+    held = json.loads(path.read_text())
+    held["metrics"]["geneval"] |= edit
+    path.write_text(json.dumps(held))
+    with pytest.raises(BenchError, match=next(iter(edit))):
+        given(path, study.experiment)
