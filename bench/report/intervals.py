@@ -22,11 +22,16 @@ DRAWS = 20_000
 
 @dataclass(frozen=True)
 class Interval:
-    """A value with the bounds of its 95 % interval."""
+    """A value with the bounds of its 95 % interval; NaN where nothing says how much the value varies."""
 
     mean: float
     low: float
     high: float
+
+    @property
+    def known(self) -> bool:
+        """Whether there are bounds: one prompt with one score has none."""
+        return not math.isnan(self.low)
 
     @property
     def excludes_zero(self) -> bool:
@@ -75,7 +80,7 @@ def within(mean: float, variance: Variance, low: float | None, high: float | Non
     Between two bounds it is Wilson's interval (1927) with t for the normal quantile and the effective number of
     independent pictures, ``u (1 - u) / variance`` of the share u: Korn & Graubard (1998), "Confidence intervals for
     proportions with small expected number of positive counts estimated from survey data". With one bound it is the
-    interval of the logarithm of the distance to it.
+    interval of the logarithm of the distance to it, or t's own up to the bound where that would reach it.
 
     Args:
         size: independent observations that count where all scores lie on one bound.
@@ -97,8 +102,10 @@ def within(mean: float, variance: Variance, low: float | None, high: float | Non
         return plain
     if mean == bound:
         return Interval(mean, mean if low is not None else plain.low, plain.high if low is not None else mean)
-    away = abs(mean - bound)
-    factor = math.exp(c * math.sqrt(variance.value) / away)
+    away, half = abs(mean - bound), c * math.sqrt(variance.value)
+    if half >= away:  # so near the bound a logarithm says nothing: its interval has no end
+        return Interval(mean, bound, plain.high) if low is not None else Interval(mean, plain.low, bound)
+    factor = math.exp(half / away)
     near, far = away / factor, away * factor
     return Interval(mean, bound + near, bound + far) if low is not None else Interval(mean, bound - far, bound - near)
 

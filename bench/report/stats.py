@@ -88,8 +88,8 @@ class Estimate(Interval):
 
     @property
     def judged(self) -> bool:
-        """Whether a difference of it may be called better or worse: it is known how much trainings differ."""
-        return self.seeds.source != "unknown"
+        """Whether a difference of it may be called better or worse: it is known how much noise and trainings add."""
+        return self.seeds.source != "unknown" and self.known
 
 
 @dataclass(frozen=True)
@@ -354,10 +354,10 @@ def _variances(
 
 
 def _correlation(covariance: Floats) -> Floats:
-    """Correlations; 0 with what does not vary."""
+    """Correlations; 0 with what does not vary, or nobody knows how."""
     deviations = np.sqrt(np.maximum(np.diag(covariance), 0.0))
     scale = np.where(deviations > 0, deviations, 1.0)
-    correlation: Floats = np.clip(covariance / np.outer(scale, scale), -1.0, 1.0)
+    correlation: Floats = np.clip(np.nan_to_num(covariance / np.outer(scale, scale)), -1.0, 1.0)
     np.fill_diagonal(correlation, 1.0)
     return correlation
 

@@ -324,10 +324,10 @@ def _ranking_notes(study: Study) -> list[str]:
 def interval_notes(study: Study, rows: Sequence[MainRow]) -> list[str]:
     """Sentences on what the intervals of ``rows`` cover."""
     grouped = [m.label for m in study.metrics if m.grouped]
-    lines = [
-        "Each cell is the mean with its 95 % interval for this prompt list: the prompts are fixed, and noise and "
-        "trainings vary."
-    ]
+    varies = "the prompts are fixed, and noise and trainings vary"
+    if all(row.kind != "method" for row in rows):
+        varies = "prompts and weights are fixed, and noise varies. What another training would give is not in it"
+    lines = [f"Each cell is the mean with its 95 % interval for this prompt list: {varies}."]
     if grouped:
         lines.append(f"{listed(grouped)}: the mean of the groups' means.")
     once = [m.label for number, m in enumerate(study.metrics) if _once([row.cells[number] for row in rows])]
@@ -413,6 +413,8 @@ def _drift(c: MainCell) -> str:
 
 def interval_text(metric: MetricRecord, interval: Interval, sign: str = "") -> str:
     """``[low, high]`` with the metric's precision."""
+    if not interval.known:
+        return "[unknown]"
     return f"[{metric.text(interval.low, sign)}, {metric.text(interval.high, sign)}]"
 
 
@@ -498,7 +500,9 @@ def main_csv(study: Study, sections: Sequence[Section]) -> str:
 
 def bounds(interval: Interval | None) -> list[str]:
     """Mean, low and high in seven digits, each empty where there is none."""
-    return ["", "", ""] if interval is None else [digits(interval.mean), digits(interval.low), digits(interval.high)]
+    if interval is None:
+        return ["", "", ""]
+    return [digits(interval.mean), *([digits(interval.low), digits(interval.high)] if interval.known else ["", ""])]
 
 
 def main_tex(study: Study, sections: Sequence[Section]) -> str:

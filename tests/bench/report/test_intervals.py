@@ -81,3 +81,15 @@ for number in (3, 12, 12, 12, 13) * 4:
             subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True).stdout
         )
     assert len(found) == 1
+
+
+def test_of_a_value_near_its_one_bound_it_ends_like_the_plain_interval() -> None:
+    """The logarithm of the distance to the bound has no end there: one collapsed row ended in an overflow."""
+    variance = Variance(0.0175**2, 6)
+    for mean in (1.0, 1.000002, 1.003, 1.01, 1.03, 1.04):
+        found, plain = within(mean, variance, 1.0, None, 24), around(mean, variance)
+        assert (found.low, found.high) == (1.0, plain.high)
+        other = within(-mean, variance, None, -1.0, 24)
+        assert (other.low, other.high) == (pytest.approx(-plain.high), -1.0)
+    far = within(1.3, variance, 1.0, None, 24)
+    assert 1.0 < far.low < 1.3 < far.high < 1.36

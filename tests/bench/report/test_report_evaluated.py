@@ -450,3 +450,35 @@ def test_runs_that_were_sampled_at_other_levels_share_no_report(tmp_path: Path) 
         else:
             with pytest.raises(BenchError, match="differ in suite and cannot share a report; render them apart"):
                 read_study([one.folder, two.folder])
+
+
+def test_of_rows_that_are_only_evaluated_the_weights_are_fixed(tmp_path: Path, make_run: Callable[..., Any]) -> None:
+    """A table said that trainings vary, where no interval held another training."""
+    run = only_evaluated(tmp_path / "run")
+    run.evaluated("a", "A", 0.1, kind="pipeline", sampler=SUITE)
+    run.evaluated("b", "B", 0.2, kind="pipeline", sampler=SUITE)
+    fixed = "prompts and weights are fixed, and noise varies. What another training would give is not in it."
+    assert fixed in main(run) and "trainings vary" not in main(run)
+    trained = make_run("trained")
+    trained.job("alpha", 0.1)
+    assert "the prompts are fixed, and noise and trainings vary." in main(trained) and fixed not in main(trained)
+
+
+def test_one_prompt_with_one_score_has_an_unknown_interval(tmp_path: Path) -> None:
+    """It ended in a traceback of a linear-algebra routine, or in nan."""
+    run = only_evaluated(tmp_path / "run")
+    run.signs = 1
+    for column in run.experiment["suite"]["metrics"]:
+        if column["name"] == "ocr":
+            column |= {"per_prompt": True, "images": run.repeats}
+    run.save()
+    for number, slug in enumerate(("a", "b", "c")):
+        run.evaluated(slug, slug.upper(), number / 10, kind="pipeline", sampler=SUITE)
+    edit(run, lambda line: line["scores"].get("ocr", {}).update(score=0.5 + len(line["prompt_id"]) / 100))
+    render_report([run.folder], tmp_path / "out")
+    text = (tmp_path / "out/main_results.md").read_text()
+    assert re.search(r"\| A \|.* 0\.5\d\d \[unknown\] 2/2", text)
+    rows = list(csv.DictReader((tmp_path / "out/main_results.csv").open()))
+    assert len(rows) == 3 and all(row["ocr_mean"] and not row["ocr_low"] and not row["ocr_high"] for row in rows)
+    assert not any("nan" in path.read_text().lower() for path in (tmp_path / "out").glob("*.csv"))
+    assert "[unknown]" in page_text(tmp_path / "out")
