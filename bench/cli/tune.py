@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +13,8 @@ from bench.errors import BenchError
 from bench.machine.bounds import LARGEST_INTEGER, MOST_TRIALS
 
 if TYPE_CHECKING:
-    from bench.experiment.config import ExperimentConfig
-    from bench.experiment.run import Workspace
+    from bench.evaluate.config import EvaluationConfig
+    from bench.experiment.run import Outcome, Workspace
     from bench.machine.progress import Progress
 
 
@@ -97,11 +96,13 @@ def tune(
     from bench.machine.progress import Progress
     from bench.tune import SEED, TRIALS, Request, Tuning, write
     from bench.tune.confirm import BEST
-    from bench.tune.guidance import SCALES
+    from bench.tune.guidance import SCALES, sweep_of
 
     if guidance and no_guidance:
         raise BenchError("choose among the scales of --guidance or give --no-guidance, not both")
     machine = options.machine(launcher, options.taken(flags, options.LAUNCHING), launch_file, sbatch)
+    if machine.wait is False:
+        raise BenchError("a search needs each trial's result before the next one; leave --no-wait out")
     rows = () if experiment is None else flags.pop("methods") or ()
     config = read_experiment(experiment, flags | {"tuned": ""}, settings)
     if config.micro_batch == "auto":
@@ -122,7 +123,7 @@ def tune(
     places, progress = Workspace(cache, runs), Progress(quiet=quiet)
     result = tuning.run(
         lambda each: launch(launcher, each, places, machine, progress),
-        lambda jobs, scales: _sweep(tuning.config, jobs, scales, places, progress),
+        lambda jobs, scales: _sweep(sweep_of(tuning.config, jobs, scales), places, progress),
         runs,
         progress.say,
     )
@@ -132,15 +133,10 @@ def tune(
         raise BenchError(f"every trial of {', '.join(result.lost)} failed; the reasons are in trials.md")
 
 
-def _sweep(
-    config: ExperimentConfig, jobs: Sequence[Path], scales: Sequence[float], places: Workspace, progress: Progress
-) -> Path:
+def _sweep(config: EvaluationConfig, places: Workspace, progress: Progress) -> Outcome:
     """Draw and score jobs of a tuning at each scale, in this process. One that cannot be drawn is said and left out."""
-    from bench.evaluate.config import read_evaluation
     from bench.evaluate.rows import evaluate
     from bench.launch.signals import stop_signals
 
-    same = ("suite", "prompts", "revision", "offline", "dtype", "max_sequence_length", "evaluation_batch")
-    about = {"what": tuple(map(str, jobs)), "guidance": tuple(scales), "name": f"{config.run_name}-guidance"}
     with stop_signals():
-        return evaluate(read_evaluation({key: getattr(config, key) for key in same} | about), places, progress).folder
+        return evaluate(config, places, progress)

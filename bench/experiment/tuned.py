@@ -13,6 +13,7 @@ from pydantic import Field
 
 from bench.errors import BenchError
 from bench.experiment.toml import Settings, read_toml, validated
+from bench.machine.bounds import LARGEST_SCALE
 
 
 class TunedRow(Settings):
@@ -25,7 +26,9 @@ class TunedRow(Settings):
     confirmed: int = Field(0, ge=0, description="trials among them that were run again on fresh seeds")
     median: float | None = Field(None, description="of the chosen setting over the fresh seeds")
     default_median: float | None = Field(None, description="of the setting before tuning; none where that failed")
-    guidance_scale: float | None = Field(None, description="the best of `scales`; none where none was tried")
+    guidance_scale: float | None = Field(
+        None, ge=1, le=LARGEST_SCALE, description="the best of `scales`; none where none was tried"
+    )
 
 
 class Tuned(Settings):
@@ -76,7 +79,10 @@ def prompt_key(text: str) -> str:
 
 
 def read_tuned(path: Path) -> Tuned:
-    """Read a file of tuned settings. BenchError, one line, for a missing file or one of another kind."""
+    """Read a file of tuned settings. BenchError, one line, for a missing file or one of another kind.
+
+    Every table of settings has one that says how it was chosen, and the reverse; older files have none of the latter.
+    """
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -85,6 +91,10 @@ def read_tuned(path: Path) -> Tuned:
         ) from error
     values = read_toml(data, f"the tuned settings {path} are")
     tuned: Tuned = validated(Tuned, values | {"sha256": hashlib.sha256(data).hexdigest()}, f"{path}: ")
+    settings = tuned.method.keys() | tuned.variant.keys()
+    if tuned.row and (odd := sorted(settings ^ tuned.row.keys())):
+        lacks = "settings but no [row] table" if odd[0] in settings else "a [row] table but no settings"
+        raise BenchError(f"{path} holds {lacks} of {odd[0]!r}; was a name changed by hand?")
     return tuned
 
 

@@ -9,7 +9,7 @@ How to use it, and what is fair about it: ``docs/tuning.md``.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,13 +29,14 @@ from bench.tune.confirm import (
     fresh_seeds,
     winner,
 )
-from bench.tune.guidance import SCALES, Scales, Sweep, scales_csv, scales_markdown, scales_of
+from bench.tune.guidance import SCALES, Scales, scales_csv, scales_markdown, scales_of, sweep_of
 from bench.tune.objective import MEAN, Scored, judge
 from bench.tune.space import Dimension, read_ranges, space_of
 from bench.tune.trials import Planned, Trial, best, trials_csv, trials_markdown
 
 if TYPE_CHECKING:
     from bench.experiment.run import Outcome
+    from bench.tune.guidance import Sweep
 
     Run = Callable[[ExperimentConfig], Outcome | None]
 
@@ -105,6 +106,10 @@ class Tuning:
         rows = _rows(config, request.rows)
         ranges = read_ranges(request.space, rows)
         self._space = {row: self._space_of(row, ranges.get(row, {})) for row in rows}
+        # What comes last is refused first.
+        _changed(self.config, {"seeds": self.seeds})
+        if request.scales:
+            sweep_of(self.config, [Path(self.config.run_name)], request.scales)
 
     def run(self, run: Run, sweep: Sweep, runs: Path, say: Callable[[str], None]) -> Result:
         """Make every trial that is not there yet, run the best again, and draw what won at each scale of guidance.
@@ -171,7 +176,11 @@ class Tuning:
         if not (self.request.scales and chosen):
             return []
         scales = sorted({*self.request.scales, self.suite.sampler.guidance_scale})
-        swept = read_study([sweep([folder / job for trial in chosen for job in trial.jobs], scales)])
+        done = sweep([folder / job for trial in chosen for job in trial.jobs], scales)
+        swept = read_study([done.folder])
+        # Rows of a job that failed may be there, of other weights with the same name.
+        drawn = tuple(row for row in swept.swept if row.made.get("source") not in done.failed)
+        swept = replace(swept, swept=drawn)
         made = []
         for trial in chosen:
             jobs = [folder / job for job in trial.jobs]

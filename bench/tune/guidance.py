@@ -6,12 +6,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
+from typing import TYPE_CHECKING
 
+from bench.evaluate.config import EvaluationConfig, read_evaluation
 from bench.records.schema import identity
 from bench.report.stats import make_cell
 from bench.report.study import Study, read_job
 from bench.report.text import Grid
 from bench.tune.objective import columns_of, gain
+
+if TYPE_CHECKING:
+    from bench.experiment.config import ExperimentConfig
+    from bench.experiment.run import Outcome
+
+    Sweep = Callable[[Sequence[Path], Sequence[float]], Outcome]
+    """Draws and scores the weights of jobs at each scale on the validation prompts. Those ``failed`` by their path."""
 
 SCALES = (1.0, 2.0, 3.0, 4.5, 7.0)
 """What is tried, and the suite's own scale with it.
@@ -20,8 +29,12 @@ SCALES = (1.0, 2.0, 3.0, 4.5, 7.0)
 The others lie between.
 """
 
-Sweep = Callable[[Sequence[Path], Sequence[float]], Path]
-"""Draws and scores the weights of jobs at each scale on the validation prompts, and gives the run folder."""
+
+def sweep_of(config: ExperimentConfig, jobs: Sequence[Path], scales: Sequence[float]) -> EvaluationConfig:
+    """The evaluation that draws jobs of a tuning at each scale. BenchError for what no evaluation can be."""
+    same = ("suite", "prompts", "revision", "offline", "dtype", "max_sequence_length", "evaluation_batch")
+    about = {"what": tuple(map(str, jobs)), "guidance": tuple(scales), "name": f"{config.run_name}-guidance"}
+    return read_evaluation({key: getattr(config, key) for key in same} | about)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from bench.errors import BenchError, unknown
 from bench.method import MethodConfig, PostTrainingMethod
@@ -51,8 +52,24 @@ def read_ranges(texts: Sequence[str], rows: Sequence[str]) -> dict[str, dict[str
             )
         if row not in rows:
             raise unknown("row in --space", row, rows)
-        ranges.setdefault(row, {})[key] = bounds
+        if key in ranges.setdefault(row, {}):
+            raise BenchError(f"--space names {row}.{key} twice; give it one range")
+        ranges[row][key] = bounds
     return ranges
+
+
+def _around(row: str, key: str, value: float, factors: Any) -> Range:
+    """The range of factors of a value. BenchError where a method declares no two factors, or they leave no range."""
+    numbers = (
+        [number for number in factors if isinstance(number, (int, float))] if isinstance(factors, Sequence) else []
+    )
+    if len(numbers) != 2 or len(factors) != 2 or not 0 <= numbers[0] < numbers[1] < float("inf"):
+        raise BenchError(f"{row} declares {factors!r} for {key}; `tunable` has a low and a high factor: (0.1, 10.0)")
+    if value == 0:
+        raise BenchError(
+            f"{row}.{key} is 0, so factors of it give no range; name one with --space {row}.{key}=LOW:HIGH"
+        )
+    return value * numbers[0], value * numbers[1]
 
 
 def space_of(
@@ -72,7 +89,7 @@ def space_of(
         value = values[key]
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise BenchError(f"{row}.{key} is {value!r}: only numbers are tuned")
-        low, high = ranges[key] if key in ranges else (value * factors[key][0], value * factors[key][1])
+        low, high = ranges[key] if key in ranges else _around(row, key, value, factors[key])
         if isinstance(value, int):
             low, high = max(round(low), 1) if low else 0, round(high)
         if not low <= value <= high:

@@ -129,7 +129,7 @@ class Bench:
             run.job(plan.method, gain, **told, **ended)
         return Outcome(folder, {})
 
-    def sweep(self, jobs: Any, scales: Any) -> Path:
+    def sweep(self, jobs: Any, scales: Any) -> Outcome:
         """Records of rows that are best at the scale that ``loved`` has for their method, or else at 2."""
         run = FakeRun(self.places.runs / "swept", per_group=1, signs=2)
         for key in ("corpus", "budget", "fractions"):
@@ -140,8 +140,8 @@ class Bench:
             method, subset, seed = identity(job.name)
             for scale in scales:
                 gain = -abs(scale - self.loved.get(method.partition(".")[0], 2.0)) / 50
-                run.swept(job.name, scale, gain, method=method, subset=subset, seed=seed)
-        return run.folder
+                run.swept(job.name, scale, gain, method=method, subset=subset, seed=seed, source=str(job))
+        return Outcome(run.folder, {})
 
     def tune(self, config: ExperimentConfig, **asked: Any) -> Result:
         request = Request(**{"trials": 3, "confirm": 0, "scales": ()} | asked)
@@ -454,7 +454,12 @@ def test_prompts_that_differ_in_capitals_and_spaces_are_the_same(bench, tmp_path
 def test_a_file_of_prompts_is_scored_by_the_metrics_that_need_no_facts(bench, tmp_path):
     path = tmp_path / "own.txt"
     path.write_text("a red ring\n\n a blue ring\n")
-    rich = Suite(**{**vars(fakes.suite()), "prompt_sets": (PromptSet("x", (), 1, ("factual", "drift", "brightness")),)})
+    rich = Suite(
+        **{
+            **vars(fakes.suite()),
+            "prompt_sets": (PromptSet("x", (Prompt("0", "x"),), 1, ("factual", "drift", "brightness")),),
+        }
+    )
     suite = with_prompts(rich, path)
     assert suite.texts() == ["a red ring", "a blue ring"]
     assert [name for name, _ in suite.metrics()] == ["drift", "brightness"]
@@ -468,7 +473,9 @@ def test_a_file_of_prompts_is_scored_by_the_metrics_that_need_no_facts(bench, tm
             with_prompts(rich, path)
     with pytest.raises(BenchError, match="every metric of the suite fake needs facts"):
         path.write_text("a\n")
-        with_prompts(Suite(**{**vars(rich), "prompt_sets": (PromptSet("x", (), 1, ("factual",)),)}), path)
+        with_prompts(
+            Suite(**{**vars(rich), "prompt_sets": (PromptSet("x", (Prompt("0", "x"),), 1, ("factual",)),)}), path
+        )
 
 
 # -- the objective -----------------------------------------------------------------------------------------------------
@@ -625,3 +632,48 @@ def test_the_table_of_trials_holds_full_precision(bench):
     _, *rows = csv.DictReader(trials_csv(result.trials).splitlines())
     assert [float(row["objective"]) for row in rows] == [t.scored.value for t in result.trials]
     assert [float(row["OCR"]) for row in rows] == [t.scored.metrics["OCR"] for t in result.trials]
+
+
+@pytest.mark.parametrize(
+    ("tunable", "default", "says"),
+    [
+        ({"lr": 3}, 1e-3, r"soar declares 3 for lr; `tunable` has a low and a high factor"),
+        ({"lr": (0.1,)}, 1e-3, r"soar declares \(0\.1,\) for lr"),
+        ({"lr": (10.0, 0.1)}, 1e-3, r"soar declares \(10\.0, 0\.1\) for lr"),
+        ({"lr": ("a", "b")}, 1e-3, r"soar declares \('a', 'b'\) for lr"),
+        ({"weight_decay": (0.1, 10.0)}, 0.0, r"soar\.weight_decay is 0, so factors of it give no range"),
+    ],
+)
+def test_what_a_method_declares_to_tune_is_two_factors_of_something(monkeypatch, tunable, default, says):
+    soar = registry.load("methods", "soar")
+    monkeypatch.setattr(soar, "tunable", tunable)
+    with pytest.raises(BenchError, match=says):
+        space_of("soar", soar, soar.Config(**{next(iter(tunable)): default}), {})
+
+
+def test_rows_of_other_weights_with_the_same_name_choose_no_scale(bench):
+    """A second tuning took the scale of the first one's weights, which lay under the same names."""
+    bench.loved = {"sft": 4.5}
+
+    def sweep(jobs: Any, scales: Any, first: Any = bench.sweep) -> Outcome:
+        return Outcome(first(jobs, scales).folder, {str(jobs[0]): "holds an evaluation of something else"})
+
+    bench.sweep = sweep
+    result = bench.tune(experiment(), trials=1, scales=(1.0, 4.5))
+    assert {row: about.guidance_scale for row, about in result.tuned.row.items()} == {"sft": None, "soar": 2.0}
+
+
+def test_names_that_were_changed_by_hand_are_noticed(bench, tmp_path):
+    text = to_toml(bench.tune(experiment(), trials=1).tuned)
+    for old, new, says in (
+        ("[method.sft]", "[method.sfft]", "settings but no .row. table of 'sfft'"),
+        ("[row.sft]", "[row.sfft]", "a .row. table but no settings of 'sfft'"),
+    ):
+        (tmp_path / "tuned.toml").write_text(text.replace(old, new))
+        with pytest.raises(BenchError, match=says):
+            read_tuned(tmp_path / "tuned.toml")
+    (tmp_path / "tuned.toml").write_text(text.replace("[row.sft]\n", "[row.sft]\nguidance_scale = -3\n"))
+    with pytest.raises(BenchError, match="guidance_scale"):
+        read_tuned(tmp_path / "tuned.toml")
+    (tmp_path / "tuned.toml").write_text(text)
+    assert read_tuned(tmp_path / "tuned.toml").method.keys() == {"sft", "soar"}
