@@ -18,6 +18,7 @@ from torch import Tensor
 from bench import records
 from bench.errors import BenchError, stop_if_lost
 from bench.probes.routes import NoisyPairs, Route, Trajectories, trajectories
+from bench.records.schema import ProbeLine, ProbeRecord
 
 if TYPE_CHECKING:
     from bench.backbone.loader import TextCondition
@@ -81,6 +82,13 @@ class Probe(ABC):
         return about | ({"weight": self.weight} if self.weight else {})
 
 
+def check_description(probe: Probe, name: str) -> None:
+    """Raise for a probe whose description no record can hold, or that calls itself otherwise than it is registered."""
+    ProbeRecord.model_validate(probe.describe())
+    if probe.name != name:
+        raise BenchError(f"it calls itself {probe.name!r}, and rows of two probes with one name would be mixed")
+
+
 def chunks(pairs: int) -> list[range]:
     """Positions of pairs that are read together. A last one that is too short for a spread joins its neighbour."""
     starts = [*range(0, pairs, CHUNK)]
@@ -107,11 +115,16 @@ def rows(probe: Probe, paths: Trajectories, part: str = HELD_OUT) -> list[dict[s
     about = {"probe": probe.name, "version": probe.version, "part": part, "guidance": float(paths.scale)}
     head = {"v": records.VERSION} | about
     try:
-        return [head | _row(reading, paths) for reading in probe.read(paths)]
+        return [_checked(head | _row(reading, paths)) for reading in probe.read(paths)]
     except Exception as error:  # whatever a stranger's probe raises
         stop_if_lost(error)
         reason = str(error) if isinstance(error, BenchError) else f"{type(error).__name__}: {error}"
         return [head | {"pairs": list(paths.pairs.indices), "error": " ".join(reason.split())}]
+
+
+def _checked(row: dict[str, Any]) -> dict[str, Any]:
+    ProbeLine.model_validate(row)
+    return row
 
 
 def _row(reading: Reading, paths: Trajectories) -> dict[str, Any]:

@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 
 from bench import records, registry
-from bench.errors import stop_if_lost
+from bench.errors import one_line, stop_if_lost
 from bench.machine.engine import Engine
-from bench.probes.probe import LONG_EVERY, Probe, chunks, forwards, reads
+from bench.probes.probe import LONG_EVERY, Probe, check_description, chunks, forwards, reads
 from bench.probes.records import PairSource, Probing, probe_pairs
 from bench.probes.routes import Field, NoisyPairs, route
 from bench.sampling import levels
@@ -62,9 +62,10 @@ def routine_probing(suite: Suite, shift: float, say: Callable[[str], None]) -> P
     for name in registry.table("probes"):
         try:
             probe: Probe = registry.load("probes", name)()
+            check_description(probe, name)
         except Exception as error:  # whatever a stranger's module raises
             stop_if_lost(error)
-            say(f"the probe {name} is left out: {error}")
+            say(f"the probe {name} is left out: {one_line(str(error))}")
         else:
             probes += [probe] if probe.routine else []
     sampler = suite.sampler

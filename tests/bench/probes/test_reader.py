@@ -136,3 +136,50 @@ def test_encoded_pairs_are_pictures_with_their_own_captions(world: fakes.World) 
     captions = world.data.text[world.data.text_of[torch.tensor([3, 0])]]
     assert torch.equal(found.text.prompt_embeds, captions.prompt_embeds)
     assert torch.equal(found.noise[1], pairs.pairs([0]).noise[0]) and len(pairs) == len(world.data)
+
+
+class Copied(Probe):
+    """A class that was copied, with the name of the first."""
+
+    name, label, version = "velocity_norm", "Copied", 1
+
+    def read(self, paths: Trajectories) -> Iterable[Reading]:
+        return ()
+
+
+class Unversioned(Copied):
+    """It says no version."""
+
+    name = "slowness"
+    version = None  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize(("kind", "said"), [(Copied, "it calls itself 'velocity_norm'"), (Unversioned, "version")])
+def test_a_probe_that_no_record_can_hold_is_left_out_and_said(
+    monkeypatch: pytest.MonkeyPatch, kind: type[Probe], said: str
+) -> None:
+    """Two of one name were read as one, with the pairs of both; one without a version ended the run."""
+    load, lines = registry.load, list[str]()
+    monkeypatch.setattr(registry, "load", lambda of, name: kind if name == "slowness" else load(of, name))
+    probing = routine_probing(suite(1), 3.0, lines.append)
+    assert len(lines) == 1 and lines[0].startswith("the probe slowness is left out: ") and said in lines[0]
+    names = [probe.name for probe in probing.probes]
+    assert len(names) == len(set(names)) == 8 and not any(isinstance(probe, Copied) for probe in probing.probes)
+
+
+class Halved(Copied):
+    """A number of steps that is no whole one."""
+
+    name = "slowness"
+
+    def read(self, paths: Trajectories) -> Iterable[Reading]:
+        values = torch.zeros(len(paths.pairs))
+        return (Reading(0, 1, values, 1.5),)  # type: ignore[arg-type]
+
+
+def test_a_reading_that_no_record_can_hold_is_an_error_of_its_row() -> None:
+    pairs = NoisyPairs(torch.ones(3, 1, 2, 2), text(3), (0, 1, 2), 0)
+    probing = routine_probing(suite(1), 3.0, silent)
+    (paths,), _ = trajectories(GaussianField(GaussianWorld(0, 1)), pairs, probing.route, (1.0,))
+    (row,) = rows(Halved(), paths)
+    assert "steps" in row["error"] and row["pairs"] == [0, 1, 2] and "values" not in row
