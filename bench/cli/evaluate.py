@@ -60,12 +60,15 @@ def _levels(ctx: click.Context, param: click.Parameter, value: str | None) -> tu
 
 
 def _remedies(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...] | None:
-    from bench.sampling.names import EULER, check_remedy, is_auto
+    from bench.sampling.names import EULER, check_remedy, is_auto, read_remedy
 
     names = _each_once(ctx, param, value)
     for name in names or ():
         if not is_auto(name):
             check_remedy(name, EULER)
+    meant = [name if is_auto(name) else read_remedy(name) for name in names or ()]
+    if twice := next((name for name, each in zip(names or (), meant, strict=True) if meant.count(each) > 1), None):
+        raise BenchError(f"--remedy takes each once, and {twice} is there twice")
     return names
 
 

@@ -72,13 +72,26 @@ def recorded_suite(record: dict[str, Any], run: Path) -> tuple[Suite, dict[str, 
     name, limit = record["suite"]["name"], 0
     if limited := re.fullmatch(r"(.+), first (\d{1,9})", name):
         name, limit = limited[1], int(limited[2])
-    suite = load_suite(name, limit, repeats=record["suite"].get("repeats", 1))
+    file = re.fullmatch(r"(.+) on (.+) [0-9a-f]{12}", name)
+    prompts = _prompt_file(run, file[2]) if file else ""
+    suite = load_suite(file[1] if file else name, limit, prompts, repeats=record["suite"].get("repeats", 1))
+    if file and suite.name != record["suite"]["name"]:
+        raise BenchError(f"{run} was drawn on other prompts than {prompts} holds now, so it cannot be scored further")
     if suite.version != record["suite"]["version"]:
         raise BenchError(
             f"{run} holds version {record['suite']['version']} of the suite {name}, and this is version "
             f"{suite.version}: its prompts may be others; score it with the release that made it"
         )
     return suite, {metric["name"]: metric["prompt_set"] for metric in record["suite"]["metrics"]}
+
+
+def _prompt_file(run: Path, name: str) -> str:
+    """The file of prompts that a run was drawn on, as its configuration names it."""
+    config = run / "config.json"
+    path = records.read_json(config).get("prompts") if config.is_file() else None
+    if not isinstance(path, str) or not path:
+        raise BenchError(f"{run} was drawn on the prompts of a file {name}, and does not say where it is")
+    return path
 
 
 def columns_of(suite: Suite, names: Sequence[str], known: Mapping[str, str]) -> dict[str, str]:

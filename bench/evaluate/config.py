@@ -16,7 +16,9 @@ from bench.machine.bounds import LARGEST_SCALE, MOST_IMAGES, MOST_REPEATS, MOST_
 class EvaluationConfig(Settings):
     """What one ``bench evaluate`` does."""
 
-    what: tuple[str, ...] = Field(min_length=1, description="registered names, hub ids, folders")
+    what: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+        min_length=1, description="registered names, hub ids, folders"
+    )
     name: RunName = Field("", description="run folder; default: evaluate-<suite>")
     suite: str = "embedded"
     prompts: str = Field("", description="file of prompts, one a line, for the suite's metrics that need no facts")

@@ -67,7 +67,7 @@ def readers(
     )
     for name in names:
         role = registry.load("subsets", name).role
-        metrics = {own.roles[role]: registry.load("metrics", own.roles[role])()} if role else {}
+        metrics = {own.metric_of(role): registry.load("metrics", own.metric_of(role))()} if role else {}
         workbench = Workbench(config, cache, engine, backbone, own, metrics, evaluation.progress)
         rule = config.subset.get(name, SubsetRule())
         manifest = cut_subset(workbench, corpus, name, rule, holdout=cut_off(config, corpus))

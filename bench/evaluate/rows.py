@@ -149,8 +149,13 @@ class _Rows:
         path = row.folder / "job.json"
         about = {"kind": self.subject.kind, "source": self.subject.what.rstrip("/") or "/"} | row.about | about
         if path.exists():
-            if levels.with_name(records.read_raw(JobRecord, path).get("evaluated") or {}) != levels.with_name(about):
+            record = records.read_raw(JobRecord, path)
+            held, wanted = (dict(levels.with_name(each)) for each in (record.get("evaluated") or {}, about))
+            # How a scale was chosen is no part of what a row is: one that was named draws the same pictures.
+            if held | {"chosen": None} != wanted | {"chosen": None}:
                 raise self._of_something_else(row)
+            if "chosen" in about and "chosen" not in held:
+                records.write_json(path, record | {"evaluated": about})
             return
         if self.subject.kind != "images":  # what is there was drawn by something that no record names any more
             shutil.rmtree(row.folder / "evaluations", ignore_errors=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -109,6 +110,8 @@ def expand(names: Sequence[str]) -> tuple[list[str], list[str]]:
     chosen: dict[str, None] = {}
     for what in names:
         run = Path(what).expanduser()
+        if run.exists():  # one spelling of a path, whatever slashes and dots it has
+            what = os.path.normpath(what)
         jobs = _jobs(run) if (run / "experiment.json").is_file() else []
         base = [records.BASE] if jobs and (run / records.BASE).is_dir() else []
         chosen |= dict.fromkeys(f"{what.rstrip('/')}/{name}" for name in (*base, *jobs))

@@ -333,7 +333,7 @@ def test_an_id_names_a_file_of_the_folder(name: str) -> None:
     with pytest.raises(BenchError, match="names images"):
         PromptSet("some", (Prompt(name, "x"),), 1, ())
     with pytest.raises(BenchError, match="names images"):
-        PromptSet(name, (), 1, ())
+        PromptSet(name, (Prompt("0", "x"),), 1, ())
 
 
 def test_two_prompts_of_one_id_are_refused() -> None:
@@ -520,3 +520,29 @@ def test_a_score_outside_of_its_range_is_an_error_of_its_cell(
     cells = score(Contrast(), [np.zeros((4, 4, 3), np.uint8)] * 2, [Prompt("0", "x")] * 2)
     expected = {"version": 1, "score": round(value, 6)} if error is None else {"version": 1, "error": error}
     assert cells == [expected] * 2
+
+
+def test_a_path_is_the_same_however_it_is_spelled(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    all_pictures(tmp_path / "mine")
+    monkeypatch.chdir(tmp_path)
+    for what in ("mine", "./mine", "mine/", "../" + tmp_path.name + "/mine", ".//mine"):
+        folder, failed = run(what)
+        assert not failed or what.startswith("..")
+    names = {path.parent.name for path in folder.glob("evaluated--*/job.json")}
+    assert len(names) == 2  # a path from another folder is another name
+
+
+def test_a_run_on_a_file_of_prompts_is_scored_further_with_that_file(run: Run, tmp_path: Path) -> None:
+    """The suite of such a run has the file's name in it, and was called unknown."""
+    prompts = tmp_path / "p.txt"
+    prompts.write_text("a red circle\na blue square\n")
+    folder, failed = run("fake", prompts=str(prompts))
+    assert not failed
+    with pytest.raises(BenchError, match=r"the prompts of a file p\.txt, and does not say where it is"):
+        score_run(folder, ("contrast@prompts",), QUIET)
+    records.write_json(folder / "config.json", {"prompts": str(prompts)})
+    score_run(folder, ("contrast@prompts",), QUIET)
+    assert all("contrast" in row["scores"] for row in rows_of(folder))
+    prompts.write_text("a red circle\na green square\n")
+    with pytest.raises(BenchError, match=r"was drawn on other prompts than .*p\.txt holds now"):
+        score_run(folder, ("contrast@prompts",), QUIET)

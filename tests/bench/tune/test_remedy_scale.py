@@ -152,3 +152,25 @@ def test_every_list_begins_with_doing_nothing_and_goes_away_from_it() -> None:
     for scales in SCALES.values():
         distances = [abs(scale - scales[0]) for scale in scales]
         assert distances == sorted(distances) and distances.count(0) == 1
+
+
+def test_a_scale_that_was_chosen_and_one_that_was_named_are_one_row(bench: Bench) -> None:
+    """The second command called the first one's pictures those of something else."""
+    (chosen,) = bench.choose()
+    scale = bench.done[-1].remedy[0]
+    (folder,) = chosen.folder.glob("evaluated--*")
+    record = (folder / "job.json").read_text()
+    (named,) = bench.choose(remedy=(scale,))
+    assert not named.failed and (folder / "job.json").read_text() == record
+
+
+def test_a_scale_that_was_named_first_is_on_the_record_as_chosen_later(bench: Bench) -> None:
+    (chosen,) = bench.choose()
+    (path,) = chosen.folder.glob("evaluated--*/job.json")
+    record = records.read_json(path)
+    drawn = {picture: picture.stat().st_mtime_ns for picture in path.parent.rglob("*.png")}
+    named = record | {"evaluated": {key: value for key, value in record["evaluated"].items() if key != "chosen"}}
+    records.write_json(path, named)  # as where the scale was named
+    (again,) = bench.choose()
+    assert not again.failed and records.read_json(path) == record
+    assert drawn and drawn == {picture: picture.stat().st_mtime_ns for picture in drawn}
