@@ -167,14 +167,27 @@ class Architecture:
 
 
 def find(config: ExperimentConfig, default_resolution: int | None) -> Architecture:
-    """The architecture of an experiment's backbone. Asks no network.
+    """The architecture of an experiment's backbone, of which an empty model can be made. Asks no network.
 
     Args:
         default_resolution: the suite's, where the experiment names none.
 
     Raises:
-        BenchError: no such backbone, or one that is neither on this machine nor known here.
+        BenchError: no such backbone, one that is neither on this machine nor known here, or one whose configuration
+            makes no model.
     """
+    try:
+        found = _find(config, default_resolution)
+        found.empty_transformer()
+        found.empty_vae()
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:  # of whatever is configured
+        raise BenchError(
+            f"the configuration of {config.backbone} makes no SD3 model: {type(error).__name__}: {error}"
+        ) from error
+    return found
+
+
+def _find(config: ExperimentConfig, default_resolution: int | None) -> Architecture:
     source, scale, length = config.backbone, "full", 0
     if source in registry.table("backbones"):
         spec = registry.load("backbones", source)
@@ -242,7 +255,7 @@ def _of_configs(folder: Path) -> tuple[dict[str, Any], dict[str, Any], int, int]
     vae, clip = folder / "vae" / "config.json", folder / "text_encoder" / "config.json"
     return (
         _SD3_DEFAULTS | transformer,
-        _read(vae) if vae.is_file() else SD3_VAE,
+        SD3_VAE | (_read(vae) if vae.is_file() else {}),
         int(_read(clip).get("max_position_embeddings", SD3_CLIP_TOKENS)) if clip.is_file() else SD3_CLIP_TOKENS,
         sum(SD3_TEXT_PARAMETERS.values()),
     )

@@ -116,7 +116,11 @@ class Work:
         def planned(job: JobSpec) -> JobPlan:
             scoring = self._metric_flops.get(job.reward, 0.0) if job.reward else 0.0
             flops = [stage.flops(scoring) for stage in stages]
-            taken = self.steps_within(flops, [stage.step.updates for stage in stages], ends)
+            updates = [stage.step.updates for stage in stages]
+            if 0 in (prices := self.prices(flops, updates)):
+                name = made.stages[prices.index(0)].name
+                return JobPlan(job.name, problem=f"a step of {name} spends nothing of {config.budget}")
+            taken = self.steps_within(flops, updates, ends)
             if len(taken) > 1 and 0 in taken:
                 name = made.stages[taken.index(0)].name
                 return JobPlan(job.name, problem=f"its share of the budget pays for no step of {name}; see --set split")
@@ -162,6 +166,14 @@ class Work:
         state = (4 + (2 if config.adam_8bit else 8)) * trained.trained + trained.copies
         return _Stage(step, model, graph, training, state, 4 * trained.trained)
 
+    def prices(self, flops: Sequence[int], updates: Sequence[int]) -> list[float]:
+        """What an iteration of each stage spends, in the budget's currency."""
+        currency, rate = Budget.parse(self.config.budget).currency, self.assumptions.peak * self.assumptions.utilisation
+        return [
+            {"flops": cost, "steps": 1, "updates": each, "device-seconds": cost / rate}[currency]
+            for cost, each in zip(flops, updates, strict=True)
+        ]
+
     def steps_within(self, flops: Sequence[int], updates: Sequence[int], ends: Sequence[float]) -> list[int]:
         """Iterations of each stage; it stops before the one that would overshoot its end, and the next goes on from it.
 
@@ -170,10 +182,8 @@ class Work:
             ends: share of the budget at which each stage ends.
         """
         budget = Budget.parse(self.config.budget)
-        rate = self.assumptions.peak * self.assumptions.utilisation
         spent, taken = 0.0, []
-        for cost, each, end in zip(flops, updates, ends, strict=True):
-            price = {"flops": cost, "steps": 1, "updates": each, "device-seconds": cost / rate}[budget.currency]
+        for price, end in zip(self.prices(flops, updates), ends, strict=True):
             steps = math.floor((end * budget.amount * (1 + 1e-9) - spent) / price)
             room = end * (1 + OVERSPENT) if end < 1 else 1 + 1e-9
             if steps < 1 and spent + price <= room * budget.amount:

@@ -497,3 +497,42 @@ def test_a_folder_of_another_model_s_configuration_is_refused(tmp_path):
     (tmp_path / "it" / "transformer" / "config.json").write_text('{"_class_name": "FluxTransformer2DModel"}')
     with pytest.raises(BenchError, match="is a FluxTransformer2DModel"):
         find(read_experiment(None, {"backbone": str(tmp_path / "it")}), 512)
+
+
+@pytest.mark.parametrize(
+    ("part", "content"),
+    [
+        ("text_encoder", {"max_position_embeddings": "x"}),
+        ("transformer", SD35_MEDIUM | {"num_layers": "x"}),
+        ("transformer", SD35_MEDIUM | {"sample_size": None}),
+        ("vae", {"block_out_channels": 3}),
+    ],
+)
+def test_a_configuration_that_makes_no_model_is_one_line(tmp_path, part, content):
+    for name, values in {"transformer": SD35_MEDIUM, part: content}.items():
+        (tmp_path / "it" / name).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "it" / name / "config.json").write_text(json.dumps(values))
+    with pytest.raises(BenchError, match=r"the configuration of .*it makes no SD3 model: \w+Error: "):
+        find(read_experiment(None, {"backbone": str(tmp_path / "it")}), None)
+
+
+def test_what_a_vae_does_not_say_is_sd3_s(tmp_path):
+    for name, values in {"transformer": SD35_MEDIUM, "vae": {}}.items():
+        (tmp_path / "it" / name).mkdir(parents=True)
+        (tmp_path / "it" / name / "config.json").write_text(json.dumps(values))
+    assert find(read_experiment(None, {"backbone": str(tmp_path / "it")}), 512).vae == SD3_VAE
+
+
+def test_a_method_whose_step_spends_nothing_is_a_problem_of_its_row(absent, monkeypatch, tmp_path):
+    """Its steps were divided by zero."""
+    whole = probe.one_step
+
+    def one_step(method: PostTrainingMethod, *limits: Any) -> probe.Step:
+        step = whole(method, *limits)
+        idle = dict.fromkeys(("forwards", "reference_forwards", "backwards", "images"), 0)
+        return replace(step, **idle) if type(method).__name__ == "SOAR" else step
+
+    monkeypatch.setattr(probe, "one_step", one_step)
+    config = read_experiment(None, {"methods": ("sft", "soar"), "suite": "smoke"})
+    plan = plan_experiment(config, Workspace(tmp_path, tmp_path), Assumptions())
+    assert [job.problem for job in plan.jobs] == ["", f"a step of soar spends nothing of {config.budget}"]
