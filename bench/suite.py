@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 
-from bench.errors import BenchError
+from bench.errors import BenchError, unknown
 from bench.metric import Metric
 from bench.prompt import Prompt
 from bench.records import recording
@@ -29,7 +29,10 @@ class PromptSet:
     metrics: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        """BenchError for an id that occurs twice, and for a name or id that cannot be part of a file's name."""
+        """BenchError without a prompt or repeat, for an id that is there twice or a name that cannot name a file."""
+        if not self.prompts or self.repeats < 1:
+            lacks = "no prompt" if not self.prompts else f"{self.repeats} repeats"
+            raise BenchError(f"the prompt set {self.name} has {lacks}, so nothing would be drawn")
         ids = Counter(prompt.id for prompt in self.prompts)
         if twice := next((name for name, times in ids.items() if times > 1), None):
             raise BenchError(f"the prompt set {self.name} holds the prompt id {twice!r} more than once")
@@ -128,6 +131,12 @@ class Suite:
     def noise_seed(self, prompt_set: str, prompt: Prompt, repeat: int) -> int:
         """Seed of an image's starting noise: the same for every method, different for every prompt and repeat."""
         return derive_seed(self.seed, prompt_set, prompt.id, prompt.text, repeat, "evaluation-noise")
+
+    def metric_of(self, role: str) -> str:
+        """The metric that plays a role. BenchError where the suite has none."""
+        if role not in self.roles:
+            raise unknown(f"role in the suite {self.name}", role, self.roles)
+        return self.roles[role]
 
     def images(self, evaluations: int = 1) -> int:
         """Images of a job's ``evaluations``, of which the last draws all prompts."""

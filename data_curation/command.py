@@ -8,7 +8,6 @@ import click
 
 from bench import registry
 from bench.corpus import Corpus, Subset
-from bench.errors import unknown
 from bench.machine.crew import Crew
 from bench.machine.progress import Progress
 from bench.metric import Metric
@@ -72,11 +71,7 @@ def run(
 
 
 def _metric_of(subset: Subset, suite: Suite) -> str | None:
-    if subset.role is None:
-        return None
-    if subset.role not in suite.roles:
-        raise unknown(f"role in the suite {suite.name}", subset.role, suite.roles)
-    return suite.roles[subset.role]
+    return None if subset.role is None else suite.metric_of(subset.role)
 
 
 def _work(

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from bench import plugins, registry
@@ -57,6 +57,12 @@ class SubsetRule(Settings):
     quantile: float | None = Field(None, gt=0, le=1, description="share of the corpus kept, best first")
     pairs: int | None = Field(None, gt=0, description="pairs that the experiment's source reports, for `--dry-run`")
 
+    @model_validator(mode="after")
+    def _one_of_two(self) -> SubsetRule:
+        if self.threshold is not None and self.quantile is not None:
+            raise ValueError("a subset is cut by its threshold or by its quantile, not by both")
+        return self
+
 
 class PipelineRule(Settings):
     """How a pipeline of methods shares its budget."""
@@ -93,7 +99,9 @@ class ExperimentConfig(Settings):
     aspect_buckets: bool = Field(False, description="keep aspect ratios in buckets instead of cropping squares")
     text_cache_limit: str = Field("100GB", description="above this, captions are encoded ahead instead of cached")
     reward: str = Field("", description="metric that rewards; default: the one a subset was cut by, else aesthetic")
-    context: tuple[str, ...] = Field((), description="hub ids or folders evaluated beside the base, never trained")
+    context: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+        (), description="hub ids or folders evaluated beside the base, never trained"
+    )
     suite: str = "embedded"
     prompts: str = Field("", description="file of prompts, one a line, for the suite's metrics that need no facts")
     budget: str = Field(
@@ -268,12 +276,12 @@ def read_experiment(path: Path | None, flags: Mapping[str, Any], settings: Seque
         for name in names:
             if name not in registry.table(kind):
                 raise unknown(kind.rstrip("s"), name, registry.table(kind))
-    for field in ("methods", "subsets", "seeds"):
+    for field in ("methods", "subsets", "seeds", "context"):
         if len(set(getattr(config, field))) < len(getattr(config, field)):
             raise BenchError(f"{field} names something twice: {', '.join(map(str, getattr(config, field)))}")
     for kind, tables, chosen in (
         ("method", config.method, methods), ("subset", config.subset, config.subsets),
-        ("pipeline", config.pipeline, config.methods),
+        ("pipeline", config.pipeline, config.methods), ("micro-batch", config.micro_batches, config.methods),
     ):  # fmt: skip
         for name in tables:
             if name not in chosen:
@@ -293,6 +301,7 @@ def _tables_of(values: Mapping[str, Any]) -> dict[str, Any]:
     stages = {stage for row in rows for stage in plugins.stages_of(row)}
     behind = {variants[stage]["method"] if stage in variants else stage for stage in stages}
     names = {"variant": stages, "method": behind, "pipeline": set(rows), "subset": set(subsets)}
+    names["micro_batches"] = set(rows)
     return {
         kind: {name: table for name, table in values[kind].items() if name in chosen}
         for kind, chosen in names.items()

@@ -84,4 +84,4 @@ def reward_metric(config: ExperimentConfig, subset: str, needs: Needs, suite: Su
             why = "checks facts that captions do not hold" if metric.needs_facts else "compares a prompt's pictures"
             raise BenchError(f"{config.reward} cannot be the reward: it {why}")
         return config.reward
-    return suite.roles[registry.load("subsets", subset).role or "aesthetic"]
+    return suite.metric_of(registry.load("subsets", subset).role or "aesthetic")

@@ -132,7 +132,7 @@ def _prepared_metrics(
     """The suite's metrics and the rewards, by name, each ready to score or said to be not."""
     metrics: dict[str, Metric] = {name: registry.load("metrics", name)() for name in [*dict(suite.metrics()), *rewards]}
     roles = {registry.load("subsets", name).role for name in config.subsets} - {None}
-    vital = {*rewards, *(suite.roles[role] for role in roles)}
+    vital = {*rewards, *(suite.metric_of(role) for role in roles)}
     for name in sorted(metrics, key=lambda name: name in vital):  # last, since the others may free what they share
         prepare_metric(metrics[name], progress, vital=name in vital)
     return metrics

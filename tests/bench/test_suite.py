@@ -8,6 +8,7 @@ import fakes
 import pytest
 from fakes import Brightness
 
+from bench.errors import BenchError
 from bench.prompt import Prompt
 from bench.suite import PromptSet, Suite
 
@@ -52,3 +53,17 @@ def test_records_say_which_part_is_drawn_and_nothing_where_all_is(suite):
     assert [(m["images"], m["images_on_the_way"]) for m in record["metrics"]] == [(22, 10)]
     whole = replace(suite, on_the_way=1).describe(metrics).model_dump(exclude_unset=True)
     assert "on_the_way" not in whole and "images_on_the_way" not in whole["metrics"][0]
+
+
+def test_a_prompt_set_without_prompts_or_repeats_is_refused():
+    """A run on it trained, scored nothing and ended well."""
+    with pytest.raises(BenchError, match="the prompt set empty has no prompt"):
+        PromptSet("empty", (), 1, ("brightness",))
+    with pytest.raises(BenchError, match="the prompt set none has 0 repeats"):
+        PromptSet("none", (Prompt("0", "x"),), 0, ("brightness",))
+
+
+def test_a_role_that_a_suite_lacks_is_one_line(suite):
+    assert suite.metric_of("aesthetic") == suite.roles["aesthetic"]
+    with pytest.raises(BenchError, match=f"unknown role in the suite {suite.name} 'aesthetics'; did you mean"):
+        suite.metric_of("aesthetics")

@@ -262,6 +262,12 @@ UNREAD = {
     "evaluate tiny-sd3 --probes --pass score": "--pass score works on images alone, and probes read a model",
     "score a-folder --metrics ,": "--metrics takes names with commas between, not ','",
     "run --methods ,,": "--methods takes names with commas between",
+    "tune --methods sft --launcher slurm --no-wait": "a search needs each trial's result before the next one",
+    "tune --methods sft --guidance 2,2000": "Input should be less than or equal to 1000",
+    f"tune --methods sft --name {'n' * 95}": "name: String should have at most 100 characters",
+    f"tune --methods sft --seed {2**63 - 1}": "seeds",
+    "tune --methods sft --space sft.lr=1e-4:1e-3 --space sft.lr=1e-5:1e-2": "--space names sft.lr twice",
+    "evaluate tiny-sd3 --remedy epsilon_scaling=1.0,epsilon_scaling=1.00": "epsilon_scaling=1.0 is there twice",
 }
 
 
