@@ -131,13 +131,12 @@ def noise(runs: tuple[Path, ...], methods: tuple[str, ...] | None, out: Path | N
     with unpacked(list(runs)) as folders:
         studies = read_studies(folders)
     file = measure(studies, methods or ())
-    reasons = lacking(studies, methods or ())
     target = out or beside(file.suite)
     if target is None:
         raise BenchError(f"the suite {file.suite} is not registered here; name a file with --out")
     write_record(target, file)
     say(f"noise file: {target}, measured on {file.about}")
-    columns = studies[0].metrics
+    columns, reasons = studies[0].metrics, lacking(studies, methods or ())
     images = {c.name: max(m.images for s in studies for m in s.metrics if m.name == c.name) for c in columns}
     once = [c.label for c in columns if (noise := file.metrics.get(c.name)) and images[c.name] == sum(noise.groups)]
     if once:
@@ -145,5 +144,6 @@ def noise(runs: tuple[Path, ...], methods: tuple[str, ...] | None, out: Path | N
             f"{listed(once)}: one picture a prompt, so noise cannot be told from prompts. It counts as a part of them, "
             "and intervals are on the safe side. `bench evaluate RUN --repeats 2` draws two; name its folder too"
         )
-    for name, reason in reasons.items():
-        say(f"{next(column.label for column in columns if column.name == name)}: not in the file, since {reason}")
+    for column in columns:
+        if reason := reasons.get(column.name):
+            say(f"{column.label}: not in the file, since {reason}")

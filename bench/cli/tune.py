@@ -94,7 +94,7 @@ def tune(
     from bench.experiment.run import Workspace
     from bench.launch import launch
     from bench.machine.progress import Progress
-    from bench.tune import SEED, TRIALS, Request, Tuning, write
+    from bench.tune import NEEDS_RESULTS, SEED, TRIALS, Request, Tuning, write
     from bench.tune.confirm import BEST
     from bench.tune.guidance import SCALES, sweep_of
 
@@ -102,7 +102,7 @@ def tune(
         raise BenchError("choose among the scales of --guidance or give --no-guidance, not both")
     machine = options.machine(launcher, options.taken(flags, options.LAUNCHING), launch_file, sbatch)
     if machine.wait is False:
-        raise BenchError("a search needs each trial's result before the next one; leave --no-wait out")
+        raise BenchError(NEEDS_RESULTS)
     rows = () if experiment is None else flags.pop("methods") or ()
     config = read_experiment(experiment, flags | {"tuned": ""}, settings)
     if config.micro_batch == "auto":

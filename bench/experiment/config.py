@@ -300,8 +300,13 @@ def _tables_of(values: Mapping[str, Any]) -> dict[str, Any]:
     rows, subsets = (values.get(key, fields[key].default) for key in ("methods", "subsets"))
     stages = {stage for row in rows for stage in plugins.stages_of(row)}
     behind = {variants[stage]["method"] if stage in variants else stage for stage in stages}
-    names = {"variant": stages, "method": behind, "pipeline": set(rows), "subset": set(subsets)}
-    names["micro_batches"] = set(rows)
+    names = {
+        "variant": stages,
+        "method": behind,
+        "pipeline": set(rows),
+        "subset": set(subsets),
+        "micro_batches": set(rows),
+    }
     return {
         kind: {name: table for name, table in values[kind].items() if name in chosen}
         for kind, chosen in names.items()

@@ -484,16 +484,15 @@ def _check_agreement(runs: list[Path], experiments: tuple[ExperimentRecord, ...]
 
 def _check_seeds(jobs: Iterable[StudiedJob]) -> None:
     """BenchError if two seeds of a row are not the same training."""
-    first: dict[tuple[str, str], StudiedJob] = {}
+    first: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {}
     for job in jobs:
         if job.record is None:
             continue
-        earlier = first.setdefault((job.method, job.subset), job)
-        assert earlier.record is not None
-        one, other = (_flat(record) for record in (earlier.record, job.record))
-        if unlike := [key for key in one | other if one.get(key) != other.get(key)]:
+        held = _flat(job.record)
+        name, known = first.setdefault((job.method, job.subset), (job.name, held))
+        if held != known:
             raise BenchError(
-                f"{earlier.name} and {job.name} differ in {some(unlike)}, so they are no two seeds of one row; "
+                f"{name} and {job.name} differ in {_differing(known, held)}, so they are no two seeds of one row; "
                 "render them apart, or run one of them as a variant with a name of its own"
             )
 

@@ -45,6 +45,8 @@ TRIALS = 8
 SEED = 1000
 """Seed of the trials' jobs and of the search; experiments count theirs from 0."""
 
+NEEDS_RESULTS = "a search needs each trial's result before the next one; leave --no-wait out"
+
 
 @dataclass(frozen=True)
 class Request:
@@ -212,7 +214,7 @@ class Tuning:
         if not todo:
             return
         if run(self._round_config(todo, seed)) is None:
-            raise BenchError("a search needs each trial's result before the next one; leave --no-wait out")
+            raise BenchError(NEEDS_RESULTS)
         if left := [each.row for each in todo if not settled(each)]:
             rows = ", ".join(dict.fromkeys(left))
             raise BenchError(f"the trials of {rows} did not come to an end; the same command goes on")

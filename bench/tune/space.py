@@ -60,16 +60,18 @@ def read_ranges(texts: Sequence[str], rows: Sequence[str]) -> dict[str, dict[str
 
 def _around(row: str, key: str, value: float, factors: Any) -> Range:
     """The range of factors of a value. BenchError where a method declares no two factors, or they leave no range."""
-    numbers = (
-        [number for number in factors if isinstance(number, (int, float))] if isinstance(factors, Sequence) else []
-    )
-    if len(numbers) != 2 or len(factors) != 2 or not 0 <= numbers[0] < numbers[1] < float("inf"):
-        raise BenchError(f"{row} declares {factors!r} for {key}; `tunable` has a low and a high factor: (0.1, 10.0)")
+    match factors:
+        case (int() | float() as low, int() | float() as high) if 0 <= low < high < float("inf"):
+            pass
+        case _:
+            raise BenchError(
+                f"{row} declares {factors!r} for {key}; `tunable` has a low and a high factor: (0.1, 10.0)"
+            )
     if value == 0:
         raise BenchError(
             f"{row}.{key} is 0, so factors of it give no range; name one with --space {row}.{key}=LOW:HIGH"
         )
-    return value * numbers[0], value * numbers[1]
+    return value * low, value * high
 
 
 def space_of(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -242,7 +241,7 @@ def _swept(study: Study, part: SweptPart) -> dict[str, Any]:
 def _scale(sections: Sequence[Section], column: int) -> tuple[float, float]:
     """Lowest and highest bound of a metric's intervals, over all sections."""
     cells = (row.cells[column].cell.estimate for section in sections for row in section.rows)
-    bounds = [bound for e in cells if e for bound in (e.low, e.high) if not math.isnan(bound)]
+    bounds = [bound for e in cells if e and e.known for bound in (e.low, e.high)]
     return (min(bounds), max(bounds)) if bounds else (0.0, 1.0)
 
 
@@ -272,7 +271,7 @@ def _page_cell(c: MainCell, scale: tuple[float, float]) -> PageCell:
 
 
 def _bar(estimate: Estimate, scale: tuple[float, float]) -> dict[str, str]:
-    if math.isnan(estimate.low):  # one picture in all: its interval is not known
+    if not estimate.known:
         return {}
     low, high = scale
     span = (high - low) or 1.0
