@@ -142,7 +142,7 @@ def cut_subset(
         holdout: how many of its pairs are kept from training.
     """
     subset: Subset = registry.load("subsets", name)
-    metric = workbench.metrics[workbench.suite.metric_of(subset.role)] if subset.role else None
+    metric = workbench.metric_of(subset)
     changed = rule.model_dump(exclude={"pairs"}) if rule else {}
     with workbench.crew(f"curate {name}", len(corpus)) as crew:
         cut = registry.load("curation", "cut")

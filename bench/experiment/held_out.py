@@ -53,7 +53,7 @@ def probe_reader(
     say = workbench.progress.say if engine.is_main else lambda line: None
     probing = routine_probing(suite, float(backbone.scheduler().config.shift), say)
     subset = registry.load("subsets", manifest.subset)
-    metric = workbench.metrics[workbench.suite.metric_of(subset.role)] if subset.role else None
+    metric = workbench.metric_of(subset)
     crew = Crew(engine.rank, engine.world_size, engine.barrier)
 
     def encoded(source: Corpus, part: Manifest) -> EncodedPairs:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bench.backbone.loader import Backbone
+    from bench.corpus import Subset
     from bench.experiment.config import ExperimentConfig
     from bench.machine.engine import Engine
     from bench.machine.progress import Progress
@@ -36,6 +37,10 @@ class Workbench:
     suite: Suite
     metrics: dict[str, Metric]
     progress: Progress
+
+    def metric_of(self, subset: Subset) -> Metric | None:
+        """What a subset is cut by; None where it is cut by no score. BenchError where the suite has no such role."""
+        return self.metrics[self.suite.metric_of(subset.role)] if subset.role else None
 
     @contextmanager
     def crew(self, task: str, pairs: int) -> Iterator[Crew]:
