@@ -28,9 +28,9 @@ _NAMES = {
     *("index.html", "main_results.md", "main_results.csv", "main_results.tex", "paradigms.md"),
     *("compute.md", "compute.csv", "differences.md", "differences.csv", "published.md", "published.csv"),
     *("training_dynamics.png", "training_dynamics.svg", "training_dynamics.csv"),
-    *("guidance.md", "guidance.csv", "guidance.png", "guidance.svg"),
+    *("guidance.md", "guidance.csv", "guidance.png", "guidance.svg", "guidance_differences.csv"),
     *("exposure.md", "exposure.csv", "exposure.png", "exposure.svg", "exposure_budget.png", "exposure_budget.svg"),
-    *("sweep.md", "sweep.csv", "sweep.png", "sweep.svg"),
+    *("sweep.md", "sweep.csv", "sweep.png", "sweep.svg", "sweep_differences.csv"),
     *("wins.md", "wins.csv", "targets.md", "targets.csv", "pareto.md", "pareto.csv"),
     *("own_scales.md", "own_scales.csv", "same_method.md", "same_method.csv"),
 }
@@ -109,6 +109,7 @@ def _files(study: Study, published: bool | None, biased: Callable[[Study], Expos
         paradigms,
         plots,
         same_method,
+        swept_pairs,
         tables,
     )
     from bench.report.page import document
@@ -151,11 +152,13 @@ def _files(study: Study, published: bool | None, biased: Callable[[Study], Expos
         sheets = _numbered(f"samples-{sweep.file}", shown)
         swept = document.SweptPart(sweep, dict(zip(shown, sheets, strict=True)))
         files |= {
-            f"{sweep.file}.md": guidance.guidance_markdown(study, sweep),
+            f"{sweep.file}.md": guidance.guidance_markdown(study, sweep, swept_pairs.markdown(sweep)),
             f"{sweep.file}.csv": guidance.guidance_csv(sweep),
             **guidance.guidance_figures(study, sweep),
             **sheets,
         }
+        if swept_pairs.compared(sweep):
+            files[swept_pairs.file_of(sweep)] = swept_pairs.csv(sweep)
         if own := own_scales.own_scales(study, sweep):
             files |= {
                 "own_scales.md": own_scales.own_scales_markdown(study, sweep, own),

@@ -6,13 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from bench.records.schema import MetricRecord
-from bench.report.intervals import Interval
 from bench.report.pairs import Pairs
 from bench.report.same_method import Rate
 from bench.report.stats import Difference
 from bench.report.study import Study
-from bench.report.tables import MainCell, MainRow, Section, bounds, difference_text, head
+from bench.report.tables import MainCell, MainRow, Section, bounds, difference_text, head, verdict
 from bench.report.text import Grid, listed
 
 
@@ -143,10 +141,4 @@ def _text(row: MainRow, first: MainRow, one: MainCell, other: MainCell, found: D
     if found is None:
         return "–" + mark
     judged = one.judged and other.judged and not (mark or row.short or first.short)
-    return f"{difference_text(one.metric, found)}{mark}{_verdict(one.metric, found) if judged else ''}"
-
-
-def _verdict(metric: MetricRecord, interval: Interval) -> str:
-    if not (metric.ranked and interval.excludes_zero):
-        return ""
-    return " ▲" if (interval.mean > 0) == metric.higher_is_better else " ▼"
+    return f"{difference_text(one.metric, found)}{mark}{verdict(one.metric, found) if judged else ''}"

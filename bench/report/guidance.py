@@ -18,7 +18,7 @@ from bench.report.intervals import Interval
 from bench.report.looks import BASE_LOOK, Look, looks
 from bench.report.stats import Cell, Difference, against, clear_best, known_trainings, make_cell
 from bench.report.study import StudiedJob, Study
-from bench.report.tables import TRAINED_ON, bounds, head, interval_text, title
+from bench.report.tables import TRAINED_ON, bounds, head, interval_text, title, verdict
 from bench.report.text import Grid, listed, markdown
 
 CAPTION = (
@@ -299,7 +299,7 @@ def _mark(metric: MetricRecord, to_base: Interval | None) -> str:
         return ""
     if not metric.ranked:
         return " ↑" if to_base.mean > 0 else " ↓"
-    return " ▲" if (to_base.mean > 0) == metric.higher_is_better else " ▼"
+    return verdict(metric, to_base)
 
 
 def notes(study: Study, made: Sweep) -> list[str]:
@@ -346,12 +346,16 @@ def notes(study: Study, made: Sweep) -> list[str]:
     )
 
 
-def guidance_markdown(study: Study, made: Sweep) -> str:
-    """The tables with their caption and notes."""
+def guidance_markdown(study: Study, made: Sweep, differing: str) -> str:
+    """The tables with their caption and notes.
+
+    Args:
+        differing: what ``swept_pairs.markdown`` says of the methods' differences.
+    """
     tables = "\n".join(grid.markdown() for grid in grids(made, "**{}**"))
     remarks = "".join(f"- {markdown(line)}\n" for line in notes(study, made))
     top, end = f"{head(study, made.heading)}{made.caption}", conditions.grid(study).markdown()
-    return f"{top}\n\n{tables}\n{remarks}\n## Conditions\n\n{end}"
+    return f"{top}\n\n{tables}\n{remarks}\n{differing}## Conditions\n\n{end}"
 
 
 def guidance_csv(made: Sweep) -> str:

@@ -423,6 +423,13 @@ def difference_text(metric: MetricRecord, difference: Interval) -> str:
     return f"{metric.text(difference.mean, '+')} {interval_text(metric, difference, '+')}"
 
 
+def verdict(metric: MetricRecord, difference: Interval) -> str:
+    """▲ better, ▼ worse where the interval excludes zero; nothing of what is not ranked."""
+    if not (metric.ranked and difference.excludes_zero):
+        return ""
+    return " ▲" if (difference.mean > 0) == metric.higher_is_better else " ▼"
+
+
 def main_markdown(study: Study, sections: Sequence[Section]) -> str:
     """The main table of each subset, with its notes."""
     parts = [f"{head(study, 'Main results')}{markdown(summary(study))}\n"]

@@ -11,7 +11,17 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 
-from bench.report import conditions, exposure, guidance, html, method_inputs, method_settings, paradigms, tables
+from bench.report import (
+    conditions,
+    exposure,
+    guidance,
+    html,
+    method_inputs,
+    method_settings,
+    paradigms,
+    swept_pairs,
+    tables,
+)
 from bench.report.differences import Differences
 from bench.report.looks import looks
 from bench.report.page import browser, noise, payload, scripts, verdicts
@@ -234,6 +244,8 @@ def _swept(study: Study, part: SweptPart) -> dict[str, Any]:
         "plot": f"{part.sweep.file}.svg",
         "grids": guidance.grids(part.sweep, "{} ★"),
         "notes": guidance.notes(study, part.sweep),
+        "differences": swept_pairs.grids(part.sweep),
+        "difference_notes": swept_pairs.notes(part.sweep),
         "samples": _links(part.samples),
     }
 

@@ -21,7 +21,9 @@ from bench.report.study import read_study
 from bench.report.text import digits
 
 SCALES = (1.0, 3.0, 4.5)
-FILES = {"guidance.md", "guidance.csv", "guidance.png", "guidance.svg", "samples-guidance.png", "index.html"}
+FILES = {"guidance.md", "guidance.csv", "guidance.png", "guidance.svg", "samples-guidance.png", "index.html"} | {
+    "guidance_differences.csv"
+}
 
 
 @pytest.fixture
