@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import math
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,6 +12,8 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+
+from bench.errors import BenchError
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,10 @@ class Problem:
 
 class BadPair(Exception):
     """A pair that is listed and cannot be used; the message is the reason, in one line."""
+
+
+class Unreachable(BadPair):
+    """A pair whose file is not there, or cannot be opened: trouble with the disk, and not with what it holds."""
 
 
 class Corpus(ABC):
@@ -112,6 +120,32 @@ class Subset:
     share: float | None = None
     caption: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
+
+    def check(self, threshold: float | None = None, quantile: float | None = None) -> None:
+        """BenchError, in one line, for a rule that nothing can be cut by, or for a cut that the rule has no use for.
+
+        Args:
+            threshold: least score kept, instead of the subset's own.
+            quantile: share kept, instead of a threshold or of the subset's own share.
+        """
+        if self.role is not None and self.share is not None:
+            raise BenchError(f"the subset {self.name} has a score and a share; a share is drawn without a score")
+        if self.share is not None and not 0 < self.share <= 1:
+            raise BenchError(f"the subset {self.name} has a share of {self.share}; it is above 0 and at most 1")
+        if self.threshold is not None and not math.isfinite(self.threshold):
+            raise BenchError(f"the subset {self.name} has a threshold of {self.threshold}; it is a number")
+        try:
+            re.compile(self.caption or "")
+        except re.error as error:
+            raise BenchError(f"the caption rule of {self.name} is no regular expression: {error}") from error
+        if texts := [tag for tag, value in self.tags.items() if not isinstance(value, str)]:
+            raise BenchError(f"the subset {self.name} asks for a tag {texts[0]!r} that is no text; tags are texts")
+        if threshold is not None and quantile is not None:
+            raise BenchError("a subset is cut by its threshold or by its quantile, not by both")
+        if threshold is not None and self.role is None:
+            raise BenchError(f"the subset {self.name} asks for no score; it has no use for a threshold")
+        if quantile is not None and self.role is None and self.share is None:
+            raise BenchError(f"the subset {self.name} keeps all pairs that meet it; it has no use for a quantile")
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import click
 
 from bench import registry
 from bench.corpus import Corpus, Subset
+from bench.errors import BenchError
 from bench.machine.crew import Crew
 from bench.machine.progress import Progress
 from bench.metric import Metric
@@ -39,16 +40,25 @@ def run(
         holdout: pairs of each subset to keep from training; fresh ones are taken where the corpus has them.
         shard: (rank, world_size): do just this share of the parts, and cut nothing.
     """
+    if not subsets and metric is None:
+        raise BenchError("no subset is named, and no metric; name one with --subset or --metric")
     progress = Progress()
     judge: Suite = registry.load("suites", suite)()
     if metric is not None:
+        if threshold is not None or quantile is not None or holdout:
+            raise BenchError("--metric scores and cuts nothing; leave --threshold, --quantile and --holdout out")
         wanted: list[tuple[Subset | None, str | None]] = [(None, metric)]
     else:
         loaded: list[Subset] = [registry.load("subsets", subset) for subset in subsets]
+        for rule in loaded:
+            rule.check(threshold, quantile)
         wanted = [(subset, _metric_of(subset, judge)) for subset in loaded]
     metrics: dict[str | None, Metric] = {
         used: registry.load("metrics", used)() for used in {used for _, used in wanted} if used is not None
     }
+    for scorer in metrics.values():
+        scoring.check(scorer)
+        scorer.prepare()
     corpus = open_corpus(name, cache, resolution, aspect_buckets)
     for subset, used in wanted:
         judging = metrics.get(used)
@@ -60,9 +70,9 @@ def run(
             manifest = curate.cut(
                 corpus, subset, judging, cache, threshold=threshold, quantile=quantile, holdout=cut_off
             )
-            rule = "no score" if manifest.threshold is None else f"{used} of at least {manifest.threshold:.4f}"
+            least = "no score" if manifest.threshold is None else f"{used} of at least {manifest.threshold:.4f}"
             apart = f" and {manifest.held_out.count} held out" if manifest.held_out else ""
-            click.echo(f"{subset.name}: {manifest.count} of {manifest.of} pairs{apart}, {rule}, {manifest.path}")
+            click.echo(f"{subset.name}: {manifest.count} of {manifest.of} pairs{apart}, {least}, {manifest.path}")
         if judging is not None:
             cuts = {} if subset is None or manifest.threshold is None else {"this cut": manifest.threshold}
             _show_scores(corpus, judging, cache, _published(judge, used) | cuts, every_share=subset is None)
@@ -110,11 +120,18 @@ def _published(suite: Suite, metric: str | None) -> dict[str, float]:
 def _show_scores(
     corpus: Corpus, metric: Metric, cache: Path, thresholds: dict[str, float], *, every_share: bool
 ) -> None:
-    scores = scoring.scores(corpus, metric, cache)["score"]
+    pairs = scoring.scores(corpus, metric, cache)
+    scores = pairs["score"]
     folder = scoring.metric_parts(corpus, metric, cache).folder
     if every_share:
         for share in (0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99):
             click.echo(f"{share:>5.0%} of {scores.count()} pairs score at most {scores.quantile(share):.4f}")
+    failed = scoring.errors(corpus, metric, cache, pairs["index"])
+    if not failed.empty:
+        click.echo(
+            f"{len(failed)} of {len(scores)} pairs have no score, e.g. {failed.iloc[0]}; no subset by {metric.name} "
+            f"has them; to score them again, delete {folder}"
+        )
     click.echo(summary.summarise(scores, folder, metric.label, thresholds))
     click.echo(f"histogram: {folder / 'histogram.png'}")
 

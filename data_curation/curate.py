@@ -51,8 +51,7 @@ def cut(
     Returns:
         The manifest, which holds the threshold that was used, the count and a hash over the pairs' contents.
     """
-    if metric is not None and subset.share is not None:
-        raise BenchError(f"the subset {subset.name} has a score and a share; a share is drawn without a score")
+    subset.check(threshold, quantile)
     if quantile is None and (threshold is None or metric is None):
         quantile = corpus.quantiles.get(subset.name, subset.share)
     used = subset.threshold if threshold is None else threshold
@@ -105,15 +104,20 @@ class _Rule:
         subset, metric = self.subset, self.metric
         parts = [subset.name]
         if metric is not None:
-            share = f"t{self.threshold:g}" if self.quantile is None else f"q{self.quantile:g}"
+            share = f"t{_exactly(self.threshold)}" if self.quantile is None else f"q{_exactly(self.quantile)}"
             parts += [share, f"{metric.name}-v{metric.version}"]
         elif self.drawn is not None:
-            parts.append(f"q{self.drawn:g}")
+            parts.append(f"q{_exactly(self.drawn)}")
         if subset.caption is not None or subset.tags:
             parts.append("f" + records.digest({"caption": subset.caption, "tags": dict(subset.tags)})[:8])
         if self.holdout:
             parts.append(f"h{self.holdout}")
         return "-".join(parts)
+
+
+def _exactly(value: float | None) -> str:
+    """A number with all its digits: two rules never share a cut."""
+    return repr(value).removesuffix(".0")
 
 
 def _write(path: Path, corpus: Corpus, rule: _Rule, cache: Path) -> None:
@@ -181,10 +185,7 @@ def _matches(corpus: Corpus, subset: Subset, indices: pd.Series) -> np.ndarray:
     """Which pairs have a caption and tags as the subset asks for."""
     if subset.caption is None and not subset.tags:
         return np.ones(len(indices), bool)
-    try:
-        caption = re.compile(subset.caption or "")
-    except re.error as error:
-        raise BenchError(f"the caption rule of {subset.name} is no regular expression: {error}") from error
+    caption = re.compile(subset.caption or "")
 
     def matches(index: int) -> bool:
         if not caption.search(corpus.caption(index)):

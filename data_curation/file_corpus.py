@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from bench.corpus import BadPair, Corpus, Problem
+from bench.corpus import BadPair, Corpus, Problem, Unreachable
 from bench.errors import BenchError, shown
 from data_curation import pictures
 from data_curation.buckets import nearest
@@ -107,7 +107,15 @@ class FileCorpus(Corpus):
             source = self._listing.get("source", index)
             if seen_of(files[source].stat()) != self._seen[source]:
                 raise BenchError(f"{files[source]} was changed meanwhile; run the same command again")
-        data = self._data(index)
+        try:
+            data = self._data(index)
+        except Unreachable as problem:
+            if self._listing.get("content", index):  # it was read when it was listed, so the disk has changed
+                raise BenchError(
+                    f"{self.label(index)} of {self.name} was read before and now is not ({problem}); once it is there "
+                    "again, run the same command"
+                ) from problem
+            raise
         return self._picture(index, data), self._key(index, data)
 
     @property

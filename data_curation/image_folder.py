@@ -11,7 +11,7 @@ from bench.errors import BenchError, some
 from bench.records.pictures import FORMATS
 from data_curation.file_corpus import FileCorpus
 from data_curation.listing import ListedRow
-from data_curation.paths import Inside, as_on_disk, files_in, one_spelling
+from data_curation.paths import OTHER_LAYOUT, OTHER_LAYOUTS, Inside, as_on_disk, files_in, one_spelling
 from data_curation.pictures import MAGIC, SUFFIXES, UNREAD
 from data_curation.tables import FILE_NAME, read_table, tags_of, text_of
 
@@ -30,15 +30,15 @@ class ImageFolder(FileCorpus):
     leave in folders, do not count.
 
     Args:
-        caption: the table's column of captions.
+        caption: the table's column of captions; default: ``text``.
     """
 
     layout = "a folder of pictures with metadata.{jsonl,csv,parquet} (file_name, text) or .txt captions"
 
     def __init__(
-        self, path: Path, cache: Path, resolution: int, *, aspect_buckets: bool = False, caption: str = "text"
+        self, path: Path, cache: Path, resolution: int, *, aspect_buckets: bool = False, caption: str = ""
     ) -> None:
-        self._files, self._caption = Inside(path), one_spelling(caption)
+        self._files, self._caption, self._named = Inside(path), one_spelling(caption or "text"), bool(caption)
         super().__init__(path, cache, resolution, aspect_buckets=aspect_buckets)
 
     @classmethod
@@ -54,6 +54,8 @@ class ImageFolder(FileCorpus):
         if len(tables) > 1:
             names = " and ".join(table.name for table in tables)
             raise BenchError(f"{self._files.root} holds {names}; keep one of them")
+        if self._named and not tables:
+            raise BenchError(f"{self._files.root} has no table ({some(TABLES)}), so no column; leave ?caption= out")
         return self._tabled(tables[0]) if tables else self._beside()
 
     def _tabled(self, table: Path) -> Iterator[ListedRow | Problem]:
@@ -65,13 +67,17 @@ class ImageFolder(FileCorpus):
                 yield Problem(where, f"no row with {FILE_NAME} and {self._caption}{self._advice(row or {})}")
             else:
                 tags = tags_of(row, without=(FILE_NAME, self._caption))
-                named.add(_plain(row[FILE_NAME]))
+                named.add(self._plain(row[FILE_NAME]))
                 yield self._row(row[FILE_NAME], row[self._caption], tags)
         for item in files_in(self._files.root) if named else ():  # else it is the table that is at fault
-            if isinstance(item, Path) and item.suffix.lower() in (*SUFFIXES, *UNREAD):
-                name = self._name(item)
-                if one_spelling(name) not in named and item.is_file():
-                    yield Problem(name, f"no row of {table.name} names it")
+            if isinstance(item, Problem):
+                yield item
+                continue
+            name, suffix = self._name(item), item.suffix.lower()
+            if suffix in (*SUFFIXES, *UNREAD) and one_spelling(name) not in named and item.is_file():
+                yield Problem(name, f"no row of {table.name} names it")
+            elif suffix in OTHER_LAYOUTS and name not in TABLES:
+                yield Problem(name, OTHER_LAYOUT)
 
     def _beside(self) -> Iterator[ListedRow | Problem]:
         """Pictures with the captions beside them, and what is half of such a pair."""
@@ -94,6 +100,8 @@ class ImageFolder(FileCorpus):
                     wanted.remove(stem)
                 else:
                     captions[stem] = name
+            elif suffix in OTHER_LAYOUTS:
+                yield Problem(name, OTHER_LAYOUT)
             elif suffix in UNREAD or MAGIC.match(_beginning(item)):
                 yield Problem(name, f"its format ({item.suffix or 'no suffix'}) is none that is read: {some(FORMATS)}")
         yield from (Problem(name, "a caption without a picture") for name in captions.values())
@@ -107,6 +115,13 @@ class ImageFolder(FileCorpus):
 
     def _name(self, path: Path) -> str:
         return os.fspath(path)[len(os.fspath(self._files.root)) + 1 :]
+
+    def _plain(self, name: str) -> str:
+        """A path as seen from the folder, without detours and in one spelling."""
+        path = Path(name)
+        if path.is_absolute():  # the folder's own place has no links in it
+            path = path.parent.resolve() / path.name
+        return one_spelling(os.path.relpath(self._files.root / path, self._files.root))
 
     def _row(self, name: str, caption: object, tags: dict[str, str]) -> ListedRow | Problem:
         try:
@@ -129,11 +144,6 @@ class ImageFolder(FileCorpus):
 
     def _data(self, index: int) -> bytes:
         return self._files.read(self.label(index))
-
-
-def _plain(name: str) -> str:
-    """A relative path without detours, in one spelling."""
-    return one_spelling(os.path.normpath(name))
 
 
 def _beginning(path: Path) -> bytes:

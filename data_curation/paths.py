@@ -9,10 +9,15 @@ from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
-from bench.corpus import BadPair, Problem
+from bench.corpus import BadPair, Problem, Unreachable
 from data_curation.pictures import limited
 
 LEAVES = "its file name leaves the folder"
+
+OTHER_LAYOUTS = (".tar", ".parquet", ".arrow")
+"""Files that are a corpus by themselves. A corpus of another layout does not read them."""
+
+OTHER_LAYOUT = "a corpus of another layout than the files beside it; give it a folder of its own"
 
 SYSTEM = frozenset(
     ("__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found", "__pycache__")
@@ -117,7 +122,7 @@ class Inside:
         try:
             return path.read_bytes()
         except (FileNotFoundError, PermissionError) as error:
-            raise BadPair(f"its file cannot be opened ({type(error).__name__})") from error
+            raise Unreachable(f"its file cannot be opened ({type(error).__name__})") from error
 
     def _checked(self, name: str) -> tuple[Path, os.stat_result]:
         try:
@@ -130,9 +135,9 @@ class Inside:
                     raise BadPair(LEAVES)
                 status = path.stat()
         except FileNotFoundError as error:
-            raise BadPair("its file is not there") from error
+            raise Unreachable("its file is not there") from error
         except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: a loop of links
-            raise BadPair(f"no file can be reached under its name ({type(error).__name__})") from error
+            raise Unreachable(f"no file can be reached under its name ({type(error).__name__})") from error
         if not stat.S_ISREG(status.st_mode):
             raise BadPair("its name is not that of a file")
         limited(status.st_size)

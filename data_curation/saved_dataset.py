@@ -27,7 +27,7 @@ class SavedDataset(FileCorpus):
 
     Args:
         image, caption: columns; default: the first of ``columns.IMAGES`` and of ``columns.CAPTIONS``.
-        split: of a folder that holds several.
+        split: of a folder that holds several; default: the only one, or ``train``.
     """
 
     layout = "a folder written by datasets.save_to_disk"
@@ -41,7 +41,7 @@ class SavedDataset(FileCorpus):
         aspect_buckets: bool = False,
         image: str = "",
         caption: str = "",
-        split: str = "train",
+        split: str = "",
     ) -> None:
         self._paths = _streams(path, split)
         schema = _stream(self._paths[0]).schema
@@ -94,7 +94,7 @@ def _streams(folder: Path, split: str) -> list[Path]:
     again = "save the dataset again"
     if (folder / "dataset_dict.json").is_file():
         splits = _said(folder / "dataset_dict.json", _Splits, "splits").splits
-        chosen = splits[0] if len(splits) == 1 else split
+        chosen = split or (splits[0] if len(splits) == 1 else "train")
         if chosen not in splits:
             raise unknown("split", chosen, splits)
         if chosen in ("", ".", "..") or "/" in chosen or "\0" in chosen:
@@ -102,6 +102,8 @@ def _streams(folder: Path, split: str) -> list[Path]:
                 f"{folder / 'dataset_dict.json'} has the split {chosen!r}, which no folder can be; {again}"
             )
         folder = as_on_disk(folder, chosen)
+    elif split:
+        raise BenchError(f"{folder} has no splits, and {split!r} was asked for; leave ?split= out")
     state = folder / "state.json"
     said = _said(state, _State, "data files")
     if said.selections or said.old_selections:

@@ -63,16 +63,33 @@ def scores(corpus: Corpus, metric: Metric, cache: Path) -> pd.DataFrame:
     parts = metric_parts(corpus, metric, cache)
     frame["score"] = parts.read(["score"]).column("score").to_numpy()[frame["index"]]
     if frame["score"].isna().all():
-        errors = parts.read(["error"]).column("error").to_pandas().iloc[frame["index"]]
-        raise BenchError(f"{metric.name} can score no pair of {corpus.name}: {errors.iloc[0]}")
+        reason = errors(corpus, metric, cache, frame["index"]).iloc[0]
+        raise BenchError(
+            f"{metric.name} can score no pair of {corpus.name}: {reason}; once that is mended, delete {parts.folder} "
+            "and score again"
+        )
     return frame
 
 
+def errors(corpus: Corpus, metric: Metric, cache: Path, indices: pd.Series) -> pd.Series:
+    """Why the metric failed, of those of some pairs that have no score."""
+    found: pd.Series = metric_parts(corpus, metric, cache).read(["error"]).column("error").to_pandas().iloc[indices]
+    return found.dropna()
+
+
 def metric_parts(corpus: Corpus, metric: Metric, cache: Path) -> Parts:
-    """Where a corpus's scores by a metric lie. A metric that no caption can feed ends in one line."""
-    if metric.needs_facts:
-        raise BenchError(f"{metric.name} checks facts that captions do not hold; curate with clipscore or aesthetic")
+    """Where a corpus's scores by a metric lie. A metric that cannot score pairs ends in one line."""
+    check(metric)
     return Parts(cache / "scores" / corpus.fingerprint[:16] / f"{metric.name}-v{metric.version}", len(corpus))
+
+
+def check(metric: Metric) -> None:
+    """BenchError for a metric that no pair of a picture and a caption can feed."""
+    other = "curate with clipscore or aesthetic"
+    if metric.needs_facts:
+        raise BenchError(f"{metric.name} checks facts that captions do not hold; {other}")
+    if metric.per_prompt:
+        raise BenchError(f"{metric.name} compares several pictures of one prompt, and a pair has one; {other}")
 
 
 def score_group(corpus: Corpus, metric: Metric, group: list[scan.Tried]) -> list[dict[str, Any]]:

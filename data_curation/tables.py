@@ -165,20 +165,27 @@ def _read_parquet(path: Path) -> Iterator[tuple[str, Mapping[str, Any] | None]]:
 
 
 def rows_of(batch: pa.RecordBatch) -> list[dict[str, Any]]:
-    """The rows of a batch. A text that is no UTF-8 is one with half characters in it, and costs its own row."""
+    """The rows of a batch. A text that is no UTF-8 is one with half characters in it, and costs its own row.
+
+    A value that Python has none for, such as a date after the year 9999, is None.
+    """
     try:
         rows: list[dict[str, Any]] = batch.to_pylist()
-    except UnicodeDecodeError:
+    except _UNREADABLE:
         columns = zip(batch.schema.names, batch.columns, strict=True)
         cells = {name: [_value(cell) for cell in column] for name, column in columns}
         rows = [{name: cells[name][number] for name in cells} for number in range(batch.num_rows)]
     return rows
 
 
+_UNREADABLE = (UnicodeDecodeError, OverflowError, ValueError, pa.ArrowInvalid)
+"""What Arrow raises for a value that it has and Python has not: a later date, nanoseconds, an unknown time zone."""
+
+
 def _value(cell: pa.Scalar) -> Any:
     try:
         return cell.as_py()
-    except UnicodeDecodeError:
+    except _UNREADABLE:
         text = pa.types.is_string(cell.type) or pa.types.is_large_string(cell.type)
         return bytes(cell.as_buffer()).decode("utf-8", "surrogateescape") if text else None
 

@@ -11,7 +11,7 @@ from bench.corpus import BadPair, Problem
 from bench.errors import shown
 from data_curation.file_corpus import FileCorpus
 from data_curation.listing import ListedRow
-from data_curation.paths import files_of
+from data_curation.paths import OTHER_LAYOUT, OTHER_LAYOUTS, files_of
 from data_curation.pictures import limited
 from data_curation.tar_index import Sample, tar_index
 
@@ -35,6 +35,7 @@ class WebDataset(FileCorpus):
     def __init__(self, path: Path, cache: Path, resolution: int, *, aspect_buckets: bool = False) -> None:
         (self._tars, self._hidden), self._index = files_of(path, ".tar"), cache / "corpora" / "tars"
         self._packed = [packed for suffix in PACKED for packed in files_of(path, suffix)[0]]
+        self._others = [other for suffix in OTHER_LAYOUTS[1:] for other in files_of(path, suffix)[0]]
         self._root = path if path.is_dir() else path.parent
         super().__init__(path, cache, resolution, aspect_buckets=aspect_buckets)
 
@@ -57,6 +58,7 @@ class WebDataset(FileCorpus):
             yield from (self._row(sample, source, self._label(tar)) for sample in samples)
             for problem in problems:
                 yield Problem("/".join(filter(None, (self._label(tar), problem.item))), problem.reason)
+        yield from (Problem(self._label(other), OTHER_LAYOUT) for other in self._others)
         yield from (Problem(self._label(packed), "a compressed tar; unpack it to a .tar") for packed in self._packed)
         yield from self._hidden
 

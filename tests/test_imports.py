@@ -11,10 +11,10 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 FLOORS = (
-    "errors flow prompt rng corpus",
-    "sampling",
+    "errors flow prompt rng",
+    "sampling corpus",
     "registry records",
-    "machine scaffold",
+    "machine",
     "assets backbone",
     "metric batches flops",
     "suite training",
@@ -22,7 +22,7 @@ FLOORS = (
     "method rollout report",
     "plugins lora matching trajectories export",
     "experiment",
-    "evaluate check plan",
+    "evaluate check plan scaffold",
     "tune",
     "launch",
     "rehearsal",

@@ -286,6 +286,9 @@ def read_experiment(path: Path | None, flags: Mapping[str, Any], settings: Seque
         for name in tables:
             if name not in chosen:
                 raise unknown(f"{kind} in settings", name, chosen)
+    for name in config.subsets:
+        rule, subset = config.subset.get(name, SubsetRule()), registry.load("subsets", name)
+        subset.check(rule.threshold, rule.quantile)
     for row in config.methods:
         _check_stages(row, config.stages_of(row), config.split_of(row))
     Budget.parse(config.budget)

@@ -313,7 +313,9 @@ class Work:
 
 def _curated(cache: Path, corpus: str, subset: str, rule: SubsetRule) -> int | None:
     """Pairs of the manifest last cut from a corpus of this name by this rule, if there is one."""
-    thresholds = {key: value for key, value in (("threshold", rule.threshold), ("quantile", rule.quantile)) if value}
+    thresholds = {
+        key: value for key, value in (("threshold", rule.threshold), ("quantile", rule.quantile)) if value is not None
+    }
     counts = []
     for path in cache.glob("cuts/*/*/manifest.json"):
         head = records.read_json(path)

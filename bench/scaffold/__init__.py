@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bench import registry
 from bench.errors import BenchError
+from bench.experiment.config import ROWS
 
 TEMPLATES = {
     "pyproject.toml": "pyproject.toml.txt",
@@ -30,6 +31,8 @@ def write_method(name: str, folder: Path) -> list[str]:
         raise BenchError(f"{name!r} cannot name a method; take lower-case letters, digits and _, such as my_method")
     if name in registry.table("methods"):
         raise BenchError(f"there is a method named {name!r} already; take another name")
+    if name in ROWS or name in registry.table("subsets"):
+        raise BenchError(f"{name!r} is a word of experiments already (a row or a subset); take another name")
     if importlib.util.find_spec(name) is not None:
         raise BenchError(f"there is a Python module named {name!r} already; take another name")
     if folder.exists():

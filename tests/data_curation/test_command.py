@@ -15,6 +15,7 @@ from pairs import BLUE, GREEN, RED, encoded, hy_soar, lines, parquet, saved_data
 from bench import registry
 from bench.cli import main
 from bench.corpus import Subset
+from bench.errors import Missing
 from data_curation import parts, summary
 
 CAPTIONS = ["a red poster", "a green one", "a blue poster", "a white one"]
@@ -203,3 +204,46 @@ def test_the_histogram_is_the_same_twice(tmp_path):
         summary.summarise(scores, tmp_path / name, "Score", {"x": 50.0})
     for path in (tmp_path / "a").iterdir():
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--subset", ""], "no subset is named, and no metric"),
+        (["--metric", "brightness", "--threshold", "0.3"], "--metric scores and cuts nothing"),
+        (["--metric", "brightness", "--quantile", "0.3"], "--metric scores and cuts nothing"),
+        (["--metric", "brightness", "--holdout", "3"], "--metric scores and cuts nothing"),
+        (["--subset", "bright", "--threshold", "0.3", "--quantile", "0.3"], "by its threshold or by its quantile"),
+        (["--subset", "bright,all", "--quantile", "0.3"], "all keeps all pairs that meet it"),
+    ],
+)
+def test_what_would_be_ignored_ends_in_one_line_and_nothing_is_done(tmp_path, arguments, message):
+    result = curate(tmp_path, released(tmp_path / "in"), *arguments)
+    assert result.exit_code == 1 and message in result.output and result.output.count("\n") == 1
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_judge_that_is_not_there_ends_in_one_line_and_leaves_no_scores(tmp_path, monkeypatch):
+    def missing(_):
+        raise Missing("the weights are not here; bench assets fetch judge", "judge")
+
+    corpus = released(tmp_path / "in")
+    with monkeypatch.context() as away:
+        away.setattr(fakes.Brightness, "prepare", missing)
+        result = curate(tmp_path, corpus, "--subset", "bright")
+        assert result.exit_code == 1 and result.output == "bench: the weights are not here; bench assets fetch judge\n"
+    assert "bright: 1 of 4 pairs" in curate(tmp_path, corpus, "--subset", "bright").output
+
+
+def test_pairs_that_a_metric_could_not_score_are_said(tmp_path, monkeypatch):
+    score = fakes.Brightness.score
+
+    def fails_on_red(self, images, prompts):
+        if any(image[..., 2].max() < 100 and image[..., 0].max() > 200 for image in images):
+            raise MemoryError("too large")
+        return score(self, images, prompts)
+
+    monkeypatch.setattr(fakes.Brightness, "score", fails_on_red)
+    output = curate(tmp_path, released(tmp_path / "in"), "--subset", "bright").output
+    assert "1 of 4 pairs have no score, e.g. MemoryError: too large; no subset by brightness has them" in output
+    assert f"to score them again, delete {tmp_path / 'cache' / 'scores'}" in output

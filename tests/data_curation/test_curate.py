@@ -324,7 +324,6 @@ def test_a_drawn_subset_says_its_share_and_asks_for_no_score(corpus, tmp_path, m
     monkeypatch.setattr(FakeCorpus, "quantiles", {"drawn": 0.2})
     assert curate.cut(corpus, DRAWN, None, tmp_path).count == 2
     assert curate.cut(corpus, DRAWN, None, tmp_path, quantile=0.7).count == 7
-    assert curate.cut(corpus, DRAWN, None, tmp_path, threshold=0.9).count == 2  # there is no score to be above
     assert not (tmp_path / "scores").exists()
 
 
@@ -336,6 +335,58 @@ def test_a_larger_share_keeps_what_a_smaller_one_has(tmp_path):
 def test_a_drawn_subset_with_a_score_ends_in_one_line(corpus, tmp_path):
     with pytest.raises(BenchError, match="bright has a score and a share; a share is drawn without a score"):
         curate.cut(corpus, replace(RULE, share=0.5), Given(), tmp_path)
+
+
+BAD_RULES = {
+    "share in percent": (replace(DRAWN, share=20), "share of 20; it is above 0 and at most 1"),
+    "no share": (replace(DRAWN, share=0), "share of 0;"),
+    "caption": (Subset("x", caption="("), "caption rule of x is no regular expression"),
+    "tag": (Subset("x", tags={"year": 3}), "a tag 'year' that is no text"),
+    "threshold": (replace(RULE, threshold=float("nan")), "threshold of nan; it is a number"),
+}
+
+
+@pytest.mark.parametrize("what", BAD_RULES)
+def test_a_rule_that_cuts_nothing_ends_in_one_line_before_anything_is_read(tmp_path, what, monkeypatch):
+    monkeypatch.setattr(FakeCorpus, "read", lambda *_: pytest.fail("a picture was read"))
+    rule, message = BAD_RULES[what]
+    with pytest.raises(BenchError, match=message):
+        curate.cut(FakeCorpus(size=10), rule, Given() if rule.role else None, tmp_path)
+
+
+UNUSED = {
+    "both": (RULE, {"threshold": 0.5, "quantile": 0.5}, "by its threshold or by its quantile, not by both"),
+    "threshold of a draw": (DRAWN, {"threshold": 0.9}, "drawn asks for no score; it has no use for a threshold"),
+    "threshold of all": (Subset("all"), {"threshold": 0.9}, "all asks for no score; it has no use for a threshold"),
+    "share of all": (
+        Subset("all"),
+        {"quantile": 0.1},
+        "all keeps all pairs that meet it; it has no use for a quantile",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", UNUSED)
+def test_a_cut_that_a_rule_has_no_use_for_ends_in_one_line(corpus, tmp_path, what):
+    rule, asked, message = UNUSED[what]
+    with pytest.raises(BenchError, match=message):
+        curate.cut(corpus, rule, Given() if rule.role else None, tmp_path, **asked)
+
+
+def test_rules_that_differ_in_the_last_digit_share_no_cut(corpus, tmp_path):
+    scores = np.array([6.800003, 6.800004, *[0.0] * 8])
+    cuts = [curate.cut(corpus, RULE, Given(scores), tmp_path, threshold=t).count for t in (6.800003, 6.800004)]
+    assert cuts == [2, 1]
+    shares = [curate.cut(corpus, RULE, Given(), tmp_path, quantile=q).path for q in (0.2000001, 0.2000002)]
+    assert shares[0] != shares[1]
+
+
+def test_a_metric_of_several_pictures_scores_no_pairs(corpus, tmp_path):
+    class Spread(Given):
+        per_prompt = True
+
+    with pytest.raises(BenchError, match="compares several pictures of one prompt, and a pair has one"):
+        scoring.score_corpus(corpus, Spread(), tmp_path)
 
 
 # -- captions and tags -------------------------------------------------------------------------------------------------

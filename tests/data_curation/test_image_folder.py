@@ -427,7 +427,8 @@ def test_a_file_name_that_leaves_the_folder_is_left_out(folder):
     (folder / "out").symlink_to(folder.parent / "in-other")
     names = ["../secret.png", str(outside), str(sibling), "sub/../../secret.png", "link.png", "out/x.png", ".."]
     found = with_row(folder, *map(row, names))
-    assert found == dict.fromkeys(names, "its file name leaves the folder")
+    linked = {"out": "it is a link to a folder, which is not followed"}
+    assert found == dict.fromkeys(names, "its file name leaves the folder") | linked
 
 
 def test_a_link_that_stays_inside_is_followed(folder):
@@ -520,6 +521,41 @@ def test_a_picture_that_is_gone_since_cannot_be_had(folder):
     (folder / "good.png").unlink()
     with pytest.raises(BadPair, match="not there"):
         corpus.image(0)
+
+
+def test_a_picture_that_is_gone_while_all_are_read_stops_the_reading(folder):
+    """Nothing may write down that a picture is bad because a disk was away."""
+    corpus = opened(folder)
+    (folder / "good.png").rename(folder / "away")
+    with pytest.raises(BenchError, match=r"good\.png of in was read before and now is not \(its file is not there\)"):
+        corpus.read(0)
+    (folder / "away").rename(folder / "good.png")
+    assert (corpus.read(0)[0] == RED).all()
+
+
+def test_a_name_may_be_absolute_inside_the_folder(folder):
+    picture(folder / "sub" / "blue.png", color=BLUE)
+    lines(folder / "metadata.jsonl", row(str(folder / "good.png")), row(str(folder / "sub" / "blue.png")))
+    corpus = opened(folder)
+    assert len(corpus) == 2 and corpus.problems() == []
+
+
+@pytest.mark.parametrize("tabled", [True, False])
+def test_files_of_another_layout_are_counted(folder, tabled):
+    if not tabled:
+        (folder / "metadata.jsonl").unlink()
+        (folder / "good.txt").write_text("a caption")
+    for name in ("x.tar", "sub/y.parquet", "z.arrow"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"")
+    reason = "a corpus of another layout than the files beside it; give it a folder of its own"
+    assert problems(opened(folder)) == dict.fromkeys(["sub/y.parquet", "x.tar", "z.arrow"], reason)
+
+
+def test_a_column_of_a_table_that_is_not_there_ends_in_one_line(tmp_path):
+    picture(tmp_path / "in" / "a.png").with_suffix(".txt").write_text("a caption")
+    with pytest.raises(BenchError, match=r"has no table \(.*\), so no column; leave \?caption= out"):
+        opened(tmp_path / "in", caption="long")
 
 
 def test_a_png_called_jpg_is_a_picture_all_the_same(folder):

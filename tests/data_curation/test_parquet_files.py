@@ -214,6 +214,36 @@ def test_a_split_is_chosen(tmp_path):
         reopened(tmp_path / "in", split="tset")
 
 
+@pytest.mark.parametrize("split", ["validation", "train"])
+def test_a_split_where_there_is_none_ends_in_one_line(tmp_path, split):
+    folder = saved_dataset(tmp_path / "in", table(IMAGES, CAPTIONS, struct=True))
+    with pytest.raises(BenchError, match=f"has no splits, and '{split}' was asked for"):
+        reopened(folder, split=split)
+
+
+def test_another_split_than_the_only_one_ends_in_one_line(tmp_path):
+    saved_dataset(tmp_path / "in" / "only", table(IMAGES, CAPTIONS, struct=True))
+    (tmp_path / "in" / "dataset_dict.json").write_text(json.dumps({"splits": ["only"]}))
+    with pytest.raises(BenchError, match="unknown split 'validation'"):
+        reopened(tmp_path / "in", split="validation")
+    assert len(reopened(tmp_path / "in")) == len(reopened(tmp_path / "in", split="only")) == 3
+
+
+@pytest.mark.parametrize("kind", ["parquet", "saved"])
+def test_a_time_that_python_has_not_is_no_tag_and_costs_nothing_else(tmp_path, kind):
+    late = pa.array([253402300800, 0, None], pa.timestamp("s"))  # the year 10000
+    far = pa.array([0, 0, 0], pa.timestamp("s", tz="Nowhere/At_All"))
+    content = table(IMAGES, CAPTIONS, struct=True, late=late, far=far, kind=["a", "b", "c"])
+    if kind == "parquet":
+        corpus = opened(parquet(tmp_path / "x.parquet", content))
+    else:
+        corpus = reopened(saved_dataset(tmp_path / "in", content))
+    assert len(corpus) == 3 and corpus.problems() == []
+    assert [corpus.tags(i) for i in range(3)] == [
+        {"kind": "a"}, {"kind": "b", "late": "1970-01-01 00:00:00"}, {"kind": "c"},
+    ]  # fmt: skip
+
+
 def test_a_damaged_saved_dataset_ends_in_one_line(tmp_path):
     folder = saved_dataset(tmp_path / "in", table(IMAGES, CAPTIONS, struct=True))
     (stream,) = folder.glob("*.arrow")

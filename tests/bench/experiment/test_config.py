@@ -99,6 +99,13 @@ def test_a_setting_without_its_parts_is_refused(setting):
         ({"context": ("",)}, [], "context"),
         ({"micro_batches": {"nosuch": 4}}, [], "unknown micro-batch in settings 'nosuch'"),
         ({}, ["high_aesthetic.quantile=0.5", "high_aesthetic.threshold=1"], "by its threshold or by its quantile"),
+        ({"subsets": ("all",)}, ["all.quantile=0.5"], "all keeps all pairs that meet it; it has no use for a quantile"),
+        (
+            {"subsets": ("posters",)},
+            ["posters.threshold=5"],
+            "posters asks for no score; it has no use for a threshold",
+        ),
+        ({"subsets": ("random",)}, ["random.threshold=0"], "random asks for no score"),
         ({"seeds": (1, 1)}, [], "seeds names something twice"),
         ({"methods": ()}, [], "methods"),
         ({"seeds": ()}, [], "seeds"),

@@ -86,6 +86,8 @@ def test_installed_it_registers_its_name(package, tmp_path, monkeypatch):
     ("name", "says"),
     [
         ("sft", "there is a method named 'sft' already"),
+        ("base", "'base' is a word of experiments already"),
+        ("all", "'all' is a word of experiments already"),
         ("torch", "there is a Python module named 'torch' already"),
         ("My-Method", "cannot name a method; take lower-case letters, digits and _"),
         ("class", "cannot name a method"),
