@@ -168,6 +168,15 @@ def flow_sde_moments(
     return mean, spread * (-dt) ** 0.5
 
 
+def check_noise_level(kind: str, noise_level: float) -> None:
+    """ValueError for a level that a kind of stochastic step has no use for.
+
+    All noise of a step of ``cps`` is new at level 1. Above it the sine of ``cps_moments`` falls again.
+    """
+    if kind == "cps" and noise_level > 1:
+        raise ValueError(f"a step of cps takes a noise level of at most 1, not {noise_level:g}")
+
+
 def cps_moments(
     z: Tensor, velocity: Tensor, sigma: Scale, sigma_next: Scale, *, noise_level: float
 ) -> tuple[Tensor, Scale]:

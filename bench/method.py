@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
@@ -42,11 +42,15 @@ class MethodConfig(BaseModel):
         return value
 
 
+Beta = Annotated[float, Field(ge=0, lt=1)]
+"""Decay of one of AdamW's averages, as torch takes it."""
+
+
 class AdamWConfig(MethodConfig):
     """Optimizer settings that most methods share. Defaults are the released SOAR command's for SD3.5-Medium."""
 
     lr: float = Field(2e-5, gt=0, description="AdamW, constant; released command")
-    betas: tuple[float, float] = Field((0.9, 0.999), description="AdamW's defaults, unchanged in the released command")
+    betas: tuple[Beta, Beta] = Field((0.9, 0.999), description="AdamW's defaults, unchanged in the released command")
     weight_decay: float = Field(1e-2, ge=0, description="released command")
     max_grad_norm: float = Field(1.0, gt=0, description="released command")
     ema_decay: float = Field(

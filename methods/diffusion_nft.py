@@ -33,7 +33,7 @@ class DiffusionNFTConfig(LoRAConfig):
     """
 
     prompts: int = Field(48, gt=0, description="prompts per epoch")
-    group_size: int = Field(24, gt=0, description="images per prompt")
+    group_size: int = Field(24, gt=1, description="images per prompt")
     updates: int = Field(1, gt=0, description="optimizer updates per epoch; 2 for OCR")
     sampling_steps: int = Field(10, gt=1, description="T of the rollout; an image trains at all but one of its levels")
     guidance_scale: float = Field(1.0, ge=1, description="of the rollout; training has no guidance")

@@ -33,7 +33,7 @@ class DPOConfig(LoRAConfig):
     )
     beta: float = Field(100.0, gt=0, description="flow_grpo's; 5000 for SD 1.5 in Wallace et al., section 5.1")
     batch_size: int = Field(32, gt=0, description="preference pairs per update; 32 as the other methods")
-    group_size: int = Field(24, gt=0, description="samples of which the best and the worst make a pair; flow_grpo's")
+    group_size: int = Field(24, gt=1, description="samples of which the best and the worst make a pair; flow_grpo's")
     sampling_steps: int = Field(40, gt=0, description="of the reference's samples; as in evaluations")
     guidance_scale: float = Field(4.5, ge=1, description="of the reference's samples; as the other methods")
     passes: int = Field(1, gt=0, description="updates on each batch of the reference's pairs, with other noise")

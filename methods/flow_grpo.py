@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from bench import flow
 from bench.lora import LoRAConfig
@@ -39,7 +39,7 @@ class FlowGRPOConfig(LoRAConfig):
     """
 
     prompts: int = Field(48, gt=0, description="prompts per epoch")
-    group_size: int = Field(24, gt=0, description="images per prompt")
+    group_size: int = Field(24, gt=1, description="images per prompt")
     updates: int = Field(2, gt=0, description="optimizer updates per epoch")
     sampling_steps: int = Field(10, gt=1, description="T, steps of the training sampler; all but the last are trained")
     window: int = Field(
@@ -68,6 +68,11 @@ class FlowGRPOConfig(LoRAConfig):
         if window >= info.data.get("sampling_steps", window + 1):
             raise ValueError("the window must be shorter than sampling_steps; the last step is never trained")
         return window
+
+    @model_validator(mode="after")
+    def _noise_fits(self) -> FlowGRPOConfig:
+        flow.check_noise_level(self.sde_kind, self.noise_level)
+        return self
 
 
 class FlowGRPO(PostTrainingMethod):

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from bench import flow, matching
 from bench.method import Needs, PostTrainingMethod, Traits
@@ -40,6 +40,11 @@ class SOARConfig(matching.MatchingConfig):
     sde_kind: Literal["simple", "sde", "cps", "flow_sde"] = Field("cps", description="kind of stochastic step")
     sde_scale: float = Field(0.5, gt=0, description="noise scale of stochastic steps; released code")
     fresh_noise: bool = Field(False, description="re-noise with new noise instead of the pair's own; Table 3")
+
+    @model_validator(mode="after")
+    def _noise_fits(self) -> SOARConfig:
+        flow.check_noise_level(self.sde_kind, self.sde_scale)
+        return self
 
 
 class SOAR(PostTrainingMethod):

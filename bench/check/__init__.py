@@ -81,7 +81,7 @@ class Finding:
         return f"BROKEN  {self.promise}: {self.where + ': ' if self.where else ''}{self.broken}"
 
 
-def check_method(method: type[PostTrainingMethod], **settings: Any) -> list[Finding]:
+def check_method(method: type[PostTrainingMethod], /, **settings: Any) -> list[Finding]:
     """Check every promise, with the method's embedded configuration under ``settings``.
 
     What cannot be checked since an earlier promise is broken is left out.

@@ -57,7 +57,10 @@ def named(name: str, folder: Path | None = None) -> str:
 
 def path_of(name: str, folder: Path | None = None) -> Path:
     """The absolute path that a user's path means; a relative one starts at ``folder`` or the working directory."""
-    return (folder or Path()).joinpath(Path(name).expanduser()).absolute()
+    try:
+        return (folder or Path()).joinpath(Path(name).expanduser()).absolute()
+    except RuntimeError as error:  # ~NAME of no user
+        raise BenchError(f"the path {name} begins with a user who is not there") from error
 
 
 def register_all(paths: Iterable[str | Path]) -> None:
@@ -135,8 +138,11 @@ def undeclared(method: object) -> str | None:
         return f"{method.__name__} does not define {' and '.join(missing)}"
     for attribute, kind in (("Config", MethodConfig), ("needs", Needs), ("traits", Traits)):
         value = getattr(method, attribute, None)
-        if not (isinstance(value, kind) or (isinstance(value, type) and issubclass(value, kind))):
-            what = f"a subclass of {kind.__name__}" if attribute == "Config" else f"{kind.__name__}(…)"
+        if attribute == "Config":
+            fits, what = isinstance(value, type) and issubclass(value, kind), f"a subclass of {kind.__name__}"
+        else:
+            fits, what = isinstance(value, kind), f"{kind.__name__}(…)"
+        if not fits:
             return f"{method.__name__}.{attribute} is {value!r}; it must be {what}"
     return None
 
@@ -195,8 +201,8 @@ def _only_method(module: ModuleType, path: Path) -> type[PostTrainingMethod]:
 
     methods = [
         value
-        for value in vars(module).values()
-        if isinstance(value, type) and issubclass(value, PostTrainingMethod) and value.__module__ == module.__name__
+        for value in dict.fromkeys(value for value in vars(module).values() if isinstance(value, type))  # aliases once
+        if issubclass(value, PostTrainingMethod) and value.__module__ == module.__name__
     ]
     concrete = [method for method in methods if not inspect.isabstract(method)] or methods
     if not concrete:

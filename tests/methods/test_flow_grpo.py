@@ -391,12 +391,28 @@ def test_constant_rewards_teach_nothing_and_break_nothing(world, variant):
 
 @pytest.mark.parametrize(
     ("key", "value", "said"),
-    [("group_size", 0, "group_size"), ("window", 6, "window"), ("sde_kind", "ode", "sde_kind")],
+    [
+        ("group_size", 0, "group_size"),
+        ("group_size", 1, "group_size"),  # nothing to be better than
+        ("window", 6, "window"),
+        ("sde_kind", "ode", "sde_kind"),
+        ("betas", [1.5, 0.9], "betas.0"),
+        ("betas", [0.9, 1.0], "betas.1"),
+    ],
 )
 def test_impossible_settings_end_in_one_line(key, value, said):
     with pytest.raises(BenchError, match=f"^FlowGRPOConfig: {said}: ") as caught:
         method_config(flow_grpo.FlowGRPO, "embedded", {key: value})
     assert "\n" not in str(caught.value)
+
+
+def test_steps_of_cps_take_no_more_noise_than_all():
+    """At level 2 the sine is 0 again: no noise, and nothing would be learnt."""
+    with pytest.raises(BenchError, match="a step of cps takes a noise level of at most 1, not 2") as caught:
+        method_config(flow_grpo.FlowGRPO, "embedded", {"sde_kind": "cps", "noise_level": 2.0})
+    assert "\n" not in str(caught.value)
+    assert method_config(flow_grpo.FlowGRPO, "embedded", {"sde_kind": "cps", "noise_level": 1.0}).noise_level == 1
+    assert method_config(flow_grpo.FlowGRPO, "embedded", {"noise_level": 2.0}).noise_level == 2
 
 
 # -- bookkeeping -------------------------------------------------------------------------------------------------------

@@ -299,6 +299,13 @@ BROKEN = {
         "two processes are charged",
     ),
     "needs that are none": (changed("Needs(pairs=True)", '{"pairs": True}'), "declares", None, "it must be Needs"),
+    "needs without parentheses": (changed("Needs(pairs=True)", "Needs"), "declares", None, "it must be Needs"),
+    "a configuration that is made": (
+        changed("    def setup", "    Config = Config()\n\n    def setup"),
+        "declares",
+        None,
+        "it must be a subclass of",
+    ),
     "abstract": (changed("def step", "def stepp"), "declares", None, "does not define step"),
 }
 

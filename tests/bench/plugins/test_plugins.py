@@ -222,6 +222,15 @@ def test_a_file_that_failed_at_once_is_mended_and_runs_in_the_same_folder(experi
     assert job_record(outcome, "mine")["origin"]["sha256"] == hashlib.sha256(SOUND.encode()).hexdigest()
 
 
+def test_another_name_for_the_one_method_is_no_second_method(tmp_path):
+    assert plugins.register(write(tmp_path, SOUND + "\n\nMETHOD = Plain\n")) == "mine"
+
+
+def test_a_path_of_a_user_who_is_not_there_ends_in_one_line():
+    with pytest.raises(BenchError, match=r"the path ~nobody-of-that-name/m\.py begins with a user who is not there"):
+        plugins.named("~nobody-of-that-name/m.py")
+
+
 def test_a_job_recorded_before_origins_were_is_taken_up(experiment, tmp_path):
     path = write(tmp_path, SOUND)
     folder = experiment(path).folder / "mine--half--s0"
