@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from pydantic import RootModel
+from pydantic import BaseModel, model_validator
 
 from bench import records
 from bench.errors import BenchError
@@ -27,8 +27,23 @@ PREPARATION = "preparation"
 """Name, in what is printed, of the cluster job that curates, encodes and evaluates the base."""
 
 
-class Queued(RootModel[dict[str, str]]):
-    """``queued.json``: the id of each cluster job by its name."""
+EXTENDS = ("methods", "subsets", "seeds")
+"""What a later command of a run may have more of."""
+
+
+class Queued(BaseModel):
+    """``queued.json``: the id of each cluster job by its name, and the file of the configuration that they have.
+
+    Files of earlier releases hold the ids alone.
+    """
+
+    jobs: dict[str, str]
+    config: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _ids_alone(cls, value: Any) -> Any:
+        return value if not isinstance(value, dict) or isinstance(value.get("jobs"), dict) else {"jobs": value}
 
 
 def run_on_cluster(
@@ -52,16 +67,17 @@ def run_on_cluster(
         command = worker_command(path, workspace, [only], quiet=progress.console.quiet)
         return Rank(command, folder, () if only == records.BASE else (only,))
 
-    jobs = _queued(folder, queue)
+    jobs = _queued(folder, queue, config)
+    changed = _changed(config, folder / "config.json")  # then a preparation says whether the run can take it
     todo = _unfinished(folder, [name for name in names if name not in jobs])
-    if todo or (PREPARATION not in jobs and _unfinished(folder, [records.BASE])):
+    if todo or changed or (PREPARATION not in jobs and _unfinished(folder, [records.BASE])):
         label = f"bench-{config.run_name}"
         if PREPARATION not in jobs:
             [jobs[PREPARATION]] = queue.submit([rank(records.BASE)], label)
         if todo:
             jobs |= zip(todo, queue.submit([rank(name) for name in todo], label, jobs[PREPARATION]), strict=True)
         if settings.cluster == "slurm":
-            records.write_json(launch_folder(folder) / "queued.json", jobs)
+            records.write_json(launch_folder(folder) / "queued.json", {"jobs": jobs, "config": path.name})
     for name, job in jobs.items():
         progress.say(f"{name}: job {job}")
     if not settings.wait:
@@ -80,12 +96,35 @@ def _unfinished(folder: Path, names: Sequence[str]) -> list[str]:
     return [name for name in names if read_status(folder / name)["status"] != "finished"]
 
 
-def _queued(folder: Path, queue: Queue) -> dict[str, str]:
-    """Jobs that an earlier command submitted and that are not over: name to id."""
+def _queued(folder: Path, queue: Queue, config: ExperimentConfig) -> dict[str, str]:
+    """Jobs that an earlier command submitted and that are not over: name to id.
+
+    BenchError where they have another configuration.
+    """
     path = launch_folder(folder) / "queued.json"
-    jobs = records.read_record(Queued, path).root if path.exists() and isinstance(queue, SlurmQueue) else {}
-    states = queue.states(list(jobs.values())) if jobs else {}
-    return {name: job for name, job in jobs.items() if states[job] not in OVER}
+    if not path.exists() or not isinstance(queue, SlurmQueue):
+        return {}
+    queued = records.read_record(Queued, path)
+    states = queue.states(list(queued.jobs.values())) if queued.jobs else {}
+    jobs = {name: job for name, job in queued.jobs.items() if states[job] not in OVER}
+    if jobs and queued.config and _changed(config, path.with_name(queued.config)):
+        raise BenchError(
+            f"jobs of {folder} are queued with other settings ({', '.join(dict.fromkeys(jobs.values()))}); wait for "
+            "their end, cancel them with scancel, or give this run a name with --name"
+        )
+    return jobs
+
+
+def _changed(config: ExperimentConfig, path: Path) -> bool:
+    """Whether a configuration that an earlier command left has other settings; having fewer jobs is no other."""
+    if not path.exists():
+        return False
+    now, then = config.model_dump(mode="json"), records.read_json(path)
+    return _settings(now) != _settings({key: then.get(key) for key in now})
+
+
+def _settings(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key not in EXTENDS}
 
 
 def _wait(queue: Queue, jobs: dict[str, str], seconds: float, progress: Progress) -> dict[str, str]:

@@ -51,8 +51,6 @@ def run_in_processes(
     """
     from bench.experiment.keys import job_keys
 
-    if settings.nodes > 1:
-        raise BenchError("--launcher accelerate runs on this machine alone; several nodes need --launcher slurm")
     processes = how_many(settings)
     folder = workspace.runs / config.run_name
     path = write_config(folder, config)

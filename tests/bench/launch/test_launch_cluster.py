@@ -53,6 +53,17 @@ def test_a_preparation_then_a_job_each(stubbed: Stubbed, settings: LaunchSetting
     assert len(stubbed.trace()) == 3  # all is finished: nothing is submitted
 
 
+def test_other_settings_of_a_finished_run_are_not_taken_for_the_same(stubbed: Stubbed) -> None:
+    """A preparation compares them, as the other launchers do; without it the old results would pass for new ones."""
+    run(stubbed, LOCAL)
+    (stubbed.folder / "config.json").write_text(json.dumps(CONFIG.model_dump(mode="json") | {"resolved": "sha"}))
+    run(stubbed, LOCAL)
+    assert len(stubbed.trace()) == 3
+    (stubbed.folder / "config.json").write_text(json.dumps(CONFIG.model_dump(mode="json") | {"budget": "steps=9"}))
+    run(stubbed, LOCAL)
+    assert [line["only"] for line in stubbed.trace()][3:] == [["base"]]
+
+
 def test_the_ranks_of_a_job_are_told_who_they_are(stubbed: Stubbed, settings: LaunchSettings) -> None:
     assert run(stubbed, two(settings)).failed == {}
     for only in (["base"], [SFT], [SOAR]):
@@ -123,7 +134,7 @@ def test_what_the_local_cluster_cannot_do_ends_in_one_line(stubbed: Stubbed, cha
 
 
 def queued(stubbed: Stubbed) -> dict[str, str]:
-    return json.loads((stubbed.folder / "launch" / "queued.json").read_text())
+    return json.loads((stubbed.folder / "launch" / "queued.json").read_text())["jobs"]
 
 
 def start_again(job: str) -> None:
@@ -150,6 +161,18 @@ def test_jobs_run_side_by_side_and_are_found_again_by_the_same_command(stubbed: 
         (stubbed.folder / name / "checkpoint-0").touch()  # lets the stub go on
     assert run(stubbed, SLURM).failed == {}
     assert len(stubbed.trace()) == 3  # nothing was submitted twice
+
+
+def test_jobs_that_wait_with_other_settings_are_not_waited_for(stubbed: Stubbed, slurm: Path) -> None:
+    stubbed.behave(sft="wait", soar="wait")
+    run(stubbed, SLURM.model_copy(update={"wait": False}))
+    jobs = queued(stubbed)
+    other = CONFIG.model_copy(update={"budget": "steps=9"})
+    try:
+        with pytest.raises(BenchError, match=r"are queued with other settings .* cancel them with scancel"):
+            launch("slurm", other, stubbed.workspace, SLURM, stubbed.progress)
+    finally:
+        subprocess.run(["scancel", *jobs.values()], check=True)
 
 
 def test_preemption_stops_a_job_with_a_checkpoint_and_it_goes_on_later(stubbed: Stubbed, slurm: Path) -> None:
