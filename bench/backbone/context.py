@@ -88,6 +88,8 @@ class ContextPipeline:
         self.folder = hub.resolve(name, revision=revision, offline=offline)
         self.family = check_family(self.folder, DRAWN)
         card = CARDS[self.family.pipeline]
+        if max_sequence_length is not None and card.max_sequence_length is None:
+            raise BenchError(f"{name} has no T5, so it takes no number of T5 tokens; leave --max-sequence-length out")
         self.settings = ContextSettings(
             card.steps if steps is None else steps,
             card.guidance_scale if guidance_scale is None else guidance_scale,

@@ -20,6 +20,7 @@ import numpy as np
 from bench.backbone import hub, loading
 from bench.backbone.condition import TextCondition as TextCondition  # plugins import it from here
 from bench.backbone.family import check_family, check_sides, t5_tokens
+from bench.errors import BenchError
 from bench.machine.engine import Engine
 from bench.sampling import levels
 
@@ -86,6 +87,9 @@ def find(
 
     if name in registry.table("backbones"):
         spec = registry.load("backbones", name)
+        if revision and Path(spec.source).is_dir():
+            raise BenchError(f"revision {revision!r} is for a hub id; {name} lies in {spec.source}, as it is")
+        spec = replace(spec, revision=revision or spec.revision, offline=offline or spec.offline)
     else:
         local = Path(name).expanduser()
         short = local.resolve().name if local.is_dir() else name

@@ -72,7 +72,7 @@ def recorded_suite(record: dict[str, Any], run: Path) -> tuple[Suite, dict[str, 
     name, limit = record["suite"]["name"], 0
     if limited := re.fullmatch(r"(.+), first (\d{1,9})", name):
         name, limit = limited[1], int(limited[2])
-    file = re.fullmatch(r"(.+) on (.+) [0-9a-f]{12}", name)
+    file = re.fullmatch(r"(.+?) on (.+) [0-9a-f]{12}", name)
     prompts = _prompt_file(run, file[2]) if file else ""
     suite = load_suite(file[1] if file else name, limit, prompts, repeats=record["suite"].get("repeats", 1))
     if file and suite.name != record["suite"]["name"]:
@@ -97,7 +97,7 @@ def _prompt_file(run: Path, name: str) -> str:
 def columns_of(suite: Suite, names: Sequence[str], known: Mapping[str, str]) -> dict[str, str]:
     """Metric → prompt set of ``names``, each a metric or ``metric@prompt-set``; ``known`` are the columns so far."""
     sets = [prompts.name for prompts in suite.prompt_sets]
-    wanted = {}
+    wanted: dict[str, str] = {}
     for column in names:
         name, at, prompt_set = column.partition("@")
         if name not in registry.table("metrics"):
@@ -106,9 +106,11 @@ def columns_of(suite: Suite, names: Sequence[str], known: Mapping[str, str]) -> 
             raise unknown("prompt set", prompt_set, sets)
         if not at and name not in known and len(sets) > 1:
             raise BenchError(f"say which prompts {name} is to score: {' or '.join(f'{name}@{s}' for s in sets)}")
-        wanted[name] = prompt_set or known.get(name, sets[0])
-        if known.get(name, wanted[name]) != wanted[name]:
+        chosen = prompt_set or known.get(name) or wanted.get(name, sets[0])
+        if known.get(name, chosen) != chosen:
             raise BenchError(f"{name} scores {known[name]} in this run already, and a column has one prompt set")
+        if wanted.setdefault(name, chosen) != chosen:
+            raise BenchError(f"{name} is to score {wanted[name]} and {chosen}, and a column has one prompt set")
     return wanted
 
 
@@ -118,3 +120,9 @@ def check_facts(suite: Suite, metrics: Mapping[str, Any]) -> None:
         for fact in metrics[name].needs_facts if name in metrics else ():
             if any(fact not in prompt.facts for prompt in prompts.prompts):
                 raise BenchError(f"{name} needs the fact {fact!r} of a prompt, and those of {prompts.name} have none")
+        if name in metrics and metrics[name].per_prompt and prompts.repeats < 2:
+            several = [each.name for each in suite.prompt_sets if each.repeats > 1]
+            instead = f"; {' or '.join(several)} has several" if several else ""
+            raise BenchError(
+                f"{name} compares pictures of one prompt, and {prompts.name} has one picture of each{instead}"
+            )

@@ -56,7 +56,9 @@ def _score_run(run: Path, names: Sequence[str], progress: Progress, engine: Engi
     left = sum(count_missing(suite, metrics, lines.parent, again=True) for lines in evaluations)
     with progress.task(f"score {run.name}", max(left, 1)) as task:
         for lines in evaluations:
-            score_suite(suite, metrics, lines.parent, engine=engine, again=True, keep=metrics, tick=task.advance)
+            row = lines.relative_to(run).parts[0]
+            with hold_lock(run, row, engine, progress.say):  # a command that scores it writes the same file
+                score_suite(suite, metrics, lines.parent, engine=engine, again=True, keep=metrics, tick=task.advance)
     for metric in metrics.values():
         metric.release()
     columns = {metric["name"]: metric for metric in record["suite"]["metrics"]}

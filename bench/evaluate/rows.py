@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,40 +47,58 @@ def evaluate(
 
     engine = engine or Engine.from_environment(dtype=config.dtype)
     folder = workspace.runs / config.run_name
+    names, left_out = expand(config.what)
+    if left_out:
+        progress.say(f"left out, because they are neither base nor job: {', '.join(left_out)}")
+    failed, subjects = dict[str, str](), dict[str, Subject]()
+    for what in names:
+        with _kept(what, failed, engine, progress):
+            subject = find_subject(what, backbone=config.backbone, revision=config.revision)
+            if subject.kind != "images" and config.passes != "score":  # what is to be fetched comes before all drawing
+                engine.main_first(partial(subject.source.folder, offline=config.offline))
+            subjects[what] = subject
+    if not subjects:  # nothing is written for nothing
+        return Outcome(folder, failed)
+    if config.revision and all(subject.revision != config.revision for subject in subjects.values()):
+        raise BenchError(
+            f"--revision {config.revision} is of a hub id, and {', '.join(subjects)} names none; leave it out"
+        )
     with hold_lock(folder, EXPERIMENT, engine, progress.say):
         if engine.is_main:
             atomic.sweep_below(folder)
         suite, metrics, chosen = open_run(folder, config, engine)
     workbench = EvaluationWorkbench(config, suite, folder, workspace.cache, engine, progress)
-    failed = {}
-    names, left_out = expand(config.what)
-    if left_out:
-        progress.say(f"left out, because they are neither base nor job: {', '.join(left_out)}")
-    for what in names:
-        try:
-            subject = find_subject(what, backbone=config.backbone, revision=config.revision)
+    for what, subject in subjects.items():
+        with _kept(what, failed, engine, progress):
             scored = {} if config.passes == "generate" else {name: metrics[name] for name in chosen}
             rows = _Rows(workbench, subject)
             rows.run(scored)
             if rows.unread:
                 failed[what] = rows.unread
-        except records.DiskFull:
+    return Outcome(folder, {what: failed[what] for what in names if what in failed})
+
+
+@contextmanager
+def _kept(what: str, failed: dict[str, str], engine: Engine, progress: Progress) -> Iterator[None]:
+    """Keep what stops one subject in ``failed``, so that the others go on. A full disk and a lost device stop all."""
+    try:
+        yield
+    except records.DiskFull:
+        raise
+    except Exception as fault:
+        stop_if_lost(fault)
+        if isinstance(fault, OSError) and concerns_a_path(fault):
+            error: Exception = of_path(fault)
+        else:
+            error = fault
+        if not isinstance(error, BenchError):
             raise
-        except Exception as fault:
-            stop_if_lost(fault)
-            if isinstance(fault, OSError) and concerns_a_path(fault):
-                error: Exception = of_path(fault)
-            else:
-                error = fault
-            if not isinstance(error, BenchError):
-                raise
-            if isinstance(error, records.DiskFull):
-                raise error from fault
-            if engine.world_size > 1:  # the others may be inside a collective and cannot know
-                raise BenchError(f"{what}: {error}") from error
-            progress.say(f"{what}: {error}")
-            failed[what] = str(error)
-    return Outcome(folder, failed)
+        if isinstance(error, records.DiskFull):
+            raise error from fault
+        if engine.world_size > 1:  # the others may be inside a collective and cannot know
+            raise BenchError(f"{what}: {error}") from error
+        progress.say(f"{what}: {error}")
+        failed[what] = str(error)
 
 
 class _Rows:
@@ -218,7 +237,11 @@ class _Rows:
 
         (row,) = self.rows
         pipeline = ContextPipeline(
-            str(folder), offline=self.config.offline, device=self.engine.device, dtype=self.engine.dtype
+            str(folder),
+            offline=self.config.offline,
+            device=self.engine.device,
+            dtype=self.engine.dtype,
+            max_sequence_length=self.config.max_sequence_length,
         )
         if self.engine.is_main:
             about = pipeline.describe()

@@ -21,6 +21,7 @@ from bench.errors import BenchError
 from bench.records.pictures import SUFFIXES
 from bench.records.reading import check_job, experiment_of
 from bench.records.schema import ExperimentRecord, JobRecord
+from bench.records.status import read_status
 
 if TYPE_CHECKING:
     import torch
@@ -110,8 +111,9 @@ def expand(names: Sequence[str]) -> tuple[list[str], list[str]]:
     chosen: dict[str, None] = {}
     for what in names:
         run = Path(what).expanduser()
-        if run.exists():  # one spelling of a path, whatever slashes and dots it has
-            what = os.path.normpath(what)
+        if run.exists():  # one spelling of a path, whatever it begins with and whatever slashes and dots it has
+            path, here = Path(os.path.normpath(run.absolute())), Path.cwd()
+            what = str(path.relative_to(here) if path.is_relative_to(here) and path != here else path)
         jobs = _jobs(run) if (run / "experiment.json").is_file() else []
         base = [records.BASE] if jobs and (run / records.BASE).is_dir() else []
         chosen |= dict.fromkeys(f"{what.rstrip('/')}/{name}" for name in (*base, *jobs))
@@ -177,6 +179,11 @@ def _job(what: str, folder: Path, backbone: str | None, revision: str | None) ->
         return Subject(what, "pipeline", backbone=backbone or source.name, revision=revision, run_source=source)
     experiment_of(folder)
     check_job(folder)
+    if (status := read_status(folder))["status"] != "finished":
+        why = f": {status['reason']}" if status["reason"] else ""
+        raise BenchError(
+            f"{folder} is not finished ({status['status']}{why}); the same `bench run` command goes on with it"
+        )
     weights = find_weights(folder)
     kind: Kind = "lora" if weights.kind == "lora" else "transformer"
     return Subject(what, kind, weights.path, backbone or source.name, revision, run_source=source)

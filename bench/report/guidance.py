@@ -17,7 +17,7 @@ from bench.report.axis import GUIDANCE, Axis, axis_of, model_of
 from bench.report.intervals import Interval
 from bench.report.looks import BASE_LOOK, Look, looks
 from bench.report.stats import Cell, Difference, against, clear_best, known_trainings, make_cell
-from bench.report.study import StudiedJob, Study
+from bench.report.study import StudiedJob, Study, twice
 from bench.report.tables import TRAINED_ON, bounds, head, interval_text, title, verdict
 from bench.report.text import Grid, listed, markdown
 
@@ -168,7 +168,11 @@ def _models(study: Study, axis: Axis) -> list[SweptModel]:
     for job in study.swept:
         s = job.sweep
         key: tuple[str, ...] = (s["run"], s["method"], s["subset"] or "") if "run" in s else (model_of(job),)
-        jobs_of.setdefault((axis.variant(job), *key), {}).setdefault(axis.of(job), []).append(job)
+        beside = jobs_of.setdefault((axis.variant(job), *key), {}).setdefault(axis.of(job), [])
+        earlier = [other for other in beside if other.sweep.get("seed") == s.get("seed")]
+        if earlier and "run" in s:
+            raise twice(earlier[0], job, s)
+        beside.append(job)
     trained_from = {job.made.get("backbone_hash") for job in study.swept if "run" in job.sweep}
     models = {}
     for (variant, *of_model), jobs in jobs_of.items():

@@ -374,10 +374,7 @@ class Study:
             if of and of["seed"] is not None:
                 seeds = found.setdefault((of["run"], of["method"], of["subset"] or ""), {})
                 if earlier := seeds.get(of["seed"]):
-                    raise BenchError(
-                        f"{earlier.name} and {job.name} are both seed {of['seed']} of {of['method']} in a run called "
-                        f"{of['run']}, so they are no two trainings; evaluate them in runs of their own with --name"
-                    )
+                    raise twice(earlier, job, of)
                 seeds[of["seed"]] = job
         return [
             Row(method, subset, tuple(jobs[seed] for seed in sorted(jobs)))
@@ -422,6 +419,18 @@ BASES_AGREE = (*EVALUATIONS_AGREE, "backbone", "backbone_hash", "max_sequence_le
 
 SEEDS_AGREE = ("config", "variant_of", "stages", "reward", "preferences", "subset_hash", "subset_count")
 """Fields in which seeds of one method on one subset must be equal: a row is one training, done again."""
+
+
+def twice(earlier: StudiedJob, job: StudiedJob, of: Mapping[str, Any]) -> BenchError:
+    """What to say where one training is there twice.
+
+    Args:
+        of: the training: its run, method and seed.
+    """
+    return BenchError(
+        f"{earlier.name} and {job.name} are both seed {of['seed']} of {of['method']} in a run called {of['run']}, so "
+        "they are no two trainings; evaluate them in runs of their own with --name"
+    )
 
 
 def read_study(runs: list[Path], *, samples: bool = True) -> Study:

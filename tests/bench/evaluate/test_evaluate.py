@@ -28,10 +28,11 @@ from bench.backbone.source import Source
 from bench.backbone.weights import LORA, save_weights
 from bench.cli import main
 from bench.errors import BenchError, Missing
+from bench.evaluate.columns import recorded_suite
 from bench.evaluate.config import EvaluationConfig
 from bench.evaluate.rescore import score_run
 from bench.evaluate.rows import evaluate
-from bench.evaluate.subjects import find_subject
+from bench.evaluate.subjects import expand, find_subject
 from bench.evaluation import Conditions, PolicyPainter, draw_suite, drawing, score_suite, scoring
 from bench.experiment.recorded import untrained_header
 from bench.experiment.run import Workspace
@@ -560,8 +561,7 @@ def test_what_another_command_works_on_is_waited_for(
     waited: list[str] = []
     monkeypatch.setattr(locks, "pause", lambda: (waited.append(held), other.release()))
     run("fake") if command == "evaluate" else score_run(folder, ("spread",), Progress(quiet=True))
-    # Scoring holds the run's columns, and no row: what a row already has is not drawn again.
-    assert waited == ([] if (command, held) == ("score", "evaluated--fake") else [held])
+    assert waited == [held]
 
 
 # -- bad input -------------------------------------------------------------------------------------------------------
@@ -683,6 +683,50 @@ def test_images_of_another_suite_are_refused(run: Run, tmp_path: Path) -> None:
     assert line.endswith("they are called <prompt set>-<prompt id>-<repeat>, e.g. some-0-0.png")
 
 
+def test_what_is_not_there_writes_nothing(run: Run, tmp_path: Path) -> None:
+    """Not even a column that was asked for beside it."""
+    folder, failed = run("no/such", metrics=("spread@some",))
+    assert list(failed) == ["no/such"] and not folder.exists()
+    run("fake")
+    before = (folder / "experiment.json").read_bytes()
+    assert list(run("no/such", metrics=("spread@some",))[1]) == ["no/such"]
+    assert (folder / "experiment.json").read_bytes() == before
+
+
+def test_a_revision_that_nothing_has_ends_in_one_line(run: Run, tiny_pipeline: Path) -> None:
+    with pytest.raises(BenchError, match=r"--revision v2 is of a hub id, and .* names none; leave it out"):
+        run(tiny_pipeline, revision="v2")
+    assert "revision 'v2' is for a hub id;" in run("tiny-sd3", revision="v2")[1]["tiny-sd3"]
+
+
+def test_a_path_has_one_spelling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here" / "model").mkdir(parents=True)
+    (tmp_path / "far").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("HOME", str(tmp_path / "here"))
+    spellings = ["model", "./model/", str(tmp_path / "here" / "model"), "~/model", "../here/model"]
+    assert expand(spellings) == (["model"], [])
+    assert expand(["../far", str(tmp_path / "far"), "."]) == ([str(tmp_path / "far"), str(tmp_path / "here")], [])
+    assert expand(["tiny-sd3", "org/model"]) == (["tiny-sd3", "org/model"], [])
+
+
+def test_a_score_waits_for_the_command_that_has_the_row(run: Run) -> None:
+    """Both write the row's scores as one file, so the last would take away what the other found."""
+    folder, _ = run("fake")
+    lock = FileLock(folder / locks.FOLDER / row(folder, "fake").name)
+    lock.acquire()
+    said: list[str] = []
+
+    class Says(Progress):
+        def say(self, line: str) -> None:
+            said.append(line)
+            lock.release()
+
+    score_run(folder, ("spread@some",), Says(quiet=True))
+    assert said[0].startswith(f"{row(folder, 'fake').name}: another command works on it")
+    assert {"brightness", "spread"} <= rows_of(folder)[0]["scores"].keys()
+
+
 def test_scoring_before_generating_ends_in_one_line(run: Run) -> None:
     _, failed = run("fake", passes="score")
     assert "holds no images yet" in failed["fake"]
@@ -699,6 +743,14 @@ BAD = ("0", "0.5", "1,-2", "1,two", "3,1,3.0", "1,,2", "nan", "1,inf", "")
         (["--name", "a/b"], "evaluation: name: "),
         (["--metrics", "spread@nowhere"], "unknown prompt set 'nowhere'; known: some"),
         (["--metrics", "spreat@some"], "unknown metric 'spreat'; did you mean 'spread'?"),
+        (
+            ["--metrics", "spread@signs", "--suite", "smoke"],
+            "spread compares pictures of one prompt, and signs has one",
+        ),
+        (
+            ["--metrics", "brightness@signs,brightness@scenes", "--suite", "smoke"],
+            "brightness is to score signs and scenes, and a column has one prompt set",
+        ),
         *(
             (["--guidance", given], "--guidance takes numbers of at least 1 with commas between, each once: ")
             for given in BAD
@@ -797,6 +849,25 @@ def test_seeds_of_a_method_are_known_among_evaluated_rows(run: Run, tiny_pipelin
 
 
 # -- what a subject is -----------------------------------------------------------------------------------------------
+
+
+def test_a_job_that_is_not_finished_is_not_to_be_deleted(tiny_pipeline: Path, tmp_path: Path) -> None:
+    job = trained_run(tmp_path / "demo", tiny_pipeline) / "full--pretty--s0"
+    assert find_subject(str(job)).kind == "transformer"
+    records.write_json(job / "status.json", {"v": 1, "status": "interrupted", "reason": None})
+    shutil.rmtree(job / "weights")
+    with pytest.raises(BenchError, match=r"is not finished \(interrupted\); the same `bench run` command goes on"):
+        find_subject(str(job))
+
+
+def test_a_file_of_prompts_may_have_any_name(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "cats on mats.txt").write_text("a cat\na mat\n")
+    folder, failed = run("fake", prompts=str(tmp_path / "cats on mats.txt"))
+    record = records.read_json(folder / "experiment.json")
+    assert not failed and record["suite"]["name"].startswith("fake on cats on mats.txt ")
+    (folder / "config.json").write_text(json.dumps({"prompts": str(tmp_path / "cats on mats.txt")}))
+    suite, _ = recorded_suite(record, folder)
+    assert suite.texts() == ["a cat", "a mat"]
 
 
 def test_what_is_no_folder_is_a_hub_id() -> None:

@@ -15,6 +15,7 @@ import pytest
 from fake_run import FakeRun
 from page_text import page_text
 
+from bench.errors import BenchError
 from bench.report import guidance, render_report
 from bench.report.looks import looks as looks_of
 from bench.report.study import read_study
@@ -163,6 +164,15 @@ def test_metrics_without_any_score_are_left_out_and_said(swept: FakeRun) -> None
     made = guidance.sweep(study)
     assert [metric.name for metric in made.metrics] == ["ocr", "clip", "style"]
     assert "Not scored for any of these: GenEval." in guidance.notes(study, made)
+
+
+def test_one_training_counts_once(swept: FakeRun) -> None:
+    """Drawn twice under two spellings of its path, it would be two seeds, and their variance nothing."""
+    again = {"run": "demo", "method": "alpha", "subset": "pretty", "seed": 1, "reward": None}
+    for scale in SCALES:
+        swept.swept("home-alpha", scale, 0.3, sweep={"name": "alpha--pretty--s1", **again}, kind="transformer")
+    with pytest.raises(BenchError, match="are both seed 1 of alpha in a run called demo, so they are no two trainings"):
+        guidance.sweep(read_study([swept.folder]))
 
 
 def test_models_of_one_name_are_told_apart(swept: FakeRun) -> None:
