@@ -54,6 +54,9 @@ def fetch_assets(names: tuple[str, ...], suite: str | None, source: Path | None,
     from bench.assets.kinds import File
 
     wanted = [*names, *(store.of_suite(suite, cache, source) if suite else ())]
+    if suite and not wanted:
+        say(f"the suite {suite} needs no asset")
+        return
     chosen = [store.get(name) for name in wanted] or [
         a for a in store.TABLE.values() if isinstance(a, File) and a.size < 1e8
     ]

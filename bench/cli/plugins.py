@@ -10,6 +10,7 @@ import click
 from bench import registry
 from bench.cli import types
 from bench.cli.printing import say
+from bench.errors import BenchError
 
 
 @click.command("list")
@@ -26,6 +27,8 @@ def list_(kind: str | None, method: str | None) -> None:
     from bench.cli import listing  # here: it reads records, which --help has no use for
 
     if method is not None:
+        if kind is not None:
+            raise BenchError("--config shows one method's settings, and KIND lists names; leave one of them out")
         from bench import plugins
 
         method = plugins.named(method)

@@ -8,6 +8,7 @@ import click
 
 from bench import registry
 from bench.cli import types
+from bench.errors import BenchError
 from bench.machine.bounds import MOST_TRAINING_STEPS
 
 
@@ -32,5 +33,7 @@ def pretrain(stage: str, out: Path, steps: int | None, device: str) -> None:
     from bench.machine.engine import check_dtype
 
     check_dtype(torch.float32, torch.device(device))
+    if stage == "quality" and steps is not None:
+        raise BenchError("--stage quality measures and trains nothing; leave --steps out")
     for name in ("vae", "clip", "policy", "quality") if stage == "all" else (stage,):
         registry.load("recipes", name)(out, steps, device)

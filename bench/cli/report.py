@@ -31,7 +31,7 @@ def report(
         bench report --index
         bench report --published
     """
-    from bench.records.archive import SUFFIX
+    from bench.records.archive import SUFFIX, run_name
     from bench.report import render_published, render_report
 
     if index:
@@ -41,8 +41,7 @@ def report(
         raise BenchError("name a run folder, e.g. runs/high_aesthetic, or ask for --published")
     if noise and not runs:
         raise BenchError("--noise says how much the scores of runs vary; name a run folder, e.g. runs/high_aesthetic")
-    names = (run.resolve().name.partition(".tar")[0] for run in runs)  # of `.` too
-    target = out or Path("reports") / ("-".join(names) or "published")
+    target = out or Path("reports") / ("-".join(map(run_name, runs)) or "published")
     if watched:
         from bench.report.watch import watch
 

@@ -98,7 +98,10 @@ def _finished(read: StudiedJob, job: Path) -> None:
 
 
 def _backbone(source: Source, flag: str | None, *, needed: bool, say: Callable[[str], None]) -> Path | None:
-    """The folder of the backbone. Where its weights are ``needed``, they must be those that were trained."""
+    """The folder of the backbone, whose terms are passed on too.
+
+    One that is named, or whose weights are ``needed``, must be the one that was trained.
+    """
     if flag is None and not needed:
         return source.folder_if_here()
     try:
@@ -110,7 +113,7 @@ def _backbone(source: Source, flag: str | None, *, needed: bool, say: Callable[[
             f"the backbone {source.name} is not where it was ({error}); give its folder with --backbone, or export the "
             "transformer alone with --transformer-only"
         ) from error
-    if needed:
+    if needed or flag:
         say(f"comparing {folder} with the backbone that was trained")
         if refusal := source.refusal(hub.fingerprint(folder), folder):
             raise BenchError(refusal)

@@ -106,6 +106,23 @@ def _below(run: Path, path: Path) -> list[Path]:
     return [part for part in (path, *path.parents) if part != run and part.is_relative_to(run)]
 
 
+def run_name(run: Path) -> str:
+    """Name of the run in an archive, or of a folder; an archive that cannot be read has its own."""
+    if not run.name.endswith(SUFFIX):
+        return run.resolve().name  # of `.` too
+    try:
+        with (
+            run.open("rb") as packed,
+            lzma.open(packed) as content,
+            tarfile.open(fileobj=cast(Any, content), mode="r|") as file,
+        ):
+            first = file.next()
+    except (OSError, tarfile.TarError, lzma.LZMAError, EOFError):
+        first = None
+    parts = Path(first.name).parts if first else ()
+    return parts[0] if parts and parts[0] not in ("..", "/") else run.name.removesuffix(SUFFIX)
+
+
 @contextmanager
 def unpacked(runs: Sequence[Path]) -> Iterator[list[Path]]:
     """The same runs as folders: an archive is unpacked for as long as the context lasts."""

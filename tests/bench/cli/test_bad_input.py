@@ -255,6 +255,8 @@ UNREAD = {
     "tune --methods sft --gpus-per-node 8": "--launcher local does not read --gpus-per-node",
     "run --launch-file a-file": "--launcher local reads no --launch-file",
     "evaluate tiny-sd3 --processes 2": "--launcher local does not read --processes; take --launcher accelerate, or",
+    "list methods --config sft": "--config shows one method's settings, and KIND lists names",
+    "pretrain --stage quality --steps 5": "--stage quality measures and trains nothing; leave --steps out",
     "run --gpus 8": "--gpus is an assumption of --dry-run alone; add --dry-run, or leave --gpus out",
     "run --peak-tflops 100": "--peak-tflops is an assumption of --dry-run",
     "evaluate tiny-sd3 --pairs a-folder": "--pairs says on which pairs probes are read; add --probes",

@@ -407,6 +407,8 @@ def test_another_backbone_is_refused(full: Path, tiny_pipeline: Path, tmp_path: 
     path.write_text(path.read_text().replace("1.5", "1.6"))
     with pytest.raises(BenchError, match="is not the backbone that was trained"):
         export_job(full, tmp_path / "out", backbone=str(tmp_path / "other"))
+    with pytest.raises(BenchError, match="is not the backbone that was trained"):  # its terms are other ones, too
+        export_job(full, tmp_path / "out", backbone=str(tmp_path / "other"), transformer_only=True)
     with pytest.raises(BenchError, match="no folder"):
         export_job(full, tmp_path / "out", backbone=str(tmp_path / "nowhere"))
 

@@ -53,6 +53,14 @@ def test_it_holds_no_weights_and_of_images_those_that_are_shown_and_all_final_on
     assert not [name for name in names if name.endswith(".webp") and name.removesuffix(".webp") in names]
 
 
+def test_an_archive_is_called_as_its_run(run, packed, tmp_path):
+    """The files of all reference reports have one name."""
+    assert archive.run_name(packed) == archive.run_name(run.folder) == run.folder.name
+    (tmp_path / "broken.tar.xz").write_bytes(b"x")
+    assert archive.run_name(tmp_path / "broken.tar.xz") == "broken"
+    assert archive.run_name(tmp_path / "gone.tar.xz") == "gone"
+
+
 def test_equal_records_give_equal_bytes(run, packed, tmp_path):
     pack(run.folder, tmp_path / "again.tar.xz", *shown_images(run.folder))
     assert (tmp_path / "again.tar.xz").read_bytes() == packed.read_bytes()
