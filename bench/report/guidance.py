@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from matplotlib.figure import Figure
 
+from bench import registry
 from bench.records.schema import MetricRecord
 from bench.report import conditions, figure, gaps, plots
 from bench.report.axis import GUIDANCE, Axis, axis_of, model_of
@@ -193,7 +194,8 @@ def _models(study: Study, axis: Axis) -> list[SweptModel]:
         replace(model, name=_long_name(key)) if any(_alike(model, other) for other in models.values()) else model
         for key, model in models.items()
     ]
-    order = {method: number for number, method in enumerate(study.methods)}
+    known = dict.fromkeys((*study.methods, *registry.table("methods")))  # a sweep alone has its folders' order
+    order = {method: number for number, method in enumerate(known)}
     return sorted(renamed, key=lambda m: (bool(m.subset), not m.base, order.get(_method(m), len(order))))
 
 

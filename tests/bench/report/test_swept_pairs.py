@@ -86,6 +86,16 @@ def test_marks_that_do_not_occur_are_not_explained(swept: FakeRun) -> None:
     assert "▲" not in note and "guidance_differences.csv has every pair" in note
 
 
+def test_the_first_is_the_first_of_the_registry(swept: FakeRun) -> None:
+    """Folders come by letters, and a reader asks what each method adds to plain fine-tuning."""
+    for scale in SCALES:
+        for seed in (0, 1):
+            swept.swept(f"sft--pretty--s{seed}", scale, 0.0, method="sft", seed=seed)
+    made = made_of(swept)
+    assert [model.name for model in made.models] == ["base", "sft", "alpha", "beta", "lone"]
+    assert swept_pairs.grids(made)[0].headers[0].endswith("minus sft")
+
+
 def test_a_cell_that_is_not_whole_has_no_difference(swept: FakeRun) -> None:
     (swept.folder / "evaluated--beta--pretty--s1--cfg3/evaluations/0/evaluation.json").unlink()
     at = {float(row["guidance_scale"]): row for row in lines(swept) if row["method"] == "beta"}
