@@ -8,8 +8,9 @@ import torch
 from fakes import Places
 from observed import record
 
+from bench.errors import JobFailure
 from bench.lora import LoRAConfig
-from bench.rollout import one_of_each, roll_out, sample_and_score
+from bench.rollout import draw_groups, one_of_each, roll_out, sample_and_score
 
 
 @pytest.fixture
@@ -29,6 +30,13 @@ def test_samples_are_the_odes_and_rewards_are_those_of_their_images(job, monkeyp
     assert images is decodes[0][1] and prompts == batch.prompts
     expected = job.policy.sample(job.noise(batch, "start"), batch.text, steps=2, guidance_scale=3.0)
     assert torch.equal(latents, expected)
+
+
+def test_a_group_of_one_draws_nothing(job):
+    """A plugin's configuration may allow it."""
+    with pytest.raises(JobFailure, match="a group of 1 has nothing to compare with: group_size must be at least 2"):
+        draw_groups(job, 2, 1)
+    assert len(draw_groups(job, 2, 3).prompts) == 6
 
 
 def test_a_rollout_is_charged_once(job):

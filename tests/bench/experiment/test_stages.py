@@ -360,8 +360,6 @@ GROUPED = [name for name in registry.BUILT_IN["methods"] if "group_size" in plug
 
 
 @pytest.mark.parametrize("name", GROUPED)
-def test_a_group_of_one_fails_its_job_before_anything_is_sampled(experiment, name):
-    settings = {"group_size": 1} | ({"pairs_from": "reference"} if name == "dpo" else {})
-    outcome = experiment(methods=("sft", name), method={name: settings}, evaluations=1)
-    check_one_failed(outcome, name, "a group of 1 has nothing to compare with: group_size must be at least 2")
-    assert not (job_of(outcome, name) / "meter.jsonl").exists()
+def test_a_group_of_one_is_refused_before_anything_is_sampled(experiment, name):
+    with pytest.raises(BenchError, match=r"^\w+Config: group_size: Input should be greater than 1 \(got 1\)$"):
+        experiment(methods=("sft", name), method={name: {"group_size": 1}}, evaluations=1)
