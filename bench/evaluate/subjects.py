@@ -21,7 +21,7 @@ from bench.errors import BenchError
 from bench.records.pictures import SUFFIXES
 from bench.records.reading import check_job, experiment_of
 from bench.records.schema import ExperimentRecord, JobRecord
-from bench.records.status import read_status
+from bench.records.status import check_finished, read_status
 
 if TYPE_CHECKING:
     import torch
@@ -179,11 +179,8 @@ def _job(what: str, folder: Path, backbone: str | None, revision: str | None) ->
         return Subject(what, "pipeline", backbone=backbone or source.name, revision=revision, run_source=source)
     experiment_of(folder)
     check_job(folder)
-    if (status := read_status(folder))["status"] != "finished":
-        why = f": {status['reason']}" if status["reason"] else ""
-        raise BenchError(
-            f"{folder} is not finished ({status['status']}{why}); the same `bench run` command goes on with it"
-        )
+    status = read_status(folder)
+    check_finished(folder, status["status"], status["reason"])
     weights = find_weights(folder)
     kind: Kind = "lora" if weights.kind == "lora" else "transformer"
     return Subject(what, kind, weights.path, backbone or source.name, revision, run_source=source)

@@ -17,7 +17,8 @@ from bench.errors import BenchError, unknown
 from bench.export.model_card import Form, card
 from bench.records import BASE, CONTEXT
 from bench.records.schema import ExperimentRecord
-from bench.report.study import StudiedJob, Study, read_job
+from bench.records.status import check_finished
+from bench.report.study import Study, read_job
 from bench.report.text import listed, memory
 
 LINKED = ".safetensors"
@@ -87,14 +88,8 @@ def _read(job: Path) -> Study:
     if not job.is_dir():
         raise unknown("job", job.name, [path.parent.name for path in job.parent.glob("*--*--s*/job.json")])
     study = read_job(job)
-    _finished(study.jobs[0], job)
+    check_finished(job, study.jobs[0].status, study.jobs[0].reason)
     return study
-
-
-def _finished(read: StudiedJob, job: Path) -> None:
-    if read.status != "finished":
-        why = f": {read.reason}" if read.reason else ""
-        raise BenchError(f"{job} is not finished ({read.status}{why}); the same `bench run` command goes on with it")
 
 
 def _backbone(source: Source, flag: str | None, *, needed: bool, say: Callable[[str], None]) -> Path | None:

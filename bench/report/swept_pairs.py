@@ -40,9 +40,8 @@ def grids(made: Sweep) -> list[Grid]:
     return tables
 
 
-def notes(made: Sweep) -> list[str]:
-    """How to read them, without marks that do not occur; none where no two methods stand beside each other."""
-    tables = grids(made)
+def notes(made: Sweep, tables: Sequence[Grid]) -> list[str]:
+    """How to read the ``grids``, without marks that do not occur; none where no two methods stand beside each other."""
     if not tables:
         return []
     lines = [
@@ -62,7 +61,7 @@ def markdown(made: Sweep) -> str:
     tables = grids(made)
     if not tables:
         return ""
-    remarks = "".join(f"- {note}\n" for note in notes(made))
+    remarks = "".join(f"- {note}\n" for note in notes(made, tables))
     return "## Differences\n\n" + "\n".join(grid.markdown() for grid in tables) + f"\n{remarks}\n"
 
 

@@ -237,6 +237,7 @@ def _biased(found: exposure.Exposure) -> dict[str, Any]:
 
 
 def _swept(study: Study, part: SweptPart) -> dict[str, Any]:
+    differences = swept_pairs.grids(part.sweep)
     return {
         "heading": part.sweep.heading,
         "axis": part.sweep.axis.title,
@@ -244,8 +245,8 @@ def _swept(study: Study, part: SweptPart) -> dict[str, Any]:
         "plot": f"{part.sweep.file}.svg",
         "grids": guidance.grids(part.sweep, "{} ★"),
         "notes": guidance.notes(study, part.sweep),
-        "differences": swept_pairs.grids(part.sweep),
-        "difference_notes": swept_pairs.notes(part.sweep),
+        "differences": differences,
+        "difference_notes": swept_pairs.notes(part.sweep, differences),
         "samples": _links(part.samples),
     }
 

@@ -73,7 +73,7 @@ def test_marks_need_seeds_and_no_training_on_the_metric(swept: FakeRun) -> None:
     assert clip["beta"][0][-1] == "]" and clip["beta"][1][-1] == "▲"  # no difference without guidance
     assert style["beta"][1][-1] == "†" and "▲" not in style["beta"][1]
     assert all(cell.endswith("]") for cell in clip["lone"])
-    notes = " ".join(swept_pairs.notes(made_of(swept)))
+    notes = " ".join(swept_pairs.notes(made_of(swept), swept_pairs.grids(made_of(swept))))
     assert "▲ better" in notes and "with † is not called" in notes
 
 
@@ -82,7 +82,7 @@ def test_marks_that_do_not_occur_are_not_explained(swept: FakeRun) -> None:
         shutil.rmtree(path)
     made = made_of(swept)
     plain = replace(made, models=[replace(model, reward=None) for model in made.models])
-    (note,) = swept_pairs.notes(plain)
+    (note,) = swept_pairs.notes(plain, swept_pairs.grids(plain))
     assert "▲" not in note and "guidance_differences.csv has every pair" in note
 
 
@@ -109,7 +109,7 @@ def test_one_method_has_nothing_to_differ_from(swept: FakeRun, tmp_path: Path) -
         if "beta" in path.name or "lone" in path.name:
             shutil.rmtree(path)
     made = made_of(swept)
-    assert swept_pairs.compared(made) == swept_pairs.grids(made) == swept_pairs.notes(made) == []
+    assert swept_pairs.compared(made) == swept_pairs.grids(made) == swept_pairs.notes(made, []) == []
     written = {path.name for path in render_report([swept.folder], tmp_path / "out")}
     assert "guidance.md" in written and "guidance_differences.csv" not in written
     assert "Differences" not in (tmp_path / "out/guidance.md").read_text()
