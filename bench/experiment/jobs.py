@@ -25,6 +25,7 @@ from bench.experiment.recorded import (
     refuse_another_model,
     untrained_header,
     untrained_record,
+    write_job,
 )
 from bench.experiment.session import Session
 from bench.experiment.trackers import tracking
@@ -32,7 +33,7 @@ from bench.export.model_card import write_card
 from bench.machine.locks import hold_lock
 from bench.machine.memory import release_memory
 from bench.plugins.blame import MethodFiles
-from bench.records.schema import Status
+from bench.records.schema import JobRecord, Status
 from bench.records.status import read_status, write_status
 from bench.training.budget import Budget
 
@@ -130,9 +131,15 @@ class Rows:
 
     # -- jobs ------------------------------------------------------------------------------------------------------
 
-    def do(self, job: JobSpec, data: TrainingData) -> str | None:
-        """Do what is left of a job; returns the reason if it failed."""
+    def do(self, job: JobSpec, made: JobRecord, data: TrainingData) -> str | None:
+        """Do what is left of a job; returns the reason if it failed.
+
+        Raises:
+            BenchError: another command has begun it with other settings meanwhile.
+        """
         with self._hold(job.name) as unfinished:
+            if self.workbench.engine.is_main:
+                write_job(self.run / job.name, made, begins=True)
             reason = self._train(job, data) if unfinished else None
             if reason is None:
                 self._wind_up(self.run / job.name)

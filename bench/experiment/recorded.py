@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from bench.experiment.data import SubsetData
     from bench.experiment.keys import JobSpec
     from bench.experiment.workbench import Workbench
+    from bench.metric import Metric
 
 NOT_TRAINED = Path("evaluations/0")
 """Folder of the single evaluation of a row that is not trained."""
@@ -95,15 +96,23 @@ def with_added(suite: dict[str, Any], recorded: dict[str, Any]) -> dict[str, Any
 # -- job.json of a job -------------------------------------------------------------------------------------------------
 
 
-def write_job(folder: Path, made: JobRecord) -> None:
-    """Write ``job.json``, or see that the job in this folder is the same one. What came to nothing begins anew."""
+def write_job(folder: Path, made: JobRecord, *, begins: bool) -> None:
+    """Write ``job.json``, or see that the job in this folder is the same one.
+
+    Args:
+        begins: it is the job's turn, and this command holds its row: what came to nothing begins anew. Before that it
+            stays as it is, since another command may begin it.
+    """
     path, record = folder / "job.json", records.document(made)
     nothing = path.exists() and _came_to_nothing(folder)
+    if nothing and not begins:
+        return
     if nothing and records.configuration(records.read_json(path)) != records.configuration(record):
         for left in ("evaluations", "stages", "weights"):  # of other settings, under names that these will use
             shutil.rmtree(folder / left, ignore_errors=True)
     if path.exists() and not nothing:
-        younger = {key: record[key] for key in ("origin", "stages")}  # than the first records, which lack them
+        known = ("origin", "stages", "reward_metric")
+        younger = {key: record[key] for key in known if key in record}  # than the first records, which lack them
         old = younger | records.read_raw(JobRecord, path)
         old_pairs, new_pairs = old.get("preferences"), record["preferences"]
         others = (
@@ -111,7 +120,8 @@ def write_job(folder: Path, made: JobRecord) -> None:
             and new_pairs
             and any(old_pairs[key] != new_pairs[key] for key in records.PREFERENCES if key in old_pairs)
         )
-        _refuse_another(folder, old, record, (*records.CONFIGURED, "preferences") if others else records.CONFIGURED)
+        fixed = (*records.CONFIGURED, *records.FURTHER, *(("preferences",) if others else ()))
+        _refuse_another(folder, old, record, fixed)
         if old_pairs or not new_pairs:
             return
         record = old | {"preferences": new_pairs}  # a job that lacked them has not trained
@@ -123,8 +133,11 @@ def _came_to_nothing(folder: Path) -> bool:
     return read_status(folder)["status"] == "failed" and not (folder / "checkpoint.pt").exists()
 
 
-def job_record(config: ExperimentConfig, job: JobSpec, data: SubsetData) -> JobRecord:
+def job_record(config: ExperimentConfig, job: JobSpec, data: SubsetData, *, reward: Metric | None = None) -> JobRecord:
     """``job.json`` of a job that trains.
+
+    Args:
+        reward: that it learns from, if it is no column of the suite, which ``experiment.json`` describes.
 
     Raises:
         BenchError: a method says something of itself that no record can hold.
@@ -145,6 +158,8 @@ def job_record(config: ExperimentConfig, job: JobSpec, data: SubsetData) -> JobR
             trained_probes=sorted({name for stage in job.recipe.stages for name in stage.method.trained_probes}),
             preferences=preferences.record if preferences else None,
             **({} if rows is None else {"micro_batch": rows}),
+            **({} if reward is None else {"reward_metric": reward.describe()}),
+            **({"adam_8bit": True} if config.adam_8bit else {}),
             subset_hash=data.manifest.content_hash,
             subset_count=data.manifest.count,
             versions=versions(),
@@ -234,7 +249,12 @@ def refuse_another_model(folder: Path, name: str) -> None:
 def _refuse_another(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any], keys: Iterable[str]) -> None:
     """BenchError if what is recorded in ``folder`` differs from what is to be run in one of ``keys``."""
     if differing := sorted(key for key in keys if old.get(key) != new.get(key)):
-        named = {"origin": "another method's file or package", "config": "other settings"}
+        named = {
+            "origin": "another method's file or package",
+            "config": "other settings",
+            "reward_metric": "another version of the reward",
+            "adam_8bit": "the optimizer's states in other precision",
+        }
         what = ", ".join(named.get(key, f"other {key}") for key in differing)
         raise BenchError(
             f"{folder} was run with another configuration ({what}); "

@@ -96,9 +96,19 @@ def run_experiment(
     readers = {name: each.probes for name, each in data.subsets.items() if each.probes}
     evaluator = Evaluator(suite, backbone, metrics, engine, compute, keep=rewards)
     rows = Rows(workbench, folder, evaluator, compute, data.lacking, readers)
+    columns = dict(suite.metrics())
+    made = {
+        job.name: job_record(
+            config,
+            job,
+            data.subsets[job.key.subset],
+            reward=metrics[job.reward] if job.reward and job.reward not in columns else None,
+        )
+        for job in jobs
+    }
     if engine.is_main:
-        for job in jobs:  # every configuration is checked before the first job spends anything
-            write_job(folder / job.name, job_record(config, job, data.subsets[job.key.subset]))
+        for name, record in made.items():  # every configuration is checked before the first job spends anything
+            write_job(folder / name, record, begins=False)
         source = Source(config.backbone, config.revision).record()
         records.write_json(folder / "config.json", config.model_dump(mode="json") | source)
     engine.barrier()
@@ -112,7 +122,7 @@ def run_experiment(
                 rows.evaluate_context(name)
         for number, key in enumerate(wanted):
             training = data.subsets[key.subset].training
-            if reason := rows.do(specs[key], training):
+            if reason := rows.do(specs[key], made[key.name], training):
                 failed[key.name] = reason
             if key.subset not in {later.subset for later in wanted[number + 1 :]}:
                 training.close()

@@ -50,6 +50,9 @@ def is_name(text: str) -> bool:
 CONFIGURED = ("job", "config", "subset_hash", "reward", "origin", "stages")
 """Keys of ``job.json`` that say what a job is: none of them may change while its folder is kept."""
 
+FURTHER = ("reward_metric", "adam_8bit")
+"""The same, but of those jobs alone that have them."""
+
 PREFERENCES = ("hash", "preferred_hash")
 """The same of its ``preferences``: whether they are there now, and where they lie, is no configuration."""
 
@@ -57,7 +60,8 @@ PREFERENCES = ("hash", "preferred_hash")
 def configuration(job: Mapping[str, Any]) -> str:
     """SHA-256 of what a ``job.json`` says that the job is, which its evaluations name."""
     pairs = job.get("preferences") or {}
-    return digest([{key: job.get(key) for key in CONFIGURED}, {key: pairs.get(key) for key in PREFERENCES}])
+    held = {key: job.get(key) for key in CONFIGURED} | {key: job[key] for key in FURTHER if job.get(key)}
+    return digest([held, {key: pairs.get(key) for key in PREFERENCES}])
 
 
 def inside(path: str) -> bool:

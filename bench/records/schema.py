@@ -358,7 +358,8 @@ class JobRecord(_Record):
     preference pairs and how many there are, ``tuned`` the settings that `bench tune` chose and how, ``origin`` where
     the method came from (of a pipeline, ``stages`` say it), ``variant_of`` the method of a variant, ``trained_probes``
     the measures of exposure bias that are in its loss, ``micro_batch`` the rows that `--micro-batch auto` chose when it
-    began.
+    began, ``reward_metric`` what a reward is that is no column of the suite, ``adam_8bit`` that its optimizer's states
+    have 8 bits.
     """
 
     job: Name
@@ -370,12 +371,14 @@ class JobRecord(_Record):
     needs: dict[str, bool]
     traits: dict[str, str]
     reward: str | None
+    reward_metric: dict[str, Any] | None = None
     trained_probes: list[str] = []
     preferences: PreferencesUsed | None = None
     tuned: TunedUsed | None = None
     origin: Comes = None
     stages: list[StageRun] | None = None
     micro_batch: int | None = None
+    adam_8bit: bool = False
     versions: dict[str, Any]
     git: GitRecord
     subset_hash: str | None

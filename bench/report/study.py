@@ -417,7 +417,17 @@ EVALUATIONS_AGREE = ("suite", "notice")
 BASES_AGREE = (*EVALUATIONS_AGREE, "backbone", "backbone_hash", "max_sequence_length")
 """The same where it evaluated the base, since one base stands for all."""
 
-SEEDS_AGREE = ("config", "variant_of", "stages", "reward", "preferences", "subset_hash", "subset_count")
+SEEDS_AGREE = (
+    "config",
+    "variant_of",
+    "stages",
+    "reward",
+    "reward_metric",
+    "adam_8bit",
+    "preferences",
+    "subset_hash",
+    "subset_count",
+)
 """Fields in which seeds of one method on one subset must be equal: a row is one training, done again."""
 
 
