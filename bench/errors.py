@@ -100,7 +100,12 @@ def device_lost(error: BaseException | None) -> bool:
 
 
 def stop_if_lost(error: BaseException) -> None:
-    """Raise DeviceLost where ``device_lost``. For those who otherwise go on with something else after an error."""
+    """Raise what ends everything: DiskFull, and DeviceLost where ``device_lost``.
+
+    For those who otherwise go on with something else after an error.
+    """
+    if isinstance(error, DiskFull):
+        raise error
     if device_lost(error):
         if isinstance(error, DeviceLost):
             raise error

@@ -60,7 +60,7 @@ class Job:
         self.latent_shape: Shape = backbone.latent_shape
         self._backbone, self._model, self._ledger, self._feed = backbone, model, ledger, feed
         self._scorer, self._engine, self._compute = scorer, engine, compute
-        self._decode_cost: Flops | None = None
+        self._decode_costs: dict[Shape, Flops] = {}
         self._part_size = 1
 
     @property
@@ -253,20 +253,23 @@ class Job:
 
     def decode(self, latents: Tensor) -> np.ndarray:
         """uint8 (N, H, W, 3) images of latents."""
-        self._charge_decode(len(latents), graph=False)
+        self._charge_decode(latents, graph=False)
         return self._backbone.decode(latents)
 
     def decode_with_gradient(self, latents: Tensor) -> Tensor:
         """Pictures (N, 3, H, W) in [0, 1] of latents, with a gradient to them. Its backward is charged now."""
-        self._charge_decode(len(latents), graph=torch.is_grad_enabled())
+        self._charge_decode(latents, graph=torch.is_grad_enabled())
         return self._backbone.decode_with_gradient(latents)
 
-    def _charge_decode(self, images: int, *, graph: bool) -> None:
-        if self._decode_cost is None:
+    def _charge_decode(self, latents: Tensor, *, graph: bool) -> None:
+        images, channels, height, width = latents.shape
+        shape = (channels, height, width)
+        if shape not in self._decode_costs:
             with self._backbone.vae_loaded() as vae:
-                self._decode_cost = decode_cost(meta_twin(vae), self.latent_shape)
+                self._decode_costs[shape] = decode_cost(meta_twin(vae), shape)
+        cost = self._decode_costs[shape]
         self._ledger.charge("images", images)
-        self._ledger.charge("flops", images * (self._decode_cost.forward + graph * self._decode_cost.backward))
+        self._ledger.charge("flops", images * (cost.forward + graph * cost.backward))
 
     def reward(self, images: np.ndarray, prompts: Sequence[Prompt]) -> Tensor:
         """Scores of images by the reward this job was given: (N,) float32. Every process must call it alike."""

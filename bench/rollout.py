@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -39,16 +40,23 @@ def roll_out(job: Job, batch: PromptBatch, draw: Draw) -> tuple[tuple[Tensor, ..
     Returns:
         What ``draw`` keeps of this process's share, each (n, …), and the rewards of all rows in order, (total,), the
         same on every process.
+
+    Raises:
+        JobFailure: a sample is NaN or infinite. Its picture would be black, and its reward a number like any other.
     """
-    drawn, scores = [], []
+    drawn, scores, finite = [], [], []
     for part in job.parts(batch):
         share = batch[part]
         latents, tensors = draw(share)
         drawn.append(tensors)
+        finite.append(torch.isfinite(latents).flatten(1).all(1))
         scores.append(job.reward_later(job.decode(latents), share.prompts))
-    rewards = torch.cat([wait() for wait in scores])[: len(batch)]  # padding comes last
+    known, rewards = torch.cat(finite), torch.cat([wait() for wait in scores])
+    rewards = job.gather(rewards.masked_fill(~known, math.nan)[: len(batch)], batch)  # padding comes last
+    if not torch.isfinite(rewards).all():  # which every process finds alike
+        raise JobFailure("the model's samples are NaN or infinite: it has diverged; a lower learning rate may help")
     mine = tuple(torch.cat(kind)[: len(batch)] for kind in zip(*drawn, strict=True))
-    return mine, job.gather(rewards, batch)
+    return mine, rewards
 
 
 def sample_and_score(job: Job, batch: PromptBatch, *, steps: int, guidance_scale: float) -> tuple[Tensor, Tensor]:

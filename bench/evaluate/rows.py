@@ -83,8 +83,6 @@ def _kept(what: str, failed: dict[str, str], engine: Engine, progress: Progress)
     """Keep what stops one subject in ``failed``, so that the others go on. A full disk and a lost device stop all."""
     try:
         yield
-    except records.DiskFull:
-        raise
     except Exception as fault:
         stop_if_lost(fault)
         if isinstance(fault, OSError) and concerns_a_path(fault):
@@ -311,6 +309,7 @@ class _Rows:
                 for subset, reader in readers(self.workbench, self.subject, row.suite, backbone):
                     reader.read(policy, row.evaluation / records.PROBES / subset)
         except BenchError as error:
+            stop_if_lost(error)
             if self.engine.world_size > 1:  # the others may be inside a collective and cannot know
                 raise
             self.unread = f"no measures of exposure bias: {error}"

@@ -118,11 +118,9 @@ class _Scoring:
             self.metric.prepare()
         except Missing as error:
             return f"missing: {error}"
-        except BenchError as error:
-            return str(error)
         except Exception as error:
             stop_if_lost(error)
-            return _reason(error)
+            return str(error) if isinstance(error, BenchError) else _reason(error)
         return None
 
     def _units(self, rows: Sequence[Row]) -> Iterator[list[int]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from bench import records, registry
 from bench.encoded.subset import training_data
-from bench.errors import BenchError
+from bench.errors import BenchError, stop_if_lost
 from bench.experiment.config import SubsetRule
 from bench.experiment.held_out import cut_off, probe_reader
 from bench.experiment.toml import parse_size
@@ -109,6 +109,7 @@ def prepare_preferences(workbench: Workbench) -> Preferences | str:
             return str(error)
         pictures = _encoded(workbench, corpus, manifest, name)
     except BenchError as error:
+        stop_if_lost(error)
         if engine.world_size > 1:  # the others may be inside a collective and cannot know
             raise
         return str(error)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from bench import registry
 from bench.encoded.subset import training_data
-from bench.errors import BenchError
+from bench.errors import BenchError, stop_if_lost
 from bench.machine.crew import Crew
 from bench.probes.reader import PAIRS, EncodedPairs, ProbeReader, affordable, routine_probing
 
@@ -72,6 +72,7 @@ def probe_reader(
             known = registry.load("curation", "alike")(manifest, part)
             training = encoded(corpus, known) if known.count == part.count else None
     except BenchError as error:
+        stop_if_lost(error)
         if engine.world_size > 1:  # the others may be inside a collective and cannot know
             raise
         say(f"{manifest.subset}: no measures of exposure bias: {error}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import math
 import signal
 import threading
@@ -47,6 +46,10 @@ BARREN_STEPS, BARREN_SHARE = 10, 0.1
 OVERSPENT = 0.05
 """Share of the budget that a last step may cost beyond it, unless it costs no more than twice the dearest before it.
 Whether there is a next step is decided by that one, so a step may overshoot where costs vary; the report flags it."""
+
+
+ROUNDED = 1e-6
+"""Shares of a budget nearer to each other are one: they are recorded to six digits."""
 
 
 AGAIN = "delete it to start the job again"
@@ -140,7 +143,7 @@ class JobRun:
         try:
             self._run()
         except torch.OutOfMemoryError as error:
-            raise OutOfMemory(_out_of_memory(self.session)) from error
+            raise OutOfMemory(_out_of_memory(self.session, begun=(self.folder / "checkpoint.pt").exists())) from error
         finally:
             try:
                 self._writer.close()
@@ -188,7 +191,7 @@ class JobRun:
     @property
     def _planned(self) -> int | None:
         """Place in ``fractions`` of the evaluation that the present stage's end brings, if it brings one."""
-        return next((i for i, fraction in enumerate(self.fractions) if abs(fraction - self._end) < 1e-6), None)
+        return next((i for i, fraction in enumerate(self.fractions) if abs(fraction - self._end) < ROUNDED), None)
 
     def _goes_on(self) -> bool:
         """True if another step is to be taken, by this stage or by the next one."""
@@ -271,9 +274,13 @@ class JobRun:
         those before it, beyond the end of the budget. Clock readings are not foreseen, and end no job."""
         currency, amount = self.budget.currency, self.budget.amount
         if self.stand.taken == 1 and spent > self._end * amount * (1 + (OVERSPENT if self._end < 1 else 1e-9)):
+            left = self._end * amount - (spent - cost)
             share = f"the first {self._end:.0%} of " if self._end < 1 else ""
+            if self.stand.stage:
+                share = f"what is left for stage {self.stand.stage + 1} ({left:.3g} {currency}) of "
+            split = "; split the budget otherwise" if self.then else ""
             raise JobFailure(
-                f"{share}the budget {self.budget} is too small for one step, which costs {cost:.3g} {currency}"
+                f"{share}the budget {self.budget} is too small for one step, which costs {cost:.3g} {currency}{split}"
             )
         if currency != "device-seconds" and spent > amount * (1 + OVERSPENT) and cost > 2 * dearest:
             raise JobFailure(
@@ -288,7 +295,7 @@ class JobRun:
         if not self._affords_another() and self._planned is not None:
             return False
         share = self._spent / self.budget.amount
-        due = sum(fraction <= share + 1e-9 for fraction in self.fractions[:-1])
+        due = sum(fraction <= share + ROUNDED for fraction in self.fractions[:-1])
         if due == self.stand.evaluated:
             return False
         self._evaluate(self.fractions[due - 1])
@@ -328,10 +335,10 @@ class JobRun:
         held = {"job": self.session.state_dict(), "method": self.method.state_dict()}
         if self.average is not None:
             held["average"] = self.average.state_dict()
-        state = whole({"v": records.VERSION, **held, **asdict(self.stand)}, keep=engine.is_main)
+        # A copy of what lies on the host already, too: the next step would change it.
+        state = whole({"v": records.VERSION, **held, **asdict(self.stand)}, keep=engine.is_main, copy=True)
         if engine.is_main:
-            # What lies on the host already is no copy yet, and the next step would change it.
-            self._writer.write(copy.deepcopy(state) if engine.device.type == "cpu" else state)
+            self._writer.write(state)
         engine.barrier()  # the others' next step would count the time that the copy takes
 
     def _resume(self) -> None:
@@ -372,8 +379,12 @@ class JobRun:
             self.session.model.save(self.folder / "weights", merge=self.stand.stage > 0)
 
 
-def _out_of_memory(session: Session) -> str:
-    """What lowers memory, by what is not used yet."""
+def _out_of_memory(session: Session, *, begun: bool) -> str:
+    """What lowers memory, by what is not used yet.
+
+    Args:
+        begun: whether there is a checkpoint, which ties the job to its optimizer.
+    """
     engine, compute, knobs = session.engine, session.compute, []
     if compute.micro_batch != 1:
         knobs.append(f"a smaller --micro-batch (now {compute.micro_batch or 'the whole share'})")
@@ -383,7 +394,7 @@ def _out_of_memory(session: Session) -> str:
         knobs.append("--sharding fsdp")
     if compute.evaluation_batch > 1:
         knobs.append(f"a smaller --evaluation-batch (now {compute.evaluation_batch}) if it was in an evaluation")
-    if not compute.adam_8bit:
+    if not compute.adam_8bit and not begun:
         knobs.append("--adam-8bit")
     return (
         f"out of memory on {engine.device} at step {session.ledger.step + 1}; lower it with "

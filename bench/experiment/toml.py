@@ -120,9 +120,27 @@ def validated(model: type[Any], values: Mapping[str, Any], prefix: str) -> Any:
     for name, value in values.items():
         check_value(value, f"{prefix}{name}")
     try:
-        return model(**values)
+        made = model(**values)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         got = shortened(repr(first.get("input")), 200)
         raise BenchError(f"{prefix}{where}: {first['msg']} (got {got})") from error
+    for name, value in values.items():
+        if _counts_truth(value, getattr(made, name, None)):
+            got = shortened(repr(value), 200)
+            raise BenchError(f"{prefix}{name}: true and false are no numbers (got {got})")
+    return made
+
+
+def _counts_truth(given: Any, made: Any) -> bool:
+    """Whether pydantic has made a number of true or false, which it takes for 1 and 0."""
+    match given:
+        case bool():
+            return isinstance(made, int | float) and not isinstance(made, bool)
+        case Mapping():
+            held = made if isinstance(made, Mapping) else vars(made) if isinstance(made, BaseModel) else {}
+            return any(_counts_truth(part, held.get(key)) for key, part in given.items())
+        case list() | tuple() if isinstance(made, list | tuple) and len(given) == len(made):
+            return any(map(_counts_truth, given, made))
+    return False

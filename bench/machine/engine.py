@@ -101,7 +101,13 @@ class Engine:
         replication = DistributedDataParallelKwargs(**REPLICATION)
         group = InitProcessGroupKwargs(timeout=PATIENCE)
         try:
-            accelerator = Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=[replication, group])
+            accelerator = Accelerator(
+                cpu=not torch.cuda.is_available(),
+                kwargs_handlers=[replication, group],
+                # Else `accelerate launch` would set both through the environment, behind --dtype and --compile.
+                mixed_precision="no",
+                dynamo_backend="no",
+            )
         except (KeyError, ValueError) as error:  # of its own variables, whose words it holds against its lists
             variables = ", ".join(sorted(name for name in os.environ if name.startswith(("ACCELERATE_", "FSDP_"))))
             raise BenchError(
@@ -288,16 +294,20 @@ def is_spread(value: Any) -> bool:
     return hasattr(value, "full_tensor")
 
 
-def whole(value: Any, *, keep: bool = True) -> Any:
-    """A state with sharded tensors put together on the CPU. Every process must call it; those with ``keep`` get it."""
+def whole(value: Any, *, keep: bool = True, copy: bool = False) -> Any:
+    """A state with sharded tensors put together on the CPU. Every process must call it; those with ``keep`` get it.
+
+    Args:
+        copy: whether a tensor that lies on the CPU already is copied.
+    """
     match value:
         case Tensor():
             full: Tensor = value.full_tensor() if is_spread(value) else value  # type: ignore[attr-defined]
-            return full.detach().cpu() if keep else None
+            return full.detach().to("cpu", copy=copy) if keep else None
         case dict():
-            return {key: whole(part, keep=keep) for key, part in value.items()}
+            return {key: whole(part, keep=keep, copy=copy) for key, part in value.items()}
         case list() | tuple():
-            return type(value)(whole(part, keep=keep) for part in value)
+            return type(value)(whole(part, keep=keep, copy=copy) for part in value)
     return value
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bench.errors import BenchError, DeviceLost, JobFailure, device_lost, stop_if_lost, unknown
+from bench.errors import BenchError, DeviceLost, DiskFull, JobFailure, device_lost, stop_if_lost, unknown
 
 
 def test_the_nearest_name_is_proposed():
@@ -67,3 +67,8 @@ def test_an_error_of_cuda_loses_the_device(error: Exception) -> None:
 def test_no_other_error_does(error: Exception) -> None:
     assert not device_lost(error)
     stop_if_lost(error)
+
+
+def test_a_full_disk_ends_everything() -> None:
+    with pytest.raises(DiskFull, match="the disk is full"):
+        stop_if_lost(DiskFull("the disk is full"))

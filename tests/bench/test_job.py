@@ -336,6 +336,15 @@ def decoding(world) -> Flops:
         return decode_cost(meta_twin(vae), world.backbone.latent_shape)
 
 
+def test_decoding_costs_what_the_shape_of_the_latents_costs(job, world):
+    """With aspect buckets the pairs of a batch are no squares."""
+    for shape in ((4, 4, 4), (4, 4, 8)):
+        before = job.meter.flops
+        job.decode(torch.zeros(2, *shape))
+        with world.backbone.vae_loaded() as vae:
+            assert job.meter.flops - before == 2 * decode_cost(meta_twin(vae), shape).forward
+
+
 def test_pictures_with_a_gradient_are_the_decoded_ones_to_rounding(job):
     latents = job.noise(rows(5), "x")
     pixels, images = job.decode_with_gradient(latents), job.decode(latents)

@@ -39,6 +39,18 @@ def test_a_group_of_one_draws_nothing(job):
     assert len(draw_groups(job, 2, 3).prompts) == 6
 
 
+def test_samples_that_are_no_numbers_end_the_job(world):
+    """Their pictures would be black, and each reward the same."""
+    job = world.job(reward=Places(), micro_batch=2)
+
+    def draw(share):
+        latents = job.noise(share, "start")
+        return latents.where((share.rows != 4)[:, None, None, None], torch.nan), (latents,)
+
+    with pytest.raises(JobFailure, match="the model's samples are NaN or infinite: it has diverged"):
+        roll_out(job, job.prompts(2, repeat=3), draw)
+
+
 def test_a_rollout_is_charged_once(job):
     sample_and_score(job, job.prompts(2, repeat=3), steps=4, guidance_scale=3.0)
     meter = job.meter

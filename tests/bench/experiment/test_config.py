@@ -51,6 +51,23 @@ def test_flags_go_over_the_file_and_unset_flags_do_not(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("flags", "setting", "named"),
+    [
+        ({}, "sft.batch_size=true", "SFTConfig: batch_size"),
+        ({}, "sft.weight_decay=false", "SFTConfig: weight_decay"),
+        ({}, "sft.betas=[false, 0.9]", "SFTConfig: betas"),
+        ({"seeds": (True,)}, None, "experiment: seeds"),
+        ({"evaluations": True}, None, "experiment: evaluations"),
+        ({}, "high_aesthetic.quantile=true", "experiment: subset"),
+    ],
+)
+def test_true_and_false_are_no_numbers(flags, setting, named):
+    with pytest.raises(BenchError, match=f"{named}: true and false are no numbers"):
+        config = read_experiment(None, {"methods": ("sft",), "plugins": ()} | flags, [setting] if setting else [])
+        method_config(registry.load("methods", "sft"), "full", config.method["sft"])
+
+
+@pytest.mark.parametrize(
     ("setting", "expected"),
     [
         ("soar.aux_points=2", 2),

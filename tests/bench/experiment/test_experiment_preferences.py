@@ -12,6 +12,7 @@ from PIL import Image
 
 from bench import records
 from bench.errors import BenchError
+from bench.experiment import data
 from bench.experiment.config import ExperimentConfig
 from bench.experiment.data import prepare_preferences
 from bench.experiment.run import Workspace, run_experiment
@@ -54,6 +55,19 @@ def experiment(world, tmp_path):
 def test_every_subset_learns_from_them_when_captions_are_encoded_ahead(experiment, tmp_path):
     outcome = experiment(subsets=("half", "all"), preferences=write(tmp_path / "p"), text_cache_limit="1B")
     assert outcome.failed == {}
+
+
+def test_a_full_disk_ends_no_job_but_the_experiment(experiment, tmp_path, monkeypatch):
+    given, usual = write(tmp_path / "p"), data._encoded
+
+    def full(workbench, corpus, manifest, name):
+        if name == given:
+            raise records.DiskFull("the disk is full")
+        return usual(workbench, corpus, manifest, name)
+
+    monkeypatch.setattr(data, "_encoded", full)
+    with pytest.raises(records.DiskFull):
+        experiment(preferences=given)
 
 
 class OneOfTwo(Engine):

@@ -31,6 +31,7 @@ from bench.errors import BenchError, JobFailure
 from bench.evaluation import Evaluator
 from bench.experiment import loop
 from bench.experiment.config import ExperimentConfig
+from bench.experiment.jobs import Rows
 from bench.experiment.loop import JobRun
 from bench.experiment.run import Workspace, run_experiment
 from bench.job import Job
@@ -215,6 +216,26 @@ def test_a_step_that_costs_far_more_than_those_before_it_overspends(world, tmp_p
     assert slow.session.job.meter.flops == 6 * cost
 
 
+@pytest.mark.parametrize(("steps", "at"), [(3, [1, 2, 3]), (6, [2, 4, 6])])
+def test_thirds_of_a_budget_are_evaluated_at_their_steps(experiment, steps, at):
+    """An experiment's shares are rounded, and 0.666667 is more than two thirds."""
+    folder = experiment(budget=f"steps={steps}", evaluations=3).folder / "sft--half--s0" / "evaluations"
+    assert sorted(int(path.name) for path in folder.iterdir()) == at
+
+
+def test_a_checkpoint_holds_a_methods_own_tensors_as_they_were(world, tmp_path, monkeypatch):
+    """A thread writes it beside the steps that follow; on a GPU, what lies on the host is no copy yet."""
+    run = job_run(world, tmp_path, "sft", "steps=1", (1.0,))
+    run._set_up()
+    baseline, held = torch.zeros(1), []
+    monkeypatch.setattr(run.method, "state_dict", lambda: {"baseline": baseline})
+    monkeypatch.setattr(run._writer, "write", held.append)
+    monkeypatch.setattr(run.session.engine, "device", torch.device("cuda:0"))
+    run.save()
+    baseline += 1
+    assert held[0]["method"]["baseline"].item() == 0
+
+
 def test_a_clock_ends_no_job(world, tmp_path, monkeypatch):
     run = job_run(world, tmp_path, "sft", "device-seconds=4", (1.0,))
     finish = run.session.ledger.finish_step
@@ -312,6 +333,20 @@ def test_a_stage_whose_share_pays_for_no_step_fails_the_job(world, tmp_path):
     probe.run()
     run = job_run(world, tmp_path / "run", "soar+sft", f"flops={1.5 * probe.session.job.meter.flops!r}", (1.0,))
     with pytest.raises(JobFailure, match=r"the first 50% of the budget .* is too small for one step"):
+        run.run()
+
+
+def test_a_last_stage_that_cannot_pay_its_first_step_says_what_is_left(world, tmp_path):
+    costs = {}
+    for name in ("sft", "soar"):
+        probe = job_run(world, tmp_path / name, name, "steps=1", (1.0,))
+        probe.run()
+        costs[name] = probe.session.job.meter.flops
+    budget = 1.5 * costs["soar"]
+    run = job_run(world, tmp_path / "run", "sft+soar", f"flops={budget!r}", (1.0,))
+    left = budget - int(budget / 2 / costs["sft"]) * costs["sft"]
+    said = rf"what is left for stage 2 \({left:.3g} flops\) of the budget .* is too small for one step, .*; split the"
+    with pytest.raises(JobFailure, match=said.replace("+", r"\+")):
         run.run()
 
 
@@ -706,6 +741,7 @@ def test_out_of_memory_says_what_lowers_it_and_keeps_the_state(experiment, monke
     (reason,) = outcome.failed.values()
     assert "out of memory on cpu at step 3" in reason and "--micro-batch (now the whole share)" in reason
     assert "--gradient-checkpointing" in reason and "goes on from the last checkpoint" in reason
+    assert "--adam-8bit" not in reason  # the checkpoint holds another optimizer's states
     assert torch.load(outcome.folder / "sft--half--s0" / "checkpoint.pt")["job"]["step"] == 2
     assert experiment(methods=("sft",), micro_batch=2).failed == {}
 
@@ -782,6 +818,75 @@ def test_a_run_directory_of_another_configuration_is_refused(experiment, changes
     with pytest.raises(BenchError, match=rf"was run with another configuration \({named}\); .*--name"):
         experiment(**changes)
     assert records_of(folder) == before
+
+
+def test_a_failed_job_is_recorded_by_the_command_that_trains_it(experiment, monkeypatch):
+    """Another command with other settings begins while the job waits for its turn."""
+    rates = {rate: {"sft": {"batch_size": 4, "lr": rate}} for rate in (1e30, 2e-3, 1e-3)}
+    folder = experiment(method=rates[1e30]).folder / "sft--half--s0"
+    assert read_status(folder)["status"] == "failed" and not (folder / "checkpoint.pt").exists()
+    do = Rows.do
+
+    def late(self, *arguments):
+        monkeypatch.setattr(Rows, "do", lambda *_: None)
+        experiment(method=rates[2e-3])
+        return do(self, *arguments)
+
+    monkeypatch.setattr(Rows, "do", late)
+    experiment(method=rates[1e-3])
+    monkeypatch.setattr(Rows, "do", do)
+    assert records.read_json(folder / "job.json")["config"]["lr"] == 1e-3
+    with pytest.raises(BenchError, match=r"another configuration \(other settings\)"):
+        experiment(method=rates[2e-3])
+
+
+def test_a_job_that_another_command_did_with_other_settings_is_not_taken_for_this_one(experiment, monkeypatch):
+    rates = {rate: {"sft": {"batch_size": 4, "lr": rate}} for rate in (1e30, 2e-3, 1e-3)}
+    experiment(method=rates[1e30])
+    do = Rows.do
+
+    def overtaken(self, *arguments):
+        monkeypatch.setattr(Rows, "do", do)
+        experiment(method=rates[2e-3])
+        return do(self, *arguments)
+
+    monkeypatch.setattr(Rows, "do", overtaken)
+    with pytest.raises(BenchError, match=r"another configuration \(other settings\)"):
+        experiment(method=rates[1e-3])
+
+
+class Dark(Brightness):
+    """A reward that is no column of the suite."""
+
+    name, label, version = "dark", "Dark", 1
+
+    def score(self, images, prompts):
+        return [1 - score for score in super().score(images, prompts)]
+
+
+class Darker(Dark):
+    version = 2
+
+
+def test_another_version_of_a_reward_is_refused(experiment, monkeypatch):
+    monkeypatch.setattr(fakes, "Dark", Dark, raising=False)
+    monkeypatch.setitem(registry.BUILT_IN["metrics"], "dark", "fakes:Dark")
+    registry.table.cache_clear()
+    given = dict(methods=("flow_grpo",), reward="dark")
+    folder = experiment(**given).folder
+    assert records.read_json(folder / "flow_grpo--half--s0" / "job.json")["reward_metric"]["version"] == 1
+    assert experiment(**given).failed == {}
+    monkeypatch.setattr(fakes, "Dark", Darker)
+    with pytest.raises(BenchError, match=r"another configuration \(another version of the reward\)"):
+        experiment(**given)
+    monkeypatch.undo()
+    registry.table.cache_clear()
+
+
+def test_another_optimizer_of_a_job_is_refused(experiment):
+    experiment()
+    with pytest.raises(BenchError, match=r"another configuration \(the optimizer's states in other precision\)"):
+        experiment(adam_8bit=True)
 
 
 def test_a_corpus_may_be_spelled_in_another_way_when_a_run_goes_on(experiment, tmp_path, monkeypatch):

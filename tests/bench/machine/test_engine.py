@@ -79,6 +79,14 @@ def test_a_group_is_made_with_hours(lone_gpu: type[FakeAccelerator]) -> None:
     assert group.timeout >= timedelta(hours=2)
 
 
+def test_the_environment_of_accelerate_chooses_no_precision_and_compiles_nothing(
+    lone_gpu: type[FakeAccelerator], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    Engine.from_environment(dtype="float32")
+    assert (lone_gpu.options["mixed_precision"], lone_gpu.options["dynamo_backend"]) == ("no", "no")
+
+
 def test_a_lone_gpu_has_a_number(lone_gpu: type[FakeAccelerator]) -> None:
     assert Engine.from_environment(dtype="float32").device == torch.device("cuda", 0)
 
