@@ -135,18 +135,37 @@ def add(kind: str, name: str, value: str) -> None:
     summary.cache_clear()
 
 
+NAMED = ("metrics", "probes", "subsets", "suites")
+"""Kinds whose objects have a ``name``, under which records and caches know them."""
+
+
 def load(kind: str, name: str) -> Any:
-    """Import the object registered under ``name``. Raises BenchError for an unknown name or a broken plugin."""
+    """Import the object registered under ``name``.
+
+    Raises:
+        BenchError: an unknown name, a broken plugin, or one that gives itself another name. That of a suite is known
+            when its function is called.
+    """
     if name not in table(kind):
         raise unknown(kind.rstrip("s") if kind != "corpora" else "corpus", name, table(kind))
     module_name, _, attribute = table(kind)[name].partition(":")
     try:
-        return getattr(importlib.import_module(module_name), attribute)
+        found = getattr(importlib.import_module(module_name), attribute)
     except (Exception, SystemExit) as error:  # whatever a stranger's module raises
         other = shadow(module_name)
         hint = f"; another package named {other.parent.name!r} shadows this project's folder: {other}" if other else ""
         what = str(error) if isinstance(error, (ImportError, AttributeError)) else f"{type(error).__name__}: {error}"
         raise BenchError(f"{kind}/{name} ({module_name}:{attribute}) does not load: {what}{hint}") from error
+    if kind == "suites":
+        return lambda: _named(found(), kind, name)
+    return _named(found, kind, name) if kind in NAMED else found
+
+
+def _named(found: Any, kind: str, name: str) -> Any:
+    """The object, if its name is the registered one: else it would be taken for the one that has its name."""
+    if (own := getattr(found, "name", None)) != name:
+        raise BenchError(f"{kind}/{name} ({table(kind)[name]}) has the name {own!r}; give it the name {name!r}")
+    return found
 
 
 def find(module_name: str) -> Path | None:

@@ -28,6 +28,8 @@ def open_corpus(name: str, cache: Path, resolution: int, aspect_buckets: bool = 
     Raises:
         BenchError: nothing of that name, a layout that is not known, an unknown setting, or no pair listed.
     """
+    if not name:
+        raise BenchError("the corpus has no name; give a registered one or a path")
     if name in registry.table("corpora"):
         opened: Corpus = _named(name, cache)
         if opened.size(0) != (resolution, resolution):

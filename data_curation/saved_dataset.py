@@ -126,7 +126,7 @@ def _streams(folder: Path, split: str) -> list[Path]:
 def _said(path: Path, model: type[Any], what: str) -> Any:
     """What a JSON file of the dataset says; a file that is no such one ends in one line."""
     try:
-        return model.model_validate(records.read_json(path))
+        return model.model_validate(records.read_json(path, "save the dataset again"))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))

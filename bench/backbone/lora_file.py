@@ -245,7 +245,7 @@ def _config(path: Path, metadata: Mapping[str, str]) -> LoraConfig | None:
     from peft import LoraConfig
 
     if beside := config_beside(path):
-        where, values = beside.name, records.read_json(beside)
+        where, values = beside.name, records.read_json(beside, "copy or download it again")
     elif ADAPTER_KEY in metadata:
         where = f"its {ADAPTER_KEY}"
         try:

@@ -8,7 +8,21 @@ from typing import Any
 
 import click
 
-from bench.cli import assets, curate, doctor, evaluate, export, plugins, power, pretrain, rehearse, report, run, tune
+from bench.cli import (
+    assets,
+    curate,
+    doctor,
+    evaluate,
+    export,
+    plugins,
+    power,
+    pretrain,
+    rehearse,
+    report,
+    run,
+    tune,
+    types,
+)
 from bench.errors import BenchError, concerns_a_path, of_path, one_line
 from bench.launch import signals
 from bench.machine.environment import check_environment
@@ -104,4 +118,5 @@ for _command in (
     doctor.doctor,
     pretrain.pretrain,
 ):
+    types.refuse_empty(_command)
     main.add_command(_command)

@@ -108,7 +108,7 @@ def _lines(
 @click.command()
 @click.argument("runs", type=types.PATH, nargs=-1, required=True)
 @METHODS
-@click.option("--out", type=types.PATH, help="File to write; default beside the suite's own file.")
+@click.option("--out", type=types.PATH, help="File to write; default beside the suite's own file, if none is there.")
 def noise(runs: tuple[Path, ...], methods: tuple[str, ...] | None, out: Path | None) -> None:
     """Measure how much the scores of a suite vary, from reference RUNS with several seeds, into its noise file.
 
@@ -116,9 +116,9 @@ def noise(runs: tuple[Path, ...], methods: tuple[str, ...] | None, out: Path | N
     of `bench evaluate RUN --repeats 2` tells noise from prompts where the suite draws one picture a prompt.
 
     \b
-        bench noise reports/reference/embedded/records.tar.xz
         bench noise runs/mine --out mine.noise.json && bench report runs/once --noise mine.noise.json
-        bench evaluate runs/mine --repeats 2 && bench noise runs/mine runs/evaluate-embedded-repeats-2
+        bench evaluate runs/mine --repeats 2
+        bench noise runs/mine runs/evaluate-embedded-repeats-2 --out mine.noise.json
     """
     from bench.errors import BenchError
     from bench.records import write_record
@@ -134,6 +134,8 @@ def noise(runs: tuple[Path, ...], methods: tuple[str, ...] | None, out: Path | N
     target = out or beside(file.suite)
     if target is None:
         raise BenchError(f"the suite {file.suite} is not registered here; name a file with --out")
+    if not out and target.exists():
+        raise BenchError(f"{target} is there already, for every report of the suite; name it, or another, with --out")
     write_record(target, file)
     say(f"noise file: {target}, measured on {file.about}")
     columns, reasons = studies[0].metrics, lacking(studies, methods or ())

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from bench.errors import BenchError, of_path, shortened
 
@@ -75,13 +76,35 @@ class Rows(click.ParamType):
             self.fail(f"{shortened(value, 80)!r} is no whole number, and not auto", param, ctx)
 
 
+class Text(click.types.StringParamType):
+    """A text that says something. An empty one, as of a shell's variable that is not set, would count as none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        typed = param is not None and ctx is not None and ctx.get_parameter_source(str(param.name)) in TYPED
+        if value == "" and typed:
+            self.fail("it is empty; give it a value, or leave it out", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+TYPED = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
+
+
+def refuse_empty(command: click.Command) -> None:
+    """Give every option and argument of a command, and of those below it, that takes any text the type ``Text``."""
+    for param in command.params:
+        if type(param.type) is click.types.StringParamType:
+            param.type = Text()
+    for below in command.commands.values() if isinstance(command, click.Group) else ():
+        refuse_empty(below)
+
+
 ROWS = Rows()
 PATH = Place()
 FOLDER = Place(folder=True)
 
 
 def names(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...] | None:
-    """Names with commas between, as a callback of an option; none for an empty text."""
+    """Names with commas between, as a callback of an option; none for an empty default."""
     if value is None:
         return None
     parts = tuple(part.strip() for part in value.split(",") if part.strip())

@@ -95,7 +95,7 @@ class ExperimentConfig(Settings):
     max_sequence_length: int | None = Field(
         None, gt=0, le=MOST_T5_TOKENS, description="T5 tokens; default: the backbone's, 256 for SD3.5"
     )
-    corpus: CorpusName = Field("world", description="registered name or path")
+    corpus: CorpusName = Field("world", min_length=1, description="registered name or path")
     aspect_buckets: bool = Field(False, description="keep aspect ratios in buckets instead of cropping squares")
     text_cache_limit: str = Field("100GB", description="above this, captions are encoded ahead instead of cached")
     reward: str = Field("", description="metric that rewards; default: the one a subset was cut by, else aesthetic")

@@ -266,7 +266,7 @@ def _has(folder: Path, part: str) -> bool:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    values = records.read_json(path)
+    values = records.read_json(path, "copy or download it again")
     if not isinstance(values, dict):
         raise BenchError(f"{path} is no configuration of a model")
     return values

@@ -19,10 +19,15 @@ def disk(work: Work, jobs: Sequence[JobPlan]) -> tuple[Amount, ...]:
     """The lines of the disk table."""
     largest = max((job.disk for job in jobs), default=0)
     states = sum(job.disk for job in jobs) + largest
+    trained = f"{len(jobs)} job{'' if len(jobs) == 1 else 's'}"
     return (
         _weights(work),
         *(line for subset in work.config.subsets for line in _cached(work, subset)),
-        Amount("checkpoints and weights", states, f"{len(jobs)} jobs, and one more being written"),
+        Amount(
+            "checkpoints and weights",
+            states,
+            f"{trained}, and one more being written",
+        ),
         _images(work, len(jobs)),
     )
 

@@ -121,9 +121,11 @@ class Work:
                 name = made.stages[prices.index(0)].name
                 return JobPlan(job.name, problem=f"a step of {name} spends nothing of {config.budget}")
             taken = self.steps_within(flops, updates, ends)
-            if len(taken) > 1 and 0 in taken:
+            if 0 in taken:
                 name = made.stages[taken.index(0)].name
-                return JobPlan(job.name, problem=f"its share of the budget pays for no step of {name}; see --set split")
+                share = "its share of the budget" if len(taken) > 1 else f"the budget {config.budget}"
+                advice = "; see --set split" if len(taken) > 1 else ""
+                return JobPlan(job.name, problem=f"{share} pays for no step of {name}{advice}")
             by_formula = training + encoders if self.ahead(job.key.subset) else max(training, encoders)
             return JobPlan(
                 name=job.name,

@@ -80,6 +80,8 @@ def register(path: Path) -> str:
             file name that is no valid name, or is the name of another method.
     """
     name = path.stem
+    if path.is_dir():
+        raise BenchError(f"{path} is a folder; name the method's file, such as {path / path.name}.py")
     if not path.is_file():
         raise BenchError(f"the method file {path} is not there")
     if path.suffix != ".py" or not name.isidentifier() or keyword.iskeyword(name):

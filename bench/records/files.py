@@ -142,14 +142,18 @@ def write_json(path: Path, value: Any) -> None:
     write_bytes(path, (text + "\n").encode())
 
 
-def read_json(path: Path) -> Any:
-    """Read one JSON document. BenchError: one line for one that cannot be read or is damaged."""
+def read_json(path: Path, advice: str = "delete it and run again") -> Any:
+    """Read one JSON document. BenchError: one line for one that cannot be read or is damaged.
+
+    Args:
+        advice: for a damaged one; a file that the user brought is not to be deleted.
+    """
     try:
         return loads(path.read_bytes())
     except OSError as error:
         raise of_path(error, path) from error
     except ValueError as error:
-        raise BenchError(f"{path} is damaged ({error}); delete it and run again") from error
+        raise BenchError(f"{path} is damaged ({error}); {advice}") from error
 
 
 def loads(text: str | bytes) -> Any:

@@ -159,7 +159,7 @@ class SuiteRecord(_Part):
     @classmethod
     def _names_tell_columns_apart(cls, value: list[MetricRecord]) -> list[MetricRecord]:
         if len({metric.name for metric in value}) < len(value):
-            raise ValueError("a metric is there twice; register it under a second name for a second prompt set")
+            raise ValueError("a metric is there twice; a second prompt set needs a subclass with a name of its own")
         return value
 
 

@@ -241,15 +241,14 @@ def _mark_best(made: Sweep) -> list[SweptModel]:
             for metric in (m for m in made.metrics if m.ranked):
                 for scale in made.scales:
                     at = (metric.name, scale)
-                    estimates = [
-                        m.cells[at].cell.estimate
-                        if m.judged(scale) and m.reward != metric.name and not (m.base and metric.per_prompt)
-                        else None
+                    rivals = [
+                        m
                         for m in models
+                        if m.judged(scale) and m.reward != metric.name and not (m.base and metric.per_prompt)
                     ]
-                    winner = clear_best(estimates, metric.higher_is_better)
+                    winner = clear_best([m.cells[at].cell.estimate for m in rivals], metric.higher_is_better)
                     if winner is not None:
-                        best.add((models[winner].name, subset, *at))
+                        best.add((rivals[winner].name, subset, *at))
     # What was not trained here stands beside every subset, and is bold only where it is best beside all of them.
     return [
         replace(

@@ -16,6 +16,8 @@ from bench import records, registry
 from bench.errors import BenchError
 from bench.records.schema import ExperimentRecord
 
+MAKE = "make one with `bench noise`"
+
 
 class MetricNoise(BaseModel):
     """Components of one metric (``components.Components``), with the prompts that they were measured on.
@@ -123,11 +125,9 @@ def mismatch(file: NoiseFile, experiment: ExperimentRecord) -> str:
 
 def given(path: Path, experiment: ExperimentRecord) -> NoiseFile:
     """A noise file of the user's own. BenchError where it is none, or not the experiment's."""
-    file = read(path)
+    file = records.parsed(NoiseFile, records.read_json(path, MAKE), path)
     if what := mismatch(file, experiment):
-        raise BenchError(
-            f"the noise file {path} is of the {what}; make one with `bench noise` from runs of this suite and backbone"
-        )
+        raise BenchError(f"the noise file {path} is of the {what}; {MAKE} from runs of this suite and backbone")
     return file
 
 

@@ -254,10 +254,13 @@ def family(control: Estimate | None, others: Sequence[Estimate | None]) -> list[
 
 
 def clear_best(estimates: Sequence[Estimate | None], higher_is_better: bool) -> int | None:
-    """Index of the best estimate, if its paired differences to all others exclude zero together."""
+    """Index of the best estimate, if its paired differences to all others exclude zero together.
+
+    None where one is missing: it might be the best.
+    """
     sign = -1 if higher_is_better else 1
     ranked = sorted(((sign * e.mean, i, e) for i, e in enumerate(estimates) if e is not None), key=lambda r: r[:2])
-    if len(ranked) < 2:
+    if len(ranked) < max(2, len(estimates)):
         return None
     (_, best, first), *rest = ranked
     return best if all(found.excludes_zero for found in against(first, [row for _, _, row in rest])) else None

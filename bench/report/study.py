@@ -595,6 +595,8 @@ def _read_job(folder: Path, suite: SuiteRecord, samples: bool) -> StudiedJob:
     record, status = held.record, held.status
     clock = {line.step: line for line in held.clock}
     evaluations = [_read_evaluation(path, about, suite, clock, samples) for path, about in held.evaluations.items()]
+    last, steps = max(clock, default=0), held.meter[-1].step if held.meter else 0
+    ends_early = status is not None and status.status == "finished" and last < steps
     return StudiedJob(
         name=folder.name,
         method=record.method if record else method,
@@ -603,7 +605,7 @@ def _read_job(folder: Path, suite: SuiteRecord, samples: bool) -> StudiedJob:
         record=record,
         status=status.status if status else "not begun",
         reason=status.reason if status else None,
-        spent=_meter(records.document(held.meter[-1]) if held.meter else {}, clock.get(max(clock, default=0))),
+        spent=_meter(records.document(held.meter[-1]) if held.meter else {}, None if ends_early else clock.get(last)),
         evaluations=sorted(evaluations, key=lambda e: e.fraction),
     )
 

@@ -212,11 +212,12 @@ def competes(row: MainRow, c: MainCell) -> bool:
 
 
 def _mark_best(rows: list[MainRow]) -> list[MainRow]:
-    """The clear best of each column, among the rows that compare."""
+    """The clear best of each column, among the rows that compare. None is, while one of them has no score."""
     winners = []
     for column in zip(*(row.cells for row in rows), strict=True):
-        ranked = [c.cell.estimate if competes(row, c) else None for row, c in zip(rows, column, strict=True)]
-        winners.append(clear_best(ranked, column[0].metric.higher_is_better))
+        rivals = [(i, c.cell.estimate) for i, (row, c) in enumerate(zip(rows, column, strict=True)) if competes(row, c)]
+        best = clear_best([estimate for _, estimate in rivals], column[0].metric.higher_is_better)
+        winners.append(None if best is None else rivals[best][0])
     return [
         replace(row, cells=[replace(c, best=winners[j] == i) for j, c in enumerate(row.cells)])
         for i, row in enumerate(rows)
@@ -249,6 +250,8 @@ def notes(study: Study, sections: Sequence[Section]) -> list[str]:
         f"Bold marks the best of a column{', the base included,' if study.start else ''} only where the intervals of "
         "its paired differences to all others exclude zero together."
     )
+    if any(competes(row, c) and c.cell.estimate is None for row in rows for c in row.cells):
+        lines.append("A column in which a row that could be the best has no score yet has no best.")
     if study.start and any(m.per_prompt for m in study.metrics):
         lines.append("The base is never the best in diversity: training starts there.")
     if any(c.trained_on for row in rows for c in row.cells):
@@ -557,7 +560,7 @@ def compute(study: Study) -> Grid:
     rows = [
         [job.name, job.status, scientific(job.spent.flops), percent(study.share(job.spent))]
         + [count(getattr(job.spent, name)) for name in COUNTS]
-        + [duration(job.spent.seconds), memory(job.spent.peak_memory)]
+        + [duration(job.spent.seconds) if job.spent.seconds else "–", memory(job.spent.peak_memory)]
         for job in study.jobs
     ]
     return Grid([*headers, "Time", "Peak memory"], rows)
@@ -581,7 +584,7 @@ def compute_csv(study: Study) -> str:
     for job in study.jobs:
         identity = [job.name, job.method, job.subset, str(job.seed), job.status]
         counts = [str(getattr(job.spent, name)) for name in COUNTS]
-        readings = [repr(job.spent.seconds), str(job.spent.peak_memory)]
+        readings = [repr(job.spent.seconds) if job.spent.seconds else "", str(job.spent.peak_memory)]
         rows.append([*identity, repr(job.spent.flops), digits(study.share(job.spent)), *counts, *readings])
     return Grid([*headers, "seconds", "peak_memory_bytes"], rows).csv()
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from bench import registry
 from bench.errors import BenchError
 from bench.experiment.config import ROWS
+from bench.records import atomic
 
 TEMPLATES = {
     "pyproject.toml": "pyproject.toml.txt",
@@ -39,11 +40,13 @@ def write_method(name: str, folder: Path) -> list[str]:
         raise BenchError(f"{folder} is there already; take another name, or another folder with --out")
     words = {"name": name, "Name": "".join(part.capitalize() for part in name.split("_")), "package": _dashed(name)}
     try:
-        for path, template in TEMPLATES.items():
-            target = folder / _filled(path, words)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            text = (Path(__file__).parent / template).read_text(encoding="utf-8")
-            target.write_text(_filled(text, words), encoding="utf-8")
+        with atomic.unfinished_folder(folder) as partial:
+            for path, template in TEMPLATES.items():
+                target = partial / _filled(path, words)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                text = (Path(__file__).parent / template).read_text(encoding="utf-8")
+                target.write_text(_filled(text, words), encoding="utf-8")
+            partial.rename(folder)
     except OSError as error:
         raise BenchError(f"{folder} cannot be written: {error.strerror}") from error
     return [

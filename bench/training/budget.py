@@ -15,6 +15,8 @@ CURRENCIES = {
     "device-seconds": "seconds of training on the device, evaluation excluded",
 }
 
+EXAMPLES = {"flops": "4e12", "updates": "100", "steps": "100", "device-seconds": "3600"}
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -34,7 +36,10 @@ class Budget:
         except ValueError:
             value = math.nan
         if not separator or not math.isfinite(value) or value <= 0:
-            raise BenchError(f"budget {shortened(text, 80)!r} needs a positive amount, e.g. {currency}=1e13")
+            example = f"{currency}={EXAMPLES[currency]}"
+            raise BenchError(f"budget {shortened(text, 80)!r} needs a positive amount, e.g. {example}")
+        if currency in ("updates", "steps") and value < 1:
+            raise BenchError(f"budget {shortened(text, 80)!r} is less than one of the {currency}")
         if value > LARGEST_BUDGET[currency]:
             raise BenchError(f"budget {shortened(text, 80)!r} is beyond {currency}={LARGEST_BUDGET[currency]:g}")
         return cls(currency, value)

@@ -139,3 +139,14 @@ def test_no_method_is_named_outside_its_own_file_and_the_registry():
             continue
         constants = [n.value for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Constant)]
         assert not names & {value for value in constants if isinstance(value, str)}, path
+
+
+@pytest.mark.parametrize("kind", registry.NAMED)
+def test_an_object_with_another_name_than_its_own_is_refused(monkeypatch, fresh_tables, kind):
+    """Records and caches would take it for the one that has the name."""
+    (name, value), *_ = registry.BUILT_IN[kind].items()
+    monkeypatch.setitem(registry.BUILT_IN, kind, registry.BUILT_IN[kind] | {"twin": value})
+    registry.table.cache_clear()
+    with pytest.raises(BenchError, match=rf"{kind}/twin \(.*\) has the name '{name}'; give it the name 'twin'"):
+        found = registry.load(kind, "twin")
+        found()

@@ -184,12 +184,16 @@ def _cost(study: Study, row: MainRow) -> str:
         return "not trained here"
     flops, seconds = (sum(values) / len(spent) for values in ([m.flops for m in spent], [m.seconds for m in spent]))
     seeds = f"{row.seeds} seed{'s' if row.seeds > 1 else ''}"
-    return f"{seeds}, {scientific(flops)} FLOPs and {duration(seconds)} each"
+    time = f" and {duration(seconds)}" if all(meter.seconds for meter in spent) else ""
+    return f"{seeds}, {scientific(flops)} FLOPs{time} each"
 
 
 def _lead(study: Study, section: Section, metric: MetricRecord) -> Lead:
     rows = compared(study, section)
     eligible = [*_eligible(rows, metric)]
+    if lacking := [row.method for row, cell in _rivals(rows, metric) if cell.cell.estimate is None]:
+        have = "has" if len(lacking) == 1 else "have"
+        return Lead(metric, "–", "unknown", "unknown", f"{listed(lacking)} {have} no score in {metric.label}")
     if len(eligible) < 2:
         cells = [cell for row in rows for cell in row.cells if cell.metric.name == metric.name and cell.cell.estimate]
         reason = "fewer than two rows can be ranked" if all(cell.judged for cell in cells) else ONE_SEED
@@ -210,10 +214,15 @@ def _lead(study: Study, section: Section, metric: MetricRecord) -> Lead:
 
 def _eligible(rows: Sequence[MainRow], metric: MetricRecord) -> Iterator[tuple[MainRow, bool, Estimate]]:
     """Rows that the main table may mark as the best, whether it does, and their estimates."""
+    for row, cell in _rivals(rows, metric):
+        if cell.cell.estimate is not None:
+            yield row, cell.best, cell.cell.estimate
+
+
+def _rivals(rows: Sequence[MainRow], metric: MetricRecord) -> Iterator[tuple[MainRow, MainCell]]:
+    """The same with their cells, those without an estimate too."""
     for row in rows:
-        for cell in row.cells:
-            if cell.metric.name == metric.name and cell.cell.estimate is not None and competes(row, cell):
-                yield row, cell.best, cell.cell.estimate
+        yield from ((row, c) for c in row.cells if c.metric.name == metric.name and competes(row, c))
 
 
 def headline(found: Sequence[Lead]) -> str:

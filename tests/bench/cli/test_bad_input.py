@@ -450,3 +450,38 @@ def test_json_that_cannot_be_read_is_named(text: str, tmp_path: Path) -> None:
 def test_an_escape_sequence_in_a_path_is_shown_and_not_obeyed() -> None:
     line = one_line(bench("report", "\x1b]0;title\x07\x1b[31mrun\u202e"))
     assert r"\x1b]0;title\x07\x1b[31mrun\u202e" in line
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["run", "--tuned", ""],
+        ["run", "--corpus", ""],
+        ["run", "--reward", ""],
+        ["run", "--context", ""],
+        ["run", "--methods", "sft", "--set", ""],
+        ["tune", "--objective", ""],
+        ["power", "a-folder", "--difference", "1", "--methods", ""],
+        ["power", "a-folder", "--difference", "1", "--metric", ""],
+        ["curate", "--corpus", ""],
+        ["evaluate", ""],
+        ["new", "method", ""],
+        ["assets", "fetch", ""],
+    ],
+)
+def test_an_empty_text_is_no_value(command: list[str]) -> None:
+    """A shell gives one for a variable that is not set."""
+    one_line(CliRunner().invoke(main, command), "it is empty|names no file")
+
+
+def test_a_corpus_without_a_name_is_refused_in_a_file_too(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text('corpus = ""')
+    one_line(CliRunner().invoke(main, ["run", "mine.toml"]), "corpus: ")
+
+
+def test_a_folder_is_no_method(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    one_line(
+        CliRunner().invoke(main, ["list", "--config", "./mine"]),
+        "is a folder; name the method's file, such as .*mine.py",
+    )

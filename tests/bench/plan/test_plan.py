@@ -523,6 +523,12 @@ def test_what_a_vae_does_not_say_is_sd3_s(tmp_path):
     assert find(read_experiment(None, {"backbone": str(tmp_path / "it")}), 512).vae == SD3_VAE
 
 
+def test_a_budget_that_pays_for_no_step_is_a_problem_of_its_row(tmp_path):
+    config = read_experiment(None, {"methods": ("sft",), "suite": "smoke", "budget": "flops=100"})
+    (job,) = plan_experiment(config, Workspace(tmp_path, tmp_path), Assumptions()).jobs
+    assert job.problem == "the budget flops=100 pays for no step of sft"
+
+
 def test_a_method_whose_step_spends_nothing_is_a_problem_of_its_row(absent, monkeypatch, tmp_path):
     """Its steps were divided by zero."""
     whole = probe.one_step

@@ -432,3 +432,21 @@ def test_a_noise_file_with_other_types_or_no_degree_of_freedom_is_refused(ranked
     path.write_text(json.dumps(held))
     with pytest.raises(BenchError, match=next(iter(edit))):
         given(path, study.experiment)
+
+
+def test_a_file_that_is_no_noise_file_is_not_said_to_be_one_to_delete(ranked, tmp_path: Path) -> None:
+    (tmp_path / "notes.md").write_text("# Notes")
+    with pytest.raises(BenchError, match="make one with `bench noise`") as caught:
+        given(tmp_path / "notes.md", read_study([ranked.folder]).experiment)
+    assert "delete" not in str(caught.value)
+
+
+def test_the_noise_file_of_a_suite_is_not_written_over_unasked(ranked, tmp_path: Path, monkeypatch) -> None:
+    there = tmp_path / "embedded.noise.json"
+    there.write_text("{}")
+    monkeypatch.setattr("bench.report.seed_noise.beside", lambda suite: there)
+    done = CliRunner().invoke(main, ["noise", str(ranked.folder)])
+    assert done.exit_code == 1 and "is there already, for every report of the suite" in done.output
+    assert there.read_text() == "{}"
+    there.unlink()
+    assert CliRunner().invoke(main, ["noise", str(ranked.folder)]).exit_code == 0 and there.is_file()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from bench.errors import BenchError
+from bench.report import tables
 from bench.report.stats import make_cell
 from bench.report.study import read_study
 from bench.report.tables import summary
@@ -38,6 +40,20 @@ def test_share_follows_the_currency_of_the_budget(run: Any) -> None:
 def test_evaluations_carry_the_clock_of_their_step(run: Any) -> None:
     job = read_study([run.folder]).jobs[0]
     assert [e.spent.seconds for e in job.evaluations] == [9.5 * step for step in (3, 6, 9)]
+
+
+@pytest.mark.parametrize("kept", [0, 4])
+def test_the_time_of_a_job_whose_clock_ends_early_is_unknown(ranked: Any, kept: int) -> None:
+    name = "alpha--pretty--s0"
+    path = ranked.folder / name / "clock.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:kept]))
+    study = read_study([ranked.folder])
+    (alpha,) = [job for job in study.jobs if job.name == name]
+    assert alpha.spent.seconds == 0 and alpha.spent.flops > 0
+    (line,) = [line for line in tables.compute(study).markdown().splitlines() if line.startswith(f"| {name} ")]
+    assert line.split(" | ")[-2] == "–"
+    times = [row["seconds"] for row in csv.DictReader(tables.compute_csv(study).splitlines())]
+    assert times[0] == "" and "85.5" in times
 
 
 def test_a_job_not_begun_is_known_by_its_name(run: Any) -> None:

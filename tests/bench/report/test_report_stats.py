@@ -152,7 +152,8 @@ def test_best_follows_the_metrics_direction(higher: bool, winner: int) -> None:
     cells = [make_cell([a_job(normal_values(50, 1, s))], 1.0, a_metric(50, higher=higher)).estimate for s in shifts]
     assert clear_best(cells, higher) == winner
     assert clear_best([cells[0], cells[0]], higher) is None  # a tie has no best
-    assert clear_best([None, cells[0]], higher) is None  # nobody to be better than
+    assert clear_best([cells[0]], higher) is None  # nobody to be better than
+    assert clear_best([None, *cells], higher) is None  # who has no score might be the best
 
 
 def test_the_same_records_give_the_same_interval() -> None:

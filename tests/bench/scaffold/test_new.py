@@ -107,3 +107,12 @@ def test_the_templates_are_shipped():
     package_data = tomllib.loads((Path(registry.__file__).parents[1] / "pyproject.toml").read_text())
     patterns = package_data["tool"]["setuptools"]["package-data"]["*"]
     assert {f"*{Path(template).suffix}" for template in TEMPLATES.values()} <= set(patterns)
+
+
+def test_what_cannot_be_written_whole_leaves_nothing(tmp_path, monkeypatch):
+    """`bench new` refuses a folder that is there, so half of one would be in its own way."""
+    monkeypatch.chdir(tmp_path)
+    name = "a" * 254  # a folder may have it, and a file with .py after it may not
+    status, lines = new(name)
+    assert status == 1 and len(lines) == 1 and "cannot be written: File name too long" in lines[0]
+    assert not [path.name for path in tmp_path.iterdir()]

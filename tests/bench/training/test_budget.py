@@ -28,6 +28,20 @@ def test_an_amount_that_makes_no_sense_is_refused(amount):
         Budget.parse(f"steps={amount}")
 
 
+@pytest.mark.parametrize("currency", ["steps", "updates"])
+def test_less_than_one_step_is_refused(currency):
+    with pytest.raises(BenchError, match=f"'{currency}=0.5' is less than one of the {currency}"):
+        Budget.parse(f"{currency}=0.5")
+    assert Budget.parse(f"{currency}=1").amount == 1
+
+
+@pytest.mark.parametrize("currency", CURRENCIES)
+def test_the_example_of_an_error_is_a_budget(currency):
+    with pytest.raises(BenchError) as caught:
+        Budget.parse(f"{currency}=nan")
+    assert Budget.parse(str(caught.value).rpartition(" ")[2]).currency == currency
+
+
 def test_a_currency_without_an_amount_is_refused():
     with pytest.raises(BenchError, match="needs a positive amount"):
         Budget.parse("flops")

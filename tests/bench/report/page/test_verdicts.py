@@ -73,3 +73,17 @@ def test_what_is_missing_is_unknown(make_run: Any) -> None:
     run.job("alpha", 0.1)
     run.job("beta", 0.1, fractions=[])
     assert asked(run, "beta", "alpha").target.text == "GenEval unknown, missing 0/48"
+
+
+def test_nobody_leads_while_a_row_that_could_has_no_score(ranked: Any) -> None:
+    study = read_study([ranked.folder])
+    before = {lead.metric.name: lead for lead in verdicts.leads(study, main_sections(study)[0])}
+    assert before["style"].badge == "clear"
+    for seed in (0, 1):
+        ranked.job("late", 0.05, seed=seed, fractions=[0.333], status="interrupted")
+    study = read_study([ranked.folder])
+    (section,) = main_sections(study)
+    after = {lead.metric.name: lead for lead in verdicts.leads(study, section)}
+    assert (after["style"].badge, after["style"].row) == ("unknown", "–")
+    assert after["style"].text == "late has no score in Aesthetic"
+    assert not any(c.best for row in section.rows for c in row.cells)
