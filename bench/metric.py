@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from bench.assets import identity
+from bench import records
+from bench.assets import STAND_IN, identity
 from bench.errors import BenchError
 from bench.prompt import Prompt
 
@@ -75,6 +76,11 @@ class Metric(ABC):
     def release(self) -> None:
         """Free what ``prepare`` loaded; the next use loads it again."""
         return
+
+    def edition(self) -> str:
+        """Name of its scores in a cache: with its version, and with what stands in for its pinned weights."""
+        others = [known for name in self.assets if (known := identity(name)).startswith(STAND_IN)]
+        return f"{self.name}-v{self.version}" + (f"-{records.digest(others)[:8]}" if others else "")
 
     def describe(self) -> dict[str, Any]:
         """The part of a record that makes a score comparable."""

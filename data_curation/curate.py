@@ -105,7 +105,7 @@ class _Rule:
         parts = [subset.name]
         if metric is not None:
             share = f"t{_exactly(self.threshold)}" if self.quantile is None else f"q{_exactly(self.quantile)}"
-            parts += [share, f"{metric.name}-v{metric.version}"]
+            parts += [share, metric.edition()]
         elif self.drawn is not None:
             parts.append(f"q{_exactly(self.drawn)}")
         if subset.caption is not None or subset.tags:

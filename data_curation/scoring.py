@@ -80,7 +80,7 @@ def errors(corpus: Corpus, metric: Metric, cache: Path, indices: pd.Series) -> p
 def metric_parts(corpus: Corpus, metric: Metric, cache: Path) -> Parts:
     """Where a corpus's scores by a metric lie. A metric that cannot score pairs ends in one line."""
     check(metric)
-    return Parts(cache / "scores" / corpus.fingerprint[:16] / f"{metric.name}-v{metric.version}", len(corpus))
+    return Parts(cache / "scores" / corpus.fingerprint[:16] / metric.edition(), len(corpus))
 
 
 def check(metric: Metric) -> None:

@@ -66,6 +66,11 @@ class Asset(ABC):
     def verdict(self) -> str:
         """The words of ``verify`` for a copy that passes ``check``: ``ok``, and which part could not be checked."""
 
+    @property
+    def by_hand(self) -> str:
+        """What brings it where no network is, for the line of an error."""
+        return f"run `bench assets fetch {self.name} --from FOLDER`"
+
     @abstractmethod
     def download(self, cache: Path, *, anew: bool) -> None:
         """Fetch it, over a damaged copy if ``anew``. Raises BenchError, and keeps nothing that differs."""
@@ -181,6 +186,13 @@ class HubModel(Asset):
         return f"https://huggingface.co/{self.repo}/tree/{self.revision}"
 
     @property
+    def by_hand(self) -> str:
+        if all(self.files.values()):
+            return super().by_hand
+        folder = f"models--{self.repo.replace('/', '--')}"
+        return f"copy the folder {folder} of another machine's hub cache into this one's, $HF_HOME/hub"
+
+    @property
     def identity(self) -> str:
         return f"{self.repo}@{self.revision}"
 
@@ -275,11 +287,7 @@ class HubModel(Asset):
 
     def copy(self, folder: Path, cache: Path) -> None:
         if not all(self.files.values()):
-            raise BenchError(
-                f"{self.name} has no pinned hashes to check a copy by; copy the folder "
-                f"models--{self.repo.replace('/', '--')} of another machine's hub cache into this one's, "
-                "$HF_HOME/hub, instead"
-            )
+            raise BenchError(f"{self.name} has no pinned hashes to check a copy by; {self.by_hand}")
         named = (folder, folder / self.name, folder / self.repo.partition("/")[2])
         whole = [place for place in named if all((place / file).is_file() for file in self.files)]
         if not whole:
@@ -300,7 +308,7 @@ class HubModel(Asset):
 def _another(asset: Asset, source: str, sha256: str) -> BenchError:
     return BenchError(
         f"{source} no longer sends the {asset.name} with SHA-256 {sha256[:12]}…; nothing was kept; "
-        f"find a copy and run `bench assets fetch {asset.name} --from FOLDER`"
+        f"find a copy and {asset.by_hand}"
     )
 
 
@@ -309,7 +317,7 @@ def _unreachable(asset: Asset, error: Exception) -> BenchError:
     socks = "install the package PySocks for your proxy; " if "SOCKS" in reason.upper() else ""
     return BenchError(
         f"asset {asset.name} could not be fetched from {asset.source} ({type(error).__name__}: {reason[:160]}); {socks}"
-        f"without a network, run `bench assets fetch {asset.name} --from FOLDER`"
+        f"without a network, {asset.by_hand}"
     )
 
 

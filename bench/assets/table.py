@@ -224,8 +224,8 @@ def path(name: str, cache: Path | None = None) -> Path:
     home = asset.find(folder)
     if home is None:
         raise Missing(
-            f"asset {name} is missing; run `bench assets fetch {name}` or copy it with "
-            f"`bench assets fetch {name} --from FOLDER` (looked in {asset.home(folder)})",
+            f"asset {name} is missing; run `bench assets fetch {name}`, or without a network {asset.by_hand} "
+            f"(looked in {asset.home(folder)})",
             name,
         )
     try:
@@ -235,13 +235,17 @@ def path(name: str, cache: Path | None = None) -> Path:
     return home
 
 
+STAND_IN = "stand-in sha256:"
+"""How the ``identity`` of what stands in for an asset begins."""
+
+
 def identity(name: str) -> str:
     """What pins an asset, for records: its SHA-256, its hub revision, or a digest of the stand-in that replaces it."""
     other = _stand_in(get(name))
     if other is None:
         return get(name).identity
     parts = [other] if other.is_file() else sorted(path for path in other.rglob("*") if path.is_file())
-    return "stand-in sha256:" + hashlib.sha256("".join(sha256_of(part) for part in parts).encode()).hexdigest()
+    return STAND_IN + hashlib.sha256("".join(sha256_of(part) for part in parts).encode()).hexdigest()
 
 
 def here(name: str, cache: Path) -> bool:

@@ -283,10 +283,10 @@ def read_header(file: Path) -> dict[str, dict[str, Any]]:
             length = int.from_bytes(content.read(8), "little")
             header = json.loads(content.read(length)) if length < size else {}
         header.pop("__metadata__", None)
-        end = max((tensor["data_offsets"][1] for tensor in header.values()), default=0)
+        end = max((int(tensor["data_offsets"][1]) for tensor in header.values()), default=0)
     except FileNotFoundError as error:
         raise BenchError(f"{file.parents[1]} is incomplete: {file.parent.name}/{file.name} is not there") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise BenchError(f"{file} is damaged; copy or download it again") from error
     if size != 8 + length + end:
         raise BenchError(f"{file} is cut short ({size} bytes); copy or download it again")

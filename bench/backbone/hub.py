@@ -14,7 +14,7 @@ import re
 from fnmatch import fnmatch
 from pathlib import Path
 
-from bench.backbone.family import DRAWN, STEMS
+from bench.backbone.family import DRAWN, STEMS, read_json
 from bench.errors import BenchError, unknown
 
 KNOWN = (
@@ -71,10 +71,20 @@ def resolve(name: str, *, revision: str | None = None, offline: bool = False) ->
 
 def files(folder: Path) -> list[Path]:
     """The files of a pipeline folder that the harness reads, sorted by name."""
-    paths = (path for path in folder.rglob("*") if path.is_file())
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    listed = {shard for path in paths if path.name.endswith(".safetensors.index.json") for shard in _shards(path)}
     return sorted(
-        path for path in paths if any(fnmatch(path.relative_to(folder).as_posix(), pattern) for pattern in PATTERNS)
+        path
+        for path in paths
+        if path in listed or any(fnmatch(path.relative_to(folder).as_posix(), pattern) for pattern in PATTERNS)
     )
+
+
+def _shards(index: Path) -> set[Path]:
+    """The files that an index of shards lists, whatever their names."""
+    if not any(fnmatch(f"{index.parent.name}/{index.name}", pattern) for pattern in PATTERNS):
+        return set()
+    return {index.parent / str(name) for name in (read_json(index, "").get("weight_map") or {}).values()}
 
 
 def fingerprint(folder: Path) -> str:

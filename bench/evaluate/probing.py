@@ -14,7 +14,7 @@ from bench.experiment.data import cut_subset, open_corpus
 from bench.experiment.held_out import cut_off, probe_reader
 from bench.experiment.toml import validated
 from bench.experiment.workbench import Workbench
-from bench.records.schema import RunConfig
+from bench.records.schema import ExperimentRecord, JobRecord, RunConfig
 
 if TYPE_CHECKING:
     from bench.backbone.loader import Backbone
@@ -71,9 +71,23 @@ def readers(
         workbench = Workbench(config, cache, engine, backbone, own, metrics, evaluation.progress)
         rule = config.subset.get(name, SubsetRule())
         manifest = cut_subset(workbench, corpus, name, rule, holdout=cut_off(config, corpus))
+        _check_same(run, name, manifest.content_hash, backbone.spec.resolution)
         if reader := probe_reader(workbench, corpus, manifest, suite, bounded=bounded):
             yield name, reader
         else:
             raise BenchError(
                 f"{run} has no held-out pairs of {name}; it was run without --holdout, so its methods saw every pair"
             )
+
+
+def _check_same(run: Path, subset: str, cut: str, resolution: int) -> None:
+    """BenchError if a subset is not what the run's jobs trained on: then held-out pairs may be pairs of training."""
+    trained = {
+        made["subset_hash"]
+        for path in sorted(run.glob("*/job.json"))
+        if (made := records.read_raw(JobRecord, path))["subset"] == subset and made["subset_hash"]
+    }
+    if trained and cut not in trained:
+        side = records.read_record(ExperimentRecord, run / "experiment.json").resolution
+        why = f"it was cut at {side} px then and at {resolution} px now" if side != resolution else "the corpus changed"
+        raise BenchError(f"{subset} holds other pairs than those that {run} trained on ({why}), so none is held out")

@@ -112,7 +112,13 @@ def _queued(folder: Path, queue: Queue, config: ExperimentConfig) -> dict[str, s
             f"jobs of {folder} are queued with other settings ({', '.join(dict.fromkeys(jobs.values()))}); wait for "
             "their end, cancel them with scancel, or give this run a name with --name"
         )
+    if queued.config and not set(config.subsets) <= set(_subsets(path.with_name(queued.config))):
+        jobs.pop(PREPARATION, None)  # the queued one curates and encodes other subsets
     return jobs
+
+
+def _subsets(path: Path) -> list[str]:
+    return list(records.read_json(path)["subsets"]) if path.exists() else []
 
 
 def _changed(config: ExperimentConfig, path: Path) -> bool:

@@ -43,26 +43,28 @@ def blame(folder: Path, names: Iterable[str], reason: str, *, since: float | Non
     """Mark those of an experiment's jobs that were running as failed; returns them.
 
     Args:
-        since: Unix time at which the workers started. Where no job is left as running, the one that failed or was
-            interrupted last since then gets the reason: a rank that lost its connection to a dead one, or was told to
-            stop for its sake, knows no better.
+        since: Unix time at which the workers started: what was left as running before is not theirs. Where none of
+            theirs is left as running, the one that failed or was interrupted last gets the reason: a rank that lost its
+            connection to a dead one, or was told to stop for its sake, knows no better.
     """
     from bench.records.status import read_status, write_status
 
     names = list(names)
-    blamed = [name for name in names if read_status(folder / name)["status"] == "started"]
+    statuses = {name: read_status(folder / name)["status"] for name in names}
+    written = {name: _written(folder / name) for name in names if statuses[name] != "new"}
+    theirs = [name for name in written if since is None or written[name] >= since]
+    blamed = [name for name in theirs if statuses[name] == "started"]
     if not blamed and since is not None:
-        written = {name: (folder / name / "status.json").stat().st_mtime for name in names if _stopped(folder / name)}
-        blamed = sorted((name for name in written if written[name] >= since), key=lambda name: written[name])[-1:]
+        stopped = [name for name in theirs if statuses[name] in ("failed", "interrupted")]
+        blamed = sorted(stopped, key=lambda name: written[name])[-1:]
     for name in blamed:
         write_status(folder / name, "failed", reason)
     return blamed
 
 
-def _stopped(folder: Path) -> bool:
-    from bench.records.status import read_status
-
-    return read_status(folder)["status"] in ("failed", "interrupted")
+def _written(folder: Path) -> float:
+    """When a job's status was written, in Unix time."""
+    return (folder / "status.json").stat().st_mtime
 
 
 def preparations(folder: Path) -> list[str]:

@@ -64,7 +64,9 @@ def _notes(config: ExperimentConfig, work: Work, jobs: Sequence[JobPlan]) -> lis
     if unknown := [name for name in config.subsets if work.pairs(name) is None]:
         out.append(f"not counted: encoding and caching {', '.join(unknown)}, whose pairs are not known before curation")
     for name in filter(work.ahead, config.subsets):
-        pairs = work.pairs(name) or 0
+        if (pairs := work.pairs(name)) is None:
+            out.append(f"memory: the text of {name} is taken to be encoded ahead, since its pairs are not known")
+            continue
         hours, size = work.assumptions.hours(pairs * work.caption_flops), math.ceil(pairs * work.text_row / 1e9)
         out.append(
             f"not counted: the text of {name}, which is encoded ahead in every job: {work.caption_flops / 1e12:.3g} "

@@ -309,8 +309,14 @@ class Work:
         return 2 * int(tokens * config["joint_attention_dim"] + config["pooled_projection_dim"])
 
     def ahead(self, subset: str) -> bool:
-        """Whether a subset's captions are too many for the cache, and are encoded ahead instead."""
-        return (self.pairs(subset) or 0) * self.text_row > parse_size(self.config.text_cache_limit)
+        """Whether a subset's captions are too many for the cache, and are encoded ahead instead.
+
+        That takes more memory, so it is supposed of a corpus in files whose pairs are not known.
+        """
+        pairs = self.pairs(subset)
+        if pairs is None:
+            return self.config.corpus not in registry.table("corpora")
+        return pairs * self.text_row > parse_size(self.config.text_cache_limit)
 
 
 def _curated(cache: Path, corpus: str, subset: str, rule: SubsetRule) -> int | None:
@@ -318,9 +324,10 @@ def _curated(cache: Path, corpus: str, subset: str, rule: SubsetRule) -> int | N
     thresholds = {
         key: value for key, value in (("threshold", rule.threshold), ("quantile", rule.quantile)) if value is not None
     }
+    named = corpus if corpus in registry.table("corpora") else Path(corpus.partition("?")[0]).name
     counts = []
     for path in cache.glob("cuts/*/*/manifest.json"):
         head = records.read_json(path)
-        if all(head.get(key) == value for key, value in {"corpus": corpus, "subset": subset, **thresholds}.items()):
+        if all(head.get(key) == value for key, value in {"corpus": named, "subset": subset, **thresholds}.items()):
             counts.append((path.stat().st_mtime, int(head["count"])))
     return max(counts)[1] if counts else None

@@ -1,8 +1,8 @@
 """Asks for rehearsals: a process of its own does them, and what it finds is stored in the cache.
 
 Equal questions have equal answers, so a file in ``cache/rehearsal/`` is named after its question: a row with its
-configuration, the setting, torch's version and the code of the project. A row is stored when it is done, so a command
-that was stopped goes on with the next one.
+configuration, that of the model, the setting, versions of packages and the code of the project. A row is stored when it
+is done, so a command that was stopped goes on with the next one.
 """
 
 from __future__ import annotations
@@ -13,18 +13,19 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache as once
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from bench import assets, records
+from bench import assets, records, registry
 from bench.errors import BenchError
 from bench.experiment.config import ExperimentConfig
 from bench.launch.bound import bound
 from bench.launch.command import SAFE
 from bench.machine.versions import versions
-from bench.plan.estimates import GPUS
+from bench.plan.estimates import GPUS, Assumptions
+from bench.plan.work import Work
 from bench.rehearsal import answers
 from bench.rehearsal.fit import needed
 from bench.rehearsal.results import Rehearsal, Setting, from_json, setting_of
@@ -99,13 +100,17 @@ def _keep(path: Path, made: list[Rehearsal]) -> None:
 
 
 def _place(config: ExperimentConfig, setting: Setting, cache: Path, row: str, *, grid: Grid) -> Path:
+    work, packages = Work(config, cache, Assumptions()), versions()
     question = [
+        asdict(replace(work.architecture, name="", folder=None, why_absent="")),
+        any(work.ahead(subset) for subset in config.subsets),
         config.model_dump(mode="json", exclude=_NOTHING_TO_DO_WITH_MEMORY | _OF_ROWS),
         [row, config.micro_batches.get(row)],
         [[name, config.method_of(name), config.overrides_of(name)] for name in config.stages_of(row)],
         asdict(setting),
         grid,
-        versions()["torch"],
+        [packages[name] for name in ("torch", "diffusers", "transformers", "peft")],
+        [_source(config.method_of(name)) for name in config.stages_of(row)],  # a package may have changed
         _code(),
         [_text(path) for path in config.plugins],
         [name for name in assets.TABLE if assets.here(name, cache)],  # rewards whose models can be rehearsed
@@ -136,6 +141,13 @@ def _text(path: str) -> str:
 
 
 @once
+def _source(method: str) -> str:
+    """The file of a registered method, or its place where no file is found: ``config.plugins`` names that one."""
+    place = registry.table("methods").get(method, "")
+    file = registry.find(place.partition(":")[0]) if place else None
+    return _text(str(file)) if file else place
+
+
 def _code() -> str:
     """A digest of the code that is rehearsed: the project's own."""
     root = Path(__file__).parents[2]

@@ -49,7 +49,10 @@ def _state(runs: list[Path]) -> tuple[list[str], bool]:
     """What the report of runs depends on, and whether all of their jobs have ended."""
     seen, ended = [], True
     for run in runs:
-        names = records.read_record(ExperimentRecord, run / "experiment.json").jobs
+        # Of a run that trains nothing, the rows that have begun.
+        rows = sorted(path.parent.name for path in run.glob(f"{records.EVALUATED}--*/status.json"))
+        names = records.read_record(ExperimentRecord, run / "experiment.json").jobs or rows
+        ended &= bool(names)
         for name in names:
             status = read_status(run / name)["status"]
             ended &= status in ("finished", "failed")

@@ -13,6 +13,7 @@ from unittest.mock import Mock
 import fake_hub
 import pytest
 from click.testing import CliRunner
+from fakes import Brightness
 
 from bench import assets
 from bench.assets import download
@@ -92,7 +93,7 @@ def model_folder(folder: Path) -> Path:
 
 def test_a_missing_asset_says_how_to_get_it(tmp_path: Path) -> None:
     message = one_line(lambda: assets.path("list", tmp_path))
-    assert message.startswith("asset list is missing; run `bench assets fetch list` or copy ")
+    assert message.startswith("asset list is missing; run `bench assets fetch list`, or without a network ")
     assert str(tmp_path / "assets" / "list.txt") in message
     assert "asset model is missing; run `bench assets fetch model`" in one_line(lambda: assets.path("model", tmp_path))
 
@@ -473,3 +474,27 @@ class TestTheRealTable:
     def test_the_table_fits_the_real_files(self, tmp_path: Path) -> None:
         for name in ("drawbench_prompts", "geneval_prompts", "geneval_classes", "ocr_prompts", "aesthetic_head"):
             assert assets.fetch(name, tmp_path, SHARED).stat().st_size == assets.TABLE[name].size
+
+
+def test_a_model_without_hashes_is_brought_in_the_way_that_works(tmp_path: Path) -> None:
+    made = dataclasses.replace(MODEL, files=dict.fromkeys(MODEL.files))
+    assert "models--owner--some-model of another machine's hub cache" in made.by_hand
+    with pytest.raises(BenchError, match="no pinned hashes") as caught:
+        made.copy(tmp_path, tmp_path / "cache")
+    assert str(caught.value).endswith(made.by_hand)
+    assert MODEL.by_hand == "run `bench assets fetch model --from FOLDER`"
+
+
+def test_scores_of_a_stand_in_have_a_name_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Corpus scores in the cache are known by it, and nobody may take them for the pinned model's."""
+
+    class Judge(Brightness):
+        name, version, assets = "judge", 3, ("head",)
+
+    assert Judge().edition() == "judge-v3"
+    other = tmp_path / "tiny.pth"
+    other.write_bytes(b"tiny")
+    monkeypatch.setenv("BENCH_ASSET_HEAD", str(other))
+    first = Judge().edition()
+    other.write_bytes(b"tinier")
+    assert first.startswith("judge-v3-") and Judge().edition() not in (first, "judge-v3")

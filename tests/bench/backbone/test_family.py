@@ -231,3 +231,12 @@ def test_a_header_tells_every_tensor(sd3: Path) -> None:
 
 def _truncate(path: Path, keep: int = 0) -> None:
     path.write_bytes(path.read_bytes()[:-keep] if keep else b"")
+
+
+@pytest.mark.parametrize("offsets", ["[]", '[0, "four"]', "4", '{"a": 1}', "[" * 3000 + "]" * 3000])
+def test_a_header_with_other_offsets_is_damaged(tmp_path: Path, offsets: str) -> None:
+    header = f'{{"x": {{"dtype": "F32", "shape": [1], "data_offsets": {offsets}}}}}'.encode()
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    with pytest.raises(BenchError, match=r"model\.safetensors is damaged; copy or download it again"):
+        read_header(file)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import shutil
 import socket
@@ -236,6 +237,21 @@ def test_the_fingerprint_covers_names_and_contents(upload: Path, tmp_path: Path)
     assert changed != whole
     vocab.rename(vocab.with_name("other.json"))
     assert hub.fingerprint(copy) not in (whole, changed)
+
+
+def test_the_fingerprint_covers_shards_of_any_name(upload: Path, tmp_path: Path) -> None:
+    """An index may list them, and what it lists is loaded."""
+    part = shutil.copytree(upload, tmp_path / "copy") / "transformer"
+    single = part / "diffusion_pytorch_model.safetensors"
+    for file in [single, *part.glob("*-of-*.safetensors")]:
+        file.unlink(missing_ok=True)
+    shard = part / "part_a.safetensors"
+    shard.write_bytes(b"one")
+    (part / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps({"weight_map": {"x": shard.name}}))
+    before = hub.fingerprint(part.parent)
+    assert shard in hub.files(part.parent)
+    shard.write_bytes(b"two")
+    assert hub.fingerprint(part.parent) != before
 
 
 def test_the_fingerprint_of_a_cached_snapshot_reads_no_weights(server: fake_hub.FakeHub, upload: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import fakes
 import pytest
 
 from bench import records
+from bench.evaluate import probing
 from bench.evaluate.rows import EvaluationConfig, evaluate
 from bench.experiment.config import ExperimentConfig
 from bench.experiment.run import Outcome, Workspace, run_experiment
@@ -115,6 +117,21 @@ def test_a_run_whose_methods_saw_every_pair_is_said(bench: Bench) -> None:
     assert outcome.failed and not readings(outcome.folder)
     (line,) = (line for line in bench.said if "no measures" in line)
     assert line.endswith("has no held-out pairs of half; it was run without --holdout, so its methods saw every pair")
+
+
+def test_pairs_that_are_not_those_of_the_training_are_not_called_held_out(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the corpus has changed since: a pair of training may be among those that are held out now."""
+    run = bench.train(name="run")
+    usual = probing.cut_subset
+    others = {"content_hash": "ab" * 32}
+    monkeypatch.setattr(probing, "cut_subset", lambda *given, **named: replace(usual(*given, **named), **others))
+    outcome = bench.evaluate(run / "sft--half--s0")
+    assert outcome.failed and not readings(outcome.folder)
+    (line,) = (line for line in bench.said if "no measures" in line)
+    said = f"half holds other pairs than those that {run} trained on (the corpus changed), so none is held out"
+    assert line.endswith(said)
 
 
 def test_images_have_no_model_to_read(bench: Bench) -> None:

@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 from launching import CONFIG, SFT, SOAR, Stubbed, ctrl_c, once, slurm, wait_until
 
+from bench import records
 from bench.errors import BenchError
-from bench.launch import launch
+from bench.launch import cluster, launch
+from bench.launch.command import write_config
+from bench.launch.queues import SlurmQueue
 from bench.launch.settings import LaunchSettings
 
 LOCAL = LaunchSettings(cluster="local", poll_seconds=0.2, signal_seconds=20)
@@ -236,3 +239,18 @@ def test_without_slurm_the_user_is_told(stubbed: Stubbed, monkeypatch: pytest.Mo
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(BenchError, match="there is no Slurm here"):
         run(stubbed, SLURM)
+
+
+def test_a_preparation_in_the_queue_is_not_that_of_other_subsets(
+    stubbed: Stubbed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else nobody would curate and encode them before their jobs begin, all at once."""
+    settings = LaunchSettings()
+    queue = SlurmQueue(stubbed.folder, settings)
+    monkeypatch.setattr(queue, "states", lambda ids: dict.fromkeys(ids, "PENDING"))
+    path = write_config(stubbed.folder, CONFIG)
+    ids = {cluster.PREPARATION: "1", SFT: "2"}
+    records.write_json(cluster.launch_folder(stubbed.folder) / "queued.json", {"jobs": ids, "config": path.name})
+    assert cluster._queued(stubbed.folder, queue, CONFIG) == ids
+    more = CONFIG.model_copy(update={"subsets": (*CONFIG.subsets, "random")})
+    assert cluster._queued(stubbed.folder, queue, more) == {SFT: "2"}

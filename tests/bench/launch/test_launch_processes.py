@@ -18,6 +18,7 @@ from bench.errors import BenchError
 from bench.launch import ends, launch
 from bench.launch.processes import GroupEnd, first_end, run_processes
 from bench.launch.settings import LaunchSettings
+from bench.records.status import write_status
 
 TWO = LaunchSettings(processes=2, signal_seconds=20)
 KILLED = "rank 1 died (SIGKILL, as when memory runs out: a smaller --micro-batch needs less)"
@@ -91,6 +92,15 @@ def test_a_job_that_failed_in_an_earlier_command_is_not_blamed_for_a_later_death
     before = stubbed.status(SFT)
     assert ends.blame(stubbed.folder, [SFT, SOAR], KILLED, since=time.time()) == []
     assert stubbed.status(SFT) == before
+
+
+def test_a_job_that_was_left_as_running_by_an_earlier_command_is_not_blamed(stubbed: Stubbed) -> None:
+    """A kill, or a full disk, leaves it so."""
+    for name in (SFT, SOAR):
+        write_status(stubbed.folder / name, "started")
+    os.utime(stubbed.folder / SFT / "status.json", (0, 0))
+    assert ends.blame(stubbed.folder, [SFT, SOAR], KILLED, since=time.time() - 60) == [SOAR]
+    assert stubbed.status(SFT) == ("started", None)
 
 
 def test_sigterm_reaches_the_workers_which_stop_with_a_checkpoint(stubbed: Stubbed) -> None:

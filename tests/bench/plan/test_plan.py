@@ -298,6 +298,20 @@ def test_pairs_come_from_the_last_manifest_that_fits(tmp_path):
     assert work.Work(asked, tmp_path, Assumptions()).pairs("high_aesthetic") is None
 
 
+def test_a_corpus_in_files_is_known_by_the_name_that_its_manifests_have(tmp_path):
+    path = tmp_path / "cuts" / "corpus" / "a" / "manifest.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"corpus": "train.jsonl", "subset": "high_aesthetic", "count": 11}))
+    for spelled in ("train.jsonl", "data/train.jsonl", "data/train.jsonl?caption=short"):
+        assert work.Work(config(tmp_path, corpus=spelled), tmp_path, Assumptions()).pairs("high_aesthetic") == 11
+
+
+def test_text_of_a_corpus_in_files_is_taken_to_be_encoded_ahead_until_its_pairs_are_known(tmp_path):
+    """It takes more memory: a micro-batch that was chosen without it may not fit."""
+    assert work.Work(config(tmp_path, corpus="data/train.jsonl"), tmp_path, Assumptions()).ahead("high_aesthetic")
+    assert not work.Work(config(tmp_path), tmp_path, Assumptions()).ahead("high_aesthetic")
+
+
 def test_pairs_that_the_source_reports_count_until_a_subset_is_cut(tmp_path):
     rule = SimpleNamespace(threshold=6.8, quantile=None, pairs=3725)
     asked = config(tmp_path).model_copy(update={"subset": {"high_aesthetic": rule}})

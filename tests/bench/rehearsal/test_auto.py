@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,10 @@ from rehearsals import MIB, TRAINED, part, short, whole
 from bench import records
 from bench.cli import main
 from bench.errors import BenchError
-from bench.experiment.config import ExperimentConfig
-from bench.rehearsal import answers, auto
+from bench.experiment.config import ExperimentConfig, read_experiment
+from bench.rehearsal import answers, ask, auto
 from bench.rehearsal.fit import largest, needed
-from bench.rehearsal.results import Rehearsal
+from bench.rehearsal.results import Rehearsal, setting_of
 
 ASKED = ExperimentConfig(name="here", methods=("sft", "soar"), micro_batch="auto")
 ROOM = needed(2610 * MIB)
@@ -124,3 +126,20 @@ def test_the_command_refuses_where_there_is_no_gpu(call: str, says: str, monkeyp
     result = CliRunner().invoke(main, [*call.split(), "--micro-batch", "auto", "--methods", "sft"])
     assert result.exit_code == 1
     assert result.output.startswith("bench: ") and says in result.output and len(result.output.splitlines()) == 1
+
+
+def test_what_was_rehearsed_of_another_model_or_code_is_not_taken(tiny_pipeline: Path, tmp_path: Path) -> None:
+    def place(folder: Path) -> Path:
+        given = {"methods": ("sft",), "backbone": str(folder), "suite": "smoke", "resolution": 16}
+        config = read_experiment(None, given)
+        return ask._place(config, setting_of(config, 1), tmp_path / "cache", "sft", grid="own")
+
+    folder = tmp_path / "tiny"
+    shutil.copytree(tiny_pipeline, folder)
+    before = place(folder)
+    transformer = folder / "transformer" / "config.json"
+    held = json.loads(transformer.read_text())
+    transformer.write_text(json.dumps(held | {"num_layers": held["num_layers"] + 1}))
+    assert place(folder) != before
+    transformer.write_text(json.dumps(held))
+    assert place(folder) == before
