@@ -12,7 +12,7 @@ from bench.report import render_report
 REPORTS = Path(__file__).parents[3] / "reports" / "reference"
 COMMITTED = (
     "high_aesthetic", "embedded", "whole_corpus", "exposure", "steps", "guidance", "few_steps",
-    "levels", "remedies", "repeats",
+    "ablation", "levels", "remedies", "repeats",
 )  # fmt: skip
 TEXT = {".md", ".csv", ".tex"}  # pictures, and the page that holds them, differ with the version of matplotlib
 
