@@ -55,14 +55,15 @@ def keep(file: IO[bytes], path: Path) -> None:
 @contextlib.contextmanager
 def unfinished_folder(path: Path) -> Iterator[Path]:
     """A new folder to fill. Within the context, the caller renames it to ``path``; else it is deleted."""
-    own = _partial(path.parent, path.name)
-    try:
+
+    def make() -> Path:
+        own = _partial(path.parent, path.name)
         own.mkdir()
-        with _own(own / _HELD):
-            (own / path.name).mkdir()
-            yield own / path.name
-    finally:
-        shutil.rmtree(own, ignore_errors=True)
+        return own
+
+    with _own_folder(make) as own:
+        (own / path.name).mkdir()
+        yield own / path.name
 
 
 def sweep(*folders: Path) -> None:
@@ -86,8 +87,8 @@ def scratch() -> Iterator[Path]:
     """A temporary folder that is gone afterwards. Those of killed processes are deleted first."""
     for held in Path(tempfile.gettempdir()).glob(f"{_SCRATCH}*/{_HELD}"):
         _if_left(held, partial(shutil.rmtree, held.parent))
-    with tempfile.TemporaryDirectory(prefix=_SCRATCH) as folder, _own(Path(folder) / _HELD):
-        yield Path(folder)
+    with _own_folder(lambda: Path(tempfile.mkdtemp(prefix=_SCRATCH))) as folder:
+        yield folder
 
 
 def _partial(folder: Path, name: str) -> Path:
@@ -103,13 +104,36 @@ def _partial(folder: Path, name: str) -> Path:
 @contextlib.contextmanager
 def _own(path: Path) -> Iterator[IO[bytes]]:
     """A new file that this process holds until the context ends."""
-    while True:
-        with path.open("xb") as file:
-            with contextlib.suppress(OSError):  # a file system that knows no locks
-                fcntl.flock(file, fcntl.LOCK_EX)
-            if path.exists():  # else another process swept it between the two
-                yield file
-                return
+    while (file := _held(path)) is None:
+        pass
+    with file:
+        yield file
+
+
+@contextlib.contextmanager
+def _own_folder(make: Callable[[], Path]) -> Iterator[Path]:
+    """A new folder that this process holds until the context ends, when it is deleted."""
+    file = None
+    while file is None:
+        folder = make()
+        with contextlib.suppress(FileNotFoundError):  # swept with its folder
+            file = _held(folder / _HELD)
+    try:
+        with file:
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _held(path: Path) -> IO[bytes] | None:
+    """A new file that this process holds; None where another process swept it before it was held."""
+    file = path.open("xb")
+    with contextlib.suppress(OSError):  # a file system that knows no locks
+        fcntl.flock(file, fcntl.LOCK_EX)
+    if path.exists():
+        return file
+    file.close()
+    return None
 
 
 def _if_left(path: Path, delete: Callable[[], object]) -> None:

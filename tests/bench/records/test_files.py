@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -17,6 +21,7 @@ from bench.records import atomic
 HOLDER = """
 import os, sys, time
 from pathlib import Path
+from typing import IO
 from bench.records import atomic
 with atomic.unfinished(Path(sys.argv[1]), "held.json") as file:
     file.write(b"half")
@@ -170,3 +175,24 @@ def test_an_error_of_the_user_is_no_stop(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1 and done.stderr != STOPPED
     assert BenchError.__name__ not in done.stderr
+
+
+@pytest.mark.parametrize("made", ["scratch", "unfinished"])
+def test_a_new_folder_that_another_process_sweeps_before_it_is_held_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: str
+) -> None:
+    """Workers that start together sweep the temporary folder at the same time."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    lock, swept = fcntl.flock, []
+
+    def late(file: IO[bytes], operation: int) -> None:
+        folder = Path(file.name).parent
+        if not swept and folder != tmp_path:
+            swept.append(folder)
+            shutil.rmtree(folder)
+        lock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with atomic.scratch() if made == "scratch" else atomic.unfinished_folder(tmp_path / "result") as folder:
+        assert swept and folder.is_dir() and not swept[0].exists()
+    assert not list(tmp_path.iterdir())
