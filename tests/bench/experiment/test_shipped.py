@@ -62,3 +62,12 @@ def test_they_are_listed() -> None:
     ]  # fmt: skip
     said = "Table 2 of the SOAR paper (arXiv 2604.12617): SD3.5-Medium, + SFT and + SOAR on the full corpus."
     assert [line for line in lines if line.startswith("  paper_main ")] == [f"  {'paper_main':<24}  {said}"]
+
+
+def test_the_shipped_tuning_is_read_by_the_experiment_that_it_is_of() -> None:
+    path = Path(__file__).parents[3] / "reports/reference/tuning/tuned.toml"
+    given = {"methods": ("sft", "soar"), "subsets": ("high_aesthetic",), "tuned": str(path)}
+    config = read_experiment(Path("embedded"), given)
+    assert config.tuned is not None and config.tuned.trials == 6
+    assert [config.overrides_of(row)["lr"] for row in config.methods] == [5.22e-05, 4.82e-05]
+    assert {row: about.guidance_scale for row, about in config.tuned.row.items()} == {"sft": 2.0, "soar": 2.0}
