@@ -40,8 +40,6 @@ def run(
         holdout: pairs of each subset to keep from training; fresh ones are taken where the corpus has them.
         shard: (rank, world_size): do just this share of the parts, and cut nothing.
     """
-    if not subsets and metric is None:
-        raise BenchError("no subset is named, and no metric; name one with --subset or --metric")
     progress = Progress()
     judge: Suite = registry.load("suites", suite)()
     if metric is not None:

@@ -40,7 +40,12 @@ def _numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> t
 @options.preferences
 @options.holdout
 @click.option("--probes/--no-probes", "probes", default=None, help="Measure exposure bias at every evaluation.")
-@click.option("--context", callback=types.names, help="Pipelines evaluated beside the base and never trained.")
+@click.option(
+    "--context",
+    type=types.MAYBE_EMPTY,
+    callback=types.names,
+    help="Pipelines evaluated beside the base and never trained; empty: none, whatever EXPERIMENT names.",
+)
 @click.option("--tuned", help="Settings that `bench tune` chose: its tuned.toml. Tables and --set override them.")
 @click.option("--name", help="Name of the run folder and of the report.")
 @options.model

@@ -86,6 +86,10 @@ class Text(click.types.StringParamType):
         return super().convert(value, param, ctx)
 
 
+class MaybeEmpty(click.types.StringParamType):
+    """A text that may be empty: that takes away what an experiment file names."""
+
+
 TYPED = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
 
 
@@ -99,6 +103,7 @@ def refuse_empty(command: click.Command) -> None:
 
 
 ROWS = Rows()
+MAYBE_EMPTY = MaybeEmpty()
 PATH = Place()
 FOLDER = Place(folder=True)
 

@@ -39,13 +39,16 @@ def death(rank: int, code: int, message: str | None) -> str:
     return f"rank {rank} died ({how})"
 
 
-def blame(folder: Path, names: Iterable[str], reason: str, *, since: float | None = None) -> list[str]:
+def blame(
+    folder: Path, names: Iterable[str], reason: str, *, since: float | None = None, alone: bool = False
+) -> list[str]:
     """Mark those of an experiment's jobs that were running as failed; returns them.
 
     Args:
-        since: Unix time at which the workers started: what was left as running before is not theirs. Where none of
-            theirs is left as running, the one that failed or was interrupted last gets the reason: a rank that lost its
-            connection to a dead one, or was told to stop for its sake, knows no better.
+        since: Unix time at which the workers started. What was left as running before is not theirs. Where none of
+            theirs is left as running, the one that failed or was interrupted last since then gets the reason: a rank
+            that lost its connection to a dead one, or was told to stop for its sake, knows no better.
+        alone: no other workers have these jobs, so what is left as running is theirs, whenever it began.
     """
     from bench.records.status import read_status, write_status
 
@@ -53,7 +56,7 @@ def blame(folder: Path, names: Iterable[str], reason: str, *, since: float | Non
     statuses = {name: read_status(folder / name)["status"] for name in names}
     written = {name: _written(folder / name) for name in names if statuses[name] != "new"}
     theirs = [name for name in written if since is None or written[name] >= since]
-    blamed = [name for name in theirs if statuses[name] == "started"]
+    blamed = [name for name in (written if alone else theirs) if statuses[name] == "started"]
     if not blamed and since is not None:
         stopped = [name for name in theirs if statuses[name] in ("failed", "interrupted")]
         blamed = sorted(stopped, key=lambda name: written[name])[-1:]

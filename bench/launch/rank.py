@@ -85,7 +85,8 @@ class Rank:
             if code != ends.DISK_FULL:
                 if place.num_tasks > 1:
                     reason = _true_reason(code, reason, self.word)
-                ends.blame(self.folder, self.names or ends.preparations(self.folder), reason, since=since)
+                names = self.names or ends.preparations(self.folder)
+                ends.blame(self.folder, names, reason, since=since, alone=True)
             print(f"bench: {reason}", file=sys.stderr, flush=True)
         finally:  # or they would wait for this rank for ever
             if place.num_tasks > 1:

@@ -209,7 +209,6 @@ def test_the_histogram_is_the_same_twice(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--subset", ""], "no subset is named, and no metric"),
         (["--metric", "brightness", "--threshold", "0.3"], "--metric scores and cuts nothing"),
         (["--metric", "brightness", "--quantile", "0.3"], "--metric scores and cuts nothing"),
         (["--metric", "brightness", "--holdout", "3"], "--metric scores and cuts nothing"),

@@ -458,7 +458,6 @@ def test_an_escape_sequence_in_a_path_is_shown_and_not_obeyed() -> None:
         ["run", "--tuned", ""],
         ["run", "--corpus", ""],
         ["run", "--reward", ""],
-        ["run", "--context", ""],
         ["run", "--methods", "sft", "--set", ""],
         ["tune", "--objective", ""],
         ["power", "a-folder", "--difference", "1", "--methods", ""],
@@ -485,3 +484,9 @@ def test_a_folder_is_no_method(tmp_path: Path) -> None:
         CliRunner().invoke(main, ["list", "--config", "./mine"]),
         "is a folder; name the method's file, such as .*mine.py",
     )
+
+
+def test_an_empty_context_takes_away_what_an_experiment_names() -> None:
+    done = CliRunner().invoke(main, ["run", "paper_main", "--context", "", "--dry-run"])
+    assert done.exit_code == 0 and "black-forest-labs" not in done.output, done.output
+    assert "black-forest-labs" in CliRunner().invoke(main, ["run", "paper_main", "--dry-run"]).output

@@ -732,7 +732,7 @@ def test_scoring_before_generating_ends_in_one_line(run: Run) -> None:
     assert "holds no images yet" in failed["fake"]
 
 
-BAD = ("0", "0.5", "1,-2", "1,two", "3,1,3.0", "1,,2", "nan", "1,inf", "")
+BAD = ("0", "0.5", "1,-2", "1,two", "3,1,3.0", "1,,2", "nan", "1,inf")
 
 
 @pytest.mark.parametrize(

