@@ -71,19 +71,15 @@ def resolve(name: str, *, revision: str | None = None, offline: bool = False) ->
 
 def files(folder: Path) -> list[Path]:
     """The files of a pipeline folder that the harness reads, sorted by name."""
-    paths = [path for path in folder.rglob("*") if path.is_file()]
-    listed = {shard for path in paths if path.name.endswith(".safetensors.index.json") for shard in _shards(path)}
-    return sorted(
-        path
-        for path in paths
-        if path in listed or any(fnmatch(path.relative_to(folder).as_posix(), pattern) for pattern in PATTERNS)
-    )
+    paths = {path for path in folder.rglob("*") if path.is_file()}
+    known = {p for p in paths if any(fnmatch(p.relative_to(folder).as_posix(), pattern) for pattern in PATTERNS)}
+    for index in [path for path in known if path.name.endswith(".safetensors.index.json")]:
+        known |= paths & _shards(index)
+    return sorted(known)
 
 
 def _shards(index: Path) -> set[Path]:
     """The files that an index of shards lists, whatever their names."""
-    if not any(fnmatch(f"{index.parent.name}/{index.name}", pattern) for pattern in PATTERNS):
-        return set()
     return {index.parent / str(name) for name in (read_json(index, "").get("weight_map") or {}).values()}
 
 

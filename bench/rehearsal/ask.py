@@ -48,7 +48,8 @@ def rehearsed(
     Raises:
         BenchError: no rehearsal runs on this machine, or nothing can be rehearsed of this.
     """
-    places = {row: _place(config, setting, cache, row, grid=grid) for row in config.methods}
+    shared = _shared(config, setting, cache)
+    places = {row: _place(config, shared, cache, row, grid=grid) for row in config.methods}
     found = {row: _cached(path) for row, path in places.items()}
     if lacking := tuple(row for row, cached in found.items() if cached is None):
         if reason := answers.why_not():
@@ -76,9 +77,9 @@ def rehearsed(
 
 def memory_of(config: ExperimentConfig, gpus: int | None, cache: Path) -> dict[str, int]:
     """Bytes that one GPU must have, of each row that was rehearsed under this configuration. Starts nothing."""
-    setting, most = setting_of(config, gpus or GPUS), dict[str, int]()
+    shared, most = _shared(config, setting_of(config, gpus or GPUS), cache), dict[str, int]()
     for row in config.methods:
-        kept = (_cached(_place(config, setting, cache, row, grid=grid)) for grid in get_args(Grid))
+        kept = (_cached(_place(config, shared, cache, row, grid=grid)) for grid in get_args(Grid))
         found = next((each for each in kept if each is not None), [])
         if peaks := [each.peak for each in found if not each.short]:
             most[row] = needed(max(peaks))
@@ -99,21 +100,28 @@ def _keep(path: Path, made: list[Rehearsal]) -> None:
         records.write_json(path, [asdict(rehearsal) for rehearsal in made])
 
 
-def _place(config: ExperimentConfig, setting: Setting, cache: Path, row: str, *, grid: Grid) -> Path:
+def _shared(config: ExperimentConfig, setting: Setting, cache: Path) -> list[Any]:
+    """What the questions of all rows have in common."""
     work, packages = Work(config, cache, Assumptions()), versions()
-    question = [
+    return [
         asdict(replace(work.architecture, name="", folder=None, why_absent="")),
         any(work.ahead(subset) for subset in config.subsets),
         config.model_dump(mode="json", exclude=_NOTHING_TO_DO_WITH_MEMORY | _OF_ROWS),
-        [row, config.micro_batches.get(row)],
-        [[name, config.method_of(name), config.overrides_of(name)] for name in config.stages_of(row)],
         asdict(setting),
-        grid,
         [packages[name] for name in ("torch", "diffusers", "transformers", "peft")],
-        [_source(config.method_of(name)) for name in config.stages_of(row)],  # a package may have changed
         _code(),
         [_text(path) for path in config.plugins],
         [name for name in assets.TABLE if assets.here(name, cache)],  # rewards whose models can be rehearsed
+    ]
+
+
+def _place(config: ExperimentConfig, shared: list[Any], cache: Path, row: str, *, grid: Grid) -> Path:
+    stages = [(name, config.method_of(name)) for name in config.stages_of(row)]
+    question = [
+        *shared,
+        [row, config.micro_batches.get(row)],
+        [[name, method, config.overrides_of(name), _source(method)] for name, method in stages],
+        grid,
     ]
     return cache / "rehearsal" / f"{records.digest(question)}.json"
 

@@ -313,13 +313,16 @@ def test_a_fraction_that_a_stages_last_step_reaches_is_evaluated_before_the_next
     assert found == [(2, 0.333), (3, 0.667), (4, 1.0)]
 
 
+def price(world, folder, name):
+    """FLOPs of one step of a method, as a job of its own spends them."""
+    probe = job_run(world, folder / f"price-{name}", name, "steps=1", (1.0,))
+    probe.run()
+    return probe.session.job.meter.flops
+
+
 def test_stages_share_one_budget_and_one_meter(world, tmp_path):
     """What the first leaves of its half is the second's; the steps of both are charged."""
-    costs = {}
-    for name in ("sft", "soar"):
-        probe = job_run(world, tmp_path / name, name, "steps=1", (1.0,))
-        probe.run()
-        costs[name] = probe.session.job.meter.flops
+    costs = {name: price(world, tmp_path, name) for name in ("sft", "soar")}
     budget = 2 * 13.9 * costs["sft"]
     run = job_run(world, tmp_path / "both", "sft+soar", f"flops={budget!r}", (1.0,))
     run.run()
@@ -329,19 +332,13 @@ def test_stages_share_one_budget_and_one_meter(world, tmp_path):
 
 
 def test_a_stage_whose_share_pays_for_no_step_fails_the_job(world, tmp_path):
-    probe = job_run(world, tmp_path / "probe", "soar", "steps=1", (1.0,))
-    probe.run()
-    run = job_run(world, tmp_path / "run", "soar+sft", f"flops={1.5 * probe.session.job.meter.flops!r}", (1.0,))
+    run = job_run(world, tmp_path / "run", "soar+sft", f"flops={1.5 * price(world, tmp_path, 'soar')!r}", (1.0,))
     with pytest.raises(JobFailure, match=r"the first 50% of the budget .* is too small for one step"):
         run.run()
 
 
 def test_a_last_stage_that_cannot_pay_its_first_step_says_what_is_left(world, tmp_path):
-    costs = {}
-    for name in ("sft", "soar"):
-        probe = job_run(world, tmp_path / name, name, "steps=1", (1.0,))
-        probe.run()
-        costs[name] = probe.session.job.meter.flops
+    costs = {name: price(world, tmp_path, name) for name in ("sft", "soar")}
     budget = 1.5 * costs["soar"]
     run = job_run(world, tmp_path / "run", "sft+soar", f"flops={budget!r}", (1.0,))
     left = budget - int(budget / 2 / costs["sft"]) * costs["sft"]
@@ -766,9 +763,7 @@ def test_auto_without_a_number_is_refused(experiment):
 
 
 def test_a_budget_too_small_for_one_method_fails_that_one(experiment, world, tmp_path):
-    probe = job_run(world, tmp_path / "probe", "sft", "steps=1", (1.0,))
-    probe.run()
-    budget = f"flops={1.5 * probe.session.job.meter.flops!r}"
+    budget = f"flops={1.5 * price(world, tmp_path, 'sft')!r}"
     outcome = experiment(methods=("sft", "soar"), budget=budget, method={"soar": {"batch_size": 8}})
     assert list(outcome.failed) == ["soar--half--s0"]
     assert "too small for one step" in outcome.failed["soar--half--s0"]

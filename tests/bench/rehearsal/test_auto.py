@@ -132,7 +132,8 @@ def test_what_was_rehearsed_of_another_model_or_code_is_not_taken(tiny_pipeline:
     def place(folder: Path) -> Path:
         given = {"methods": ("sft",), "backbone": str(folder), "suite": "smoke", "resolution": 16}
         config = read_experiment(None, given)
-        return ask._place(config, setting_of(config, 1), tmp_path / "cache", "sft", grid="own")
+        shared = ask._shared(config, setting_of(config, 1), tmp_path / "cache")
+        return ask._place(config, shared, tmp_path / "cache", "sft", grid="own")
 
     folder = tmp_path / "tiny"
     shutil.copytree(tiny_pipeline, folder)
